@@ -1,0 +1,26 @@
+"""quark_onnx: float ONNX models in, integer QDQ models that keep their accuracy out."""
+
+from quark_onnx.core.config import Config, QuantizationConfig
+from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError, QuarkError
+from quark_onnx.core.plan import Plan
+from quark_onnx.core.presets import PRESETS, get_default_config
+from quark_onnx.pipeline import ModelQuantizer
+from quark_onnx.result import Report, Result
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PRESETS",
+    "Config",
+    "ConfigError",
+    "DataError",
+    "ModelError",
+    "ModelQuantizer",
+    "Plan",
+    "PlanError",
+    "QuantizationConfig",
+    "QuarkError",
+    "Report",
+    "Result",
+    "get_default_config",
+]

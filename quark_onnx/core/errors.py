@@ -1,0 +1,48 @@
+"""The errors a user can meet, and the help each message owes them.
+
+    QuarkError
+    ├── ConfigError   an option, preset, node name or operator type that we do not know or cannot combine
+    ├── ModelError    the model file: unreadable, invalid, or not executable by onnxruntime
+    ├── DataError     the calibration data: missing, of another shape or type, not finite
+    └── PlanError     a saved plan that does not belong to this model, or cannot be read
+
+Every message names the thing that is wrong and the way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class QuarkError(Exception):
+    """Base of every error that quark_onnx raises on purpose."""
+
+
+class ConfigError(QuarkError):
+    """An option, preset, node name or operator type that is unknown or cannot be combined."""
+
+
+class ModelError(QuarkError):
+    """The model cannot be read, is invalid, or cannot be executed."""
+
+
+class DataError(QuarkError):
+    """The calibration data does not fit the model."""
+
+
+class PlanError(QuarkError):
+    """A saved plan does not belong to this model, or cannot be read."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the known name closest to `name`, or a short list of what is known."""
+    choices = sorted(set(known))
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {by_lower[close[0]]!r}?"
+    if not choices:
+        return ""
+    listed = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
+    return f"; known: {listed}"

@@ -1,0 +1,1 @@
+"""Where graph and numbers meet: data, the onnxruntime runner, observation, applying a plan, the fusion ledger."""

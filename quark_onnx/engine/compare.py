@@ -1,0 +1,43 @@
+"""Float against quantized: SQNR of outputs and of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from quark_onnx.engine.data import Feed
+from quark_onnx.engine.runner import Runner
+from quark_onnx.graph import Model, io
+from quark_onnx.graph.view import is_op
+from quark_onnx.numerics.metrics import Sqnr
+
+
+def quantized_values(quantized: Model) -> dict[str, str]:
+    """Tensor of the float model → tensor of the QDQ model that holds its dequantized value."""
+    found = {}
+    for node in quantized.graph:
+        if is_op(node, "DequantizeLinear") and node.inputs[0] is not None:
+            q = node.inputs[0].producer()
+            if is_op(q, "QuantizeLinear") and q is not None and q.inputs[0] is not None:
+                result = node.outputs[0].name or ""
+                source = q.inputs[0].name or ""
+                found[result if node.outputs[0].is_graph_output() else source] = result
+    return found
+
+
+def compare(
+    model: Model, quantized: Model, feeds: Iterable[Feed], pairs: Mapping[str, str] | None = None, *, optimized: bool
+) -> dict[str, float]:
+    """SQNR in dB of each pair of tensors (float name → quantized name), default: the outputs, over all feeds.
+
+    optimized: run the quantized model as a user's runtime would, or exactly as it is written.
+    """
+    pairs = pairs or {name: name for name in (value.name or "" for value in model.graph.outputs)}
+    left, right = list(pairs), [pairs[name] for name in pairs]
+    float_run = Runner(io.with_outputs(model, left), left)
+    quantized_run = Runner(io.with_outputs(quantized, right), right, optimized=optimized)
+    ratios = {name: Sqnr() for name in left}
+    for feed in feeds:
+        for name, x, y in zip(left, float_run(feed), quantized_run(feed), strict=True):
+            if x.dtype.kind == "f":
+                ratios[name].add(x, y)
+    return {name: ratio.db for name, ratio in ratios.items()}

@@ -1,0 +1,110 @@
+"""The one door to onnxruntime: sessions on models in memory, feeds in, chosen tensors out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from quark_onnx.core.errors import DataError, ModelError
+from quark_onnx.engine.data import Feed, InputSpec
+from quark_onnx.graph import Model, io, view
+
+Arrays = list[NDArray[Any]]
+
+
+class Runner:
+    """A model ready to run.
+
+    Args:
+        model: runs as it is; it is not kept.
+        outputs: names of tensors to return, default the graph outputs.
+        optimized: all graph optimizations of onnxruntime, or none (the arithmetic exactly as written).
+        keep: write onnxruntime's optimized graph to this path.
+
+    Raises:
+        ModelError: onnxruntime cannot load the model; the message holds its first line.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        outputs: Sequence[str] | None = None,
+        *,
+        optimized: bool = True,
+        threads: int = 0,
+        keep: Path | None = None,
+    ) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        if not optimized:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if keep is not None:
+            options.optimized_model_filepath = str(keep)
+            if io.weight_bytes(model) > io.EXTERNAL_ABOVE:
+                options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
+        try:
+            with io.runnable(model) as source:
+                self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises a dozen types of its own, none with a common base
+            raise ModelError(f"onnxruntime cannot load the model: {_reason(error)}") from error
+        self.outputs = [o.name for o in self._session.get_outputs()] if outputs is None else list(outputs)
+
+    def __call__(self, feed: Feed) -> Arrays:
+        """The outputs for one feed.
+
+        Raises:
+            DataError: onnxruntime fails while running; the message names the shapes it was given.
+        """
+        try:
+            return list(self._session.run(self.outputs, feed))
+        except Exception as error:
+            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
+            raise DataError(f"the model fails on the input {shapes}: {_reason(error)}") from error
+
+    def stream(self, feeds: Iterable[Feed]) -> Iterator[tuple[Feed, Arrays]]:
+        """Outputs feed by feed; the next feed runs while the caller works on the last one."""
+        with ThreadPoolExecutor(1) as executor:
+            waiting = None
+            for feed in feeds:
+                following = (feed, executor.submit(self, feed))
+                if waiting is not None:
+                    yield waiting[0], waiting[1].result()
+                waiting = following
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+
+
+def _reason(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[0][:400] if lines else type(error).__name__
+
+
+def optimized_nodes(model: Model) -> Sequence[Mapping[str, Any]]:
+    """The nodes of the graph that onnxruntime would execute: name, op_type, inputs and outputs of each."""
+    with tempfile.TemporaryDirectory(prefix="quark_onnx-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        Runner(model, keep=path)
+        return io.node_list(path)
+
+
+def input_specs(model: Model) -> list[InputSpec]:
+    """What each input of the model accepts.
+
+    Raises:
+        ModelError: an input is not a tensor of a known type.
+    """
+    specs = []
+    for value in model.graph.inputs:
+        dtype = view.numpy_dtype(value)
+        if dtype is None:
+            raise ModelError(f"input {value.name!r} is not a tensor of a known element type; only tensors can be fed")
+        specs.append(InputSpec(value.name or "", np.dtype(dtype), view.shape(value)))
+    return specs

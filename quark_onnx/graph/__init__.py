@@ -1,0 +1,6 @@
+"""The only home of onnx and onnx_ir: load and save, look, match, edit, rewrite. Knows nothing of quantization."""
+
+from onnx import ModelProto
+from onnx_ir import Graph, Model, Node, Value
+
+__all__ = ["Graph", "Model", "ModelProto", "Node", "Value"]

@@ -1,0 +1,130 @@
+"""Editing a graph: the few operations that rules and export are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+_NAMES = "quark_onnx.names"  # graph.meta: every name in use, kept by this module
+
+
+def forget_names(graph: ir.Graph) -> None:
+    """Call after a foreign pass has edited the graph: names are collected anew at the next use."""
+    graph.meta.pop(_NAMES, None)
+
+
+def fresh_name(graph: ir.Graph, hint: str) -> str:
+    """`hint`, or `hint_1`, `hint_2`, …: the first that neither a value nor a node has."""
+    taken = graph.meta.get(_NAMES)
+    if taken is None:
+        taken = set(graph.initializers) | {value.name for value in graph.inputs}
+        for node in graph.all_nodes():
+            taken.add(node.name)
+            taken.update(value.name for value in node.outputs)
+            taken.update(value.name for value in node.inputs if value is not None)
+        graph.meta[_NAMES] = taken
+    name, count = hint, 0
+    while name in taken:
+        count += 1
+        name = f"{hint}_{count}"
+    taken.add(name)
+    return name
+
+
+def add_constant(graph: ir.Graph, array: Any, hint: str, dtype: str | None = None) -> ir.Value:
+    """A new initializer with a fresh name. `dtype` is an ONNX type name such as `int4`, default: the array's."""
+    name = fresh_name(graph, hint)
+    kind = None if dtype is None else ir.DataType[dtype.upper()]
+    tensor = ir.tensor(np.asarray(array), dtype=kind, name=name)
+    shape = ir.Shape(tensor.shape.numpy())
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def new_node(
+    graph: ir.Graph,
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    name: str,
+    attributes: Mapping[str, Any] | None = None,
+    domain: str = "",
+) -> ir.Node:
+    """A node with one output, both freshly named after `name`; not yet part of the graph."""
+    node = ir.node(op_type, inputs, attributes or {}, domain=domain, name=fresh_name(graph, name))
+    node.outputs[0].name = fresh_name(graph, f"{name}_output")
+    return node
+
+
+def set_constant(node: ir.Node, index: int, array: Any, hint: str) -> None:
+    """Input number `index` becomes a new initializer, under the old one's name if nobody else needs that one."""
+    graph = graph_of(node)
+    node.resize_inputs(max(len(node.inputs), index + 1))
+    old = node.inputs[index]
+    name = hint if old is None or old.name is None else old.name
+    new = add_constant(graph, array, name)
+    node.replace_input_with(index, new)
+    if old is not None and old.is_initializer() and not old.uses() and not old.is_graph_output():
+        graph.initializers.pop(name)
+        new.name = name
+
+
+def become(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
+    """The node keeps its name, its place and its first output; all else is that of a plain `op_type`."""
+    node.op_type = op_type
+    node.attributes.clear()
+    node.resize_outputs(1)
+    node.resize_inputs(len(inputs))
+    for index, value in enumerate(inputs):
+        node.replace_input_with(index, value)
+
+
+def bypass(node: ir.Node, index: int = 0) -> None:
+    """Readers of output 0 read input `index` instead, and the node goes. See `view.can_bypass`."""
+    value = node.inputs[index]
+    assert value is not None
+    take_over(node.outputs[0], value)
+    remove(node)
+
+
+def graph_of(node: ir.Node) -> ir.Graph:
+    """The graph that holds the node."""
+    assert isinstance(node.graph, ir.Graph)
+    return node.graph
+
+
+def take_over(old: ir.Value, new: ir.Value) -> None:
+    """Readers, name, graph output, type and shape of `old` go to `new`; `old` is left nameless and unread."""
+    graph = _graph_of(old)
+    new.type = new.type or old.type
+    new.shape = new.shape or old.shape
+    name, was_output = old.name, old.is_graph_output()
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    if was_output:  # a graph output keeps its public name
+        old.name = fresh_name(graph, f"{name}_before")
+        new.name = name
+
+
+def read_instead(value: ir.Value, replacement: ir.Value, *, keep: Sequence[ir.Node] = ()) -> None:
+    """All readers of `value`, those inside control-flow bodies too, read `replacement`, but for the nodes in `keep`."""
+    for use in tuple(value.uses()):
+        if use.node not in keep:
+            use.node.replace_input_with(use.idx, replacement)
+
+
+def remove(node: ir.Node) -> None:
+    """Take a node whose outputs nobody reads out of the graph."""
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
+
+
+def _graph_of(value: ir.Value) -> ir.Graph:
+    graph = value.graph
+    if graph is None:
+        producer = value.producer()
+        graph = producer.graph if producer is not None else None
+    assert isinstance(graph, ir.Graph)
+    return graph

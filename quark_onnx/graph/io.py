@@ -1,0 +1,202 @@
+"""Models in and out: the only place that reads or writes model files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from quark_onnx.core.errors import ConfigError, ModelError
+from quark_onnx.graph.edit import forget_names
+
+EXTERNAL_ABOVE = 1_800_000_000
+"""Bytes of weights above which they are stored beside the model: protobuf ends at 2 GB."""
+
+
+def load(source: str | Path | onnx.ModelProto) -> ir.Model:
+    """Read a model; weights in external files are memory-mapped, not copied.
+
+    Raises:
+        ModelError: the file is missing, is not an ONNX model, or is invalid.
+    """
+    if isinstance(source, onnx.ModelProto):
+        return _from_proto(source)
+    if not isinstance(source, (str, Path)):
+        raise ModelError(f"the model must be a path or an onnx.ModelProto, not {type(source).__name__}")
+    path = Path(source)
+    if not path.is_file():
+        raise ModelError(f"model {path} does not exist" if not path.exists() else f"model {path} is not a file")
+    try:
+        onnx.checker.check_model(str(path))
+        model: ir.Model = ir.load(path)
+        return model
+    except Exception as error:  # protobuf, checker and IR each have errors of their own
+        raise ModelError(f"{path} is not a valid ONNX model: {_first_lines(error)}") from error
+
+
+def _from_proto(proto: onnx.ModelProto) -> ir.Model:
+    try:
+        if proto.ByteSize() < EXTERNAL_ABOVE:
+            onnx.checker.check_model(proto)
+        model: ir.Model = ir.from_proto(proto)
+        return model
+    except Exception as error:
+        raise ModelError(f"the ModelProto is not a valid ONNX model: {_first_lines(error)}") from error
+
+
+def _first_lines(error: Exception, lines: int = 3) -> str:
+    return " ".join(str(error).strip().splitlines()[:lines]) or type(error).__name__
+
+
+def copy(model: ir.Model) -> ir.Model:
+    """A copy whose graph can be edited. Tensors are shared, but for those that a pass may rename."""
+    twin = model.clone()
+    forget_names(twin.graph)
+    for graph in twin.graphs():
+        if graph is not twin.graph:  # these may move to the main graph, and get another name there
+            for value in graph.initializers.values():
+                value.const_value = _own(value.const_value)
+        for node in graph:
+            tensor = node.attributes.get_tensor("value") if node.op_type == "Constant" else None
+            if tensor is not None:  # it gets a name when it becomes an initializer
+                node.attributes.add(ir.AttrTensor("value", _own(tensor)))
+    return twin
+
+
+def _own(tensor: Any) -> Any:
+    """A tensor with a name of its own over the same data."""
+    if tensor is None or tensor.dtype == ir.DataType.STRING:
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """The model as a protobuf; tensors in external files stay there."""
+    return ir.to_proto(model)
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers."""
+    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+
+
+def save(model: ir.Model, path: str | Path, *, external: bool = False) -> None:
+    """Write the model whole or not at all; weights go to `<name>.data` when asked or above 1.8 GB.
+
+    Raises:
+        ConfigError: the folder cannot be written, or the file would overwrite data that the model is read from.
+    """
+    path = Path(path)
+    data = path.with_name(path.name + ".data")
+    external = external or weight_bytes(model) > EXTERNAL_ABOVE
+    for tensor in (v.const_value for v in model.graph.initializers.values()):
+        if isinstance(tensor, ir.ExternalTensor) and Path(tensor.path).resolve() in (path.resolve(), data.resolve()):
+            raise ConfigError(f"{data} holds weights of the input model; choose another output name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(path) as folder:
+            ir.save(model, folder / path.name, external_data=data.name if external else None)
+            if (folder / data.name).exists():
+                os.replace(folder / data.name, data)
+            os.replace(folder / path.name, path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def runnable(model: ir.Model) -> Iterator[bytes | str]:
+    """What onnxruntime can open: the serialized model, or the path of a temporary file when it is too large."""
+    if weight_bytes(model) <= EXTERNAL_ABOVE:
+        yield to_proto(_inlined(model)).SerializeToString()
+        return
+    with tempfile.TemporaryDirectory(prefix="quark_onnx-") as folder:
+        ir.save(model, Path(folder) / "model.onnx", external_data="model.onnx.data", size_threshold_bytes=1024)
+        yield str(Path(folder) / "model.onnx")
+
+
+def _inlined(model: ir.Model) -> ir.Model:
+    """The model with tensors of external files read into memory, so that its bytes stand alone."""
+    if not any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values()):
+        return model
+    return ir.external_data.load_to_model(model.clone())
+
+
+def check(model: ir.Model) -> None:
+    """Have `onnx.checker` prove the model, weights above 2 GB left out of the proof.
+
+    Raises:
+        ModelError: the checker refuses it.
+    """
+    try:
+        proto = to_proto(model)
+        if proto.ByteSize() < EXTERNAL_ABOVE:
+            onnx.checker.check_model(proto, full_check=False)
+    except Exception as error:
+        raise ModelError(f"the resulting model is invalid: {_first_lines(error)}") from error
+
+
+def fingerprint(model: ir.Model) -> str:
+    """A hash of everything that decides what the model computes: nodes, attributes, weights, interface."""
+    digest = hashlib.sha256()
+    graph = model.graph
+    interface = [[v.name, str(v.dtype), str(v.shape)] for v in (*graph.inputs, *graph.outputs)]
+    digest.update(repr((interface, sorted(graph.opset_imports.items()))).encode())
+    for name in sorted(graph.initializers):
+        tensor = graph.initializers[name].const_value
+        if tensor is not None:
+            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+            digest.update(tensor.tobytes())
+    for node in graph:
+        digest.update(ir.to_proto(node).SerializeToString(deterministic=True))
+    return digest.hexdigest()[:16]
+
+
+def node_list(path: Path) -> list[dict[str, object]]:
+    """Name, operator, inputs and outputs of every node of a model file, weights left unread."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return [
+        {"name": n.name, "op_type": n.op_type, "inputs": list(n.input), "outputs": list(n.output)} for n in graph.node
+    ]
+
+
+def with_outputs(model: ir.Model, names: list[str]) -> ir.Model:
+    """A copy of the model that also returns these tensors; names of present outputs are left as they are."""
+    tapped = model.clone()
+    present = {value.name for value in tapped.graph.outputs}
+    wanted = set(names) - present
+    for node in tapped.graph:
+        for value in node.outputs:
+            if value.name in wanted:
+                tapped.graph.outputs.append(value)
+    return tapped
+
+
+def refuse_quantized(model: ir.Model) -> None:
+    """Only float models can be quantized.
+
+    Raises:
+        ModelError: the model already holds quantizers.
+    """
+    found = [node for node in model.graph if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    if found:
+        raise ModelError(
+            f"the model is quantized already: it holds {len(found)} QuantizeLinear/DequantizeLinear nodes, "
+            f"the first is {found[0].name or found[0].op_type!r}; pass the float model"
+        )

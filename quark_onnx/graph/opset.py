@@ -1,0 +1,92 @@
+"""Raising a model to the operator set that its new nodes need."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx import version_converter
+
+from quark_onnx.core.errors import ModelError
+from quark_onnx.graph.light import light_proto
+from quark_onnx.graph.passes import infer_shapes
+
+FIRST_WITHOUT_INPUTS = 4
+"""The IR version from which initializers need not be listed as inputs."""
+
+
+def raise_opset(model: ir.Model, needed: int) -> bool:
+    """Bring the model to operator set `needed` if it has a lower one, and its IR version to what that asks for.
+
+    Returns:
+        Whether nodes were converted.
+
+    Raises:
+        ModelError: an operator cannot be converted.
+    """
+    imports = model.opset_imports
+    alias = imports.pop("ai.onnx", None)
+    current = imports.get("", alias)
+    converted = current is not None and current < needed and _has_standard_nodes(model)
+    if current is not None and converted:
+        imports[""] = current
+        model.graph = _converted(model, current, needed)
+    model.opset_imports[""] = max(needed, current or 0)
+    model.ir_version = _ir_version(model, model.opset_imports[""])
+    return converted
+
+
+def _has_standard_nodes(model: ir.Model) -> bool:
+    return any(node.domain == "" for node in model.graph.all_nodes())
+
+
+def _ir_version(model: ir.Model, opset: int) -> int:
+    """The model's own, or the lowest that allows the operator set and initializers that are not inputs."""
+    lowest = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)], ignore_unknown=True)
+    return max(model.ir_version or 0, int(lowest), FIRST_WITHOUT_INPUTS)
+
+
+def _converted(model: ir.Model, current: int, needed: int) -> ir.Graph:
+    """The graph converted by onnx, which looks into small constants only; the large ones are put back afterwards."""
+    infer_shapes(model)  # some conversions need ranks
+    try:
+        proto = light_proto(model)
+        proto.ir_version = _ir_version(model, current)
+        converted = version_converter.convert_version(proto, needed)
+        onnx.checker.check_model(converted)
+        if _interface(converted) != _interface(proto):
+            raise ValueError("the conversion would change the inputs or outputs")
+        graph: ir.Graph = ir.from_proto(converted).graph
+    except Exception as error:  # the converter, protobuf and the checker each have errors of their own
+        other = ", or choose 8-bit formats: they need opset 13 only" if needed > 13 else ""
+        raise ModelError(
+            f"the model has opset {current} and cannot be raised to opset {needed}, which the chosen formats need: "
+            f"{_reason(error)}; export it again with opset {needed} or newer{other}"
+        ) from error
+    _restore(graph, model.graph)
+    return graph
+
+
+def _interface(proto: onnx.ModelProto) -> list[tuple[str, bytes]]:
+    values = (*proto.graph.input, *proto.graph.output)
+    return [(value.name, value.type.SerializeToString(deterministic=True)) for value in values]
+
+
+def _restore(graph: ir.Graph, source: ir.Graph) -> None:
+    """The initializers of `source` come back with their own tensors, in their order; new ones follow."""
+    inputs = len(source.inputs)
+    values = {value.name: value for value in (*graph.inputs[inputs:], *graph.initializers.values())}
+    del graph.inputs[inputs:]
+    graph.initializers.clear()
+    for name, original in source.initializers.items():
+        value = values.pop(name, None)
+        if value is not None:
+            value.const_value, value.type, value.shape = original.const_value, original.type, original.shape
+            graph.initializers.add(value)
+    for value in values.values():
+        graph.initializers.add(value)
+
+
+def _reason(error: Exception) -> str:
+    """The line that says what went wrong, without the C++ file and assertion around it."""
+    text = str(error).strip() or type(error).__name__
+    return text.rsplit("failed: ", 1)[-1].splitlines()[0].strip().rstrip(".")

@@ -1,0 +1,84 @@
+"""Reading a graph: constants, readers, types. Nothing here edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
+
+
+def constant(value: ir.Value | None) -> NDArray[Any] | None:
+    """The array behind an initializer that no caller can override, or None."""
+    if value is None or value.is_graph_input() or not value.is_initializer() or value.const_value is None:
+        return None
+    return value.const_value.numpy()
+
+
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """Input number `index`, None when it is absent."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def sole_reader(value: ir.Value) -> ir.Node | None:
+    """The one node of the same graph that reads `value`; None for several, none, or a graph output."""
+    uses = tuple(value.uses())
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    node = uses[0].node
+    producer = value.producer()
+    return node if producer is None or node.graph is producer.graph else None
+
+
+def can_bypass(node: ir.Node) -> bool:
+    """Whether input 0 can stand for output 0, be that a graph output: then the input must be free to take its name."""
+    value = input_at(node, 0)
+    if value is None or any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+        return False
+    if not node.outputs[0].is_graph_output():
+        return True
+    producer = value.producer()
+    return producer is not None and producer.graph is node.graph and not value.is_graph_output()
+
+
+def is_op(node: ir.Node | None, *op_types: str) -> bool:
+    """Whether the node is one of these operators of the standard domain."""
+    return node is not None and node.domain in ("", "ai.onnx") and node.op_type in op_types
+
+
+def is_float(value: ir.Value | None) -> bool:
+    """Whether the value is known to hold floating-point numbers."""
+    return value is not None and value.dtype in FLOATS
+
+
+def rank(value: ir.Value | None) -> int | None:
+    """Number of axes, None when unknown."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def shape(value: ir.Value | None) -> tuple[int | None, ...] | None:
+    """Dimensions, None for a symbolic one; None when the rank is unknown."""
+    if value is None or value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+
+
+def numpy_dtype(value: ir.Value) -> np.dtype[Any] | None:
+    """The numpy type of the value's elements; object for strings; None when unknown."""
+    if value.dtype is None:
+        return None
+    return np.dtype(object) if value.dtype == ir.DataType.STRING else np.dtype(value.dtype.numpy())
+
+
+def subgraph_nodes(node: ir.Node) -> Iterator[ir.Node]:
+    """The nodes inside the bodies of a control-flow node, at every depth."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield from attribute.as_graph().all_nodes()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            for graph in attribute.as_graphs():
+                yield from graph.all_nodes()

@@ -1,0 +1,78 @@
+"""What a quantization returns: the plan, the model, and the evidence that it works."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quark_onnx.core.ops import CPU
+from quark_onnx.core.plan import Plan
+from quark_onnx.engine.ledger import Row
+from quark_onnx.graph import ModelProto
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Figures of one quantization.
+
+    sqnr       dB by output, float model against the quantized one as onnxruntime runs it
+    ledger     a row per node: integer, absorbed or float, and why
+    remarks    by tensor: what was unusual, e.g. a scale that was raised
+    warnings   what the user should act on, e.g. calibration with random data
+    prepared   how often each rewrite of the float model was applied
+    seconds    by stage
+    bytes      size of the float and of the quantized model
+    samples    calibration feeds used
+    """
+
+    sqnr: Mapping[str, float]
+    ledger: tuple[Row, ...]
+    remarks: Mapping[str, str]
+    warnings: tuple[str, ...]
+    prepared: Mapping[str, int]
+    seconds: Mapping[str, float]
+    bytes: Mapping[str, int]
+    samples: int
+
+    @property
+    def fused(self) -> dict[str, tuple[int, int]]:
+        """By operator type that the target can fuse: how many nodes run on integers, of how many."""
+        total = Counter(row.op_type for row in self.ledger if row.op_type in CPU)
+        done = Counter(row.op_type for row in self.ledger if row.status != "float")
+        return {op_type: (done[op_type], count) for op_type, count in total.items()}
+
+    @property
+    def float_nodes(self) -> dict[str, str]:
+        """Node that stays float → the reason."""
+        return {row.node: row.reason for row in self.ledger if row.status == "float"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**asdict(self), "fused": self.fused}
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The outcome of `ModelQuantizer.quantize_model`.
+
+    plan    every decision, ready to save, diff and apply again
+    model   the quantized model (an `onnx.ModelProto`; with external weights when it is above 2 GB)
+    report  the evidence
+    output  path of the written file, None when none was asked for
+    """
+
+    plan: Plan
+    model: ModelProto
+    report: Report
+    output: Path | None
+    _layers: Callable[[], dict[str, float]] = field(repr=False)
+
+    def layer_sqnr(self) -> dict[str, float]:
+        """SQNR in dB of every quantized activation, in order of the graph, on the first calibration samples.
+
+        Both models run from the input on, so the noise of earlier layers is included.
+        """
+        return self._layers()

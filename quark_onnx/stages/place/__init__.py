@@ -1,0 +1,104 @@
+"""Placement: where quantizers stand, which format they have, who shares a scale. Needs the graph only, no data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+from quark_onnx.core.config import QuantizationConfig
+from quark_onnx.core.ops import CPU
+from quark_onnx.core.plan import Plan, Site, Skip
+from quark_onnx.graph import Graph, Model, io
+from quark_onnx.stages.place.exempt import shape_values, why_exempt
+from quark_onnx.stages.place.groups import grouped
+from quark_onnx.stages.place.idle import drop_idle
+from quark_onnx.stages.place.rules import RULES, Context, Wish
+from quark_onnx.stages.place.select import excluded
+from quark_onnx.stages.place.storage import REMARK, runnable_storage
+
+
+def place(model: Model, config: QuantizationConfig, known: Collection[str] = ()) -> Plan:
+    """A plan with sites, nodes and notes; scales are still open.
+
+    Args:
+        model: prepared.
+        known: names of nodes of the user's model, which options may name even if preparing has folded them away.
+
+    Raises:
+        ConfigError: the configuration names a node or operator type that does not exist.
+    """
+    graph = model.graph
+    notes = _exemptions(graph, config, known)
+    context = Context(config, notes)
+    wishes: dict[str, Wish] = {}
+    moving: dict[str, Wish] = {}
+    absorbed: dict[str, str] = {}
+    for node in graph:
+        name = node.name or ""
+        if name in notes or name in absorbed or CPU[node.op_type].kind == "clamp":
+            continue
+        row = CPU[node.op_type]
+        wish = RULES[row.kind](node, row, context)
+        if isinstance(wish, Skip):
+            notes[name] = wish.reason
+        elif row.kind == "same":
+            moving[name] = wish
+        else:
+            wishes[name] = wish
+            absorbed |= dict.fromkeys((n.name or "" for n in wish.absorbed), name)
+    drop_idle(model.graph, wishes, moving, notes)
+    absorbed = {name: owner for name, owner in absorbed.items() if owner in wishes}
+    _add_moving(moving, wishes, notes, force=config.option("ForceQuantizeNoInputCheck"))
+    return _plan(model, wishes, absorbed, notes)
+
+
+def _exemptions(graph: Graph, config: QuantizationConfig, known: Collection[str]) -> dict[str, str]:
+    shapes = shape_values(graph)
+    reasons = excluded(graph, config, known)
+    notes = {}
+    for node in graph:
+        reason = why_exempt(node, shapes) or reasons.get(node.name or "")
+        if reason is not None:
+            notes[node.name or ""] = reason
+    return notes
+
+
+def _add_moving(moving: Mapping[str, Wish], wishes: dict[str, Wish], notes: dict[str, str], *, force: bool) -> None:
+    """Operators that only move values join where a neighbour is quantized, forward and backward through chains."""
+    tensors = {site.tensor for wish in wishes.values() for site in wish.sites}
+    waiting = dict(moving)
+    while waiting:
+        joined = [n for n in waiting if force or any(s.tensor in tensors for s in waiting[n].sites)]
+        if not joined:
+            break
+        for name in joined:
+            wishes[name] = waiting.pop(name)
+            tensors.update(site.tensor for site in wishes[name].sites)
+    notes |= dict.fromkeys(waiting, "only moves values, and no neighbour is quantized")
+
+
+def _plan(model: Model, wishes: Mapping[str, Wish], absorbed: Mapping[str, str], notes: dict[str, str]) -> Plan:
+    sites: dict[str, Site] = {}
+    for wish in wishes.values():
+        for site in wish.sites:
+            present = sites.get(site.tensor)
+            if present is None or (present.range is None and site.range is not None):
+                sites[site.tensor] = site
+    nodes = {name: tuple(site.tensor for site in wish.sites) for name, wish in wishes.items()}
+    nodes |= {name: nodes[owner] for name, owner in absorbed.items()}
+    for node in model.graph:
+        name = node.name or ""
+        if name not in nodes and name not in notes:
+            notes[name] = "not behind a quantized operator that could take it in"
+    order = {node.name or "": i for i, node in enumerate(model.graph)}
+    nodes = dict(sorted(nodes.items(), key=lambda item: order[item[0]]))
+    ties = {follower: leader for wish in wishes.values() for follower, leader in wish.ties.items()}
+    stored = runnable_storage(grouped(sites, ties), _readers(model.graph))
+    remarks = {"*": REMARK} if any(stored[name].format != site.format for name, site in sites.items()) else {}
+    return Plan(io.fingerprint(model), stored, nodes, notes, remarks=remarks)
+
+
+def _readers(graph: Graph) -> Counter[str]:
+    """How many nodes, control-flow bodies included, and model outputs read each tensor."""
+    found = Counter(value.name or "" for node in graph.all_nodes() for value in {*node.inputs} if value is not None)
+    return found + Counter(value.name or "" for value in graph.outputs)

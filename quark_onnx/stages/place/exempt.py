@@ -1,0 +1,51 @@
+"""What cannot be quantized whatever the user wants: not ours, not float, not data."""
+
+from __future__ import annotations
+
+from quark_onnx.core.ops import CONTROL_FLOW, CPU, SHAPE_OPS, Op
+from quark_onnx.graph import Graph, Node, Value
+from quark_onnx.graph.view import constant, input_at, is_op, numpy_dtype, shape
+
+
+def why_exempt(node: Node, shape_values: set[Value]) -> str | None:
+    """Why this node has to stay float, or None."""
+    if is_op(node, *CONTROL_FLOW):
+        return "control flow: bodies stay float"
+    if not is_op(node, *CPU):
+        return f"{_title(node)} is not in the operator table of the CPU target"
+    if any(value in shape_values for value in node.outputs):
+        return "computes shapes or indices, not data"
+    values = data_inputs(node, CPU[node.op_type])
+    if not values:
+        return "has no data input"
+    for value in (*values, node.outputs[0]):
+        dtype = numpy_dtype(value)
+        if dtype is None:
+            return f"the type of {value.name!r} is unknown"
+        if dtype != "float32":
+            return f"{value.name!r} holds {dtype}; only float32 is quantized"
+        if 0 in (shape(value) or ()):
+            return f"{value.name!r} is empty"
+    return None
+
+
+def _title(node: Node) -> str:
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def data_inputs(node: Node, row: Op) -> list[Value]:
+    """The inputs that carry activations or elementwise constants."""
+    indices = range(len(node.inputs)) if row.data is None else row.data
+    if row.kind == "layer":
+        indices = (0,)
+    return [value for value in (input_at(node, i) for i in indices) if value is not None]
+
+
+def shape_values(graph: Graph) -> set[Value]:
+    """Values computed from shapes and constants alone."""
+    found: set[Value] = set()
+    for node in graph:
+        varying = [value for value in node.inputs if value is not None and constant(value) is None]
+        if is_op(node, *SHAPE_OPS) or (varying and all(value in found for value in varying)):
+            found.update(node.outputs)
+    return found

@@ -1,0 +1,87 @@
+"""Which nodes the configuration lets us quantize; whatever the user names must exist."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+from quark_onnx.core.config import QuantizationConfig
+from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.ops import CPU
+from quark_onnx.graph import Graph, Node
+
+
+def excluded(graph: Graph, config: QuantizationConfig, known: Collection[str]) -> dict[str, str]:
+    """Nodes that the configuration keeps float, with the reason.
+
+    Args:
+        known: names of nodes that the user's own model has; preparing may have folded some of them away.
+
+    Raises:
+        ConfigError: a name, pattern or operator type matches nothing.
+    """
+    names = {node.name or "" for node in graph} | set(known)
+    reasons: dict[str, str] = {}
+    if config.nodes_to_quantize:
+        wanted = _matching(config.nodes_to_quantize, names, "nodes_to_quantize")
+        reasons |= dict.fromkeys(names - wanted, "not among nodes_to_quantize")
+    for op_type in config.op_types_to_quantize:
+        if op_type not in CPU:
+            raise ConfigError(f"op_types_to_quantize: {op_type!r} is not in the operator table{nearest(op_type, CPU)}")
+    if config.op_types_to_quantize:
+        others = [n.name or "" for n in graph if n.op_type not in config.op_types_to_quantize]
+        reasons |= dict.fromkeys(others, "operator type not among op_types_to_quantize")
+    for starts, ends in config.subgraphs_to_exclude:
+        inside = _between(graph, _existing(starts, names), _existing(ends, names))
+        reasons |= dict.fromkeys(inside, "inside subgraphs_to_exclude")
+    banned = _matching(config.nodes_to_exclude, names, "nodes_to_exclude")
+    return reasons | dict.fromkeys(banned, "named in nodes_to_exclude")
+
+
+def _matching(patterns: Sequence[str], names: Collection[str], field: str) -> set[str]:
+    """Names that one of the patterns takes: exactly, as regular expression (`^…`) or as glob."""
+    found: set[str] = set()
+    for pattern in patterns:
+        if pattern in names:
+            matches = {pattern}
+        elif pattern.startswith("^"):
+            matches = {name for name in names if _regex(pattern, field).search(name)}
+        else:
+            matches = set(fnmatch.filter(names, pattern))
+        if not matches:
+            raise ConfigError(f"{field}: {pattern!r} matches no node of the model{nearest(pattern, names)}")
+        found |= matches
+    return found
+
+
+def _regex(pattern: str, field: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{field}: {pattern!r} is not a regular expression: {error}") from error
+
+
+def _existing(wanted: Iterable[str], names: Collection[str]) -> set[str]:
+    for name in wanted:
+        if name not in names:
+            raise ConfigError(f"subgraphs_to_exclude: no node {name!r} in the model{nearest(name, names)}")
+    return set(wanted)
+
+
+def _between(graph: Graph, starts: set[str], ends: set[str]) -> set[str]:
+    """All nodes on a path from a start to an end, both included."""
+    after = _reach([node for node in graph if node.name in starts], forward=True)
+    before = _reach([node for node in graph if node.name in ends], forward=False)
+    return {node.name or "" for node in after & before}
+
+
+def _reach(nodes: Iterable[Node], *, forward: bool) -> set[Node]:
+    reached: set[Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in reached:
+            reached.add(node)
+            waiting.extend(node.successors() if forward else node.predecessors())
+    return reached

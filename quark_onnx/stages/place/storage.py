@@ -1,0 +1,32 @@
+"""Signed activations stored as unsigned ones, where the runtime needs it.
+
+On x64 onnxruntime runs int8 activations by rewriting them to uint8 when it loads the model, but only those that a
+single node reads. Around a tensor with two readers (every residual block has one) nothing fuses, and an unfused layer
+is slower than the float one. int8 with zero point z and uint8 with z + 128 are the same grid of real values, so such a
+model is stored as uint8 throughout; mixing the two would keep layers from fusing on other processors.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from quark_onnx.core.plan import Site
+
+REMARK = "int8 activations are stored as uint8, zero point + 128: the same values, and layers with several readers fuse"
+
+
+def runnable_storage(sites: Mapping[str, Site], readers: Counter[str]) -> dict[str, Site]:
+    """The sites, activations unsigned if any int8 activation has more than one reader.
+
+    Args:
+        readers: by tensor, the number of nodes that read it.
+    """
+    activations = {name for name, site in sites.items() if site.role in ("activation", "constant")}
+    if not any(sites[name].format.dtype == "int8" and readers[name] > 1 for name in activations):
+        return dict(sites)
+    return {
+        name: replace(site, format=replace(site.format, signed=False)) if name in activations else site
+        for name, site in sites.items()
+    }

@@ -1,0 +1,97 @@
+"""Prepare: a float model in, an equal float model out, in the shape that placement expects.
+
+    lift       functions inlined, Constant nodes become initializers, every node gets a name
+    raise      the operator set that the formats need
+    fold       what depends on constants only, ConstantOfShape included
+    rewrite    one rule per file of this folder, each with its algebra
+    clean      dead nodes and constants go, shapes are inferred anew
+    unshare    constants that two readers would quantize in different ways get copies
+
+The outputs stay what they were, but for the rounding of folded constants. The caller's model is never touched, and
+equal models come out equal, names included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quark_onnx.graph import Model
+from quark_onnx.graph.fold import fold_constants
+from quark_onnx.graph.io import copy
+from quark_onnx.graph.opset import raise_opset
+from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes, remove_unused
+from quark_onnx.graph.rewrite import Outcome, rewrite
+from quark_onnx.stages.prepare import (
+    constant_of_shape,
+    drop_dropout,
+    drop_identity,
+    fold_affine,
+    fold_bn,
+    fold_bn_forward,
+    gemm_scalars,
+    matmul_add_gemm,
+    unshare,
+)
+
+DROP = (drop_identity.RULE, drop_dropout.RULE)
+LAYERS = (gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE, fold_bn_forward.RULE)
+MAX_FOLDS = 10
+"""Rounds of folding: each lets shape inference see one link further down a chain of shape arithmetic."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The rewritten copy, and what became of every rule at every node where it was tried."""
+
+    model: Model
+    log: tuple[Outcome, ...]
+
+
+def prepare(model: Model, *, opset: int, optimize: bool = True) -> Prepared:
+    """Rewrite a copy of the float model.
+
+    Args:
+        model: any model that onnx.checker accepts; not touched.
+        opset: the lowest operator set that will do; a higher one stays.
+        optimize: False leaves out what is not needed for correctness: folding and the rewriting of layers.
+
+    Raises:
+        ModelError: the operator set cannot be raised, or a function cannot be inlined.
+    """
+    model = copy(model)
+    lift_constants(model)
+    if raise_opset(model, opset):
+        lift_constants(model)
+    name_nodes(model)
+    infer_shapes(model)
+    log = rewrite(model.graph, [drop_identity.RULE])
+    if optimize:
+        log += _optimize(model)
+    log += rewrite(model.graph, [unshare.RULE])
+    return Prepared(model, tuple(log))
+
+
+def _optimize(model: Model) -> list[Outcome]:
+    log = _fold(model)
+    layers = rewrite(model.graph, LAYERS)
+    remove_unused(model)
+    if any(outcome.reason is None for outcome in layers):
+        infer_shapes(model)
+    name_nodes(model)
+    return log + layers
+
+
+def _fold(model: Model) -> list[Outcome]:
+    """Fold until nothing changes. Where the library fails the model stays as it was, and the log says why."""
+    log = rewrite(model.graph, DROP)
+    for _ in range(MAX_FOLDS):
+        folded = fold_constants(model)
+        if folded.failure is not None:
+            log.append(Outcome("fold-constants", "", folded.failure))
+        known = rewrite(model.graph, [constant_of_shape.RULE])
+        log += known
+        if not folded.changed and all(outcome.reason for outcome in known):
+            break
+        remove_unused(model)
+        infer_shapes(model)
+    return log

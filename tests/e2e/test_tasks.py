@@ -1,0 +1,99 @@
+"""The bars of the main job, on real models and real data: accuracy, fusion, size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from quark_onnx import Config, ModelQuantizer, Result, get_default_config
+
+pytestmark = [pytest.mark.assets, pytest.mark.slow]
+
+
+@dataclass(frozen=True)
+class Run:
+    result: Result
+    ort: dict[str, float]
+    raw: dict[str, float]
+    size: float  # quantized file over float file
+
+
+def quantized(protocol: ModuleType, folder: Path, task: str, **changes: object) -> Run:
+    config = replace(get_default_config("S8S8_AAWS"), **changes)  # type: ignore[arg-type]
+    job, output = protocol.TASKS[task], folder / f"{task}.onnx"
+    result = ModelQuantizer(Config(config)).quantize_model(job.model, output, protocol.Reader(job.calib(200)))
+    size = output.stat().st_size / job.model.stat().st_size
+    return Run(result, job.score(output, True), job.score(output, False), size)
+
+
+@pytest.fixture(scope="module")
+def mobilenet(protocol: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return quantized(protocol, tmp_path_factory.mktemp("m"), "mobilenet-imagenet", per_channel=True)
+
+
+@pytest.fixture(scope="module")
+def resnet(protocol: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return quantized(protocol, tmp_path_factory.mktemp("r"), "resnet20-cifar10")
+
+
+@pytest.fixture(scope="module")
+def minilm(protocol: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return quantized(protocol, tmp_path_factory.mktemp("b"), "minilm-stsb", per_channel=True)
+
+
+def test_mobilenet_keeps_its_accuracy(mobilenet: Run) -> None:
+    assert mobilenet.ort["score"] >= 0.55  # float .591, onnxruntime's own quantizer .555
+
+
+def test_resnet_keeps_its_accuracy(resnet: Run) -> None:
+    assert resnet.ort["score"] >= 0.805  # float .814
+
+
+def test_minilm_keeps_its_accuracy(minilm: Run) -> None:
+    assert minilm.ort["score"] >= 0.79  # float .820, peers .42
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "resnet", "minilm"])
+def test_the_runtime_computes_what_is_written(name: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(name)
+    assert abs(run.ort["score"] - run.raw["score"]) <= 0.01
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "resnet", "minilm"])
+def test_no_scale_is_absurd(name: str, request: pytest.FixtureRequest) -> None:
+    for group, q in request.getfixturevalue(name).result.plan.qparams.items():
+        assert np.isfinite(q.scale).all() and (q.scale > 0).all() and (q.scale < 1e3).all(), group
+
+
+def test_every_layer_of_mobilenet_is_fused(mobilenet: Run) -> None:
+    kernels = [row.kernel for row in mobilenet.result.report.ledger if row.op_type == "Conv"]
+    assert kernels == ["QLinearConv"] * 28
+
+
+def test_every_layer_of_resnet_is_fused(resnet: Run) -> None:
+    kernels = [row.kernel for row in resnet.result.report.ledger if row.op_type in ("Conv", "Gemm")]
+    assert kernels == ["QLinearConv"] * 19 + ["QGemm"]
+
+
+def test_the_attention_mask_stays_float(minilm: Run) -> None:
+    assert any("mask" in note for note in minilm.result.plan.notes.values())
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "resnet"])
+def test_the_file_is_small(name: str, request: pytest.FixtureRequest) -> None:
+    assert request.getfixturevalue(name).size <= 0.31
+
+
+def test_the_same_call_writes_the_same_bytes(resnet: Run, protocol: ModuleType, tmp_path: Path) -> None:
+    again = quantized_bytes(protocol, tmp_path / "again.onnx")
+    assert again == resnet.result.model.SerializeToString()
+
+
+def quantized_bytes(protocol: ModuleType, output: Path) -> bytes:
+    job = protocol.TASKS["resnet20-cifar10"]
+    ModelQuantizer(Config(get_default_config("S8S8_AAWS"))).quantize_model(job.model, output, job.calib(200))
+    return output.read_bytes()
