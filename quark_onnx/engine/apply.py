@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan, QParams, Site
 from quark_onnx.graph import Graph, Model, Node, Value, io
-from quark_onnx.graph.edit import add_constant, fresh_name, new_node, read_instead
+from quark_onnx.graph.edit import add_constant, forget_types, fresh_name, new_node, read_instead
 from quark_onnx.graph.passes import remove_unused
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics import bias
@@ -29,15 +29,10 @@ def apply(model: Model, plan: Plan) -> Model:
             f"the plan was made for model {plan.model}, this one is {io.fingerprint(model)}; make a new plan for it"
         )
     quantized = io.copy(model)
-    writer = _Writer(quantized.graph, plan)
-    for site in plan.sites.values():
-        if site.role == "activation":
-            writer.activation(site)
-        elif site.role == "bias":
-            writer.bias(site)
-        else:
-            writer.weight(site)
+    if plan.sites:  # the graph may be empty otherwise
+        _Writer(quantized.graph, plan).write()
     remove_unused(quantized)
+    forget_types(quantized.graph)
     return quantized
 
 
@@ -52,12 +47,18 @@ class _Writer:
         self.values |= {value.name: value for node in graph for value in node.outputs}
         self.parameters: dict[tuple[str, str], list[Value]] = {}
 
+    def write(self) -> None:
+        """All sites, in the order of the plan."""
+        kinds = {"activation": self.activation, "constant": self.weight, "weight": self.weight, "bias": self.bias}
+        for site in self.plan.sites.values():
+            kinds[site.role](site)
+
     def activation(self, site: Site) -> None:
         """value → QuantizeLinear → DequantizeLinear → every reader, graph output included."""
         value = self.values[site.tensor]
         parameters = self._scale_and_zero_point(site, self.plan.qparams_of(site.tensor))
-        q = new_node(self.graph, "QuantizeLinear", [value, *parameters], f"{site.tensor}_QuantizeLinear")
-        dq = new_node(self.graph, "DequantizeLinear", [q.outputs[0], *parameters], f"{site.tensor}_DequantizeLinear")
+        q = self._node("QuantizeLinear", [value, *parameters], site, f"{site.tensor}_quantized")
+        dq = self._node("DequantizeLinear", [q.outputs[0], *parameters], site, f"{site.tensor}_dequantized")
         result = dq.outputs[0]
         read_instead(value, result, keep=[q])
         producer = value.producer()
@@ -98,13 +99,15 @@ class _Writer:
 
     def _dequantized(self, site: Site, codes: NDArray[Any], parameters: list[Value]) -> None:
         stored = add_constant(self.graph, codes.astype(_stored(site)), f"{site.tensor}_quantized", site.format.dtype)
-        attributes = {} if site.format.axis is None else {"axis": site.format.axis}
-        name = f"{site.tensor}_DequantizeLinear"
-        dq = new_node(self.graph, "DequantizeLinear", [stored, *parameters], name, attributes)
+        dq = self._node("DequantizeLinear", [stored, *parameters], site, f"{site.tensor}_dequantized")
         value = self.values[site.tensor]
         dq.outputs[0].type = value.type
         self.graph.insert_before(self.first, dq)
         read_instead(value, dq.outputs[0], keep=list(self._float_readers(value)))
+
+    def _node(self, op_type: str, inputs: list[Value], site: Site, output: str) -> Node:
+        attributes = {} if site.format.axis is None else {"axis": site.format.axis}
+        return new_node(self.graph, op_type, inputs, f"{site.tensor}_{op_type}", output, attributes)
 
     def _float_readers(self, value: Value) -> Iterable[Node]:
         return (use.node for use in value.uses() if value.name not in self.plan.nodes.get(use.node.name or "", ()))

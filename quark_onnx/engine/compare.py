@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
@@ -33,11 +35,15 @@ def compare(
     """
     pairs = pairs or {name: name for name in (value.name or "" for value in model.graph.outputs)}
     left, right = list(pairs), [pairs[name] for name in pairs]
-    float_run = Runner(io.with_outputs(model, left), left)
+    inputs = {value.name for value in model.graph.inputs}
+    computed = [name for name in left if name not in inputs]
+    float_run = Runner(io.with_outputs(model, computed), computed or None)
     quantized_run = Runner(io.with_outputs(quantized, right), right, optimized=optimized)
     ratios = {name: Sqnr() for name in left}
     for feed in feeds:
-        for name, x, y in zip(left, float_run(feed), quantized_run(feed), strict=True):
-            if x.dtype.kind == "f":
+        expected = feed | dict(zip(float_run.outputs, float_run(feed), strict=True))
+        for name, y in zip(left, quantized_run(feed), strict=True):
+            x = expected[name]
+            if isinstance(x, np.ndarray) and x.dtype.kind == "f":  # sequences and maps come as Python objects
                 ratios[name].add(x, y)
     return {name: ratio.db for name, ratio in ratios.items()}

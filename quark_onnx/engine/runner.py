@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +55,7 @@ class Runner:
             with io.runnable(model) as source:
                 self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a dozen types of its own, none with a common base
-            raise ModelError(f"onnxruntime cannot load the model: {_reason(error)}") from error
+            raise ModelError(f"onnxruntime {ort.__version__} cannot load the model: {_reason(error)}") from error
         self.outputs = [o.name for o in self._session.get_outputs()] if outputs is None else list(outputs)
 
     def __call__(self, feed: Feed) -> Arrays:
@@ -82,9 +83,14 @@ class Runner:
                 yield waiting[0], waiting[1].result()
 
 
+_STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_PLACE = re.compile(r"\S+\.(?:cc|cpp|h|hpp):\d+ [^(]*\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^]]*\])? ")
+
+
 def _reason(error: Exception) -> str:
+    """The first line, without onnxruntime's status code and without the C++ file and function it comes from."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[0][:400] if lines else type(error).__name__
+    return _PLACE.sub("", _STATUS.sub("", lines[0]))[:400].strip() if lines else type(error).__name__
 
 
 def optimized_nodes(model: Model) -> Sequence[Mapping[str, Any]]:
@@ -96,13 +102,15 @@ def optimized_nodes(model: Model) -> Sequence[Mapping[str, Any]]:
 
 
 def input_specs(model: Model) -> list[InputSpec]:
-    """What each input of the model accepts.
+    """What each input of the model accepts that has to be fed: inputs with a default (an initializer) are left out.
 
     Raises:
         ModelError: an input is not a tensor of a known type.
     """
     specs = []
     for value in model.graph.inputs:
+        if value.is_initializer():
+            continue
         dtype = view.numpy_dtype(value)
         if dtype is None:
             raise ModelError(f"input {value.name!r} is not a tensor of a known element type; only tensors can be fed")

@@ -50,12 +50,13 @@ def new_node(
     op_type: str,
     inputs: Sequence[ir.Value | None],
     name: str,
+    output: str,
     attributes: Mapping[str, Any] | None = None,
     domain: str = "",
 ) -> ir.Node:
-    """A node with one output, both freshly named after `name`; not yet part of the graph."""
+    """A node with one output, both named freshly after these hints; not yet part of the graph."""
     node = ir.node(op_type, inputs, attributes or {}, domain=domain, name=fresh_name(graph, name))
-    node.outputs[0].name = fresh_name(graph, f"{name}_output")
+    node.outputs[0].name = fresh_name(graph, output)
     return node
 
 
@@ -128,3 +129,11 @@ def _graph_of(value: ir.Value) -> ir.Graph:
         graph = producer.graph if producer is not None else None
     assert isinstance(graph, ir.Graph)
     return graph
+
+
+def forget_types(graph: ir.Graph) -> None:
+    """Drop the types and shapes of inner values: any runtime infers them, and in a file they cost as much as nodes do."""
+    inner = [value for node in graph for value in node.outputs if not value.is_graph_output()]
+    inner += [value for value in graph.initializers.values() if not value.is_graph_input()]
+    for value in inner:
+        value.type, value.shape = None, None

@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from quark_onnx.graph.io import copy
+from quark_onnx.graph.light import light_proto
 from quark_onnx.graph.passes import lift, quiet
 
 LIMIT = 1 << 25  # elements of an input or output: a constant as large as a weight may be transposed or cast
@@ -56,6 +57,8 @@ def fold_constants(model: ir.Model) -> Folded:
                 should_fold=lambda node: None if affordable(node, opset) else False,
             )
             lift(trial)
+        if result.modified:  # some of its rewrites write operators of a later operator set
+            onnx.checker.check_model(light_proto(trial))
     except Exception as error:  # whatever the library stumbles over, the model runs unfolded as well
         return Folded(False, " ".join(str(e).strip().split("\n", 1)[0] for e in (error, error.__cause__) if e))
     _forget_origins(trial)

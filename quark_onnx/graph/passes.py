@@ -53,7 +53,7 @@ def infer_shapes(model: ir.Model) -> None:
     onnx_ir has a pass for this, but it takes sequences and optionals for tensors.
     """
     try:
-        graph = onnx.shape_inference.infer_shapes(light_proto(model), data_prop=True).graph
+        graph = onnx.shape_inference.infer_shapes(light_proto(model), data_prop=_propagates(model.graph)).graph
     except Exception as error:  # a model that cannot be inferred may still run
         logger.debug("shape inference failed: %s", error)
         return
@@ -64,6 +64,20 @@ def infer_shapes(model: ir.Model) -> None:
             value.type = ir.serde.deserialize_type_proto_for_type(info.type) or value.type
             shape = ir.serde.deserialize_type_proto_for_shape(info.type)
             value.shape = value.shape if shape is None else shape
+
+
+def _propagates(graph: ir.Graph) -> bool:
+    """Whether onnx may follow the values of small integer tensors: it writes out every Range, a billion numbers too.
+
+    A Range of constants is folded first, if it is short; one that depends on the inputs is as long as they are.
+    """
+    constants = set(graph.initializers.values())
+    for node in graph:
+        if constants.issuperset(value for value in node.inputs if value is not None):
+            if node.op_type == "Range":
+                return False
+            constants.update(node.outputs)
+    return True
 
 
 def remove_unused(model: ir.Model) -> None:

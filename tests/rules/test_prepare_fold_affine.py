@@ -37,7 +37,7 @@ def test_division() -> None:
         ("Mul (h, k)", np.float32(np.inf), "a folded value is not finite in float32"),
         ("Add (h, k)", normal(3), "the constant varies along another axis than that of output channels"),
         ("Add (h, k)", normal(2, 1, 1), "the constant varies along another axis than that of output channels"),
-        ("Add (h, k)", normal(1, 1, 6, 1), "the constant has more axes than the output, or the output's rank is unknown"),
+        ("Add (h, k)", normal(1, 1, 6, 1), "the constant has more axes than the output, or its rank is unknown"),
         ("Add (h, x0)", np.float32(0), "it is not a layer's output and a constant"),
     ],
 )
@@ -78,8 +78,8 @@ def test_any_broadcast_keeps_the_outputs(shape: list[int], op: str) -> None:
 
 
 def test_a_chain_folds_whole() -> None:
-    text = "g (float[2,4,5] x) => (float[2,6,L] y) { h = Conv (x, w, b) i = Mul (h, k) j = Add (i, s) y = Div (j, two) }"
-    proto = text_model(text, w=normal(6, 4, 3), b=normal(6), k=normal(6, 1), s=normal(6, 1, seed=4), two=np.float32(2))
+    text = "g (float[2,4,5] x) => (float[2,6,L] y) { h = Conv (x, w, b) i = Mul (h, k) j = Add (i, s) y = Div (j, d) }"
+    proto = text_model(text, w=normal(6, 4, 3), b=normal(6), k=normal(6, 1), s=normal(6, 1, seed=4), d=np.float32(2))
     result = prepared(proto)
     assert ops(result) == {"Conv": 1}
     assert set(weights(result)) == {"w", "b"}

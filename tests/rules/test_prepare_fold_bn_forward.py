@@ -95,8 +95,8 @@ def test_matmul_that_sums_over_another_axis() -> None:
     ],
 )
 def test_negative(text: str, reason: str) -> None:
-    proto = text_model(f"g (float[1,4,5] x, float[6,4,3] w0) => {text.replace('BN', BN)}", w=normal(6, 4, 3), **batchnorm(4))
-    result = prepared(proto)
+    text = f"g (float[1,4,5] x, float[6,4,3] w0) => {text.replace('BN', BN)}"
+    result = prepared(text_model(text, w=normal(6, 4, 3), **batchnorm(4)))
     assert ops(result)["BatchNormalization"] == 1
     assert reasons(result, "fold-bn-forward") == [reason]
 

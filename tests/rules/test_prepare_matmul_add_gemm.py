@@ -41,8 +41,8 @@ def test_rank_found_by_inference() -> None:
     ],
 )
 def test_negative(text: str, reason: str) -> None:
-    constants = {"w": normal(3, 5), "v": normal(5, 3), "b": normal(5), "c": normal(4, 1), "d": normal(4), "e": normal(3)}
-    result = prepared(text_model(f"g {text}", **constants))
+    shapes = {"w": (3, 5), "v": (5, 3), "b": (5,), "c": (4, 1), "d": (4,), "e": (3,)}
+    result = prepared(text_model(f"g {text}", **{name: normal(*shape) for name, shape in shapes.items()}))
     assert ops(result)["Add"] == 1
     assert len(reasons(result, "matmul-add-gemm")) == 1
     assert reasons(result, "matmul-add-gemm")[0].startswith(reason)

@@ -42,10 +42,12 @@ def data_inputs(node: Node, row: Op) -> list[Value]:
 
 
 def shape_values(graph: Graph) -> set[Value]:
-    """Values computed from shapes and constants alone."""
+    """Values computed from shapes and constants alone; where values are only moved, indices and sizes do not count."""
     found: set[Value] = set()
     for node in graph:
-        varying = [value for value in node.inputs if value is not None and constant(value) is None]
+        moves = is_op(node, *CPU) and CPU[node.op_type].kind == "same"
+        inputs = data_inputs(node, CPU[node.op_type]) if moves else node.inputs
+        varying = [value for value in inputs if value is not None and constant(value) is None]
         if is_op(node, *SHAPE_OPS) or (varying and all(value in found for value in varying)):
             found.update(node.outputs)
     return found

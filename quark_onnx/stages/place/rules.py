@@ -134,6 +134,8 @@ def act(node: Node, row: Op, context: Context) -> Wish | Skip:
     """Operators with a range of their own on every input and output; what is computed in float reads float."""
     if node.op_type == "Concat" and len(node.inputs) < 2:
         return Skip("a Concat of one input")
+    if node.op_type == "AveragePool" and any(step != 1 for step in node.attributes.get_ints("dilations", ())):
+        return Skip("onnxruntime's integer AveragePool has no dilations, and refuses a model that asks for them")
     wish = Wish("fixed range" if row.range else "activation")
     for value in data_inputs(node, row) if not row.reads_float else ():
         wish.want_data(value, context.config)

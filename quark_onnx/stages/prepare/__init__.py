@@ -2,7 +2,7 @@
 
     lift       functions inlined, Constant nodes become initializers, every node gets a name
     raise      the operator set that the formats need
-    fold       what depends on constants only, ConstantOfShape included
+    fold       what depends on constants and known dimensions only, ConstantOfShape included
     rewrite    one rule per file of this folder, each with its algebra
     clean      dead nodes and constants go, shapes are inferred anew
     unshare    constants that two readers would quantize in different ways get copies
@@ -29,11 +29,13 @@ from quark_onnx.stages.prepare import (
     fold_bn,
     fold_bn_forward,
     gemm_scalars,
+    known_dims,
     matmul_add_gemm,
     unshare,
 )
 
 DROP = (drop_identity.RULE, drop_dropout.RULE)
+KNOWN = (known_dims.RULE, constant_of_shape.RULE)
 LAYERS = (gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE, fold_bn_forward.RULE)
 MAX_FOLDS = 10
 """Rounds of folding: each lets shape inference see one link further down a chain of shape arithmetic."""
@@ -41,7 +43,10 @@ MAX_FOLDS = 10
 
 @dataclass(frozen=True)
 class Prepared:
-    """The rewritten copy, and what became of every rule at every node where it was tried."""
+    """The rewritten copy, and what became of every rule at every node where it was tried.
+
+    `node` of an outcome is empty where it is about the whole model.
+    """
 
     model: Model
     log: tuple[Outcome, ...]
@@ -60,15 +65,18 @@ def prepare(model: Model, *, opset: int, optimize: bool = True) -> Prepared:
     """
     model = copy(model)
     lift_constants(model)
+    log = []
     if raise_opset(model, opset):
+        log.append(Outcome("raise-opset", "", None))
         lift_constants(model)
     name_nodes(model)
     infer_shapes(model)
-    log = rewrite(model.graph, [drop_identity.RULE])
+    log += rewrite(model.graph, [drop_identity.RULE])
     if optimize:
         log += _optimize(model)
     log += rewrite(model.graph, [unshare.RULE])
-    return Prepared(model, tuple(log))
+    latest = {(outcome.rule, outcome.node): outcome for outcome in log}
+    return Prepared(model, tuple(latest.values()))
 
 
 def _optimize(model: Model) -> list[Outcome]:
@@ -86,10 +94,11 @@ def _fold(model: Model) -> list[Outcome]:
     log = rewrite(model.graph, DROP)
     for _ in range(MAX_FOLDS):
         folded = fold_constants(model)
+        known = rewrite(model.graph, KNOWN)
+        log += known
         if folded.failure is not None:
             log.append(Outcome("fold-constants", "", folded.failure))
-        known = rewrite(model.graph, [constant_of_shape.RULE])
-        log += known
+            break
         if not folded.changed and all(outcome.reason for outcome in known):
             break
         remove_unused(model)

@@ -66,7 +66,7 @@ def per_channel(layer: Layer, array: NDArray[Any]) -> Array | Skip:
     """The constant as one value per output channel."""
     if array.ndim > 0:
         if layer.out is None or layer.rank is None or array.ndim > layer.rank:
-            return Skip("the constant has more axes than the output, or the output's rank is unknown")
+            return Skip("the constant has more axes than the output, or its rank is unknown")
         shape = [1] * (layer.rank - array.ndim) + list(array.shape)
         if any(size != 1 for axis, size in enumerate(shape) if axis != layer.out):
             return Skip("the constant varies along another axis than that of output channels")

@@ -1,0 +1,142 @@
+"""Raising the operator set: what is converted, what stays, what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from graphs import applied, assert_same, batchnorm, normal, ops, prepared, text_model, weights
+
+from quark_onnx.core.errors import ModelError
+from quark_onnx.graph import io
+from quark_onnx.graph.light import light_proto
+from quark_onnx.stages.prepare import Prepared, prepare
+
+
+def versions(result: Prepared) -> tuple[int, int | None]:
+    return result.model.opset_imports[""], result.model.ir_version
+
+
+@pytest.mark.parametrize(
+    ("own", "ir_version", "needed", "expected"),
+    [(11, 6, 13, (13, 7)), (13, 7, 13, (13, 7)), (17, 8, 13, (17, 8)), (17, 8, 21, (21, 10)), (22, 10, 21, (22, 10))],
+)
+def test_versions(own: int, ir_version: int, needed: int, expected: tuple[int, int]) -> None:
+    proto = text_model("g (float[2] x) => (float[2] y) { y = Relu (x) }", opset=own, ir_version=ir_version)
+    result = prepared(proto, opset=needed)
+    assert versions(result) == expected
+    assert applied(result, "raise-opset") == ([""] if own < needed else [])
+    assert_same(proto, result, {"x": normal(2)}, terms=0)
+
+
+@pytest.mark.parametrize("needed", [13, 21])
+@pytest.mark.parametrize(
+    ("opset", "nodes", "left"),
+    [
+        (11, "y = Softmax <axis = 1> (x)", None),
+        (11, "s = Squeeze <axes = [0]> (x) y = Unsqueeze <axes = [0]> (s)", None),
+        (11, "m = ReduceSum <axes = [2]> (x) y = Sub (x, m)", None),
+        (11, "a, b = Split <axis = 1, split = [1, 2]> (x) y = Concat <axis = 1> (b, a)", None),
+        (10, "y = Clip <min = -0.5, max = 0.5> (x)", None),
+        (10, "y = Pad <pads = [0, 0, 0, 0, 0, 0]> (x)", None),
+        (9, "d = Dropout (x) y = Relu (d)", {"Relu": 1}),
+        (8, "y = BatchNormalization <spatial = 1> (x, gamma, beta, mean, var)", None),
+        (17, "m = ReduceMean <axes = [2]> (x) y = Sub (x, m)", None),
+        (20, "y = Gelu (x)", {"Gelu": 1}),
+    ],
+)
+def test_conversions(opset: int, nodes: str, left: dict[str, int] | None, needed: int) -> None:
+    text = f"g (float[1,3,4] x) => (float[1,3,4] y) {{ {nodes} }}"
+    proto = text_model(text, opset=opset, ir_version=9 if opset > 17 else 6, **batchnorm(3))
+    result = prepared(proto, opset=needed)
+    assert versions(result)[0] == max(opset, needed)
+    assert left is None or ops(result) == left
+    assert_same(proto, result, {"x": normal(1, 3, 4)}, terms=4)
+
+
+def test_weights_survive_with_their_types_and_order() -> None:
+    """Large ones do not pass through the converter; half precision and integers do not either."""
+    text = """g (float[2,40] x) => (float[2,50] y, int8[3] q, float16[2] h) {
+        m = MatMul (x, w) y = Add (m, b) q = Identity (i) h = Identity (f) }"""
+    constants = {
+        "w": normal(40, 50),
+        "b": normal(50),
+        "i": np.array([1, 2, 3], np.int8),
+        "f": normal(2, dtype=np.float16),
+    }
+    proto = text_model(text, opset=11, ir_version=6, **constants)
+    result = prepared(proto, optimize=False)
+    assert list(weights(result)) == list(constants)
+    for name, array in constants.items():
+        np.testing.assert_array_equal(weights(result)[name], array)
+        assert weights(result)[name].dtype == array.dtype
+    assert [value.name for value in result.model.graph.inputs] == ["x"]
+    assert_same(proto, result, {"x": normal(2, 40)}, terms=0)
+
+
+def test_names_survive() -> None:
+    text = "g (float[2,3] x) => (float[2,3] y) { [first] a = Relu (x) [second] y = Softmax <axis = 1> (a) }"
+    result = prepared(text_model(text, opset=11, ir_version=6))
+    assert {"first", "second"} <= {node.name for node in result.model.graph}
+
+
+def test_bodies_are_converted() -> None:
+    text = """g (float[1,3] x, bool k) => (float[3] y) {
+        y = If (k) <then_branch = t () => (float[3] p) { p = Squeeze <axes = [0]> (x) },
+                    else_branch = e () => (float[3] q) { n = Neg (x) q = Squeeze <axes = [0]> (n) }> }"""
+    proto = text_model(text, opset=11, ir_version=6)
+    result = prepared(proto)
+    for k in (True, False):
+        assert_same(proto, result, {"x": normal(1, 3), "k": np.array(k)}, terms=0)
+
+
+def test_other_domains_only() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["com.acme": 1]> g (float[2] x) => (float[2] y) { y = com.acme.Twice (x) }'
+    )
+    result = prepared(proto)
+    assert dict(result.model.opset_imports) == {"com.acme": 1, "": 13}
+
+
+def test_other_domains_beside() -> None:
+    text = """<ir_version: 6, opset_import: ["": 11, "com.microsoft": 1]>
+        g (float[2,3] x) => (float[2,3] y) { g = com.microsoft.Gelu (x) y = Softmax <axis = 1> (g) }"""
+    proto = onnx.parser.parse_model(text)
+    result = prepared(proto)
+    assert dict(result.model.opset_imports) == {"": 13, "com.microsoft": 1}
+    assert_same(proto, result, {"x": normal(2, 3)}, terms=4)
+
+
+def test_refusal_names_the_way_out() -> None:
+    """A BatchNormalization with statistics per position has no equal in later operator sets."""
+    text = "g (float[1,3,4] x) => (float[1,3,4] y) { y = BatchNormalization <spatial = 0> (x, s, b, m, v) }"
+    arrays = {name: abs(normal(3, 4)) + 1 for name in "sbmv"}
+    with pytest.raises(ModelError) as caught:
+        prepare(io.load(text_model(text, opset=8, ir_version=6, **arrays)), opset=21)
+    message = str(caught.value)
+    assert message.startswith("the model has opset 8 and cannot be raised to opset 21, which the chosen formats need: ")
+    assert "export it again with opset 21 or newer, or choose 8-bit formats" in message
+    assert "\n" not in message
+
+
+def test_a_changed_interface_is_refused() -> None:
+    """The converter gives the Scan of opset 8 another rank of inputs."""
+    text = """g (float[1,2] i, float[1,3,2] x) => (float[1,2] y, float[1,3,2] z) {
+        y, z = Scan <num_scan_inputs = 1, body = b (float[2] s, float[2] n) => (float[2] t, float[2] o)
+            { t = Add (s, n) o = Identity (t) }> (, i, x) }"""
+    with pytest.raises(ModelError, match="would change the inputs or outputs"):
+        prepare(io.load(text_model(text, opset=8, ir_version=6)), opset=13)
+
+
+def test_light_protobuf() -> None:
+    """However large the weights are, shape inference and conversion see a few kilobytes."""
+    text = "g (float[2,1000] x) => (float[2,1000] y) { m = MatMul (x, w) s = Reshape (m, k) y = Mul (s, v) }"
+    proto = text_model(text, w=normal(1000, 1000), k=np.array([2, 1000]), v=normal(1000))
+    model = io.load(proto)
+    before = io.fingerprint(model)
+    light = light_proto(model)
+    assert light.ByteSize() < 5000
+    assert [tensor.name for tensor in light.graph.initializer] == ["k", "v"]
+    assert [value.name for value in light.graph.input] == ["x", "w"]
+    assert io.fingerprint(model) == before
+    assert list(model.graph.initializers) == ["w", "k", "v"]
