@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -129,7 +130,8 @@ class Job:
         inputs, option = input_specs(self.model), self.config.option
         if option("UseRandomData"):
             ranges = option("RandomDataReaderInputDataRange")
-            return random_data(inputs, shapes=option("RandomDataReaderInputShape"), ranges=ranges)
+            samples = option("CalibDataSize") or 8
+            return random_data(inputs, samples=samples, shapes=option("RandomDataReaderInputShape"), ranges=ranges)
         images = option("CalibImages")
         options = None if images is None else ImageOptions.from_dict(images)
         return open_data(source, inputs, path=path, limit=option("CalibDataSize"), image_options=options)
@@ -197,7 +199,7 @@ def _free_output(source: str | Path | ModelProto, output: str | Path | None) -> 
     """The output path, found usable before any work is done.
 
     Raises:
-        ConfigError: it is the input model, or a folder.
+        ConfigError: it is the input model, a folder, or below something that cannot be written to.
     """
     if output is None:
         return None
@@ -206,4 +208,7 @@ def _free_output(source: str | Path | ModelProto, output: str | Path | None) -> 
         raise ConfigError(f"model_output {path} is a folder; give a file name such as {path / 'model_int8.onnx'}")
     if isinstance(source, (str, Path)) and path.resolve() == Path(source).resolve():
         raise ConfigError(f"model_output {path} is the input model, which is never modified; choose another name")
+    below = next(parent for parent in path.absolute().parents if parent.exists())
+    if not below.is_dir() or not os.access(below, os.W_OK):
+        raise ConfigError(f"model_output {path} cannot be written: {below} is not a folder that you may write to")
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,12 @@ from quark_onnx.engine.data import CalibrationData, ImageOptions, InputSpec, ope
 
 DEFAULT_PRESET = "S8S8_AAWS"
 
-_HOW, _DATA, _IMAGES, _SHOW = "How to quantize", "Calibration data", "Data in image files", "What to print"
+_how = partial(typer.Option, show_default=False, rich_help_panel="How to quantize")
+_data = partial(typer.Option, show_default=False, rich_help_panel="Data")
+_image = partial(typer.Option, show_default=False, rich_help_panel="Data in image files")
+show_flag = partial(typer.Option, show_default=False, rich_help_panel="What to print")
+output_option = partial(typer.Option, "--output", "-o", show_default=False)
+"""Makers of options by group; the help says the default where there is one worth knowing."""
 
 
 @dataclass(frozen=True)
@@ -26,59 +32,41 @@ class ConfigFlags:
 
     preset: Annotated[
         str | None,
-        typer.Option(
+        _how(
             "--preset",
             "-p",
             metavar="NAME",
-            help="Start from this preset; `quark-onnx presets` lists them.",
-            show_default=DEFAULT_PRESET,
-            rich_help_panel=_HOW,
+            help=f"Start from this preset (default: {DEFAULT_PRESET}); `quark-onnx presets` lists them.",
         ),
     ] = None
     config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", metavar="FILE", help="Start from this JSON file instead of a preset.", rich_help_panel=_HOW
-        ),
+        Path | None, _how("--config", metavar="FILE", help="Start from this JSON file instead of a preset.")
     ] = None
     per_channel: Annotated[
         bool | None,
-        typer.Option(
-            "--per-channel/--per-tensor",
-            help="One weight scale per output channel, or one for all.",
-            show_default=False,
-            rich_help_panel=_HOW,
-        ),
+        _how("--per-channel/--per-tensor", help="One scale per output channel of a weight, or one for all of it."),
     ] = None
     activation_type: Annotated[
-        str | None,
-        typer.Option(metavar="TYPE", help="int8, uint8, int16 or uint16.", show_default=False, rich_help_panel=_HOW),
+        str | None, _how(metavar="TYPE", help="Activations become int8, uint8, int16 or uint16.")
     ] = None
-    weight_type: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TYPE", help="As above, or int4 or uint4.", show_default=False, rich_help_panel=_HOW
-        ),
-    ] = None
+    weight_type: Annotated[str | None, _how(metavar="TYPE", help="Weights become one of these, or int4 or uint4.")] = (
+        None
+    )
     exclude: Annotated[
         list[str] | None,
-        typer.Option(
+        _how(
             "--exclude",
             "-x",
             metavar="NODE",
             help="Keep this node float: a name, a glob (head/*) or a regular expression (^conv). Repeatable.",
-            show_default=False,
-            rich_help_panel=_HOW,
         ),
     ] = None
     option: Annotated[
         list[str] | None,
-        typer.Option(
+        _how(
             "--option",
             metavar="KEY=VALUE",
             help="Set an extra option, e.g. Percentile=99.9; the value is JSON or a string. Repeatable.",
-            show_default=False,
-            rich_help_panel=_HOW,
         ),
     ] = None
 
@@ -136,61 +124,39 @@ class DataFlags:
 
     data: Annotated[
         Path | None,
-        typer.Option(
+        _data(
             "--data",
             "-d",
             metavar="PATH",
             help="Folder of .npy, .npz or image files, or one .npy or .npz file of stacked samples.",
-            show_default=False,
-            rich_help_panel=_DATA,
         ),
     ] = None
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Use at most so many samples.", show_default="all", rich_help_panel=_DATA
-        ),
-    ] = None
+    samples: Annotated[int | None, _data(min=1, metavar="N", help="Use only the first N samples.")] = None
     random_data: Annotated[
-        bool,
-        typer.Option(
-            "--random-data", help="Random numbers instead: for a trial run, accuracy is lost.", rich_help_panel=_DATA
-        ),
+        bool, _data("--random-data", help="Use random numbers: for a trial run, accuracy is lost.")
     ] = False
     size: Annotated[
-        str | None,
-        typer.Option(metavar="HxW", help="Resize to 224x224, say.", show_default="the model's", rich_help_panel=_IMAGES),
+        str | None, _image(metavar="HxW", help="Height and width, e.g. 224x224 (default: those of the model's input).")
     ] = None
     scale: Annotated[
-        float | None,
-        typer.Option(metavar="X", help="Multiplies the pixels 0…255.", show_default="1/255", rich_help_panel=_IMAGES),
+        float | None, _image(metavar="X", help="Multiplies the pixels, which are 0…255 (default: 1/255).")
     ] = None
     mean: Annotated[
         str | None,
-        typer.Option(
-            metavar="R,G,B",
-            help="Subtracted after scaling; one number or one per channel.",
-            show_default="0",
-            rich_help_panel=_IMAGES,
-        ),
+        _image(metavar="R,G,B", help="Subtracted after scaling: one number, or one per channel (default: 0)."),
     ] = None
-    std: Annotated[
-        str | None,
-        typer.Option(metavar="R,G,B", help="Divides at the end.", show_default="1", rich_help_panel=_IMAGES),
-    ] = None
+    std: Annotated[str | None, _image(metavar="R,G,B", help="Divides after that, likewise (default: 1).")] = None
     color: Annotated[
-        str | None,
-        typer.Option(metavar="ORDER", help="RGB, BGR or L (grey).", show_default="RGB", rich_help_panel=_IMAGES),
+        str | None, _image(metavar="ORDER", help="Order of the channels: RGB, BGR or L for grey (default: RGB).")
     ] = None
     crop: Annotated[
         str | None,
-        typer.Option(
-            metavar="HOW", help="resize or center_crop.", show_default="resize", rich_help_panel=_IMAGES
+        _image(
+            metavar="HOW", help="resize squeezes the whole image, center_crop cuts the long side (default: resize)."
         ),
     ] = None
     layout: Annotated[
-        str | None,
-        typer.Option(metavar="AXES", help="NCHW or NHWC.", show_default="the model's", rich_help_panel=_IMAGES),
+        str | None, _image(metavar="AXES", help="NCHW or NHWC (default: told from the model's input).")
     ] = None
 
     def extra_options(self, base: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,8 +196,8 @@ class DataFlags:
         return open_data(None, inputs, path=self.data, limit=self.samples, image_options=options)
 
     def _only_random(self) -> None:
-        if self.data is not None:
-            raise ConfigError("both --data and random data are asked for; give only one of them")
+        if self.data is not None or self._images():
+            raise ConfigError("random data are asked for, and --data or image flags too; leave one of them out")
 
     def _images(self) -> dict[str, Any]:
         """The image options that were given, by name."""
@@ -268,13 +234,5 @@ def _size(text: str | None) -> list[int] | None:
 class ShowFlags:
     """What appears on the terminal."""
 
-    quiet: Annotated[
-        bool,
-        typer.Option(
-            "--quiet", "-q", help="Print nothing but warnings and errors.", rich_help_panel=_SHOW
-        ),
-    ] = False
-    json: Annotated[
-        bool,
-        typer.Option("--json", help="Print JSON instead, and nothing else on stdout.", rich_help_panel=_SHOW),
-    ] = False
+    quiet: Annotated[bool, show_flag("--quiet", "-q", help="Print nothing but warnings and errors.")] = False
+    json: Annotated[bool, show_flag("--json", help="Print JSON instead, and nothing else on stdout.")] = False

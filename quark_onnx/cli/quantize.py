@@ -2,19 +2,65 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from quark_onnx.cli.console import db_text, float_table, fused_table, layer_table, out, print_json, progress, size_text
-from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags
-from quark_onnx.cli.folder import plan_folder, save_plan
+from quark_onnx.cli.console import out, print_json, progress
+from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, show_flag
+from quark_onnx.cli.plans import Model, save_plan, usable_folder
+from quark_onnx.cli.report import print_report
 from quark_onnx.cli.spread import spread
-from quark_onnx.core.config import QuantizationConfig
+from quark_onnx.cli.tables import layer_table
 from quark_onnx.pipeline import ModelQuantizer
-from quark_onnx.result import Report, Result
+
+
+@spread
+def quantize_command(
+    *,
+    model: Model,
+    output: Annotated[Path, output_option(metavar="FILE", help="The quantized model to write.")],
+    external_data: Annotated[
+        bool, typer.Option("--external-data", help="Write the weights beside the model; always done above 2 GB.")
+    ] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--save-plan", metavar="FOLDER", help="Also write every decision here.", show_default=False),
+    ] = None,
+    how: ConfigFlags,
+    data: DataFlags,
+    layers: Annotated[
+        bool,
+        show_flag("--layers", help="Also the SQNR of every layer, worst first."),
+    ] = False,
+    show: ShowFlags,
+) -> None:
+    """Quantize a float model to integers, and say how good the result is.
+
+    The data are some dozens to hundreds of typical inputs, prepared as for inference; no labels are needed.
+
+    - `quark-onnx quantize model.onnx -o int8.onnx --data samples/`
+    - `quark-onnx quantize model.onnx -o int8.onnx --data samples.npz --preset A8W8 --per-channel --layers`
+    - `quark-onnx quantize model.onnx -o int8.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225`
+    """
+    config = data.configure(how)
+    if external_data:
+        config = replace(config, use_external_data_format=True)
+    folder = None if plan is None else usable_folder(plan)
+    with progress(quiet=show.quiet) as tell:
+        result = ModelQuantizer(config, tell).quantize_model(model, output, calibration_data_path=data.data)
+        if folder is not None:
+            save_plan(result.plan, config, folder)
+        sqnr = {}
+        if layers and result.plan.nodes:
+            tell("layers", 0, None)
+            sqnr = result.layer_sqnr()
+    if show.json:
+        document = {"model": str(model), "output": str(output), "config": config, **result.report.to_dict()}
+        print_json(document | ({"layers": sqnr} if layers else {}))
+    elif not show.quiet:
+        if sqnr:
+            out.print(layer_table(sqnr))
+        print_report(result.report, output)

@@ -10,15 +10,14 @@ from typing import Any, get_type_hints
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose dataclass arguments typer sees field by field; `command` itself still gets the dataclasses."""
-    hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    """A command whose dataclass arguments typer sees field by field; `command` itself still gets the dataclasses.
+
+    All arguments of `command` must be keyword-only: their order is that of the help, wherever defaults are.
+    """
+    groups: dict[str, Any] = {name: hint for name, hint in get_type_hints(command).items() if is_dataclass(hint)}
     flags: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        members = inspect.signature(groups[parameter.name]).parameters if parameter.name in groups else None
-        owner = hints if members is None else get_type_hints(groups[parameter.name], include_extras=True)
-        for flag in [parameter] if members is None else members.values():
-            flags.append(flag.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=owner[flag.name]))
+    for flag in _flags(command):
+        flags += _flags(groups[flag.name]) if flag.name in groups else [flag]
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
@@ -29,3 +28,12 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     run.__annotations__ = {flag.name: flag.annotation for flag in flags}
     run.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
     return run
+
+
+def _flags(source: Any) -> list[inspect.Parameter]:
+    """The parameters of a function or dataclass, keyword-only, their annotations no longer strings."""
+    hints = get_type_hints(source, include_extras=True)
+    only = inspect.Parameter.KEYWORD_ONLY
+    return [
+        flag.replace(kind=only, annotation=hints[flag.name]) for flag in inspect.signature(source).parameters.values()
+    ]

@@ -14,6 +14,7 @@ from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.formats import TYPES, Format, type_name
+from quark_onnx.core.frozen import FrozenDict
 
 METHODS = ("MinMax", "Percentile")
 
@@ -94,7 +95,7 @@ class QuantizationConfig:
         put("weight_type", type_name(self.weight_type, "weight_type"))
         for name in ("op_types_to_quantize", "nodes_to_quantize", "nodes_to_exclude"):
             put(name, _names(getattr(self, name), name))
-        put("subgraphs_to_exclude", tuple(_subgraph(pair) for pair in self.subgraphs_to_exclude))
+        put("subgraphs_to_exclude", _subgraphs(self.subgraphs_to_exclude))
         for name in ("per_channel", "reduce_range", "optimize_model", "use_external_data_format"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
@@ -112,8 +113,9 @@ class QuantizationConfig:
             )
 
     def option(self, key: str) -> Any:
-        """The value of an extra option, or its default."""
-        return self.extra_options.get(key, OPTIONS[key].default)
+        """The value of an extra option; its default where it is absent or None."""
+        value = self.extra_options.get(key)
+        return OPTIONS[key].default if value is None else value
 
     @property
     def activation(self) -> Format:
@@ -130,7 +132,7 @@ class QuantizationConfig:
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back to an equal configuration."""
-        return json.dumps({**asdict(self), "extra_options": dict(self.extra_options)}, indent=1)
+        return json.dumps(asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> QuantizationConfig:
@@ -153,7 +155,7 @@ class QuantizationConfig:
         known = [f.name for f in fields(cls)]
         for key in values:
             if key not in known:
-                raise ConfigError(f"unknown field {key!r}{nearest(key, known)}")
+                raise ConfigError(f"unknown field {key!r}{nearest(str(key), known)}")
         return cls(**values)
 
 
@@ -189,6 +191,12 @@ def _names(value: object, name: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _subgraphs(value: object) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"subgraphs_to_exclude must be a list of pairs ([start nodes], [end nodes]), not {value!r}")
+    return tuple(_subgraph(pair) for pair in value)
+
+
 def _subgraph(pair: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
         raise ConfigError(f"subgraphs_to_exclude must hold pairs ([start nodes], [end nodes]), not {pair!r}")
@@ -212,4 +220,13 @@ def _options(values: object) -> Mapping[str, Any]:
     size = values.get("CalibDataSize")
     if size is not None and size < 1:
         raise ConfigError(f"extra option CalibDataSize must be at least 1, not {size}")
-    return dict(values)
+    return FrozenDict({key: _plain(value) for key, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON would give it back: lists for tuples and arrays."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,16 +18,18 @@ def new_folder(target: Path, replaces: str) -> Iterator[Path]:
     An existing `target` is replaced only when it holds a file named `replaces`, i.e. is an output of the same kind.
 
     Raises:
-        ConfigError: `target` exists and is something else.
+        ConfigError: `target` exists and is something else, or cannot be written.
     """
     if target.exists() and not (target / replaces).is_file():
         raise ConfigError(f"{target} exists and holds no {replaces}; choose another output folder or remove it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        yield temporary
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
+            temporary = Path(beside) / target.name  # not `beside` itself, which only its owner can read
+            temporary.mkdir()
+            yield temporary
+            if target.exists():
+                os.replace(target, Path(beside) / "replaced")
+            os.replace(temporary, target)
+    except OSError as error:
+        raise ConfigError(f"cannot write {target}: {error.strerror or error}") from error

@@ -11,11 +11,13 @@ Saved as `plan.json` + `arrays.npz` in one folder; `diff` compares two plans.
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.files import new_folder
 from quark_onnx.core.formats import Format
+from quark_onnx.core.frozen import FrozenDict
 
 VERSION = 1
 
@@ -69,10 +72,6 @@ class QParams:
         return np.array_equal(self.scale, other.scale) and np.array_equal(self.zero_point, other.zero_point)
 
 
-def _frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
-    return MappingProxyType(dict(mapping))
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What the quantized model will be. Each field has one writer; a later stage adds, it never edits.
@@ -94,7 +93,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("sites", "nodes", "notes", "qparams", "remarks"):
-            object.__setattr__(self, name, _frozen(getattr(self, name)))
+            object.__setattr__(self, name, FrozenDict(getattr(self, name)))
 
     def qparams_of(self, tensor: str) -> QParams:
         """Scale and zero point of a tensor that has a site."""
@@ -110,11 +109,13 @@ class Plan:
                 notes[node] = next(bad[tensor] for tensor in tensors if tensor in bad)
         used = {tensor for tensors in nodes.values() for tensor in tensors}
         sites = {tensor: site for tensor, site in self.sites.items() if tensor in used}
-        return replace(self, sites=sites, nodes=nodes, notes=notes)
+        groups = {site.group for site in sites.values()}
+        qparams = {group: q for group, q in self.qparams.items() if group in groups}
+        return replace(self, sites=sites, nodes=nodes, notes=notes, qparams=qparams)
 
     def save(self, folder: str | Path) -> Path:
         """Write `plan.json` and `arrays.npz` into `folder`, which must not exist or be an earlier plan."""
-        arrays = {f"{kind}/{group}": getattr(q, kind) for group, q in self.qparams.items() for kind in _KINDS}
+        arrays = {f"{group}/{kind}": getattr(q, kind) for group, q in self.qparams.items() for kind in _KINDS}
         with new_folder(Path(folder), replaces="plan.json") as temporary:
             (temporary / "plan.json").write_text(json.dumps(self._document(), indent=1) + "\n", encoding="utf-8")
             np.savez(temporary / "arrays.npz", **arrays)
@@ -138,27 +139,39 @@ class Plan:
             if document.get("version") != VERSION:
                 raise PlanError(f"{path} has version {document.get('version')!r}; this release reads {VERSION}")
             sites = [_site(entry) for entry in document["sites"]]
-            with np.load(path.with_name("arrays.npz")) as arrays:
-                groups = {site.group for site in sites if f"scale/{site.group}" in arrays}
-                qparams = {g: QParams(arrays[f"scale/{g}"], arrays[f"zero_point/{g}"]) for g in sorted(groups)}
-            nodes = {node: tuple(tensors) for node, tensors in document["nodes"].items()}
+            with path.with_name("arrays.npz").open("rb") as file, np.load(file) as arrays:
+                groups = {site.group for site in sites if f"{site.group}/scale" in arrays}
+                qparams = {g: QParams(arrays[f"{g}/scale"], arrays[f"{g}/zero_point"]) for g in sorted(groups)}
+            nodes = {node: _listed(tensors) for node, tensors in document["nodes"].items()}
             by_tensor = {site.tensor: site for site in sites}
+            if unknown := {*chain(*nodes.values(), *(site.factors for site in sites))} - by_tensor.keys():
+                raise ValueError(f"no site for tensor {min(unknown)!r}")
             return cls(document["model"], by_tensor, nodes, document["notes"], qparams, document["remarks"])
         except FileNotFoundError as error:
             raise PlanError(
                 f"no plan in {folder}: {error.filename} is missing; make one with `quark-onnx plan`"
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise PlanError(f"{path} is not a plan that quark_onnx wrote: {error!r}") from error
+        except _MALFORMED as error:
+            raise PlanError(f"{folder} holds no plan that quark_onnx wrote: {error!r}; make a new one") from error
 
 
 _KINDS = ("scale", "zero_point")
+_MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def _listed(tensors: object) -> tuple[str, ...]:
+    if not isinstance(tensors, list):
+        raise ValueError(f"{tensors!r} is no list of tensors")
+    return tuple(tensors)
 
 
 def _site(entry: dict[str, Any]) -> Site:
     known = None if entry["range"] is None else tuple(entry["range"])
     changes = {"format": Format(**entry["format"]), "factors": tuple(entry["factors"]), "range": known}
-    return Site(**{**entry, **changes})
+    site = Site(**{**entry, **changes})
+    if site.role not in get_args(Role) or not 2 <= site.format.bits <= 32:
+        raise ValueError(f"site {site.tensor!r} has role {site.role!r} and {site.format.bits} bits")
+    return site
 
 
 def diff(old: Plan, new: Plan) -> list[str]:
@@ -169,9 +182,12 @@ def diff(old: Plan, new: Plan) -> list[str]:
         lines += [f"− {kind} {name}" for name in before if name not in after]
         lines += [f"+ {kind} {name}" for name in after if name not in before]
         lines += [f"~ {kind} {n}: {before[n]} → {after[n]}" for n in before if n in after and before[n] != after[n]]
+    lines += [f"− qparams {group}: {_show(p)}" for group, p in old.qparams.items() if group not in new.qparams]
     for group, q in new.qparams.items():
         p = old.qparams.get(group)
-        if p is not None and not p.same(q):
+        if p is None:
+            lines.append(f"+ qparams {group}: {_show(q)}")
+        elif not p.same(q):
             lines.append(f"~ qparams {group}: {_show(p)} → {_show(q)}")
     return lines
 

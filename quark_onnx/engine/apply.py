@@ -22,7 +22,7 @@ def apply(model: Model, plan: Plan) -> Model:
     """The QDQ model. `model` is left as it is.
 
     Raises:
-        PlanError: the plan was made for another model.
+        PlanError: the plan was made for another model, or is not complete.
     """
     if io.fingerprint(model) != plan.model:
         raise PlanError(
@@ -48,7 +48,15 @@ class _Writer:
         self.parameters: dict[tuple[str, str], list[Value]] = {}
 
     def write(self) -> None:
-        """All sites, in the order of the plan."""
+        """All sites, in the order of the plan.
+
+        Raises:
+            PlanError: the plan is not complete, or names a tensor that the model does not have.
+        """
+        if unknown := self.plan.sites.keys() - self.values.keys():
+            raise PlanError(f"the plan has a site on {min(unknown)!r}, no tensor of the model; make a new plan")
+        if unset := {s.group for s in self.plan.sites.values() if s.role != "bias"} - self.plan.qparams.keys():
+            raise PlanError(f"the plan has no scale for {min(unset)!r}: its ranges were never chosen; make a new plan")
         kinds = {"activation": self.activation, "constant": self.weight, "weight": self.weight, "bias": self.bias}
         for site in self.plan.sites.values():
             kinds[site.role](site)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from quark_onnx.graph import Model
 
 Status = Literal["integer", "absorbed", "float"]
 
+_APPENDED = re.compile(r"(/MatMulAddFusion|_token_\d+)+$")
 _INTEGER_OUTPUT = ("QuantizeLinear", "DynamicQuantizeLinear")
 
 
@@ -46,11 +48,11 @@ def fused(rows: Iterable[Row], *op_types: str) -> int:
     return sum(row.op_type in op_types and row.status == "integer" for row in rows)
 
 
-def _by_name(executed: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Nodes by the name of the node they were made from: fusions append `/…` or `_token_…` to it."""
-    found: dict[str, Mapping[str, Any]] = {}
+def _by_name(executed: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Nodes by their name, and by that of the node they were made from: fusions append to it."""
+    found = {node["name"]: node for node in executed}
     for node in executed:
-        found.setdefault(node["name"].removesuffix("/MatMulAddFusion"), node)
+        found.setdefault(_APPENDED.sub("", node["name"]), node)
     return found
 
 

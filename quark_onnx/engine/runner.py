@@ -19,6 +19,8 @@ from quark_onnx.graph import Model, io, view
 
 Arrays = list[NDArray[Any]]
 
+LOADABLE = "it must use operators, an opset and an IR version that this onnxruntime knows: export it so, or update it"
+
 
 class Runner:
     """A model ready to run.
@@ -55,7 +57,9 @@ class Runner:
             with io.runnable(model) as source:
                 self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a dozen types of its own, none with a common base
-            raise ModelError(f"onnxruntime {ort.__version__} cannot load the model: {_reason(error)}") from error
+            raise ModelError(
+                f"onnxruntime {ort.__version__} cannot load the model: {_reason(error)}; {LOADABLE}"
+            ) from error
         self.outputs = [o.name for o in self._session.get_outputs()] if outputs is None else list(outputs)
 
     def __call__(self, feed: Feed) -> Arrays:
@@ -68,7 +72,7 @@ class Runner:
             return list(self._session.run(self.outputs, feed))
         except Exception as error:
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
-            raise DataError(f"the model fails on the input {shapes}: {_reason(error)}") from error
+            raise DataError(f"the model fails on the input {shapes}: {_reason(error)}; use inputs that it can run on") from error
 
     def stream(self, feeds: Iterable[Feed]) -> Iterator[tuple[Feed, Arrays]]:
         """Outputs feed by feed; the next feed runs while the caller works on the last one."""
@@ -84,7 +88,7 @@ class Runner:
 
 
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
-_PLACE = re.compile(r"\S+\.(?:cc|cpp|h|hpp):\d+ [^(]*\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^]]*\])? ")
+_PLACE = re.compile(r"\S+\.(?:cc|cpp|h|hpp):\d+ [^(]*\((?:[^()]|\([^()]*\))*\)(?:::<[^>]*>| const)*(?: \[with [^]]*\])? ")
 
 
 def _reason(error: Exception) -> str:

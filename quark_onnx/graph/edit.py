@@ -133,7 +133,7 @@ def _graph_of(value: ir.Value) -> ir.Graph:
 
 def forget_types(graph: ir.Graph) -> None:
     """Drop types and shapes of inner values: any runtime infers them, and in a file they cost as much as nodes do."""
-    inner = [value for node in graph for value in node.outputs if not value.is_graph_output()]
-    inner += [value for value in graph.initializers.values() if not value.is_graph_input()]
-    for value in inner:
-        value.type, value.shape = None, None
+    values = [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    for value in values:
+        if not value.is_graph_input() and not value.is_graph_output():
+            value.type, value.shape = None, None

@@ -7,6 +7,7 @@ is known beforehand to be of bounded size, and if it is either small or one of t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +47,6 @@ def fold_constants(model: ir.Model) -> Folded:
     from onnxscript import optimizer  # imported late: 0.1 s that `import quark_onnx` need not pay
 
     trial = copy(model)
-    opset = model.opset_imports.get("", 0)
     try:
         # The reference operators warn where the model divides by zero; the result is what the model computes.
         with quiet("onnxscript.optimizer"), np.errstate(all="ignore"):
@@ -54,7 +54,7 @@ def fold_constants(model: ir.Model) -> Folded:
                 trial,
                 input_size_limit=LIMIT,
                 output_size_limit=LIMIT,
-                should_fold=lambda node: None if affordable(node, opset) else False,
+                should_fold=lambda node: None if affordable(node, model.opset_imports) else False,
             )
             lift(trial)
         if result.modified:  # some of its rewrites write operators of a later operator set
@@ -66,44 +66,43 @@ def fold_constants(model: ir.Model) -> Folded:
     return Folded(bool(result.modified))
 
 
-def affordable(node: ir.Node, opset: int) -> bool:
+def affordable(node: ir.Node, opsets: Mapping[str, int]) -> bool:
     """Whether a node whose inputs are all constants may be computed now."""
     if node.op_type in RANDOM:
         return False
     sizes = [value.const_value.size for value in node.inputs if value is not None and value.const_value is not None]
-    elements = _output_elements(node, opset)
+    elements = _output_elements(node, opsets)
     if elements is None or max((*sizes, elements)) > LIMIT:
         return False
     return node.op_type in FAST or max((*sizes, elements)) <= SMALL
 
 
-def _output_elements(node: ir.Node, opset: int) -> int | None:
+def _output_elements(node: ir.Node, opsets: Mapping[str, int]) -> int | None:
     """How many elements output 0 will have, without computing it; None if that cannot be told."""
     if node.op_type == "NonZero" and node.inputs[0] is not None and node.inputs[0].shape is not None:
         return math.prod(node.inputs[0].shape.numpy()) * max(1, len(node.inputs[0].shape))
     known = node.outputs[0].shape
     if known is None or not known.is_static():
-        known = _inferred(node, opset)
+        known = _inferred(node, opsets)
     return math.prod(known.numpy()) if known is not None and known.is_static() else None
 
 
-def _inferred(node: ir.Node, opset: int) -> ir.Shape | None:
+def _inferred(node: ir.Node, opsets: Mapping[str, int]) -> ir.Shape | None:
     """The output's shape, from those of the inputs and the values of the small ones."""
-    inputs = [value for value in node.inputs if value is not None]
     types, data = {}, {}
-    for value in inputs:
-        tensor = value.const_value
-        assert tensor is not None  # the library asks about constant nodes only
+    for value in node.inputs:
+        tensor = None if value is None else value.const_value
+        if value is None or tensor is None:
+            continue
         types[value.name] = onnx.helper.make_tensor_type_proto(tensor.dtype.value, tensor.shape.numpy())
         if tensor.size <= 64 and tensor.dtype != ir.DataType.STRING:
             data[value.name] = ir.to_proto(ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name))
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
-        outputs = onnx.shape_inference.infer_node_outputs(
-            schema, ir.to_proto(node), types, data, opset_imports=[onnx.helper.make_opsetid("", opset)]
-        )
+        schema = onnx.defs.get_schema(node.op_type, opsets[node.domain], node.domain)
+        imports = [onnx.helper.make_opsetid(*item) for item in opsets.items()]
+        outputs = onnx.shape_inference.infer_node_outputs(schema, ir.to_proto(node), types, data, opset_imports=imports)
         return ir.serde.deserialize_type_proto_for_shape(outputs[node.outputs[0].name])
-    except (onnx.shape_inference.InferenceError, onnx.defs.SchemaError, KeyError, RuntimeError):
+    except Exception:  # no schema, or no inference for it
         return None
 
 

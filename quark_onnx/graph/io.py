@@ -33,13 +33,15 @@ def load(source: str | Path | onnx.ModelProto) -> ir.Model:
         raise ModelError(f"the model must be a path or an onnx.ModelProto, not {type(source).__name__}")
     path = Path(source)
     if not path.is_file():
-        raise ModelError(f"model {path} does not exist" if not path.exists() else f"model {path} is not a file")
+        what = "is not a file" if path.exists() else "does not exist"
+        raise ModelError(f"model {path} {what}; give the path of an .onnx file")
     try:
         onnx.checker.check_model(str(path))
         model: ir.Model = ir.load(path)
-        return model
     except Exception as error:  # protobuf, checker and IR each have errors of their own
-        raise ModelError(f"{path} is not a valid ONNX model: {_first_lines(error)}") from error
+        raise ModelError(f"{path} is not a valid ONNX model: {_first_lines(error)}; export or copy it again") from error
+    _check_external(model)
+    return model
 
 
 def _from_proto(proto: onnx.ModelProto) -> ir.Model:
@@ -47,9 +49,26 @@ def _from_proto(proto: onnx.ModelProto) -> ir.Model:
         if proto.ByteSize() < EXTERNAL_ABOVE:
             onnx.checker.check_model(proto)
         model: ir.Model = ir.from_proto(proto)
-        return model
     except Exception as error:
         raise ModelError(f"the ModelProto is not a valid ONNX model: {_first_lines(error)}") from error
+    _check_external(model)
+    return model
+
+
+def _check_external(model: ir.Model) -> None:
+    """Weights in other files are read late, by many: that they can be read is made sure of once.
+
+    Raises:
+        ModelError: a file is missing or too short.
+    """
+    tensors = (value.const_value for graph in model.graphs() for value in graph.initializers.values())
+    for tensor in tensors:
+        if isinstance(tensor, ir.ExternalTensor):
+            path = Path(tensor.path)
+            if not path.is_file():
+                raise ModelError(f"weight {tensor.name!r} is in {path}, which is missing; pass the path of the model")
+            if path.stat().st_size < (tensor.offset or 0) + tensor.nbytes:
+                raise ModelError(f"{path} ends before the weight {tensor.name!r}; copy or export the model again")
 
 
 def _first_lines(error: Exception, lines: int = 3) -> str:

@@ -10,24 +10,21 @@ READABLE = (ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64, ir.DataType
 
 
 def light_proto(model: ir.Model) -> onnx.ModelProto:
-    """The model as a protobuf in which large initializers are inputs, behind the real ones."""
+    """The model as a protobuf in which large initializers are inputs, behind the real ones, and none is in a file."""
     graph = model.graph
-    values = list(graph.initializers.values())
+    held = [(value, value.const_value) for value in graph.initializers.values()]
     inputs = len(graph.inputs)
     try:
-        for value in values:
-            if not _small(value):
+        for value, tensor in held:
+            if tensor is None or tensor.size > SMALL or tensor.dtype not in READABLE:
                 graph.initializers.pop(value.name or "")
                 graph.inputs.append(value)
+            elif isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
         return ir.to_proto(model)
     finally:  # as it was, the order of the initializers included
-        while len(graph.inputs) > inputs:  # `del` of a slice would leave the values marked as inputs
-            graph.inputs.pop()
+        graph.inputs[inputs:] = []  # not del, which would leave them marked as inputs
         graph.initializers.clear()
-        for value in values:
+        for value, tensor in held:
+            value.const_value = tensor
             graph.initializers.add(value)
-
-
-def _small(value: ir.Value) -> bool:
-    tensor = value.const_value
-    return tensor is not None and tensor.size <= SMALL and tensor.dtype in READABLE

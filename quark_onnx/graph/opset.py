@@ -25,18 +25,16 @@ def raise_opset(model: ir.Model, needed: int) -> bool:
     """
     imports = model.opset_imports
     alias = imports.pop("ai.onnx", None)
-    current = imports.get("", alias)
-    converted = current is not None and current < needed and _has_standard_nodes(model)
-    if current is not None and converted:
-        imports[""] = current
+    current = imports.get("", alias or needed)
+    imports[""] = current
+    model.ir_version = _ir_version(model, max(current, needed))
+    if current >= needed:
+        return False
+    converted = any(node.domain == "" for node in model.graph.all_nodes())
+    if converted:
         model.graph = _converted(model, current, needed)
-    model.opset_imports[""] = max(needed, current or 0)
-    model.ir_version = _ir_version(model, model.opset_imports[""])
+    model.opset_imports[""] = needed
     return converted
-
-
-def _has_standard_nodes(model: ir.Model) -> bool:
-    return any(node.domain == "" for node in model.graph.all_nodes())
 
 
 def _ir_version(model: ir.Model, opset: int) -> int:
@@ -50,14 +48,13 @@ def _converted(model: ir.Model, current: int, needed: int) -> ir.Graph:
     infer_shapes(model)  # some conversions need ranks
     try:
         proto = light_proto(model)
-        proto.ir_version = _ir_version(model, current)
         converted = version_converter.convert_version(proto, needed)
         onnx.checker.check_model(converted)
         if _interface(converted) != _interface(proto):
             raise ValueError("the conversion would change the inputs or outputs")
         graph: ir.Graph = ir.from_proto(converted).graph
     except Exception as error:  # the converter, protobuf and the checker each have errors of their own
-        other = ", or choose 8-bit formats: they need opset 13 only" if needed > 13 else ""
+        other = ", or choose 8-bit formats: they need opset 13 only" if needed > 13 <= current else ""
         raise ModelError(
             f"the model has opset {current} and cannot be raised to opset {needed}, which the chosen formats need: "
             f"{_reason(error)}; export it again with opset {needed} or newer{other}"
@@ -66,9 +63,11 @@ def _converted(model: ir.Model, current: int, needed: int) -> ir.Graph:
     return graph
 
 
-def _interface(proto: onnx.ModelProto) -> list[tuple[str, bytes]]:
+def _interface(proto: onnx.ModelProto) -> list[tuple[str, str | None, int, int]]:
+    """Name, kind, element type and rank of every input and output."""
     values = (*proto.graph.input, *proto.graph.output)
-    return [(value.name, value.type.SerializeToString(deterministic=True)) for value in values]
+    tensors = [(value, value.type.tensor_type) for value in values]
+    return [(v.name, v.type.WhichOneof("value"), tensor.elem_type, len(tensor.shape.dim)) for v, tensor in tensors]
 
 
 def _restore(graph: ir.Graph, source: ir.Graph) -> None:

@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
 
 
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether the value is an initializer that no caller can override."""
+    return value is not None and value.is_initializer() and not value.is_graph_input() and value.const_value is not None
+
+
 def constant(value: ir.Value | None) -> NDArray[Any] | None:
-    """The array behind an initializer that no caller can override, or None."""
-    if value is None or value.is_graph_input() or not value.is_initializer() or value.const_value is None:
+    """The array behind an initializer that no caller can override, or None. It may have to be decoded or read."""
+    if value is None or value.const_value is None or not is_constant(value):
         return None
     return value.const_value.numpy()
 

@@ -22,7 +22,7 @@ OCTAVE = 128  # bins per power of two
 class Statistics:
     """What calibration keeps of a tensor, in memory that does not grow with the data.
 
-    lo, hi  smallest and largest finite value, 0 when there is none
+    lo, hi  smallest and largest finite value; 0 counts as seen when there is none, or a value is not finite
     counts  values per bin, indexed by the upper 16 bits of the float32; trailing empty bins are left out
 
     Law: of(a ++ b) == of(a) + of(b), exactly; `+` is associative and commutative.
@@ -34,8 +34,9 @@ class Statistics:
 
     @classmethod
     def of(cls, values: NDArray[np.generic]) -> Statistics:
-        """Statistics of an array of any shape and any floating-point type."""
-        flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+        """Statistics of an array of any shape and any floating-point type; what float32 does not hold is infinite."""
+        with np.errstate(over="ignore"):
+            flat = np.ascontiguousarray(values, np.float32).reshape(-1)
         if flat.size == 0:
             return cls(0.0, 0.0, np.zeros(0, np.int64))
         counts = np.bincount(flat.view(np.uint16)[1::2])  # little-endian: the odd halves are the upper ones

@@ -29,9 +29,12 @@ def percentile(s: Statistics, percent: float, symmetric: bool) -> tuple[float, f
     """
     if symmetric:
         reach = _quantile(s.positive + s.negative, percent / 100)
-        return max(s.lo, -reach), min(s.hi, reach)
-    tail = (100 - percent) / 200
-    return max(s.lo, _signed_quantile(s, tail)), min(s.hi, _signed_quantile(s, 1 - tail))
+        ends = -reach, reach
+    else:
+        tail = (100 - percent) / 200
+        ends = _signed_quantile(s, tail), _signed_quantile(s, 1 - tail)
+    lo, hi = (min(max(end, s.lo), s.hi) for end in ends)
+    return lo, hi
 
 
 def _quantile(counts: NDArray[np.int64], part: float) -> float:

@@ -23,9 +23,9 @@ def verify(model: Model, prepared: Model, feeds: Sequence[Feed]) -> str | None:
         A warning when nothing could be compared because the model itself gives two answers to one input.
 
     Raises:
-        ModelError: an output differs by more than rounding.
+        ModelError: onnxruntime refuses a model, or an output differs by more than rounding.
     """
-    before, after = Runner(model), Runner(prepared)
+    before, after = Runner(model), _runner_of(prepared)
     ratios = {name: Sqnr() for name in before.outputs}
     for feed in feeds:
         expected = before(feed)
@@ -42,3 +42,11 @@ def verify(model: Model, prepared: Model, feeds: Sequence[Feed]) -> str | None:
             "use optimize_model=False and report the model"
         )
     return None
+
+
+def _runner_of(prepared: Model) -> Runner:
+    """The prepared model, ready to run. That the user's own model loads is known here."""
+    try:
+        return Runner(prepared)
+    except ModelError as error:
+        raise ModelError(f"folding made a model that cannot run; use optimize_model=False ({error})") from error

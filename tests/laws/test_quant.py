@@ -113,9 +113,7 @@ def test_storage_as_signed_or_unsigned_is_the_same_grid(ends: tuple[float, float
 
 @law
 @given(st.lists(ranges, min_size=1, max_size=4), formats, st.integers(0, 2))
-def test_per_channel_is_per_tensor_slice_by_slice(
-    rows: list[tuple[float, float]], format: Format, axis: int
-) -> None:
+def test_per_channel_is_per_tensor_slice_by_slice(rows: list[tuple[float, float]], format: Format, axis: int) -> None:
     values = np.stack([spread(*ends, count=9) for ends in rows]).reshape(len(rows), 3, 4)
     values = np.moveaxis(values, 0, axis)
     channelwise = replace(format, axis=axis)

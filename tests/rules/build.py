@@ -1,4 +1,4 @@
-"""Small models for the tests of placement, apply and ledger: ONNX text in; a plan, a quantized model and its runs out."""
+"""Small models for the tests of placement, apply and ledger: ONNX text in; plan, quantized model and runs out."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 Feed = dict[str, np.ndarray]
 
 
-def noise(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Normal numbers that depend on the name alone."""
-    return np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32)
+def noise(info: onnx.ValueInfoProto) -> np.ndarray:
+    """Normal numbers of the declared shape and type that depend on the name alone."""
+    kind = info.type.tensor_type
+    shape = tuple(dim.dim_value for dim in kind.shape.dim)
+    numbers = np.random.default_rng(zlib.crc32(info.name.encode())).standard_normal(shape)
+    return numbers.astype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
 
 
 def graph(text: str, opset: int = 17, **arrays: Any) -> Model:
@@ -34,12 +37,12 @@ def graph(text: str, opset: int = 17, **arrays: Any) -> Model:
     `text` is `(inputs) => (outputs) <declarations> { nodes }`. What is declared and not computed becomes an
     initializer: with the numbers in `arrays`, else with noise. Names in `arrays` need no declaration.
     """
-    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}]> g {text}')
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}, "other": 1]> g {text}')
     computed = {name for node in proto.graph.node for name in node.output}
-    declared = {info.name: info.type.tensor_type.shape.dim for info in proto.graph.value_info}
-    drawn = {n: noise(n, tuple(d.dim_value for d in dims)) for n, dims in declared.items() if n not in computed}
+    drawn = {info.name: noise(info) for info in proto.graph.value_info if info.name not in computed}
     for name, array in (drawn | arrays).items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+    onnx.checker.check_model(proto, full_check=True)
     model = io.load(proto)
     lift_constants(model)
     infer_shapes(model)
@@ -55,10 +58,12 @@ def settings(**fields: Any) -> QuantizationConfig:
 
 
 def placed(model: Model, **fields: Any) -> Plan:
-    """Sites only; the graph must come out of it untouched."""
+    """Sites only. The graph must come out of it untouched, and every node be in the plan or have a reason not to."""
     before = io.fingerprint(model)
     plan = place(model, settings(**fields))
     assert io.fingerprint(model) == before
+    names = sorted(node.name or "" for node in model.graph)
+    assert sorted([*plan.nodes, *plan.notes]) == names
     return plan
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.inliner
 import pytest
 from graphs import applied, assert_same, normal, ops, prepared, reasons, run, text_model, weights
 
+from quark_onnx.core.errors import ModelError
 from quark_onnx.graph import io
 from quark_onnx.stages.prepare import prepare
 
@@ -158,6 +160,19 @@ def test_constant_condition_inlines_the_branch() -> None:
     assert_same(proto, result, {"x": normal(2)}, terms=0)
 
 
+def test_initializers_of_an_inlined_branch_are_renamed_in_the_copy_only() -> None:
+    """`prepared` compares the caller's protobuf before and after."""
+    text = """g (float[2] x) => (float[2] y, float[2] z) {
+        y = If (k) <then_branch = t () => (float[2] p) <float[1] c = {2.0}> { p = Mul (x, c) },
+                    else_branch = e () => (float[2] q) <float[1] c = {3.0}> { q = Mul (x, c) }>
+        z = If (k) <then_branch = t2 () => (float[2] p) <float[1] c = {4.0}> { p = Mul (x, c) },
+                    else_branch = e2 () => (float[2] q) <float[1] c = {5.0}> { q = Mul (x, c) }> }"""
+    proto = text_model(text, k=np.array(True))
+    result = prepared(proto)
+    assert set(weights(result)) == {"c", "c_1"}
+    assert_same(proto, result, {"x": normal(2)}, terms=0)
+
+
 @pytest.mark.parametrize("opset", [11, 17])
 def test_dropout_goes(opset: int) -> None:
     text = "g (float[2] x) => (float[2] y) { r = Relu (x) [n] d = Dropout (r) y = Neg (d) }"
@@ -222,3 +237,14 @@ def test_functions_are_inlined() -> None:
     result = prepared(proto)
     assert ops(result) == {"Add": 2}
     np.testing.assert_array_equal(run(result.model, {"x": np.ones(2, np.float32)})[0], [4, 4])
+
+
+def test_functions_of_another_operator_set_are_refused_with_the_way_out() -> None:
+    text = """<ir_version: 8, opset_import: ["": 17, "local": 1]>
+        g (float[2] x) => (float[2] y) { y = local.minus (x) }
+        <domain: "local", opset_import: ["": 13]> minus (a) => (b) { b = Neg (a) }"""
+    proto = onnx.parser.parse_model(text)
+    with pytest.raises(ModelError, match=r"cannot be inlined: Opset mismatch .* onnx\.inliner\.inline_local_functions"):
+        prepare(io.load(proto), opset=13)
+    result = prepared(onnx.inliner.inline_local_functions(proto, convert_version=True))
+    assert ops(result) == {"Neg": 1}

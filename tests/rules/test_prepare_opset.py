@@ -115,7 +115,7 @@ def test_refusal_names_the_way_out() -> None:
         prepare(io.load(text_model(text, opset=8, ir_version=6, **arrays)), opset=21)
     message = str(caught.value)
     assert message.startswith("the model has opset 8 and cannot be raised to opset 21, which the chosen formats need: ")
-    assert "export it again with opset 21 or newer, or choose 8-bit formats" in message
+    assert message.endswith("; export it again with opset 21 or newer")
     assert "\n" not in message
 
 

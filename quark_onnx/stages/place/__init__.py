@@ -99,6 +99,6 @@ def _plan(model: Model, wishes: Mapping[str, Wish], absorbed: Mapping[str, str],
 
 
 def _readers(graph: Graph) -> Counter[str]:
-    """How many nodes, control-flow bodies included, and model outputs read each tensor."""
-    found = Counter(value.name or "" for node in graph.all_nodes() for value in {*node.inputs} if value is not None)
+    """How often each tensor is read, by nodes, control-flow bodies included, and as a model output."""
+    found = Counter(value.name or "" for node in graph.all_nodes() for value in node.inputs if value is not None)
     return found + Counter(value.name or "" for value in graph.outputs)

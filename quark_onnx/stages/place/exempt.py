@@ -48,6 +48,8 @@ def shape_values(graph: Graph) -> set[Value]:
         moves = is_op(node, *CPU) and CPU[node.op_type].kind == "same"
         inputs = data_inputs(node, CPU[node.op_type]) if moves else node.inputs
         varying = [value for value in inputs if value is not None and constant(value) is None]
+        if is_op(node, *CONTROL_FLOW):  # what decides is an input; what is computed comes from the bodies
+            continue
         if is_op(node, *SHAPE_OPS) or (varying and all(value in found for value in varying)):
             found.update(node.outputs)
     return found

@@ -59,7 +59,7 @@ def layer(node: Node, row: Op, context: Context) -> Wish | Skip:
     channels = _channels(node, weight)
     if bias is not None and constant(bias) is None:
         return Skip("the bias is computed at run time")
-    if bias is not None and _elements(bias) not in (1, channels):
+    if bias is not None and _row_length(bias) not in (1, channels):
         return Skip("the bias is not one number per output channel")
     wish = Wish("layer")
     wish.want_data(node.inputs[0], context.config)  # type: ignore[arg-type]
@@ -85,9 +85,10 @@ def _channels(node: Node, weight: Value) -> int | None:
     return None if size is None else size * groups
 
 
-def _elements(value: Value) -> int:
+def _row_length(value: Value) -> int:
+    """Number of elements of a constant that is one row, or a single number; 0 of any other."""
     array = constant(value)
-    return 0 if array is None else int(array.size)
+    return 0 if array is None or array.shape[-1:] not in ((), (array.size,)) else int(array.size)
 
 
 def _weight_format(context: Context, axis: int | None) -> Format:

@@ -1,7 +1,7 @@
 """Signed activations stored as unsigned ones, where the runtime needs it.
 
-On x64 onnxruntime runs int8 activations by rewriting them to uint8 when it loads the model, but only those that a
-single node reads. Around a tensor with two readers (every residual block has one) nothing fuses, and an unfused layer
+On x64 onnxruntime runs int8 activations by rewriting them to uint8 when it loads the model, but only those that are
+read once. Around a tensor with two readers (every residual block has one) nothing fuses, and an unfused layer
 is slower than the float one. int8 with zero point z and uint8 with z + 128 are the same grid of real values, so such a
 model is stored as uint8 throughout; mixing the two would keep layers from fusing on other processors.
 """
@@ -18,10 +18,10 @@ REMARK = "int8 activations are stored as uint8, zero point + 128: the same value
 
 
 def runnable_storage(sites: Mapping[str, Site], readers: Counter[str]) -> dict[str, Site]:
-    """The sites, activations unsigned if any int8 activation has more than one reader.
+    """The sites, activations unsigned if any int8 activation is read more than once.
 
     Args:
-        readers: by tensor, the number of nodes that read it.
+        readers: by tensor, how often it is read; twice by one node, as in x · x, counts twice.
     """
     activations = {name for name, site in sites.items() if site.role in ("activation", "constant")}
     if not any(sites[name].format.dtype == "int8" and readers[name] > 1 for name in activations):

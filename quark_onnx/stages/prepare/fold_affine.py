@@ -16,9 +16,9 @@ from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node
 from quark_onnx.graph.edit import bypass
 from quark_onnx.graph.rewrite import Rule
-from quark_onnx.graph.view import constant, is_op, sole_reader
+from quark_onnx.graph.view import constant, is_constant, is_op, sole_reader
 from quark_onnx.stages.prepare.folding import Folded, after, per_channel, store
-from quark_onnx.stages.prepare.layer import Array, read
+from quark_onnx.stages.prepare.layer import LAYERS, Array, read
 
 
 class Found(NamedTuple):
@@ -31,18 +31,18 @@ class Found(NamedTuple):
 
 def match(affine: Node) -> Found | Skip:
     """Read only: all that `apply` needs, or why there is nothing to do."""
-    at = 0 if constant(affine.inputs[1]) is not None else 1
+    at = 0 if is_constant(affine.inputs[1]) else 1
     source, array = affine.inputs[at], constant(affine.inputs[1 - at])
     node = None if source is None else source.producer()
-    if source is None or node is None or array is None:
+    if source is None or node is None or array is None or not is_op(node, *LAYERS):
         return Skip("it is not a layer's output and a constant")
     if at == 1 and is_op(affine, "Div"):
         return Skip("it divides by the layer's output")
+    if sole_reader(source) is not affine:
+        return Skip("the output of the layer is read elsewhere")
     layer = read(node)
     if isinstance(layer, Skip):
         return layer
-    if sole_reader(source) is not affine:
-        return Skip("the output of the layer is read elsewhere")
     c = per_channel(layer, array)
     if isinstance(c, Skip):
         return c

@@ -16,10 +16,10 @@ from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node
 from quark_onnx.graph.edit import add_constant, become, bypass, graph_of
 from quark_onnx.graph.rewrite import Rule
-from quark_onnx.graph.view import sole_reader
+from quark_onnx.graph.view import is_op, sole_reader
 from quark_onnx.stages.prepare.batchnorm import scale_and_shift
 from quark_onnx.stages.prepare.folding import Folded, after, store
-from quark_onnx.stages.prepare.layer import read
+from quark_onnx.stages.prepare.layer import LAYERS, read
 
 
 class Found(NamedTuple):
@@ -36,11 +36,13 @@ def match(bn: Node) -> Found | Skip:
     node = source.producer() if source is not None else None
     if source is None or node is None:
         return Skip("no layer feeds it")
+    if not is_op(node, *LAYERS):
+        return Skip(f"{node.op_type} is not a layer with a weight")
+    if sole_reader(source) is not bn:
+        return Skip("the output of the layer is read elsewhere")
     layer = read(node)
     if isinstance(layer, Skip):
         return layer
-    if sole_reader(source) is not bn:
-        return Skip("the output of the layer is read elsewhere")
     parameters = scale_and_shift(bn)
     if isinstance(parameters, Skip):
         return parameters

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node
-from quark_onnx.graph.view import constant, input_at, is_float, is_op, rank
+from quark_onnx.graph.view import constant, input_at, is_constant, is_float, is_op, rank
 
 Array = NDArray[np.float64]
 
@@ -36,10 +36,8 @@ class Layer(NamedTuple):
 
 
 def read(node: Node) -> Layer | Skip:
-    """The layer at `node`, or why its constants cannot be changed."""
-    if not is_op(node, *LAYERS):
-        return Skip(f"{node.op_type} is not a layer with a weight")
-    at = 0 if is_op(node, "MatMul") and constant(node.inputs[1]) is None else 1
+    """The layer at `node`, which is one of `LAYERS`, or why its constants cannot be changed."""
+    at = 0 if is_op(node, "MatMul") and not is_constant(node.inputs[1]) else 1
     value = input_at(node, at)
     stored = constant(value)
     if stored is None or not is_float(value):

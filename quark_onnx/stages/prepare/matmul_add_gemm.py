@@ -15,7 +15,7 @@ from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node
 from quark_onnx.graph.edit import bypass
 from quark_onnx.graph.rewrite import Rule
-from quark_onnx.graph.view import constant, is_op, sole_reader
+from quark_onnx.graph.view import constant, is_constant, is_op, sole_reader
 from quark_onnx.stages.prepare.folding import Folded, after, per_channel, store
 from quark_onnx.stages.prepare.layer import read
 
@@ -30,7 +30,7 @@ class Found(NamedTuple):
 
 def match(add: Node) -> Found | Skip:
     """Read only: all that `apply` needs, or why there is nothing to do."""
-    at = 0 if constant(add.inputs[1]) is not None else 1
+    at = 0 if is_constant(add.inputs[1]) else 1
     source, array = add.inputs[at], constant(add.inputs[1 - at])
     node = None if source is None else source.producer()
     if source is None or node is None or array is None or not is_op(node, "MatMul"):

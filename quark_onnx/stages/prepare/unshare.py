@@ -14,7 +14,7 @@ from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.edit import add_constant, graph_of
 from quark_onnx.graph.rewrite import Rule
-from quark_onnx.graph.view import constant, is_float, is_op
+from quark_onnx.graph.view import constant, is_constant, is_float, is_op
 from quark_onnx.stages.prepare.layer import LAYERS, weight_axes
 
 PLAIN = "plain numbers"
@@ -30,7 +30,7 @@ class Found(NamedTuple):
 def match(node: Node) -> Found | Skip:
     """Read only: the first input that needs a copy, with all reads that can share this copy."""
     for at, value in enumerate(node.inputs):
-        if value is None or constant(value) is None or not is_float(value):
+        if value is None or not is_constant(value) or not is_float(value):
             continue
         reads = [(use.node, use.idx) for use in value.uses()]
         uses = [_use(reader, index, node) for reader, index in reads]

@@ -1,0 +1,172 @@
+"""`quark-onnx plan`, `apply` and `diff`: decide, apply, compare decisions. And how a plan lies in its folder.
+
+A plan folder holds `plan.json` and `arrays.npz`, as `Plan.save` writes them, and `config.json`: the model has to be
+prepared in the same way again before the plan fits it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, read_config
+from quark_onnx.cli.report import print_report
+from quark_onnx.cli.spread import spread
+from quark_onnx.cli.tables import counted, facts, float_table, remarks_text
+from quark_onnx.core.config import QuantizationConfig
+from quark_onnx.core.errors import ConfigError, PlanError
+from quark_onnx.core.plan import Plan, diff
+from quark_onnx.pipeline import Clock, Job, decide, finish, open_job
+
+CONFIG = "config.json"
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The float model, an .onnx file.", show_default=False)]
+
+
+def usable_folder(folder: Path) -> Path:
+    """The folder, found fit for a plan before any work is done.
+
+    Raises:
+        ConfigError: it exists and is not an earlier plan.
+    """
+    if folder.exists() and not (folder / "plan.json").is_file():
+        raise ConfigError(f"{folder} exists and holds no plan.json; choose another output folder or remove it")
+    return folder
+
+
+def save_plan(plan: Plan, config: QuantizationConfig, folder: Path) -> None:
+    """Write the plan and the configuration that `quark-onnx apply` needs.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    try:
+        plan.save(folder)
+        (folder / CONFIG).write_text(config.to_json() + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write the plan to {folder}: {error.strerror or error}") from error
+
+
+def saved_config(folder: Path) -> QuantizationConfig:
+    """The configuration that a plan was made with.
+
+    Raises:
+        PlanError: it is missing or malformed.
+    """
+    try:
+        return read_config(folder / CONFIG)
+    except ConfigError as error:
+        raise PlanError(f"{error}; the folder must be one that `quark-onnx plan` or `--save-plan` wrote") from error
+
+
+@spread
+def plan_command(
+    *,
+    model: Model,
+    output: Annotated[Path, output_option(metavar="FOLDER", help="Where to write the plan.")],
+    how: ConfigFlags,
+    data: DataFlags,
+    show: ShowFlags,
+) -> None:
+    """Decide every scale and zero point, and write them to a folder instead of a model.
+
+    The folder can be kept, compared with `quark-onnx diff`, edited by hand (plan.json), and turned into a model with
+    `quark-onnx apply`, which needs no data.
+
+    - `quark-onnx plan model.onnx -o plan --data samples/`
+    - `quark-onnx apply model.onnx plan -o int8.onnx`
+    """
+    config = data.configure(how)
+    folder = usable_folder(output)
+    with progress(quiet=show.quiet) as tell:
+        clock = Clock(tell)
+        with clock.stage("prepare"):
+            job = open_job(model, config)
+        samples = job.data(None, data.data)
+        plan, _ = decide(job, samples, clock)
+        save_plan(plan, config, folder)
+    warn([] if samples is None else samples.warnings)
+    if show.json:
+        print_json({"model": str(model), "plan": str(output), "config": config, **_figures(job, plan)})
+    elif not show.quiet:
+        _print_plan(job, plan)
+        out.print(f"Wrote {output}: apply it with  quark-onnx apply {model} {output} -o OUT.onnx", soft_wrap=True)
+
+
+def _figures(job: Job, plan: Plan) -> dict[str, Any]:
+    nodes = [(node.name or "", node.op_type) for node in job.prepared.graph]
+    return {
+        "quantized": Counter(op_type for name, op_type in nodes if name in plan.nodes),
+        "float": [(name, op_type, plan.notes[name]) for name, op_type in nodes if name in plan.notes],
+        "sites": Counter(site.role for site in plan.sites.values()),
+        "remarks": plan.remarks,
+    }
+
+
+def _print_plan(job: Job, plan: Plan) -> None:
+    figures = _figures(job, plan)
+    if figures["float"]:
+        out.print(float_table(figures["float"]))
+    rows = {
+        "Quantized": counted(figures["quantized"]) or "nothing",
+        "Quantizers": counted(figures["sites"]),
+        "Remarks": remarks_text(plan.remarks),
+    }
+    out.print(facts(rows))
+
+
+@spread
+def apply_command(
+    *,
+    model: Model,
+    plan: Annotated[Path, typer.Argument(metavar="FOLDER", help="The plan.", show_default=False)],
+    output: Annotated[Path, output_option(metavar="FILE", help="The quantized model to write.")],
+    show: ShowFlags,
+) -> None:
+    """Turn a plan into the quantized model.
+
+    Needs no data. The plan must have been made for this very model: a fingerprint tells.
+
+    - `quark-onnx apply model.onnx plan -o int8.onnx`
+    """
+    decided, config = Plan.load(plan), saved_config(plan)
+    if output.is_dir() or output.resolve() == model.resolve():
+        raise ConfigError(f"the output {output} is a folder or the input model; choose another file name")
+    # The plan says which nodes are quantized; names of nodes must not stop another model before its fingerprint does.
+    config = replace(config, nodes_to_quantize=(), nodes_to_exclude=(), subgraphs_to_exclude=())
+    with progress(quiet=show.quiet) as tell:
+        clock = Clock(tell)
+        with clock.stage("prepare"):
+            job = open_job(model, config)
+        result = finish(job, decided, [], [], output, clock)
+    if show.json:
+        print_json({"model": str(model), "plan": str(plan), "output": str(output), **result.report.to_dict()})
+    elif not show.quiet:
+        print_report(result.report, output)
+
+
+@spread
+def diff_command(
+    *,
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="Folder of a plan.", show_default=False)],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Folder of another plan.", show_default=False)],
+    show: ShowFlags,
+) -> None:
+    """Show what two plans decide differently.
+
+    A line for each difference: − gone, + new, ~ changed. Exit code 0 when the plans are equal, 1 when they differ.
+
+    - `quark-onnx diff plan-minmax plan-percentile`
+    """
+    lines = diff(Plan.load(old), Plan.load(new))
+    if show.json:
+        print_json({"equal": not lines, "differences": lines})
+    elif not show.quiet:
+        for line in lines or ["The plans decide the same."]:
+            out.print(line, soft_wrap=True)
+    raise typer.Exit(1 if lines else 0)

@@ -1,0 +1,35 @@
+"""The report of a quantization as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from quark_onnx.cli.console import out
+from quark_onnx.cli.tables import db_text, facts, float_table, fused_table, remarks_text, smaller_text
+from quark_onnx.result import Report
+
+
+def print_report(report: Report, output: Path) -> None:
+    """What became of the model, and where it is."""
+    out.print(fused_table(report.fused))
+    floats = [row for row in report.ledger if row.status == "float"]
+    if floats:
+        out.print(float_table((row.node, row.op_type, row.reason) for row in floats))
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05)
+    rows = {
+        "Output SQNR": "\n".join(f"{db_text(value)}  {name}" for name, value in report.sqnr.items()),
+        "Weights": smaller_text(report.bytes["float"], report.bytes["quantized"]),
+        "Calibrated on": f"{report.samples} samples" if report.samples else "",
+        "Remarks": remarks_text(report.remarks),
+        "Seconds": f"{sum(report.seconds.values()):.1f}" + (f"  ({stages})" if stages else ""),
+        "Wrote": f"{output}  ({decimal(written(output))})",
+    }
+    out.print(facts(rows))
+
+
+def written(output: Path) -> int:
+    """Bytes of a model file and of the weights beside it."""
+    files = (output, output.with_name(output.name + ".data"))
+    return sum(file.stat().st_size for file in files if file.exists())

@@ -1,0 +1,83 @@
+"""Tables and figures as the commands print them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich import box
+from rich.filesize import decimal
+from rich.table import Table
+
+MANY = 8
+"""Lines after which a list is cut."""
+
+
+def new_table(*headers: str, numbers: Sequence[int] = ()) -> Table:
+    """An empty table with a rule under its headers; the columns in `numbers` are flush right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for index, header in enumerate(headers):
+        right = index in numbers
+        table.add_column(header, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return table
+
+
+def facts(rows: Mapping[str, str]) -> Table:
+    """Two columns, what and how much; rows without a value are left out."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, value)
+    return table
+
+
+def db_text(value: float) -> str:
+    """A ratio in dB; infinite when nothing differs at all."""
+    return "exact" if value == math.inf else f"{value:.1f} dB"
+
+
+def smaller_text(before: int, after: int) -> str:
+    """Two sizes and their ratio."""
+    ratio = f" ({before / after:.1f} times smaller)" if 0 < after < before else ""
+    return f"{decimal(before)} → {decimal(after)}{ratio}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """`9 Conv, 1 Gemm`."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def fused_table(fused: Mapping[str, tuple[int, int]]) -> Table:
+    """How many nodes of each operator type run on integers."""
+    table = new_table("Operator", "On integers", "Of", numbers=(1, 2))
+    for op_type, (done, count) in fused.items():
+        table.add_row(op_type, str(done), str(count))
+    return table
+
+
+def float_table(reasons: Iterable[tuple[str, str, str]]) -> Table:
+    """A table of (node, operator, reason): nodes that stay float for one reason share a row."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for node, op_type, reason in reasons:
+        names.setdefault((op_type, reason), []).append(node)
+    table = new_table("Operator", "Float", "Why", "First of them", numbers=(1,))
+    for (op_type, reason), nodes in sorted(names.items(), key=lambda item: -len(item[1])):
+        table.add_row(op_type, str(len(nodes)), reason, nodes[0])
+    return table
+
+
+def layer_table(layers: Mapping[str, float]) -> Table:
+    """SQNR by tensor, the worst first."""
+    table = new_table("Tensor", "SQNR", numbers=(1,))
+    for name, value in sorted(layers.items(), key=lambda item: item[1]):
+        table.add_row(name, db_text(value))
+    return table
+
+
+def remarks_text(remarks: Mapping[str, str]) -> str:
+    """Remarks by tensor, or of the whole model ("*"), a line each: the first few, and how many more there are."""
+    lines = [remark if tensor == "*" else f"{tensor}: {remark}" for tensor, remark in remarks.items()]
+    more = len(lines) - MANY
+    return "\n".join([*lines[:MANY], f"… and {more} more: see --json"] if more > 0 else lines)
