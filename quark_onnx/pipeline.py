@@ -107,6 +107,8 @@ class ModelQuantizer:
         output = _free_output(model_input, model_output)
         with clock.stage("prepare"):
             job = open_job(model_input, self.config)
+            if output is not None:
+                io.spare_data(job.model, output)
         data = job.data(calibration_data_reader, calibration_data_path)
         plan, probes = decide(job, data, clock)
         return finish(job, plan, probes, [] if data is None else data.warnings, output, clock)
@@ -179,7 +181,7 @@ def finish(
         sqnr = compare(job.prepared, quantized, probes, optimized=True) if probes else {}
     with clock.stage("write"):
         if output is not None:
-            io.save(quantized, output, external=job.config.use_external_data_format)
+            io.save(quantized, output, source=job.model, external=job.config.use_external_data_format)
     if not plan.nodes:
         warnings = [*warnings, "nothing was quantized: see the reasons in the ledger; the model stays float"]
     for warning in warnings:

@@ -11,8 +11,11 @@ from quark_onnx.cli.flags import DEFAULT_PRESET, ShowFlags
 from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import facts, new_table
 from quark_onnx.core.config import OPTIONS, QuantizationConfig
+from quark_onnx.core.finetune import METHODS
 from quark_onnx.core.formats import Format
 from quark_onnx.core.presets import PRESETS, get_default_config
+
+_METHODS = [method.__name__ for method in METHODS.values()]
 
 
 @spread
@@ -44,10 +47,15 @@ def presets_command(
 
 def _list() -> None:
     table = new_table("Preset", "Activations", "Weights", "Calibration")
+    tuned = new_table("Fine-tuned by", *_METHODS)
     for name, config in PRESETS.items():
+        if config.finetune is not None:
+            continue
+        tuned.add_row(name, *(f"{name}_{method.upper()}" for method in _METHODS))
         weights = _format(config.weight) + (" per channel" if config.per_channel else "")
         table.add_row(name, _format(config.activation), weights, _calibration(config))
     out.print(table)
+    out.print(tuned)
     out.print(f"{DEFAULT_PRESET} is the default. To have one explained:  quark-onnx presets NAME")
 
 
@@ -72,11 +80,34 @@ def explained(config: QuantizationConfig) -> dict[str, str]:
         "Activations": f"{_integers(config.activation)}; one scale for the whole tensor",
         "Weights": f"{_integers(config.weight)}; {scales}",
         "Ranges": ranges,
+        "Equalization": _equalization(config),
+        "Fine-tuning": _finetuning(config),
         **{key: f"{value}: {OPTIONS[key].meaning}" for key, value in config.extra_options.items() if key not in _TOLD},
     }
 
 
-_TOLD = ("ActivationSymmetric", "WeightSymmetric", "Percentile")
+_TOLD = ("ActivationSymmetric", "WeightSymmetric", "Percentile", "FastFinetune")
+
+
+def _equalization(config: QuantizationConfig) -> str:
+    if not config.include_cle:
+        return "none"
+    return "ranges of channels are evened out between layers first, where that leaves the float model as it is"
+
+
+def _finetuning(config: QuantizationConfig) -> str:
+    tuning = config.finetune
+    if tuning is None:
+        return "none; weights are rounded to the nearest"
+    how = {
+        "adaround": "AdaRound learns which weights to round up and which down",
+        "adaquant": "AdaQuant trains the weights on their grid",
+    }[tuning.algorithm]
+    given = ", ".join(f"{key} {value}" for key, value in tuning.to_dict().items() if key != "OptimAlgorithm")
+    return (
+        f"{how}, layer by layer, at most {tuning.num_iterations} iterations each; a layer is kept only if its error on "
+        f"samples held out of it gets less{f' ({given})' if given else ''}"
+    )
 
 
 def _integers(format: Format) -> str:

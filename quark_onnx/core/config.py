@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.finetune import AdaQuant, AdaRound, FastFinetune, from_quark
 from quark_onnx.core.formats import TYPES, Format, type_name
 from quark_onnx.core.frozen import FrozenDict
 
@@ -47,8 +48,33 @@ OPTIONS: dict[str, Option] = {
     "UseRandomData": Option(bool, False, "calibrate on random numbers; for smoke tests only, accuracy is meaningless"),
     "RandomDataReaderInputShape": Option(dict, None, "{input name: shape} of the random data"),
     "RandomDataReaderInputDataRange": Option(dict, None, "{input name: [low, high]} of the random data"),
+    "CLESteps": Option(int, -1, "sweeps of cross-layer equalization; -1: until nothing moves, at most 20"),
+    "CLEBalanceMethod": Option(str, "max", "how cross-layer equalization measures a channel; 'max' is the only way"),
+    "HighBiasAbsorption": Option(bool, False, "move what a ReLU always lets through into the next layer's bias"),
+    "BiasCorrection": Option(bool, False, "correct biases by the mean output error of their layer"),
+    "FastFinetune": Option(
+        (dict, FastFinetune), None, "an AdaRound or AdaQuant, or its settings under Quark's names, see `from_quark`"
+    ),
 }
 """Every key that `extra_options` takes."""
+
+UNSUPPORTED = {
+    "CLEWeightThreshold": "all channels are equalized, however small; remove it",
+    "CLEScaleUseThreshold": "all channels are equalized, however small; remove it",
+    "CLEScaleAppendBias": "channels are measured by their weights alone; remove it",
+    "CLETotalLayerDiffThreshold": "sweeps end when nothing moves; limit their number with CLESteps",
+}
+"""Keys of Quark that are refused, and why."""
+
+_FLAGS = (
+    "per_channel",
+    "reduce_range",
+    "optimize_model",
+    "include_cle",
+    "include_fast_ft",
+    "use_external_data_format",
+)
+_CLE_OPTIONS = ("CLESteps", "CLEBalanceMethod", "HighBiasAbsorption")
 
 
 @dataclass(frozen=True)
@@ -66,6 +92,8 @@ class QuantizationConfig:
     nodes_to_exclude      never these nodes; entries as above
     subgraphs_to_exclude  pairs ([start nodes], [end nodes]): everything on a path from a start to an end stays float
     optimize_model        fold BatchNorm, constants and neighbours before quantizing
+    include_cle           cross-layer equalization: even out the ranges of channels between layers
+    include_fast_ft       tune weights layer by layer after quantizing, see `finetune`
     use_external_data_format  write weights beside the model, as is always done above 2 GB
     extra_options         see `OPTIONS`
 
@@ -84,6 +112,8 @@ class QuantizationConfig:
     nodes_to_exclude: tuple[str, ...] = ()
     subgraphs_to_exclude: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
     optimize_model: bool = True
+    include_cle: bool = True
+    include_fast_ft: bool = False
     use_external_data_format: bool = False
     extra_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -96,7 +126,7 @@ class QuantizationConfig:
         for name in ("op_types_to_quantize", "nodes_to_quantize", "nodes_to_exclude"):
             put(name, _names(getattr(self, name), name))
         put("subgraphs_to_exclude", _subgraphs(self.subgraphs_to_exclude))
-        for name in ("per_channel", "reduce_range", "optimize_model", "use_external_data_format"):
+        for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
         put("extra_options", _options(self.extra_options))
@@ -110,6 +140,15 @@ class QuantizationConfig:
         if self.activation_type == "int8" and self.weight_type == "uint8":
             raise ConfigError(
                 "onnxruntime has no kernel for int8 activations with uint8 weights; use weight_type='int8'"
+            )
+
+        for key in _CLE_OPTIONS:
+            if self.extra_options.get(key) and not self.include_cle:
+                raise ConfigError(f"extra option {key} is part of equalization; set include_cle=True or remove it")
+        if self.extra_options.get("FastFinetune") is not None and not self.include_fast_ft:
+            raise ConfigError(
+                "extra option FastFinetune says how to fine-tune, but nothing asks for it; set include_fast_ft=True, "
+                "start from a preset such as S8S8_AAWS_ADAROUND, or remove the option"
             )
 
     def option(self, key: str) -> Any:
@@ -129,6 +168,11 @@ class QuantizationConfig:
         bits, signed = TYPES[self.weight_type]
         symmetric = self.option("WeightSymmetric")
         return Format(bits - self.reduce_range, signed, signed if symmetric is None else symmetric)
+
+    @property
+    def finetune(self) -> AdaRound | AdaQuant | None:
+        """Method and settings of fast fine-tuning; None without `include_fast_ft`."""
+        return from_quark(self.option("FastFinetune") or {}) if self.include_fast_ft else None
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back to an equal configuration."""
@@ -208,6 +252,8 @@ def _options(values: object) -> Mapping[str, Any]:
     if not isinstance(values, Mapping):
         raise ConfigError(f"extra_options must be a dictionary, not {values!r}")
     for key, value in values.items():
+        if key in UNSUPPORTED:
+            raise ConfigError(f"extra option {key} is not supported: {UNSUPPORTED[key]}")
         if key not in OPTIONS:
             raise ConfigError(f"unknown extra option {key!r}{nearest(str(key), OPTIONS)}")
         expected = OPTIONS[key].type
@@ -220,13 +266,23 @@ def _options(values: object) -> Mapping[str, Any]:
     size = values.get("CalibDataSize")
     if size is not None and size < 1:
         raise ConfigError(f"extra option CalibDataSize must be at least 1, not {size}")
-    return FrozenDict({key: _plain(value) for key, value in values.items()})
+    steps = values.get("CLESteps")
+    if steps is not None and steps != -1 and steps < 1:
+        raise ConfigError(f"extra option CLESteps must be at least 1, or -1 for as many as it takes, not {steps}")
+    method = values.get("CLEBalanceMethod")
+    if method not in (None, "max"):
+        raise ConfigError(f"extra option CLEBalanceMethod must be 'max', not {method!r}")
+    plain = FrozenDict({key: _plain(value) for key, value in values.items()})
+    from_quark(plain.get("FastFinetune") or {})  # refused now rather than after calibration
+    return plain
 
 
 def _plain(value: Any) -> Any:
     """The value as JSON would give it back: lists for tuples and arrays."""
+    if isinstance(value, FastFinetune):
+        return _plain(value.to_dict())
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return FrozenDict({str(key): _plain(entry) for key, entry in value.items()})
     if hasattr(value, "tolist"):
         return value.tolist()
     return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value

@@ -1,9 +1,11 @@
 """The plan: everything the quantizer decided, in one immutable value, before a single node is edited.
 
-    sites    ← place      where a quantizer stands, which rule put it there
-    qparams  ← ranges     scale and zero point of every group of sites
-    notes    ← both       why a node stayed float
-    remarks  ← ranges     what the user should know of a tensor, e.g. a scale that was raised
+    factors, shifts  ← equalize   what weights and biases of the float model were multiplied by, and raised by
+    sites            ← place      where a quantizer stands, which rule put it there
+    qparams          ← ranges     scale and zero point of every group of sites
+    notes            ← both       why a node stayed float
+    remarks          ← ranges     what the user should know of a tensor, e.g. a scale that was raised
+    codes, values    ← finetune   tuned integers of weights, tuned float values of biases
 
 Saved as `plan.json` + `arrays.npz` in one folder; `diff` compares two plans.
 """
@@ -69,19 +71,36 @@ class QParams:
     zero_point: NDArray[np.int32]
 
     def same(self, other: QParams) -> bool:
+        """Whether both hold equal numbers."""
         return np.array_equal(self.scale, other.scale) and np.array_equal(self.zero_point, other.zero_point)
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """A tuned weight: its integers, and the scale they belong to. The zero point is that of the plan."""
+
+    codes: NDArray[np.int32]
+    scale: NDArray[np.float32]
+
+    def same(self, other: Coded) -> bool:
+        """Whether both hold equal numbers."""
+        return np.array_equal(self.codes, other.codes) and np.array_equal(self.scale, other.scale)
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What the quantized model will be. Each field has one writer; a later stage adds, it never edits.
 
-    model    fingerprint of the prepared float model that the plan belongs to
+    model    fingerprint of the float model that the plan belongs to: prepared, and equalized by `factors` and `shifts`
     sites    by tensor name
     nodes    quantized node → the tensors that must carry a quantizer for it to run on integers
     notes    node that stays float → the reason
     qparams  by group name
     remarks  tensor → what was unusual about it
+    factors  initializer → array it was multiplied by
+    shifts   initializer → array that was added to it
+    codes    weight → its tuned integers; a weight without is rounded to nearest
+    values   bias, or parameter of a normalization → its tuned float value
     """
 
     model: str
@@ -90,14 +109,20 @@ class Plan:
     notes: Mapping[str, str] = field(default_factory=dict)
     qparams: Mapping[str, QParams] = field(default_factory=dict)
     remarks: Mapping[str, str] = field(default_factory=dict)
+    factors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    shifts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    codes: Mapping[str, Coded] = field(default_factory=dict)
+    values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("sites", "nodes", "notes", "qparams", "remarks"):
+        for name in ("sites", "nodes", "notes", "remarks", *_ARRAYS):
             object.__setattr__(self, name, FrozenDict(getattr(self, name)))
 
     def qparams_of(self, tensor: str) -> QParams:
-        """Scale and zero point of a tensor that has a site."""
-        return self.qparams[self.sites[tensor].group]
+        """Scale and zero point of a tensor that has a site; a tuned weight has the scale of its codes."""
+        chosen = self.qparams[self.sites[tensor].group]
+        tuned = self.codes.get(tensor)
+        return chosen if tuned is None else QParams(tuned.scale, np.broadcast_to(chosen.zero_point, tuned.scale.shape))
 
     def without(self, reasons: Mapping[str, str]) -> Plan:
         """The plan with the groups in `reasons` left float, and every node that needs one of them."""
@@ -111,11 +136,15 @@ class Plan:
         sites = {tensor: site for tensor, site in self.sites.items() if tensor in used}
         groups = {site.group for site in sites.values()}
         qparams = {group: q for group, q in self.qparams.items() if group in groups}
-        return replace(self, sites=sites, nodes=nodes, notes=notes, qparams=qparams)
+        codes = {tensor: tuned for tensor, tuned in self.codes.items() if tensor in sites}
+        return replace(self, sites=sites, nodes=nodes, notes=notes, qparams=qparams, codes=codes)
 
     def save(self, folder: str | Path) -> Path:
         """Write `plan.json` and `arrays.npz` into `folder`, which must not exist or be an earlier plan."""
-        arrays = {f"{group}/{kind}": getattr(q, kind) for group, q in self.qparams.items() for kind in _KINDS}
+        arrays: dict[str, Any] = {}
+        for kind, parts in _ARRAYS.items():
+            for name, value in getattr(self, kind).items():
+                arrays |= {f"{kind}/{name}/{p}": getattr(value, p) for p in parts} or {f"{kind}/{name}/": value}
         with new_folder(Path(folder), replaces="plan.json") as temporary:
             (temporary / "plan.json").write_text(json.dumps(self._document(), indent=1) + "\n", encoding="utf-8")
             np.savez(temporary / "arrays.npz", **arrays)
@@ -139,14 +168,14 @@ class Plan:
             if document.get("version") != VERSION:
                 raise PlanError(f"{path} has version {document.get('version')!r}; this release reads {VERSION}")
             sites = [_site(entry) for entry in document["sites"]]
-            with path.with_name("arrays.npz").open("rb") as file, np.load(file) as arrays:
-                groups = {site.group for site in sites if f"{site.group}/scale" in arrays}
-                qparams = {g: QParams(arrays[f"{g}/scale"], arrays[f"{g}/zero_point"]) for g in sorted(groups)}
+            with path.with_name("arrays.npz").open("rb") as file, np.load(file) as stored:
+                arrays = _unpacked({key: stored[key] for key in stored.files})
             nodes = {node: _listed(tensors) for node, tensors in document["nodes"].items()}
             by_tensor = {site.tensor: site for site in sites}
             if unknown := {*chain(*nodes.values(), *(site.factors for site in sites))} - by_tensor.keys():
                 raise ValueError(f"no site for tensor {min(unknown)!r}")
-            return cls(document["model"], by_tensor, nodes, document["notes"], qparams, document["remarks"])
+            notes, remarks = document["notes"], document["remarks"]
+            return cls(document["model"], by_tensor, nodes, notes, remarks=remarks, **arrays)
         except FileNotFoundError as error:
             raise PlanError(
                 f"no plan in {folder}: {error.filename} is missing; make one with `quark-onnx plan`"
@@ -155,8 +184,30 @@ class Plan:
             raise PlanError(f"{folder} holds no plan that quark_onnx wrote: {error!r}; make a new one") from error
 
 
-_KINDS = ("scale", "zero_point")
+_ARRAYS: dict[str, tuple[str, ...]] = {
+    "qparams": ("scale", "zero_point"),
+    "factors": (),
+    "shifts": (),
+    "codes": ("codes", "scale"),
+    "values": (),
+}
+"""Fields of the plan that hold arrays, with the parts that each entry has; an entry without parts is an array."""
+
 _MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def _unpacked(stored: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, Any]]:
+    """Fields from the entries `field/name/part` of an archive; names may hold slashes."""
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in _ARRAYS}
+    makers = {"qparams": QParams, "codes": Coded}
+    for key in sorted(stored):
+        kind, rest = key.split("/", 1)
+        name = rest.rpartition("/")[0]
+        if kind in makers:
+            found[kind][name] = makers[kind](**{part: stored[f"{kind}/{name}/{part}"] for part in _ARRAYS[kind]})
+        else:
+            found[kind][name] = stored[key]
+    return found
 
 
 def _listed(tensors: object) -> tuple[str, ...]:
@@ -182,17 +233,26 @@ def diff(old: Plan, new: Plan) -> list[str]:
         lines += [f"− {kind} {name}" for name in before if name not in after]
         lines += [f"+ {kind} {name}" for name in after if name not in before]
         lines += [f"~ {kind} {n}: {before[n]} → {after[n]}" for n in before if n in after and before[n] != after[n]]
-    lines += [f"− qparams {group}: {_show(p)}" for group, p in old.qparams.items() if group not in new.qparams]
-    for group, q in new.qparams.items():
-        p = old.qparams.get(group)
-        if p is None:
-            lines.append(f"+ qparams {group}: {_show(q)}")
-        elif not p.same(q):
-            lines.append(f"~ qparams {group}: {_show(p)} → {_show(q)}")
+    for kind in _ARRAYS:
+        before, after = getattr(old, kind), getattr(new, kind)
+        lines += [f"− {kind} {name}: {_show(before[name])}" for name in before if name not in after]
+        for name, value in after.items():
+            if name not in before:
+                lines.append(f"+ {kind} {name}: {_show(value)}")
+            elif not _same(before[name], value):
+                lines.append(f"~ {kind} {name}: {_show(before[name])} → {_show(value)}")
     return lines
 
 
-def _show(q: QParams) -> str:
-    if q.scale.ndim:
-        return f"{q.scale.size} scales {q.scale.min():.6g}..{q.scale.max():.6g}"
-    return f"scale {float(q.scale):.6g} zero_point {int(q.zero_point)}"
+def _same(a: Any, b: Any) -> bool:
+    return np.array_equal(a, b) if isinstance(a, np.ndarray) else bool(a.same(b))
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.size} values {value.min(initial=0):.6g}..{value.max(initial=0):.6g}"
+    if value.scale.ndim:
+        return f"{value.scale.size} scales {value.scale.min():.6g}..{value.scale.max():.6g}"
+    return f"scale {float(value.scale):.6g}" + (
+        f" zero_point {int(value.zero_point)}" if isinstance(value, QParams) else ""
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan, QParams, Site
 from quark_onnx.graph import Graph, Model, Node, Value, io
-from quark_onnx.graph.edit import add_constant, forget_types, fresh_name, new_node, read_instead
+from quark_onnx.graph.edit import add_constant, forget_types, fresh_name, new_node, read_instead, take_input
 from quark_onnx.graph.passes import remove_unused
-from quark_onnx.graph.view import constant
+from quark_onnx.graph.view import constant, is_op
 from quark_onnx.numerics import bias
 from quark_onnx.numerics.quant import quantize
 
@@ -33,6 +34,20 @@ def apply(model: Model, plan: Plan) -> Model:
         _Writer(quantized.graph, plan).write()
     remove_unused(quantized)
     forget_types(quantized.graph)
+    return quantized
+
+
+def apply_codes(part: Model, plan: Plan) -> Model:
+    """A segment of the model, quantized, that takes and returns integer codes where its ends carry a quantizer."""
+    quantized = io.copy(part)
+    present = {value.name for value in quantized.graph.initializers.values()} | {v.name for v in quantized.graph.inputs}
+    present |= {value.name for node in quantized.graph for value in node.outputs}
+    sites = {tensor: site for tensor, site in plan.sites.items() if tensor in present}
+    values = {name: array for name, array in plan.values.items() if name in present}
+    writer = _Writer(quantized.graph, replace(plan, sites=sites, values=values))
+    writer.write()
+    writer.cut()
+    remove_unused(quantized)
     return quantized
 
 
@@ -60,6 +75,8 @@ class _Writer:
         kinds = {"activation": self.activation, "constant": self.weight, "weight": self.weight, "bias": self.bias}
         for site in self.plan.sites.values():
             kinds[site.role](site)
+        for tensor in sorted(self.plan.values.keys() - self.plan.sites.keys()):
+            read_instead(self.values[tensor], add_constant(self.graph, self.plan.values[tensor], f"{tensor}_tuned"))
 
     def activation(self, site: Site) -> None:
         """value → QuantizeLinear → DequantizeLinear → every reader, graph output included."""
@@ -77,6 +94,19 @@ class _Writer:
         if value.is_graph_output() and not value.is_graph_input():
             self._take_output(value, result)
 
+    def cut(self) -> None:
+        """Inputs and outputs of the graph become the codes behind, and before, their quantizers."""
+        inputs, outputs = self.graph.inputs, self.graph.outputs
+        for i, value in enumerate(inputs):
+            readers = [use.node for use in value.uses()]
+            if len(readers) == 1 and is_op(readers[0], "QuantizeLinear"):
+                codes = take_input(readers[0], self.plan.sites[value.name or ""].format.dtype)
+                inputs[i] = codes
+        for i, value in enumerate(outputs):
+            producer = value.producer()
+            if is_op(producer, "DequantizeLinear") and producer is not None and producer.inputs[0] is not None:
+                outputs[i] = producer.inputs[0]
+
     def _take_output(self, value: Value, result: Value) -> None:
         """The dequantized value becomes the graph output, under the public name."""
         name = value.name or ""
@@ -90,15 +120,19 @@ class _Writer:
     def weight(self, site: Site) -> None:
         """Integer initializer → DequantizeLinear → the quantized nodes that asked for it; others keep the float one."""
         q = self.plan.qparams_of(site.tensor)
+        tuned = self.plan.codes.get(site.tensor)
+        codes = quantize(self._array(site), q, site.format) if tuned is None else tuned.codes
+        self._dequantized(site, codes, self._scale_and_zero_point(site, q))
+
+    def _array(self, site: Site) -> NDArray[Any]:
         array = constant(self.values[site.tensor])
         assert array is not None
-        self._dequantized(site, quantize(array, q, site.format), self._scale_and_zero_point(site, q))
+        return self.plan.values.get(site.tensor, array)
 
     def bias(self, site: Site) -> None:
         """int32 initializer → DequantizeLinear with scale input · weight."""
         x, w = (self.plan.qparams_of(factor) for factor in site.factors)
-        array = constant(self.values[site.tensor])
-        assert array is not None
+        array = self._array(site)
         groups = array.size // w.scale.size if w.scale.ndim and array.size > w.scale.size else 1
         scale = bias.scale(x.scale, w.scale, groups)
         flat = np.broadcast_to(array.reshape(-1), scale.shape) if array.size == 1 and scale.ndim else array.reshape(-1)
@@ -118,7 +152,11 @@ class _Writer:
         return new_node(self.graph, op_type, inputs, f"{site.tensor}_{op_type}", output, attributes)
 
     def _float_readers(self, value: Value) -> Iterable[Node]:
-        return (use.node for use in value.uses() if value.name not in self.plan.nodes.get(use.node.name or "", ()))
+        """Who did not ask for integers; nodes in bodies never do, whatever their name."""
+        nodes = (use.node for use in value.uses())
+        return (
+            n for n in nodes if n.graph is not self.graph or value.name not in self.plan.nodes.get(n.name or "", ())
+        )
 
     def _scale_and_zero_point(self, site: Site, q: QParams) -> list[Value]:
         """Initializers, one pair per group: equal scales are one tensor."""

@@ -11,10 +11,11 @@ from quark_onnx.core.ops import CPU
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.runner import optimized_nodes
 from quark_onnx.graph import Model
+from quark_onnx.graph.view import is_op
 
 Status = Literal["integer", "absorbed", "float"]
 
-_APPENDED = re.compile(r"(/MatMulAddFusion|_token_\d+)+$")
+_APPENDED = re.compile(r"(/MatMulAddFusion|_token_\d+)$")
 _INTEGER_OUTPUT = ("QuantizeLinear", "DynamicQuantizeLinear")
 
 
@@ -39,7 +40,7 @@ def ledger(model: Model, plan: Plan, quantized: Model) -> list[Row]:
     """A row for every node of the prepared `model`, from the graph that onnxruntime makes of `quantized`."""
     executed = optimized_nodes(quantized)
     by_name = _by_name(executed)
-    integers = _integer_tensors(executed)
+    integers = _integer_tensors(executed, quantized)
     return [_row(node.name or "", node.op_type, plan, by_name, integers) for node in model.graph]
 
 
@@ -52,13 +53,17 @@ def _by_name(executed: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, An
     """Nodes by their name, and by that of the node they were made from: fusions append to it."""
     found = {node["name"]: node for node in executed}
     for node in executed:
-        found.setdefault(_APPENDED.sub("", node["name"]), node)
+        name = node["name"]
+        while (shorter := _APPENDED.sub("", name)) != name:
+            found.setdefault(shorter, node)
+            name = shorter
     return found
 
 
-def _integer_tensors(executed: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Tensors that hold integer codes: what quantizers and integer kernels write, passed through by movers."""
-    found: set[str] = set()
+def _integer_tensors(executed: Iterable[Mapping[str, Any]], quantized: Model) -> set[str]:
+    """Tensors that hold integer codes: what is dequantized, what integer kernels write, passed through by movers."""
+    codes = (node.inputs[0] for node in quantized.graph if is_op(node, "DequantizeLinear"))
+    found = {value.name or "" for value in codes if value is not None}
     for node in executed:
         kind = node["op_type"]
         moves = kind in CPU and CPU[kind].kind == "same" and node["inputs"][0] in found

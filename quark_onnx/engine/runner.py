@@ -29,6 +29,8 @@ class Runner:
         model: runs as it is; it is not kept.
         outputs: names of tensors to return, default the graph outputs.
         optimized: all graph optimizations of onnxruntime, or none (the arithmetic exactly as written).
+        threads: of one run; 0 leaves it to onnxruntime.
+        fuse: run quantized layers on integer kernels; False keeps the float arithmetic of the simulation.
         keep: write onnxruntime's optimized graph to this path.
 
     Raises:
@@ -42,6 +44,7 @@ class Runner:
         *,
         optimized: bool = True,
         threads: int = 0,
+        fuse: bool = True,
         keep: Path | None = None,
     ) -> None:
         options = ort.SessionOptions()
@@ -49,6 +52,8 @@ class Runner:
         options.intra_op_num_threads = threads
         if not optimized:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if not fuse:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if keep is not None:
             options.optimized_model_filepath = str(keep)
             if io.weight_bytes(model) > io.EXTERNAL_ABOVE:
@@ -60,6 +65,7 @@ class Runner:
             raise ModelError(
                 f"onnxruntime {ort.__version__} cannot load the model: {_reason(error)}; {LOADABLE}"
             ) from error
+        self.inputs = [i.name for i in self._session.get_inputs()]
         self.outputs = [o.name for o in self._session.get_outputs()] if outputs is None else list(outputs)
 
     def __call__(self, feed: Feed) -> Arrays:
@@ -72,7 +78,10 @@ class Runner:
             return list(self._session.run(self.outputs, feed))
         except Exception as error:
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
-            raise DataError(f"the model fails on the input {shapes}: {_reason(error)}; use inputs that it can run on") from error
+            reason = _reason(error)
+            raise DataError(
+                f"the model fails on the input {shapes}: {reason}; use inputs that it can run on"
+            ) from error
 
     def stream(self, feeds: Iterable[Feed]) -> Iterator[tuple[Feed, Arrays]]:
         """Outputs feed by feed; the next feed runs while the caller works on the last one."""
@@ -88,13 +97,14 @@ class Runner:
 
 
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
-_PLACE = re.compile(r"\S+\.(?:cc|cpp|h|hpp):\d+ [^(]*\((?:[^()]|\([^()]*\))*\)(?:::<[^>]*>| const)*(?: \[with [^]]*\])? ")
+_FUNCTION = r"[^(]*\((?:[^()]|\([^()]*\))*\)(?:::<[^>]*>| const)*(?: \[with [^]]*\])?"
+_PLACE = re.compile(rf"\S+\.(?:cc|cpp|h|hpp):\d+ {_FUNCTION} ")
 
 
 def _reason(error: Exception) -> str:
     """The first line, without onnxruntime's status code and without the C++ file and function it comes from."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return _PLACE.sub("", _STATUS.sub("", lines[0]))[:400].strip() if lines else type(error).__name__
+    return _PLACE.sub("", _STATUS.sub("", lines[0]))[:400].strip(". ") if lines else type(error).__name__
 
 
 def optimized_nodes(model: Model) -> Sequence[Mapping[str, Any]]:

@@ -137,3 +137,13 @@ def forget_types(graph: ir.Graph) -> None:
     for value in values:
         if not value.is_graph_input() and not value.is_graph_output():
             value.type, value.shape = None, None
+
+
+def take_input(node: ir.Node, dtype: str) -> ir.Value:
+    """A new value of an ONNX type such as `int8` that takes the place of what `node` computes; the node is removed."""
+    assert isinstance(node.graph, ir.Graph)
+    value = ir.Value(name=node.outputs[0].name, type=ir.TensorType(ir.DataType[dtype.upper()]))
+    node.outputs[0].name = fresh_name(node.graph, f"{value.name}_before")
+    node.outputs[0].replace_all_uses_with(value, replace_graph_outputs=True)
+    node.graph.remove(node, safe=True)
+    return value

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.graph.edit import forget_names
+from quark_onnx.graph.light import light_proto
 
 EXTERNAL_ABOVE = 1_800_000_000
 """Bytes of weights above which they are stored beside the model: protobuf ends at 2 GB."""
@@ -50,7 +51,10 @@ def _from_proto(proto: onnx.ModelProto) -> ir.Model:
             onnx.checker.check_model(proto)
         model: ir.Model = ir.from_proto(proto)
     except Exception as error:
-        raise ModelError(f"the ModelProto is not a valid ONNX model: {_first_lines(error)}") from error
+        reason = _first_lines(error)
+        raise ModelError(
+            f"the ModelProto is not a valid ONNX model: {reason}; if its weights are in other files, pass the path"
+        ) from error
     _check_external(model)
     return model
 
@@ -61,18 +65,16 @@ def _check_external(model: ir.Model) -> None:
     Raises:
         ModelError: a file is missing or too short.
     """
-    tensors = (value.const_value for graph in model.graphs() for value in graph.initializers.values())
-    for tensor in tensors:
-        if isinstance(tensor, ir.ExternalTensor):
-            path = Path(tensor.path)
-            if not path.is_file():
-                raise ModelError(f"weight {tensor.name!r} is in {path}, which is missing; pass the path of the model")
-            if path.stat().st_size < (tensor.offset or 0) + tensor.nbytes:
-                raise ModelError(f"{path} ends before the weight {tensor.name!r}; copy or export the model again")
+    for tensor in _external(model):
+        path = Path(tensor.path)
+        if not path.is_file():
+            raise ModelError(f"weight {tensor.name!r} is in {path}, which is missing; pass the path of the model")
+        if path.stat().st_size < (tensor.offset or 0) + tensor.nbytes:
+            raise ModelError(f"{path} ends before the weight {tensor.name!r}; copy or export the model again")
 
 
 def _first_lines(error: Exception, lines: int = 3) -> str:
-    return " ".join(str(error).strip().splitlines()[:lines]) or type(error).__name__
+    return " ".join(str(error).strip().splitlines()[:lines]).rstrip(". ") or type(error).__name__
 
 
 def copy(model: ir.Model) -> ir.Model:
@@ -98,8 +100,8 @@ def _own(tensor: Any) -> Any:
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
-    """The model as a protobuf; tensors in external files stay there."""
-    return ir.to_proto(model)
+    """The model as a protobuf, complete; above 1.8 GB tensors in external files stay there."""
+    return ir.to_proto(_inlined(model) if weight_bytes(model) <= EXTERNAL_ABOVE else model)
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -107,22 +109,42 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
 
 
-def save(model: ir.Model, path: str | Path, *, external: bool = False) -> None:
-    """Write the model whole or not at all; weights go to `<name>.data` when asked or above 1.8 GB.
+def data_file(path: Path) -> Path:
+    """Where the weights of the model at `path` go when they are not in it."""
+    return path.with_name(path.name + ".data")
+
+
+def spare_data(source: ir.Model, path: Path) -> None:
+    """Make sure that a model written to `path` does not replace weights that `source` is read from.
 
     Raises:
-        ConfigError: the folder cannot be written, or the file would overwrite data that the model is read from.
+        ConfigError: it would.
     """
-    path = Path(path)
-    data = path.with_name(path.name + ".data")
+    written = {path.resolve(), data_file(path).resolve()}
+    for tensor in _external(source):
+        if Path(tensor.path).resolve() in written:
+            raise ConfigError(f"{tensor.path} holds weights of the input model; choose another output name")
+
+
+def save(model: ir.Model, path: Path, *, source: ir.Model, external: bool = False) -> None:
+    """Write the model whole or not at all; weights go to `<name>.data` when asked or above 1.8 GB.
+
+    Args:
+        source: the model that it was made from; its files are spared.
+
+    Raises:
+        ConfigError: the folder cannot be written, or the file would replace weights that the source is read from.
+    """
+    spare_data(source, path)
+    data = data_file(path)
     external = external or weight_bytes(model) > EXTERNAL_ABOVE
-    for tensor in (v.const_value for v in model.graph.initializers.values()):
-        if isinstance(tensor, ir.ExternalTensor) and Path(tensor.path).resolve() in (path.resolve(), data.resolve()):
-            raise ConfigError(f"{data} holds weights of the input model; choose another output name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _beside(path) as folder:
-            ir.save(model, folder / path.name, external_data=data.name if external else None)
+            if external:
+                ir.save(model, folder / path.name, external_data=data.name)
+            else:
+                ir.save(_inlined(model), folder / path.name)
             if (folder / data.name).exists():
                 os.replace(folder / data.name, data)
             os.replace(folder / path.name, path)
@@ -143,7 +165,7 @@ def _beside(path: Path) -> Iterator[Path]:
 def runnable(model: ir.Model) -> Iterator[bytes | str]:
     """What onnxruntime can open: the serialized model, or the path of a temporary file when it is too large."""
     if weight_bytes(model) <= EXTERNAL_ABOVE:
-        yield to_proto(_inlined(model)).SerializeToString()
+        yield to_proto(model).SerializeToString()
         return
     with tempfile.TemporaryDirectory(prefix="quark_onnx-") as folder:
         ir.save(model, Path(folder) / "model.onnx", external_data="model.onnx.data", size_threshold_bytes=1024)
@@ -152,9 +174,17 @@ def runnable(model: ir.Model) -> Iterator[bytes | str]:
 
 def _inlined(model: ir.Model) -> ir.Model:
     """The model with tensors of external files read into memory, so that its bytes stand alone."""
-    if not any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values()):
+    if next(_external(model), None) is None:
         return model
     return ir.external_data.load_to_model(model.clone())
+
+
+def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    """The tensors that are in other files."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                yield value.const_value
 
 
 def check(model: ir.Model) -> None:
@@ -164,9 +194,7 @@ def check(model: ir.Model) -> None:
         ModelError: the checker refuses it.
     """
     try:
-        proto = to_proto(model)
-        if proto.ByteSize() < EXTERNAL_ABOVE:
-            onnx.checker.check_model(proto, full_check=False)
+        onnx.checker.check_model(to_proto(model) if weight_bytes(model) <= EXTERNAL_ABOVE else light_proto(model))
     except Exception as error:
         raise ModelError(f"the resulting model is invalid: {_first_lines(error)}") from error
 

@@ -45,7 +45,7 @@ def _ir_version(model: ir.Model, opset: int) -> int:
 
 def _converted(model: ir.Model, current: int, needed: int) -> ir.Graph:
     """The graph converted by onnx, which looks into small constants only; the large ones are put back afterwards."""
-    infer_shapes(model)  # some conversions need ranks
+    infer_shapes(model)  # some conversions need ranks; not every version of onnx infers them by itself
     try:
         proto = light_proto(model)
         converted = version_converter.convert_version(proto, needed)

@@ -57,3 +57,11 @@ def dequantize(codes: NDArray[np.integer], q: QParams, format: Format) -> NDArra
     zero_point = along(q.zero_point, codes.ndim, format.axis)
     scale = along(q.scale, codes.ndim, format.axis)
     return np.asarray((codes - zero_point) * scale, np.float32)
+
+
+def stored_codes(values: NDArray[np.floating], q: QParams, format: Format) -> NDArray[Any]:
+    """Codes of an activation in the type that a model stores, as QuantizeLinear makes them: saturated at the type."""
+    scale = along(q.scale, values.ndim, format.axis)
+    limits = np.iinfo(format.dtype)
+    codes: NDArray[Any] = np.clip(np.rint(values / scale) + q.zero_point, limits.min, limits.max)
+    return codes.astype(format.dtype)

@@ -37,13 +37,14 @@ def choose_ranges(model: Model, plan: Plan, statistics: Mapping[str, Statistics]
     statistics = dict(statistics) | {
         t: Statistics.of(arrays[t]) for t, site in plan.sites.items() if site.role == "constant"
     }
+    leaders = plan.sites  # of groups whose other members stay quantized a leader may be dropped here
     plan = plan.without(_unusable(plan, statistics, arrays))
     chosen: dict[str, QParams] = {}
     for tensor, site in plan.sites.items():
-        if site.role in ("activation", "constant") and site.group == tensor:
-            chosen[tensor] = qparams(*_range(site, statistics, config), site.format)
-        elif site.role == "weight":
+        if site.role == "weight":
             chosen[tensor] = qparams(*_extremes(arrays[tensor], site.format.axis), site.format)
+        elif site.role != "bias" and site.group not in chosen:
+            chosen[site.group] = qparams(*_range(leaders[site.group], statistics, config), site.format)
     return _with_biases(replace(plan, qparams=chosen), arrays)
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 
 from quark_onnx import Config, ConfigError, QuantizationConfig, get_default_config
-from quark_onnx.core.config import METHODS, OPTIONS
+from quark_onnx.core.config import METHODS, OPTIONS, UNSUPPORTED
+from quark_onnx.core.finetune import AdaQuant, AdaRound
 from quark_onnx.core.formats import TYPES, Format
 
 names = st.lists(st.text(min_size=1, max_size=8), max_size=3)
@@ -27,6 +28,11 @@ values: dict[str, st.SearchStrategy[Any]] = {
     "CalibImages": st.dictionaries(st.sampled_from(["size", "mean"]), st.tuples(numbers, numbers) | numbers),
     "RandomDataReaderInputShape": st.dictionaries(st.text(), st.lists(st.integers(1, 9)).map(tuple)),
     "RandomDataReaderInputDataRange": st.dictionaries(st.text(), st.tuples(numbers, numbers)),
+    "CLESteps": st.just(-1) | st.integers(1, 99),
+    "CLEBalanceMethod": st.just("max"),
+    "FastFinetune": st.sampled_from(
+        [{}, {"OptimAlgorithm": "adaquant", "BatchSize": 2}, AdaRound(polish=1), AdaQuant(learning_rate=0.5)]
+    ),
 }
 options = st.fixed_dictionaries({}, optional={k: values.get(k, st.booleans()) | st.none() for k in OPTIONS})
 
@@ -35,6 +41,8 @@ options = st.fixed_dictionaries({}, optional={k: values.get(k, st.booleans()) | 
 def configs(draw: st.DrawFn) -> QuantizationConfig:
     activation = draw(st.sampled_from([name for name, (bits, _) in TYPES.items() if bits > 4]))
     weight = draw(st.sampled_from([name for name in TYPES if (activation, name) != ("int8", "uint8")]))
+    extra = draw(options)
+    equalized = any(extra.get(key) for key in ("CLESteps", "CLEBalanceMethod", "HighBiasAbsorption"))
     return QuantizationConfig(
         calibrate_method=draw(st.sampled_from(METHODS)),
         activation_type=activation,
@@ -46,8 +54,10 @@ def configs(draw: st.DrawFn) -> QuantizationConfig:
         nodes_to_exclude=tuple(draw(names)),
         subgraphs_to_exclude=tuple(draw(st.lists(st.tuples(names.map(tuple), names.map(tuple)), max_size=2))),
         optimize_model=draw(st.booleans()),
+        include_cle=equalized or draw(st.booleans()),
+        include_fast_ft=extra.get("FastFinetune") is not None or draw(st.booleans()),
         use_external_data_format=draw(st.booleans()),
-        extra_options=draw(options),
+        extra_options=extra,
     )
 
 
@@ -132,6 +142,8 @@ BAD_VALUES = [
     ("per_channel", "yes", "per_channel must be True or False"),
     ("reduce_range", None, "reduce_range must be True or False"),
     ("optimize_model", np.bool_(True), "optimize_model must be True or False"),
+    ("include_cle", 1, "include_cle must be True or False"),
+    ("include_fast_ft", "yes", "include_fast_ft must be True or False"),
     ("use_external_data_format", "False", "use_external_data_format must be True or False"),
     ("op_types_to_quantize", "Conv", "op_types_to_quantize must be a list of names, not 'Conv'"),
     ("op_types_to_quantize", {"Conv"}, "op_types_to_quantize must be a list of names"),
@@ -161,6 +173,9 @@ BAD_OPTIONS = [
     *[("Percentile", value) for value in (50, 0.99, 100.1, float("nan"), -1, True)],
     *[("CalibDataSize", value) for value in (0, -1, 1.5, True)],
     *[("RandomDataReaderInputShape", value) for value in ([1, 3], True)],
+    *[("CLESteps", value) for value in (0, -2, 1.5, True)],
+    *[("CLEBalanceMethod", value) for value in ("sum", 3)],
+    *[("FastFinetune", value) for value in ([], True, AdaRound)],
 ]
 
 
@@ -168,6 +183,41 @@ BAD_OPTIONS = [
 def test_a_bad_option_value_is_refused_by_name(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"extra option {key} "):
         QuantizationConfig(extra_options={key: value})
+
+
+@pytest.mark.parametrize("key", UNSUPPORTED)
+def test_an_option_of_quark_that_is_refused_says_why(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"extra option {key} is not supported: {UNSUPPORTED[key]}"):
+        QuantizationConfig(extra_options={key: True})
+
+
+@pytest.mark.parametrize(("key", "value"), [("CLESteps", 2), ("CLEBalanceMethod", "max"), ("HighBiasAbsorption", True)])
+def test_options_of_equalization_need_it(key: str, value: object) -> None:
+    assert QuantizationConfig(extra_options={key: value}).option(key) == value
+    with pytest.raises(ConfigError, match=f"{key} is part of equalization; set include_cle=True"):
+        QuantizationConfig(include_cle=False, extra_options={key: value})
+
+
+def test_fine_tuning_is_asked_for_by_its_field() -> None:
+    assert QuantizationConfig().finetune is None
+    assert QuantizationConfig(include_fast_ft=True).finetune == AdaRound()
+    config = QuantizationConfig(include_fast_ft=True, extra_options={"FastFinetune": AdaQuant(polish=2)})
+    assert config.finetune == AdaQuant(polish=2)
+    assert config.extra_options["FastFinetune"] == {"OptimAlgorithm": "adaquant", "Polish": 2}
+    with pytest.raises(ConfigError, match="set include_fast_ft=True"):
+        dataclasses.replace(config, include_fast_ft=False)
+
+
+def test_settings_of_fine_tuning_are_checked_at_once() -> None:
+    for values, message in (({"NumIteration": 5}, "did you mean 'NumIterations'"), ({"BatchSize": 0}, "batch_size")):
+        with pytest.raises(ConfigError, match=message):
+            QuantizationConfig(include_fast_ft=True, extra_options={"FastFinetune": values})
+
+
+def test_a_dictionary_among_the_options_cannot_be_changed() -> None:
+    config = QuantizationConfig(include_fast_ft=True, extra_options={"FastFinetune": {"BatchSize": 4}})
+    with pytest.raises(TypeError, match="read-only"):
+        config.extra_options["FastFinetune"]["BatchSize"] = 5
 
 
 class Kind(Enum):

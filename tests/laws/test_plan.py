@@ -8,7 +8,7 @@ import os
 import pickle
 import stat
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as arrays
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.files import new_folder
 from quark_onnx.core.formats import Format
-from quark_onnx.core.plan import Plan, QParams, Site, diff
+from quark_onnx.core.plan import Coded, Plan, QParams, Site, diff
 
 law = settings(deadline=None, max_examples=50)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
@@ -44,19 +44,32 @@ def plans(draw: st.DrawFn) -> Plan:
     qparams = {site.group: QParams(draw(scales), draw(zero_points)) for site in sites.values()}
     nodes = st.dictionaries(texts, st.lists(st.sampled_from(names), max_size=3).map(tuple) if names else st.just(()))
     told = st.dictionaries(texts, texts, max_size=3)
-    return Plan(draw(texts), sites, draw(nodes), draw(told), qparams, draw(told))
+    floats = arrays.arrays(
+        np.float32, st.sampled_from([(), (2,), (3, 0), (1, 4)]), elements=st.floats(width=32, allow_nan=False)
+    )
+    several = {name: st.dictionaries(tensors, floats, max_size=2) for name in ("factors", "shifts", "values")}
+    codes = st.dictionaries(tensors, st.builds(Coded, zero_points, scales), max_size=2)
+    more = draw(st.fixed_dictionaries(several | {"codes": codes}))
+    return Plan(draw(texts), sites, draw(nodes), draw(told), qparams, draw(told), **more)
+
+
+def exact(value: object) -> object:
+    """Something that is equal only for equal bits: arrays as type, shape and bytes."""
+    if isinstance(value, np.ndarray):
+        return value.dtype, value.shape, value.tobytes()
+    if isinstance(value, QParams | Coded):
+        return type(value), [exact(getattr(value, field.name)) for field in fields(value)]
+    return value
 
 
 def assert_equal(a: Plan, b: Plan) -> None:
-    """Every field, numbers bit by bit, and the order of sites and nodes, in which they are applied."""
+    """Every field, and the order of sites and nodes, in which they are applied."""
     assert a.model == b.model
-    for name in ("sites", "nodes", "notes", "remarks"):
-        assert list(getattr(a, name).items()) == list(getattr(b, name).items())
-    assert a.qparams.keys() == b.qparams.keys()
-    for group, q in a.qparams.items():
-        p = b.qparams[group]
-        assert (q.scale.dtype, q.scale.tobytes(), q.scale.shape) == (p.scale.dtype, p.scale.tobytes(), p.scale.shape)
-        assert (q.zero_point.dtype, q.zero_point.tobytes()) == (p.zero_point.dtype, p.zero_point.tobytes())
+    assert list(a.sites) == list(b.sites)
+    assert list(a.nodes) == list(b.nodes)
+    for name in (field.name for field in fields(Plan) if field.name != "model"):
+        one, other = ({key: exact(value) for key, value in getattr(plan, name).items()} for plan in (a, b))
+        assert one == other
 
 
 @law
@@ -103,7 +116,7 @@ def test_names_that_look_like_files(tmp_path: Path) -> None:
 
 def test_a_plan_cannot_be_changed() -> None:
     plan = example()
-    for mapping in (plan.sites, plan.nodes, plan.notes, plan.qparams, plan.remarks):
+    for mapping in (getattr(plan, field.name) for field in fields(Plan) if field.name != "model"):
         for change in (mapping.clear, mapping.popitem, lambda m=mapping: m.update(a=1)):  # type: ignore[attr-defined]
             with pytest.raises(TypeError, match="read-only"):
                 change()
@@ -164,6 +177,21 @@ DIFFERENT = [
 ]
 
 
+@pytest.mark.parametrize("field", ["factors", "shifts", "values", "codes"])
+def test_diff_sees_every_array(field: str) -> None:
+    """One number of one array, in each field that holds arrays."""
+
+    def plan(number: int) -> Plan:
+        array = np.array([1, number, 3], np.int32)
+        return replace(example(), **{field: {"w": Coded(array, np.float32([1])) if field == "codes" else array}})
+
+    assert diff(plan(2), plan(2)) == []
+    (line,) = diff(plan(2), plan(0))
+    assert line.startswith(f"~ {field} w: ")
+    gone_and_new = [*diff(plan(2), example()), *diff(example(), plan(2))]
+    assert [line.partition(":")[0] for line in gone_and_new] == [f"− {field} w", f"+ {field} w"]
+
+
 @pytest.mark.parametrize(("other", "lines"), DIFFERENT)
 def test_diff_tells_every_difference(other: Plan, lines: list[str]) -> None:
     assert diff(example(), other) == lines
@@ -198,7 +226,9 @@ MALFORMED = {
     "arrays.npz is text": lambda folder: (folder / "arrays.npz").write_text("hello"),
     "arrays.npz is cut": cut,
     "arrays.npz is a broken zip": lambda folder: (folder / "arrays.npz").write_bytes(b"PK\x03\x04 and no more"),
-    "arrays.npz without zero points": lambda folder: np.savez(folder / "arrays.npz", **{"x/scale": np.float32(1)}),
+    "arrays.npz without zero points": lambda folder: np.savez(
+        folder / "arrays.npz", **{"qparams/x/scale": np.float32(1)}
+    ),
     "another version": edited(lambda values: values.update(version=2)),
     "no version": edited(lambda values: values.pop("version")),
     "no model": edited(lambda values: values.pop("model")),

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from quark_onnx import PRESETS, ConfigError, get_default_config
+from quark_onnx.core.finetune import AdaQuant, AdaRound
 from quark_onnx.core.formats import Format
 
 S8, U8 = Format(8, True), Format(8, False)
@@ -22,7 +23,16 @@ TABLE = {  # activation, weight, method, percentile, AlignConcat
 
 
 def test_the_table_has_every_preset() -> None:
-    assert TABLE.keys() == PRESETS.keys()
+    assert PRESETS.keys() == {name + suffix for name in TABLE for suffix in ("", "_ADAROUND", "_ADAQUANT")}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_tuned_variants_differ_in_nothing_else(name: str) -> None:
+    plain, rounded, quant = (get_default_config(name + suffix) for suffix in ("", "_ADAROUND", "_ADAQUANT"))
+    assert (plain.finetune, rounded.finetune, quant.finetune) == (None, AdaRound(), AdaQuant())
+    for variant in (rounded, quant):
+        options = {key: value for key, value in variant.extra_options.items() if key != "FastFinetune"}
+        assert dataclasses.replace(variant, include_fast_ft=False, extra_options=options) == plain
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -32,6 +42,7 @@ def test_contents(name: str) -> None:
     assert (config.activation, config.weight, config.calibrate_method, *options) == TABLE[name]
     assert config.quant_format == "QDQ"
     assert config.optimize_model
+    assert config.include_cle
     assert not config.per_channel
     assert config.option("ForceQuantizeNoInputCheck")
 
@@ -52,7 +63,13 @@ def test_three_names_are_spelled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right"), [("S8S8_AWAS", "S8S8_AAWS"), ("a8w8", "A8W8"), ("INT8_CNN", "INT8_CNN_DEFAULT")]
+    ("wrong", "right"),
+    [
+        ("S8S8_AWAS", "S8S8_AAWS"),
+        ("a8w8", "A8W8"),
+        ("INT8_CNN", "INT8_CNN_DEFAULT"),
+        ("A8W8_ADARUOND", "A8W8_ADAROUND"),
+    ],
 )
 def test_an_unknown_name_is_an_error_that_names_the_nearest(wrong: str, right: str) -> None:
     with pytest.raises(ConfigError, match=f"unknown preset '{wrong}'; did you mean '{right}'"):

@@ -111,7 +111,9 @@ def test_sites(op_type: str) -> None:
     row = CPU[op_type]
     known = {site.tensor: site.range for site in plan.sites.values() if site.range is not None}
     assert known == ({"h": row.range} if row.range else {})
-    assert {site.format for site in plan.sites.values() if site.role == "activation"} == {Format(8, True)}
+    signed = all(site.role != "constant" for site in plan.sites.values())
+    formats = {site.format for site in plan.sites.values() if site.role in ("activation", "constant")}
+    assert formats == {Format(8, signed)}
 
 
 @pytest.mark.parametrize("op_type", TABLE)
@@ -246,17 +248,24 @@ def test_int8_with_two_readers_is_stored_as_uint8(readers: int, stored: str) -> 
     assert plan.remarks == ({"*": REMARK} if readers == 2 else {})
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "(float[2,4] x) => (float[2,4] y, float[2,4] h) <float[4] k> { [a] h = LeakyRelu (x) [n] y = Add (h, k) }",
-        "(float[2,4] x, bool c) => (float[2,4] y, float[2,4] z) <float[4] k> { [n] y = Add (x, k) [i] z = If (c) "
-        "<then_branch = g () => (float[2,4] t) { t = Neg (x) }, else_branch = g () => (float[2,4] e) { e = Abs (x) }>}",
-    ],
-    ids=["a model output", "a control-flow body"],
-)
-def test_other_readers_count_too(text: str) -> None:
-    assert placed(graph(text)).remarks == {"*": REMARK}
+UNSIGNED_CASES = {
+    "read twice by one node": "(float[2,4] x) => (float[2,4] y) { [n] y = Mul (x, x) }",
+    "a constant": "(float[2,4] x) => (float[2,4] y) <float[4] k> { [n] y = Mul (x, k) }",
+    "a table that is looked up": "(int64[2] i) => (float[2,5] y) <float[9,4] e, float[4,5] w> "
+    "{ h = Gather (e, i) [n] y = MatMul (h, w) }",
+    "a model output": "(float[2,4] x) => (float[2,4] y, float[2,4] h) { h = LeakyRelu (x) [n] y = LeakyRelu (h) }",
+    "a control-flow body": "(float[2,4] x, bool c) => (float[2,4] y, float[2,4] z) { [n] y = LeakyRelu (x)"
+    " [i] z = If (c) <then_branch = g () => (float[2,4] t) { t = Neg (x) },"
+    " else_branch = g () => (float[2,4] e) { e = Abs (x) }> }",
+}
+
+
+@pytest.mark.parametrize("text", UNSIGNED_CASES.values(), ids=UNSIGNED_CASES)
+def test_other_reasons_to_store_int8_as_uint8(text: str) -> None:
+    plan = placed(graph(text))
+    assert plan.remarks == {"*": REMARK}
+    formats = {site.format for site in plan.sites.values() if site.role != "weight"}
+    assert formats == {Format(8, signed=False)}
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int16"])

@@ -170,6 +170,33 @@ def test_training_mode_is_left() -> None:
     assert reasons(result, "fold-bn") == ["it is in training mode"]
 
 
+def test_training_mode_of_old_operator_sets_is_left() -> None:
+    """Before opset 14 a BatchNormalization with five outputs is one in training mode."""
+    bn = "y, m, v, sm, sv = BatchNormalization (h, gamma, beta, mean, var)"
+    text = f"g (float[1,4,6] x) => (float[1,6,L] y) {{ h = Conv (x, w) {bn} }}"
+    result = prepared(text_model(text, opset=13, ir_version=7, w=normal(6, 4, 3), **batchnorm(6)))
+    assert reasons(result, "fold-bn") == ["it has outputs of the training mode"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reason"),
+    [
+        ("h = Conv (x, w)", "its parameters have different sizes"),
+        ("h = Conv (x, w7)", "axis 1 is not the layer's axis of output channels"),
+        ("h = Conv <group = 4> (x, w7)", "its groups do not divide its channels"),
+        ("h = ConvTranspose <group = 0> (x, w)", "its groups do not divide its channels"),
+        ("h = Conv (x, w, b7)", "the bias is not one value per output channel"),
+    ],
+)
+def test_models_that_nobody_can_run_do_not_stop_us(nodes: str, reason: str) -> None:
+    """onnx.checker does not look at sizes: what does not fit is left to onnxruntime to refuse."""
+    wrong = {"w7": normal(7, 4, 3), "b7": normal(7)}
+    wrong |= {"beta": normal(5)} if "different" in reason else {}
+    text = f"g (float[A,B,C] x) => (float[D,E,F] y) {{ {nodes} {BN} }}"
+    result = prepared(text_model(text, w=normal(6, 4, 3), **(batchnorm(6) | wrong)))
+    assert reasons(result, "fold-bn") == [reason]
+
+
 def test_read_inside_a_control_flow_body() -> None:
     """The body reads the Conv's own output: it must stay what it is."""
     text = f"""g (float[1,4,6] x, bool k) => (float[1,6,L] y, float[1,6,L] z) {{

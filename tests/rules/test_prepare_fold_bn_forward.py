@@ -91,12 +91,13 @@ def test_matmul_that_sums_over_another_axis() -> None:
     [
         ("(float[1,6,L] y, float[1,4,5] h) { BN y = Conv (h, w) }", "its only reader is not a Conv, Gemm or MatMul"),
         ("(float[1,4,5] y) { BN y = Relu (h) }", "its only reader is not a Conv, Gemm or MatMul"),
+        ("(float[1,6,L] y) { BN y = Conv (h, w5) }", "the number of channels is not the layer's"),
         ("(float[1,6,L] y) { BN y = Conv (h, w0) }", "the weight is not a constant of floats"),
     ],
 )
 def test_negative(text: str, reason: str) -> None:
     text = f"g (float[1,4,5] x, float[6,4,3] w0) => {text.replace('BN', BN)}"
-    result = prepared(text_model(text, w=normal(6, 4, 3), **batchnorm(4)))
+    result = prepared(text_model(text, w=normal(6, 4, 3), w5=normal(6, 5, 3), **batchnorm(4)))
     assert ops(result)["BatchNormalization"] == 1
     assert reasons(result, "fold-bn-forward") == [reason]
 

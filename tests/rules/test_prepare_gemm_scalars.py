@@ -45,6 +45,13 @@ def test_overflow_is_refused() -> None:
     np.testing.assert_array_equal(weights(result)["w"], np.full((3, 5), 1e30, np.float32))
 
 
+def test_a_gemm_that_keeps_its_scalars_takes_nothing_else() -> None:
+    text = "g (float[4,3] x, float[5] c) => (float[4,5] y) { h = Gemm <beta = 2.5> (x, w, c) y = Mul (h, k) }"
+    proto = text_model(text, w=normal(3, 5), k=np.float32(2))
+    result = prepared(proto)
+    assert reasons(result, "fold-affine") == ["its alpha or beta is not 1"]
+
+
 def test_shared_weight() -> None:
     text = "g (float[4,3] x) => (float[4,5] y, float[4,5] z) { y = Gemm <alpha = 2.0> (x, w) z = MatMul (x, w) }"
     proto = text_model(text, w=normal(3, 5))

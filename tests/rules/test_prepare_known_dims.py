@@ -56,3 +56,8 @@ def test_negative(part: str, constants: dict[str, list[int]], reason: str) -> No
     assert len(reasons(result, "known-dims")) == 1
     assert reasons(result, "known-dims")[0].startswith(reason)
     assert_same(proto, result, {"x": normal(2, 4, 6), "i": np.array([1])}, terms=0)
+
+
+def test_a_dimension_that_does_not_exist() -> None:
+    _, result = parts("Gather (s, k)", k=np.array([3]))
+    assert reasons(result, "known-dims") == ["which dimensions it takes is not constant"]

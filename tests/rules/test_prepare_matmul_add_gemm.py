@@ -48,6 +48,15 @@ def test_negative(text: str, reason: str) -> None:
     assert reasons(result, "matmul-add-gemm")[0].startswith(reason)
 
 
+def test_a_vector_times_a_batch_of_matrices() -> None:
+    """The product is of rank 2, and yet not a Gemm."""
+    text = "g (float[3] x) => (float[2,5] y) { h = MatMul (x, w) y = Add (h, b) }"
+    proto = text_model(text, w=normal(2, 3, 5), b=normal(5))
+    result = prepared(proto)
+    assert ops(result) == {"MatMul": 1, "Add": 1}
+    assert_same(proto, result, {"x": normal(3)}, terms=0)
+
+
 def test_unknown_rank() -> None:
     text = "g (float[N] x, int64[R] s) => (float[A,B,C] y) { r = Reshape (x, s) h = MatMul (r, w) y = Add (h, b) }"
     proto = text_model(text, w=normal(3, 5), b=normal(5))

@@ -51,6 +51,7 @@ def test_conversions(opset: int, nodes: str, left: dict[str, int] | None, needed
     result = prepared(proto, opset=needed)
     assert versions(result)[0] == max(opset, needed)
     assert left is None or ops(result) == left
+    assert ops(prepared(proto, opset=needed, optimize=False))["Constant"] == 0
     assert_same(proto, result, {"x": normal(1, 3, 4)}, terms=4)
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quark_onnx.graph import io
+from quark_onnx.graph.edit import fresh_name
 from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.stages.prepare import Prepared, prepare
 
@@ -38,6 +39,14 @@ def test_a_new_name_does_not_take_an_old_one() -> None:
     text = "g (float[2] x) => (float[2] y) { a = Relu (x) [Relu_a] y = Neg (a) }"
     names = [node.name for node in prepared(text_model(text), optimize=False).model.graph]
     assert names == ["Relu_a_1", "Relu_a"]
+
+
+def test_a_copy_has_names_of_its_own() -> None:
+    model = io.load(text_model("g (float[2] x) => (float[2] y) { y = Relu (x) }"))
+    assert fresh_name(model.graph, "y") == "y_1"
+    twin = io.copy(model)
+    assert [fresh_name(twin.graph, "y"), fresh_name(twin.graph, "y")] == ["y_1", "y_2"]
+    assert fresh_name(model.graph, "y") == "y_2"
 
 
 def test_optional_inputs_that_are_missing() -> None:
@@ -72,6 +81,14 @@ def test_every_output_in_the_middle_keeps_its_name() -> None:
 def test_weight_names_survive_where_the_old_weight_is_gone() -> None:
     text = "g (float[1,4,6] x) => (float[1,4,L] y) { h = Conv (x, w, b) y = Mul (h, k) }"
     assert set(weights(prepared(text_model(text, w=normal(4, 4, 1), b=normal(4), k=np.float32(2))))) == {"w", "b"}
+
+
+def test_a_folded_weight_that_is_a_graph_output_too() -> None:
+    text = "g (float[1,4,6] x) => (float[1,4,L] y, float[4,4,1] w) { h = Conv (x, w) y = Mul (h, k) }"
+    proto = text_model(text, w=normal(4, 4, 1), k=np.float32(2))
+    result = prepared(proto)
+    assert ops(result) == {"Conv": 1}
+    assert_same(proto, result, {"x": normal(1, 4, 6)}, terms=5)
 
 
 def test_types_of_sequences_are_kept() -> None:
@@ -123,6 +140,36 @@ def test_any_chain(links: list[tuple[str, bool]]) -> None:
     result = prepared(proto)
     assert len(result.model.graph) <= len(links)
     assert_same(proto, result, {"t0": normal(1, 4, 6)}, terms=50 * len(links))
+
+
+SHAPES = {1: (4,), 2: (4, 4), 3: (2, 4, 4)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.booleans(),
+    st.sampled_from(["Mul", "Add", "Sub", "Div"]),
+    st.sampled_from([(), (1,), (4,), (4, 1), (1, 4), (2, 1), (2, 4, 4), (2, 1, 4), (1, 4, 1)]),
+)
+def test_any_matmul(data: int, weight: int, left: bool, op: str, shape: tuple[int, ...]) -> None:
+    """Vectors, matrices and batches on both sides, and constants of any shape behind them."""
+    sides = "w, x" if left else "x, w"
+    dims = ",".join(map(str, SHAPES[data]))
+    w, c = normal(*SHAPES[weight]), np.asarray(normal(*shape, seed=1)) + np.float32(3)
+    operands = (w, np.zeros(SHAPES[data])) if left else (np.zeros(SHAPES[data]), w)
+    try:
+        rank = np.broadcast_shapes(np.matmul(*operands).shape, shape)
+    except ValueError:
+        return
+    if not rank:  # a scalar: the text format cannot write its shape
+        return
+    output = ",".join("ABCD"[: len(rank)])
+    proto = text_model(
+        f"g (float[{dims}] x) => (float[{output}] y) {{ h = MatMul ({sides}) y = {op} (h, c) }}", w=w, c=c
+    )
+    assert_same(proto, prepared(proto), {"x": normal(*SHAPES[data], seed=2)}, terms=16)
 
 
 def floor(layers: int, terms: int) -> float:

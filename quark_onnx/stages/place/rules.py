@@ -15,6 +15,8 @@ from quark_onnx.core.plan import Role, Site, Skip
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op, rank, shape, sole_reader
 from quark_onnx.stages.place.exempt import data_inputs
+from quark_onnx.stages.place.shown import REASON as SHOWN
+from quark_onnx.stages.place.shown import moves_shown, only_shown
 
 
 @dataclass
@@ -142,8 +144,8 @@ def act(node: Node, row: Op, context: Context) -> Wish | Skip:
         wish.want_data(value, context.config)
     if wish.sites and all(site.role == "constant" for site in wish.sites):
         return Skip("all inputs are constant")
-    if row.range and node.outputs[0].is_graph_output() and not node.outputs[0].uses():
-        return Skip("its output is a model output: a fixed step would be all the user sees")
+    if row.range and only_shown(node.outputs[0]):
+        return Skip(SHOWN)
     _want_output(wish, node, context, row.range)
     if node.op_type == "Concat" and context.config.option("AlignConcat"):
         output = wish.sites[-1].tensor
@@ -159,6 +161,8 @@ def same(node: Node, row: Op, context: Context) -> Wish | Skip:
         return Skip("pads with a value other than 0")
     if node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") == "cubic":
         return Skip("cubic interpolation leaves the range of its input")
+    if moves_shown(node):
+        return Skip(SHOWN)
     wish = Wish("same scale")
     source = node.inputs[0]
     assert source is not None

@@ -85,7 +85,6 @@ def _optimize(model: Model) -> list[Outcome]:
     remove_unused(model)
     if any(outcome.reason is None for outcome in layers):
         infer_shapes(model)
-    name_nodes(model)
     return log + layers
 
 

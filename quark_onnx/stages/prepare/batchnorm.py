@@ -23,6 +23,8 @@ def scale_and_shift(bn: Node) -> tuple[Array, Array] | Skip:
     parameters = [constant(input_at(bn, index)) for index in range(1, 5)]
     if any(array is None or array.ndim != 1 for array in parameters):
         return Skip("a parameter is not a constant vector")
+    if len({array.size for array in parameters if array is not None}) > 1:
+        return Skip("its parameters have different sizes")
     gamma, beta, mean, variance = (array.astype(np.float64) for array in parameters if array is not None)
     k = gamma / np.sqrt(variance + bn.attributes.get_float("epsilon", 1e-5))
     s = beta - k * mean

@@ -48,8 +48,6 @@ def match(bn: Node) -> Found | Skip:
 def _refusal(layer: Layer, bn: Node, k: Array, shifted: bool) -> Skip | None:
     """Why the fold would not be exact."""
     node = layer.node
-    if node.inputs[1 - layer.at] is not bn.outputs[0]:
-        return Skip("it is not the layer's data")
     if is_op(node, "Conv"):
         padded = any(node.attributes.get_ints("pads", ())) or node.attributes.get_string("auto_pad", "NOTSET") in (
             "SAME_UPPER",

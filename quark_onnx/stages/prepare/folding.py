@@ -43,9 +43,8 @@ def before(layer: Layer, k: Array, s: Array) -> Folded | Skip:
     weight = layer.weight * _along(layer, k, into)
     if layer.bias is None:
         return _folded(layer, weight, None)
-    alpha = layer.node.attributes.get_float("alpha", 1.0)  # of a Gemm; nothing else has one
     sums: Array = (layer.weight * _along(layer, s, into)).sum(axis=tuple(a for a in range(weight.ndim) if a != out))
-    return _folded(layer, weight, alpha * sums + layer.bias)
+    return _folded(layer, weight, sums + layer.bias)
 
 
 def _along(layer: Layer, k: Array, axis: int) -> Array:
@@ -100,9 +99,7 @@ def store(found: Folded) -> None:
     node = found.node
     if found.weight is not None:
         set_constant(node, found.at, found.weight, f"{node.name}_weight")
-    if found.bias is None:
-        return
-    if is_op(node, "MatMul"):
-        become(node, "Gemm", node.inputs)
-    set_constant(node, 2, found.bias, f"{node.name}_bias")
-    node.attributes.pop("beta", None)  # it is in the bias now
+    if found.bias is not None:
+        if is_op(node, "MatMul"):
+            become(node, "Gemm", node.inputs)
+        set_constant(node, 2, found.bias, f"{node.name}_bias")

@@ -21,7 +21,7 @@ class Layer(NamedTuple):
 
     at      input number of the weight
     weight  as stored in the graph: not yet float64, it may be gigabytes in a file
-    bias    one value per output channel, Gemm's beta included; None for a MatMul that cannot become a Gemm
+    bias    one value per output channel; None for a MatMul that cannot become a Gemm
     out     the output's axis of channels, None when the rank is unknown
     rank    of the output, None when unknown
     """
@@ -46,6 +46,10 @@ def read(node: Node) -> Layer | Skip:
         return Skip("the weight is empty or a vector")
     if is_op(node, "MatMul"):
         return _matmul(node, at, stored)
+    if group(node) < 1 or stored.shape[0] % group(node):
+        return Skip("its groups do not divide its channels")
+    if is_op(node, "Gemm") and any(node.attributes.get_float(name, 1.0) != 1 for name in ("alpha", "beta")):
+        return Skip("its alpha or beta is not 1")
     channels = _channels(node, stored)
     bias = _bias(node, channels)
     if isinstance(bias, Skip):
@@ -62,7 +66,7 @@ def _matmul(node: Node, at: int, weight: NDArray[Any]) -> Layer | Skip:
     if 1 in ranks:
         total = weight.ndim - 1
     back = 1 if at == 1 else 2
-    bias = np.zeros(weight.shape[1]) if at == 1 and total == 2 else None
+    bias = np.zeros(weight.shape[1]) if at == 1 and ranks == [2, 2] else None
     return Layer(node, at, weight, bias, weight.shape[-back], None if total is None else total - back, total)
 
 
@@ -100,5 +104,4 @@ def _bias(node: Node, channels: int) -> Array | Skip:
         return Skip("the bias is not constant")
     if bias.size != 1 and bias.shape not in ((channels,), (1, channels)):
         return Skip("the bias is not one value per output channel")
-    beta = node.attributes.get_float("beta", 1.0) if is_op(node, "Gemm") else 1.0
-    return np.broadcast_to(beta * bias.astype(np.float64).ravel(), channels)
+    return np.broadcast_to(bias.astype(np.float64).ravel(), channels)

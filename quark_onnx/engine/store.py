@@ -1,0 +1,70 @@
+"""Activations of many samples, by tensor, under a memory budget: what does not fit is kept in a temporary file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = list[NDArray[Any]]
+
+
+class Store:
+    """tensor → one array per sample. Arrays handed in belong to the store from then on; nobody changes them.
+
+    Args:
+        limit: bytes kept in memory. Tensors put beyond it are written to an unnamed temporary file and mapped.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+        self._tensors: dict[str, Samples] = {}
+        self._in_memory: dict[str, int] = {}
+
+    def put(self, name: str, samples: Sequence[NDArray[Any]]) -> None:
+        """Keep all samples of a tensor."""
+        size = sum(array.nbytes for array in samples)
+        if self.held + size > self.limit and size:
+            self._tensors[name] = spilled(samples)
+            return
+        self._tensors[name] = list(samples)
+        self._in_memory[name] = size
+        self.held += size
+
+    def __getitem__(self, name: str) -> Samples:
+        return self._tensors[name]
+
+    def drop(self, name: str) -> None:
+        """Forget a tensor; its memory or file space is free again."""
+        self._tensors.pop(name, None)
+        self.held -= self._in_memory.pop(name, 0)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in list(self._tensors):
+            self.drop(name)
+
+
+def spilled(samples: Sequence[NDArray[Any]]) -> Samples:
+    """The samples in a file without a name: the system removes it with the last array that looks into it."""
+    size = sum(array.nbytes for array in samples)
+    if not size or any(array.dtype.hasobject for array in samples):
+        return list(samples)
+    with tempfile.TemporaryFile(prefix="quark_onnx-") as file:
+        block = np.memmap(file, np.uint8, "w+", shape=(size,))
+    views, start = [], 0
+    for array in samples:
+        view = block[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        view[...] = array
+        views.append(view)
+        start += array.nbytes
+    return views

@@ -1,0 +1,97 @@
+"""The activation walk: through the graph once, float and quantized side by side, only the frontier alive.
+
+The graph is cut in front of every layer that will be tuned. At each cut the float activations and the quantized ones
+(as integer codes, a quarter of the size) of all samples are held. A visitor sees what the layer would read on both
+sides and may change the plan; then the segment runs, once per sample and side, and what nobody reads later is dropped.
+Time is linear in depth and in samples; memory is the widest cut, spilled to a file beyond a budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quark_onnx.core.plan import Plan
+from quark_onnx.engine.apply import apply_codes
+from quark_onnx.engine.data import Feed
+from quark_onnx.engine.runner import Runner
+from quark_onnx.engine.store import Samples, Store
+from quark_onnx.graph import Model, Node
+from quark_onnx.graph.segments import Segment, segments, submodel
+from quark_onnx.numerics.quant import stored_codes
+
+WORKERS = 2
+"""Samples that run at a time, each on one thread: the result does not depend on how many there are."""
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What the next layer reads, by tensor name, one array per sample.
+
+    exact    float activations
+    rounded  activations of the quantized model: integer codes where the tensor has a quantizer, else floats
+    pool     threads that a visitor may use
+    """
+
+    exact: Store
+    rounded: Store
+    pool: ThreadPoolExecutor
+
+
+Visitor = Callable[[Node, Frontier, Plan], Plan]
+
+
+def walk(model: Model, plan: Plan, feeds: Sequence[Feed], layers: Collection[str], visit: Visitor, limit: int) -> Plan:
+    """Visit every layer in the order of the graph; the plan that the last visit returned.
+
+    Args:
+        model: the float model that the plan belongs to.
+        feeds: one per sample (a batch of several samples is fine).
+        layers: names of the nodes to visit.
+        visit: called as `visit(layer, frontier, plan)` before the layer runs.
+        limit: bytes of activations held in memory.
+    """
+    pieces = segments(model, layers)
+    last_reader = {name: i for i, piece in enumerate(pieces) for name in piece.inputs}
+    with Store(limit * 3 // 4) as exact, Store(limit // 4) as rounded, ThreadPoolExecutor(WORKERS) as pool:
+        for value in model.graph.inputs:
+            samples = [feed[value.name or ""] for feed in feeds]
+            exact.put(value.name or "", samples)
+            rounded.put(value.name or "", _entering(samples, value.name or "", plan))
+        for i, piece in enumerate(pieces[:-1] if _is_layer(pieces[-1], layers) else pieces):
+            if _is_layer(piece, layers):
+                plan = visit(piece.nodes[0], Frontier(exact, rounded, pool), plan)
+            part = submodel(model, piece)
+            _run(Runner(part, threads=1), piece, exact, pool)
+            _run(Runner(apply_codes(part, plan), threads=1, fuse=False), piece, rounded, pool)
+            for name in (*piece.inputs, *piece.outputs):
+                if last_reader.get(name, -1) <= i:
+                    exact.drop(name)
+                    rounded.drop(name)
+        if _is_layer(pieces[-1], layers):
+            plan = visit(pieces[-1].nodes[0], Frontier(exact, rounded, pool), plan)
+    return plan
+
+
+def _is_layer(piece: Segment, layers: Collection[str]) -> bool:
+    return piece.nodes[0].name in layers
+
+
+def _entering(samples: Samples, name: str, plan: Plan) -> Samples:
+    """A model input as the quantized model holds it."""
+    if name not in plan.sites:
+        return samples
+    return [stored_codes(array, plan.qparams_of(name), plan.sites[name].format) for array in samples]
+
+
+def _run(runner: Runner, piece: Segment, store: Store, pool: ThreadPoolExecutor) -> None:
+    """One segment on all samples, several at a time; results in order of the samples."""
+    columns = [store[name] for name in piece.inputs]
+    feeds = (dict(zip(runner.inputs, arrays, strict=True)) for arrays in zip(*columns, strict=True))
+    results = list(pool.map(runner, feeds))
+    for k, name in enumerate(piece.outputs):
+        store.put(name, [arrays[k] for arrays in results])

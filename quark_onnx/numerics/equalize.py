@@ -1,0 +1,149 @@
+"""Cross-layer equalization (DFQ, Nagel et al. 2019, arXiv 1906.04721, §4.1) that keeps the clip.
+
+    W1 → f → W2 with f(t x) = t f(x):   W1, b1 rows · t,   W2 columns / t,   t = √(r2 / r1)       (eq. 11)
+
+so that every channel fills the range of the tensor it is in. Differs from the paper:
+1. ReLU6 and Clip stay. They are scale-equivariant as long as the clip is not felt: the data bound t (`ceiling_of`).
+2. Only channels that are constant (r1 ≈ 0) or reach the clip are left out. One that nobody reads (r2 ≈ 0) shrinks: it
+   may hold the largest weights of its layer, and where they share a scale it would cost all others their precision.
+3. A link may have several producers and consumers, which share t: the branches that meet in a residual Add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+DEAD = 1e-6
+"""A range below this part of the layer's largest counts as nothing."""
+
+MARGIN = 0.98
+"""How near to the clip a channel may come."""
+
+LIMIT = 1e4
+"""t stays within [1 / LIMIT, LIMIT]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """Channels between layers, numbered as in `sizes`: the rows of the producers are columns of the consumers.
+
+    ceiling  (channels,) largest t allowed, the least over the producers' `ceiling_of`
+    fixed    (channels,) bool: t stays 1, if any of them says so
+    """
+
+    producers: tuple[int, ...]
+    consumers: tuple[int, ...]
+    ceiling: F64
+    fixed: NDArray[np.bool_]
+
+
+def ceiling_of(
+    top: F32 | F64, bottom: F32 | F64, upper: float = np.inf, lower: float = 0.0
+) -> tuple[F64, NDArray[np.bool_]]:
+    """(largest t, fixed) of each channel behind f(v) = min(max(v, lower), upper); inf where there is no clip.
+
+    top, bottom: (channels,) largest and smallest pre-activation seen. 0 as lower bound is a ReLU, at any scale.
+    """
+    if lower > 0 or upper < 0:
+        return np.ones(top.shape), np.ones(top.shape, bool)
+    # a value v meets its bound b at t = b / v; a value of the other sign never does
+    reach = np.maximum(np.maximum(top, 0) / max(upper, 1e-30), np.minimum(bottom, 0) / lower if lower < 0 else 0)
+    fixed = reach >= 1
+    room = MARGIN / np.maximum(reach, MARGIN / LIMIT)
+    return np.where(fixed, 1.0, np.maximum(room, 1.0)), fixed
+
+
+def channel_matrix(values: NDArray[np.floating]) -> F64:
+    """(G, R, C) per group → (outputs, inputs), zero outside the groups; (outputs,), the diagonal, when depthwise."""
+    groups, rows, channels = values.shape
+    if groups == 1:
+        return np.asarray(values[0], np.float64)
+    if rows == channels == 1:
+        return np.asarray(values.reshape(-1), np.float64)
+    out = np.zeros((groups, rows, groups, channels))
+    out[np.arange(groups), :, np.arange(groups)] = values
+    return out.reshape(groups * rows, groups * channels)
+
+
+def magnitudes(rows: F32, channels: int) -> F64:
+    """(outputs, inputs) absmax over the kernel of a weight (G, R, K) with `channels` inputs per group.
+
+    This is all that equalization looks at. (outputs,) for a depthwise layer.
+    """
+    return channel_matrix(np.abs(rows).reshape(*rows.shape[:2], channels, -1).max(-1))
+
+
+def equalize(sizes: Sequence[F64], links: Sequence[Link], sweeps: int = 20, tolerance: float = 1e-3) -> list[F64]:
+    """The total t of every link, (channels,): sweeps over the links until log t is still.
+
+    sizes[l]: `magnitudes` of layer l.
+    """
+    sizes = [size.astype(np.float64) for size in sizes]
+    totals = [np.ones(len(link.ceiling)) for link in links]
+    for _ in range(sweeps):
+        change = 0.0
+        for link, total in zip(links, totals, strict=True):
+            t = _step(sizes, link, total)
+            for layer in link.producers:
+                sizes[layer] *= t if sizes[layer].ndim == 1 else t[:, None]
+            for layer in link.consumers:
+                sizes[layer] /= t
+            total *= t
+            change = max(change, float(np.abs(np.log(t)).max()))
+        if change < tolerance:
+            break
+    return totals
+
+
+def _step(sizes: Sequence[F64], link: Link, total: F64) -> F64:
+    r1 = np.max([_largest(sizes[layer], 1) for layer in link.producers], 0)
+    r2 = np.max([_largest(sizes[layer], 0) for layer in link.consumers], 0)
+    alive = (r1 > DEAD * r1.max()) & ~link.fixed & (r2.max() > 0)
+    t = np.sqrt(np.maximum(r2, DEAD * r2.max()) / np.where(alive, r1, 1))
+    return np.asarray(np.where(alive, np.clip(t, 1 / (LIMIT * total), link.ceiling / total), 1.0))
+
+
+def _largest(size: F64, axis: int) -> F64:
+    return size if size.ndim == 1 else size.max(axis)
+
+
+def scale_outputs(rows: F32, t: F64) -> F32:
+    """A producer's weight (G, R, K) or bias (G, R), times t (G·R,)."""
+    return np.asarray(rows * t.reshape(rows.shape[0], rows.shape[1], *[1] * (rows.ndim - 2)), np.float32)
+
+
+def scale_inputs(rows: F32, t: F64) -> F32:
+    """A consumer's weight (G, R, K) by input channel, divided by t (G·C,)."""
+    groups, outputs, _ = rows.shape
+    by_channel = rows.reshape(groups, outputs, t.size // groups, -1)
+    return np.asarray(by_channel / t.reshape(groups, 1, -1, 1), np.float32).reshape(rows.shape)
+
+
+def high_bias_absorption(
+    bias: F32, lowest: F32, response: F64, fixed: NDArray[np.bool_] | None = None
+) -> tuple[F32, F32]:
+    """Move what a ReLU always lets through into the next layer: (new bias of layer 1, bias delta of layer 2).
+
+        c = max(0, lowest):   f(v − c) = f(v) − c  for v ≥ c;   b1 − c,   b2 + W2 c       (DFQ §4.1.3)
+
+    Exact on the data behind `lowest`, unlike the paper's c = max(0, β − 3γ), which may be passed as `lowest` too. Not
+    exact where layer 2 pads its input with zeros: leave such layers out.
+
+    Args:
+        bias: (C,) of layer 1.
+        lowest: (C,) smallest pre-activation of layer 1.
+        response: (O, C) weight of layer 2 summed over the kernel, as of `channel_matrix`; (C,) when depthwise.
+        fixed: (C,) channels that reach the upper clip and keep their bias.
+    """
+    c = np.maximum(lowest.astype(np.float64), 0)
+    if fixed is not None:
+        c[fixed] = 0
+    delta = response * c if response.ndim == 1 else response @ c
+    return (bias - c).astype(np.float32), delta.astype(np.float32)

@@ -1,0 +1,136 @@
+"""Models whose weights are in another file: read from there, never written to, and the result is the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime as ort
+import pytest
+
+from quark_onnx import ConfigError, ModelQuantizer, QuantizationConfig, Result, get_default_config
+from quark_onnx.core.plan import diff
+
+TEXT = """<ir_version: 8, opset_import: ["": 17]> g (float[N, 3, 8, 8] x) => (float[N, 8, 6, 6] y)
+<float[16, 3, 3, 3] w1, float[16] b1, float[8, 16, 1, 1] w2> {
+    [first] c = Conv (x, w1, b1)
+    [relu] r = Relu (c)
+    [second] y = Conv (r, w2)
+}"""
+FEEDS = [{"x": np.random.default_rng(seed).standard_normal((2, 3, 8, 8), np.float32)} for seed in range(3)]
+PRESET = get_default_config("S8S8_AAWS")
+EXTERNAL = replace(PRESET, use_external_data_format=True)
+FLOAT_LAYER = replace(PRESET, nodes_to_exclude=("second",))
+
+
+@pytest.fixture
+def proto() -> onnx.ModelProto:
+    model = onnx.parser.parse_model(TEXT)
+    rng = np.random.default_rng(0)
+    for info in model.graph.value_info:
+        shape = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+        array = rng.standard_normal(shape, np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, info.name))
+    del model.graph.value_info[:]
+    return model
+
+
+@pytest.fixture
+def source(proto: onnx.ModelProto, tmp_path: Path) -> Path:
+    """The model, every weight in `weights.bin` beside it."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    copy = onnx.ModelProto.FromString(proto.SerializeToString())
+    path = folder / "model.onnx"
+    onnx.save(copy, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return path
+
+
+def quantize(model: Path | onnx.ModelProto, output: Path | None = None, config: QuantizationConfig = PRESET) -> Result:
+    return ModelQuantizer(config).quantize_model(model, output, FEEDS)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def run(path: Path) -> np.ndarray:
+    (y,) = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, FEEDS[0])
+    return y
+
+
+def whole(path: Path) -> bytes:
+    """The model with its weights, wherever they are; where they were is forgotten."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
+    return model.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("config", [PRESET, EXTERNAL, FLOAT_LAYER], ids=["inline", "external", "float layer"])
+def test_result_is_that_of_the_inline_model(
+    config: QuantizationConfig, proto: onnx.ModelProto, source: Path, tmp_path: Path
+) -> None:
+    before = contents(source.parent)
+    from_file = quantize(source, tmp_path / "a" / "out.onnx", config)
+    in_memory = quantize(proto, tmp_path / "b" / "out.onnx", config)
+    assert contents(source.parent) == before
+    assert diff(from_file.plan, in_memory.plan) == []
+    assert whole(from_file.output) == whole(in_memory.output)
+    np.testing.assert_array_equal(run(from_file.output), run(in_memory.output))
+
+
+@pytest.mark.parametrize("config", [EXTERNAL, replace(EXTERNAL, nodes_to_exclude=("second",))])
+def test_external_output(config: QuantizationConfig, proto: onnx.ModelProto, source: Path, tmp_path: Path) -> None:
+    """The weights are in the data file and nowhere else, and the numbers are those of one file."""
+    result = quantize(source, tmp_path / "out.onnx", config)
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "out.onnx", "out.onnx.data"}
+    stored = onnx.load(result.output, load_external_data=False)
+    places = {entry.value for t in stored.graph.initializer for entry in t.external_data if entry.key == "location"}
+    assert places == {"out.onnx.data"}
+    inline = quantize(proto, tmp_path / "inline.onnx", replace(config, use_external_data_format=False))
+    np.testing.assert_array_equal(run(result.output), run(inline.output))
+
+
+def test_model_in_memory_needs_no_file(source: Path) -> None:
+    """`Result.model` is complete: a float weight has been read from the file."""
+    result = quantize(source, config=FLOAT_LAYER)
+    session = ort.InferenceSession(result.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert np.isfinite(session.run(None, FEEDS[0])[0]).all()
+
+
+def test_output_beside_the_source(source: Path) -> None:
+    before = contents(source.parent)
+    result = quantize(source, source.with_name("int8.onnx"), EXTERNAL)
+    after = contents(source.parent)
+    assert after.keys() - before.keys() == {"int8.onnx", "int8.onnx.data"}
+    assert {name: after[name] for name in before} == before
+    assert np.isfinite(run(result.output)).all()
+
+
+def test_output_that_is_written_again(proto: onnx.ModelProto, tmp_path: Path) -> None:
+    """Over an earlier result, data file included."""
+    for config in (EXTERNAL, PRESET, EXTERNAL):
+        result = quantize(proto, tmp_path / "out.onnx", config)
+        assert np.isfinite(run(result.output)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("weights", EXTERNAL), ("weights.bin", PRESET), ("weights.bin", EXTERNAL)],
+    ids=["its data", "the model itself", "both"],
+)
+def test_output_over_the_data_of_the_source(
+    name: str, config: QuantizationConfig, proto: onnx.ModelProto, tmp_path: Path
+) -> None:
+    """Neither the output nor its data file may fall on the weights that the model is read from."""
+    location = "weights.data" if name == "weights" else name
+    source = tmp_path / "model.onnx"
+    onnx.save(proto, source, save_as_external_data=True, location=location, size_threshold=0)
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError, match=r"holds weights of the input model; choose another output name"):
+        quantize(source, tmp_path / name, config)
+    assert contents(tmp_path) == before

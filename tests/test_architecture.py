@@ -1,0 +1,152 @@
+"""The house rules of DESIGN.md, kept by machine: who may import whom, how large things get, what is public."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+
+import pytest
+
+import quark_onnx
+
+ROOT = Path(quark_onnx.__file__).parent
+SOURCES = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
+TREES = {name.removesuffix(".__init__"): ast.parse(path.read_text("utf-8")) for name, path in SOURCES.items()}
+
+ALLOWED = {  # what each part may import of the others
+    "core": "",
+    "numerics": "core",
+    "graph": "core",
+    "engine": "core numerics graph",
+    "stages": "core numerics graph engine",
+    "result": "core graph engine",
+    "pipeline": "core numerics graph engine stages result",
+    "": "core result pipeline",  # quark_onnx/__init__.py
+    "demo": "core numerics graph engine stages result pipeline",
+    "cli": "core numerics graph engine stages result pipeline demo",
+}
+HOMES = {  # the only modules that may import these packages
+    "onnx": "quark_onnx.graph",
+    "onnx_ir": "quark_onnx.graph",
+    "onnxscript": "quark_onnx.graph",
+    "onnxruntime": "quark_onnx.engine.runner",
+    "PIL": "quark_onnx.engine.images",
+    "sklearn": "quark_onnx.demo",
+    "typer": "quark_onnx.cli",
+    "rich": "quark_onnx.cli",
+    "dask": "quark_onnx.zoo",
+}
+LATE = ("onnxscript", "typer", "rich", "sklearn", "PIL", "scipy", "dask")  # not needed by `import quark_onnx`
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Full names of what a module imports anywhere, functions included: modules, and names in modules."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules(name: str) -> Iterator[str]:
+    """The modules of the package that a module imports, without those it only passes through."""
+    for target in imports(TREES[name]):
+        if target.split(".")[0] == "quark_onnx":
+            yield target if target in TREES else target.rpartition(".")[0]
+
+
+def inside(name: str, home: str) -> bool:
+    return name == home or name.startswith(f"{home}.")
+
+
+def part(name: str) -> str:
+    return name.partition(".")[2].partition(".")[0]
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_layers(name: str) -> None:
+    assert part(name) in ALLOWED, f"say in ALLOWED what {name} may import"
+    allowed = {part(name), *ALLOWED[part(name)].split()}
+    assert {part(target) for target in modules(name)} - {""} <= allowed
+    assert part(name) == "cli" or "quark_onnx" not in modules(name)
+
+
+@pytest.mark.parametrize("name", [name for name in TREES if part(name) == "stages"])
+def test_no_stage_imports_another(name: str) -> None:
+    others = {".".join(target.split(".")[:3]) for target in modules(name) if inside(target, "quark_onnx.stages")}
+    assert others <= {".".join(name.split(".")[:3])}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_packages_stay_in_their_homes(name: str) -> None:
+    packages = {target.split(".")[0] for target in imports(TREES[name])}
+    assert [package for package in packages if not inside(name, HOMES.get(package, name))] == []
+    if part(name) in ("core", "numerics"):
+        assert packages <= {*sys.stdlib_module_names, "numpy", "quark_onnx"}
+
+
+def test_no_import_cycles() -> None:
+    try:
+        TopologicalSorter({name: set(modules(name)) - {name} for name in TREES}).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+def test_files_are_short() -> None:
+    sizes = {name: len(path.read_text("utf-8").splitlines()) for name, path in SOURCES.items()}
+    assert median(sizes.values()) <= 130
+    assert {name: size for name, size in sizes.items() if size > 400} == {}
+
+
+def test_functions_are_short() -> None:
+    """Lines from `def` to the end, the docstring left out."""
+    sizes = {}
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                first = node.body[0]
+                told = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) is not None else 0
+                sizes[f"{name}:{node.lineno}"] = node.end_lineno - node.lineno + 1 - told
+    assert median(sizes.values()) <= 10
+    assert {name: size for name, size in sizes.items() if size > 60} == {}
+
+
+def undocumented(body: list[ast.stmt], at: str) -> list[str]:
+    """Public functions and classes of a module, and the public methods of those classes that users get."""
+    found = []
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            if ast.get_docstring(node) is None and node.name != "Found":  # what a rewrite rule hands to itself
+                found.append(f"{at}.{node.name}")
+            if node.name in quark_onnx.__all__ and isinstance(node, ast.ClassDef):
+                found += undocumented(node.body, f"{at}.{node.name}")
+    return found
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_what_is_public_has_a_docstring(name: str) -> None:
+    assert ast.get_docstring(TREES[name])
+    assert undocumented(TREES[name].body, name) == []
+
+
+def test_exported_names() -> None:
+    public = {n for n, value in vars(quark_onnx).items() if n[0] != "_" and not isinstance(value, ModuleType)}
+    assert sorted(public) == sorted(quark_onnx.__all__)
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = (ROOT.parent / "pyproject.toml").read_text("utf-8")
+    assert f'\nversion = "{quark_onnx.__version__}"\n' in project
+
+
+def test_importing_the_package_is_light() -> None:
+    code = f"import sys, quark_onnx; print([name for name in {LATE} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, check=True)
+    assert done.stdout.strip() == "[]"
