@@ -1,71 +1,41 @@
-"""The story of a quantization: prepare, place, observe, choose ranges, apply, prove."""
+"""The story of a quantization: prepare, equalize, place, observe, choose ranges, fine-tune, apply, prove."""
 
 from __future__ import annotations
 
 import logging
-import os
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
-from typing import Protocol
 
 from quark_onnx.core.config import Config, QuantizationConfig
-from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.records import LayerRecord
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.compare import compare, quantized_values
-from quark_onnx.engine.data import CalibrationData, Feed, ImageOptions, open_data, random_data
+from quark_onnx.engine.data import CalibrationData, Feed
+from quark_onnx.engine.extremes import channel_extremes
 from quark_onnx.engine.ledger import ledger
 from quark_onnx.engine.observe import observe
-from quark_onnx.engine.runner import input_specs
+from quark_onnx.engine.samples import keep, quarter_of_memory
 from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.job import Clock, Job, Progress, free_output, open_job, unseen
 from quark_onnx.result import Report, Result
-from quark_onnx.stages.place import place
-from quark_onnx.stages.prepare import prepare
+from quark_onnx.stages.equalize import equalize, tensors_needed
+from quark_onnx.stages.finetune import finetune
+from quark_onnx.stages.importance import channel_importance
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.verify import verify
 
 logger = logging.getLogger("quark_onnx")
 
 PROBES = 16
-"""Calibration feeds that are kept for the proofs at the end."""
+"""Calibration feeds that the proofs at the end use."""
 
+MAX_SWEEPS = 20
+"""Sweeps of equalization when it is to go on until nothing moves."""
 
-class Progress(Protocol):
-    """Told what happens; `total` is None where it is unknown."""
-
-    def __call__(self, stage: str, done: int, total: int | None) -> None: ...
-
-
-def _unseen(stage: str, done: int, total: int | None) -> None:
-    """The default progress: nothing."""
-
-
-@dataclass
-class Clock:
-    """Seconds by stage; every stage is logged and announced."""
-
-    progress: Progress
-    seconds: dict[str, float] = field(default_factory=dict)
-    done: Counter[str] = field(default_factory=Counter)
-
-    def count(self, stage: str, done: int) -> None:
-        """So many steps of a stage are done; how many there will be is not known: data is streamed."""
-        self.done[stage] = done
-        self.progress(stage, done, None)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        self.progress(name, 0, None)
-        yield
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 4)
-        logger.info("%s: %.2f s", name, self.seconds[name])
+Evaluator = Callable[[ModelProto], float]
 
 
 class ModelQuantizer:
@@ -76,11 +46,16 @@ class ModelQuantizer:
     Args:
         config: a `Config`, or the `QuantizationConfig` it would hold.
         progress: called as `progress(stage, done, total)` while work goes on.
+        evaluator: for `selective_update`: score of a quantized model, higher is better; default: how near its outputs
+            are to the float ones on the first calibration samples.
     """
 
-    def __init__(self, config: Config | QuantizationConfig, progress: Progress = _unseen) -> None:
+    def __init__(
+        self, config: Config | QuantizationConfig, progress: Progress = unseen, evaluator: Evaluator | None = None
+    ) -> None:
         self.config = (config if isinstance(config, Config) else Config(config)).global_quant_config
         self.progress = progress
+        self.evaluator = evaluator
 
     def quantize_model(
         self,
@@ -88,6 +63,7 @@ class ModelQuantizer:
         model_output: str | Path | None = None,
         calibration_data_reader: object = None,
         calibration_data_path: str | Path | None = None,
+        resume: Plan | str | Path | None = None,
     ) -> Result:
         """Quantize a float model and prove the result.
 
@@ -96,83 +72,116 @@ class ModelQuantizer:
             model_output: path of the QDQ model to write, whole or not at all.
             calibration_data_reader: a reader with `get_next()`, or any iterable of feeds, arrays or tuples.
             calibration_data_path: a folder of `.npy`, `.npz` or image files instead.
+            resume: a plan of this model (or its folder), e.g. of an interrupted run: its ranges are kept, and its tuned
+                layers are not tuned again.
 
         Returns:
             The plan, the quantized model, the report and the output path.
 
         Raises:
-            ConfigError, ModelError, DataError: see each; nothing is written then.
+            ConfigError, ModelError, DataError, PlanError: see each; nothing is written then.
         """
         clock = Clock(self.progress)
-        output = _free_output(model_input, model_output)
+        output = free_output(model_input, model_output)
         with clock.stage("prepare"):
             job = open_job(model_input, self.config)
-            if output is not None:
-                io.spare_data(job.model, output)
         data = job.data(calibration_data_reader, calibration_data_path)
-        plan, probes = decide(job, data, clock)
-        return finish(job, plan, probes, [] if data is None else data.warnings, output, clock)
+        plan = resume if isinstance(resume, Plan) or resume is None else Plan.load(resume)
+        return finish(decide(job, data, clock, self.evaluator, plan), output, clock)
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """A model on its way: as the user gave it, and prepared."""
+class Decided:
+    """A job whose plan is complete, and what was learned on the way."""
 
-    source: str | Path | ModelProto
-    config: QuantizationConfig
-    model: Model
-    prepared: Model
-    sites: Plan
-    rewrites: Counter[str]
-
-    def data(self, source: object, path: str | Path | None) -> CalibrationData | None:
-        """The calibration data; None when nothing has to be observed."""
-        if not self.sites.sites:
-            return None
-        inputs, option = input_specs(self.model), self.config.option
-        if option("UseRandomData"):
-            ranges = option("RandomDataReaderInputDataRange")
-            samples = option("CalibDataSize") or 8
-            return random_data(inputs, samples=samples, shapes=option("RandomDataReaderInputShape"), ranges=ranges)
-        images = option("CalibImages")
-        options = None if images is None else ImageOptions.from_dict(images)
-        return open_data(source, inputs, path=path, limit=option("CalibDataSize"), image_options=options)
+    job: Job
+    plan: Plan
+    feeds: Sequence[Feed] = ()
+    warnings: tuple[str, ...] = ()
+    records: tuple[LayerRecord, ...] = ()
+    untuned: Mapping[str, str] = field(default_factory=dict)
 
 
-def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job:
-    """Load, check, prepare and place.
+def decide(
+    job: Job, data: CalibrationData | None, clock: Clock, evaluator: Evaluator | None = None, resume: Plan | None = None
+) -> Decided:
+    """Everything that needs data: equalize, observe, choose ranges, fine-tune.
 
     Raises:
-        ModelError, ConfigError: the model cannot be used, or the configuration names what it does not have.
+        DataError: the data does not fit the model.
+        PlanError: `resume` belongs to another model.
     """
-    model = io.load(source)
-    io.refuse_quantized(model)
-    done = prepare(model, opset=max(config.activation.opset, config.weight.opset), optimize=config.optimize_model)
-    known = {node.name for node in model.graph if node.name}
-    rewrites = Counter(outcome.rule for outcome in done.log if outcome.reason is None)
-    return Job(source, config, model, done.model, place(done.model, config, known), rewrites)
-
-
-def decide(job: Job, data: CalibrationData | None, clock: Clock) -> tuple[Plan, list[Feed]]:
-    """The whole plan, and the first feeds for the proofs. The data is read once, from beginning to end."""
     if data is None:
-        return job.sites, []
+        return Decided(job, job.sites)
+    with clock.stage("read"):
+        feeds = keep(data, quarter_of_memory())
+    job = job.rescaled(resume.factors, resume.shifts) if resume else _equalized(job, feeds, clock)
     with clock.stage("verify"):
-        feeds = iter(data)
-        probes = list(islice(feeds, PROBES))
-        warning = verify(job.model, job.prepared, probes[:2])
-        data.warnings.extend([] if warning is None else [warning])
+        doubt = verify(job.model, job.prepared, feeds[:2])
+    warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
+    plan = resume if resume else _ranged(job, feeds, clock)
+    decided = Decided(job, plan, feeds, warnings)
+    return _tuned(decided, clock, evaluator) if job.config.tunes else decided
+
+
+def _equalized(job: Job, feeds: Sequence[Feed], clock: Clock) -> Job:
+    """Cross-layer equalization of the float model, with the extremes in front of clips from one pass of the data.
+
+    With a scale per channel there is nothing to even out, and the changed activations would cost accuracy.
+    """
+    if not job.config.include_cle or job.config.per_channel:
+        return job
+    absorb, steps = bool(job.config.option("HighBiasAbsorption")), job.config.option("CLESteps")
+    with clock.stage("equalize"):
+        needed = tensors_needed(job.prepared, absorb=absorb)
+        extremes = channel_extremes(job.prepared, feeds, needed, partial(clock.count, "equalize", len(feeds)))
+        found = equalize(job.prepared, extremes, sweeps=MAX_SWEEPS if steps < 0 else steps, absorb=absorb)
+        return job.rescaled(found.factors, found.shifts)
+
+
+def _ranged(job: Job, feeds: Sequence[Feed], clock: Clock) -> Plan:
     with clock.stage("calibrate"):
-        tensors = observed_tensors(job.sites)
-        statistics = observe(job.prepared, chain(probes, feeds), tensors, partial(clock.count, "calibrate"))
+        tick = partial(clock.count, "calibrate", len(feeds))
+        statistics = observe(job.prepared, feeds, observed_tensors(job.sites), tick)
     with clock.stage("ranges"):
-        return choose_ranges(job.prepared, job.sites, statistics, job.config), probes
+        return choose_ranges(job.prepared, job.sites, statistics, job.config)
 
 
-def finish(
-    job: Job, plan: Plan, probes: list[Feed], warnings: Sequence[str], output: Path | None, clock: Clock
-) -> Result:
+def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decided:
+    """Fine-tuning, or bias correction alone."""
+    job, options = decided.job, decided.job.config.finetune
+    feeds = list(decided.feeds)[: options.data_size if options else None]
+    limit = options.memory_limit if options and options.memory_limit else quarter_of_memory()
+    judge = None
+    if options and options.selective_update:
+        judge = partial(_score, job.prepared, decided.feeds[:PROBES], evaluator)
+    with clock.stage("tune"):
+        done = finetune(
+            job.prepared,
+            decided.plan,
+            feeds,
+            options,
+            channel_importance(job.prepared),
+            limit,
+            lambda text, done, total: clock.progress(f"tune {text}", done, total),
+            judge,
+        )
+    stopped = "fine-tuning was interrupted: layers after that stay as they were; resume with the plan of this result"
+    warnings = (*decided.warnings, stopped) if done.interrupted else decided.warnings
+    return replace(decided, plan=done.plan, records=done.records, untuned=done.reasons, warnings=warnings)
+
+
+def _score(model: Model, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: Plan) -> float:
+    """How good the model is under a plan: by the user's evaluator, or the worst SQNR of its outputs."""
+    quantized = apply(model, plan)
+    if evaluator is not None:
+        return float(evaluator(io.to_proto(quantized)))
+    return min(compare(model, quantized, feeds, optimized=True).values(), default=0.0)
+
+
+def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
     """Apply the plan, prove the model, write it."""
+    job, plan, probes = decided.job, decided.plan, list(decided.feeds[:PROBES])
     with clock.stage("apply"):
         quantized = apply(job.prepared, plan)
         io.check(quantized)
@@ -182,35 +191,25 @@ def finish(
     with clock.stage("write"):
         if output is not None:
             io.save(quantized, output, source=job.model, external=job.config.use_external_data_format)
+    warnings = decided.warnings
     if not plan.nodes:
-        warnings = [*warnings, "nothing was quantized: see the reasons in the ledger; the model stays float"]
+        warnings = (*warnings, "nothing was quantized: see the reasons in the ledger; the model stays float")
     for warning in warnings:
         logger.warning(warning)
-    sizes = {"float": io.weight_bytes(job.model), "quantized": io.weight_bytes(quantized)}
     report = Report(
-        sqnr, tuple(rows), plan.remarks, tuple(warnings), job.rewrites, clock.seconds, sizes, clock.done["calibrate"]
+        sqnr=sqnr,
+        ledger=tuple(rows),
+        remarks=plan.remarks,
+        warnings=warnings,
+        prepared=job.rewrites,
+        seconds=clock.seconds,
+        bytes={"float": io.weight_bytes(job.model), "quantized": io.weight_bytes(quantized)},
+        samples=len(decided.feeds),
+        tuned=decided.records,
+        untuned=decided.untuned,
     )
     return Result(plan, io.to_proto(quantized), report, output, partial(_layers, job.prepared, quantized, probes))
 
 
 def _layers(model: Model, quantized: Model, probes: list[Feed]) -> dict[str, float]:
     return compare(model, quantized, probes, quantized_values(quantized), optimized=False)
-
-
-def _free_output(source: str | Path | ModelProto, output: str | Path | None) -> Path | None:
-    """The output path, found usable before any work is done.
-
-    Raises:
-        ConfigError: it is the input model, a folder, or below something that cannot be written to.
-    """
-    if output is None:
-        return None
-    path = Path(output)
-    if path.is_dir():
-        raise ConfigError(f"model_output {path} is a folder; give a file name such as {path / 'model_int8.onnx'}")
-    if isinstance(source, (str, Path)) and path.resolve() == Path(source).resolve():
-        raise ConfigError(f"model_output {path} is the input model, which is never modified; choose another name")
-    below = next(parent for parent in path.absolute().parents if parent.exists())
-    if not below.is_dir() or not os.access(below, os.W_OK):
-        raise ConfigError(f"model_output {path} cannot be written: {below} is not a folder that you may write to")
-    return path

@@ -10,6 +10,7 @@ from typing import Any
 
 from quark_onnx.core.ops import CPU
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.records import LayerRecord
 from quark_onnx.engine.ledger import Row
 from quark_onnx.graph import ModelProto
 
@@ -26,6 +27,8 @@ class Report:
     seconds    by stage
     bytes      size of the float and of the quantized model
     samples    calibration feeds used
+    tuned      a record per layer that fine-tuning or bias correction looked at
+    untuned    layer that it could not work on → the reason
     """
 
     sqnr: Mapping[str, float]
@@ -36,6 +39,8 @@ class Report:
     seconds: Mapping[str, float]
     bytes: Mapping[str, int]
     samples: int
+    tuned: tuple[LayerRecord, ...] = ()
+    untuned: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def fused(self) -> dict[str, tuple[int, int]]:

@@ -21,8 +21,8 @@ from quark_onnx.engine.compare import compare
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.runner import Runner, input_specs
 from quark_onnx.graph import Model, io
+from quark_onnx.job import Progress
 from quark_onnx.numerics.metrics import Sqnr
-from quark_onnx.pipeline import Progress
 
 
 @dataclass

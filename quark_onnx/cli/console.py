@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from quark_onnx.pipeline import Progress as Told
+from quark_onnx.job import Progress as Told
 
 logger = logging.getLogger("quark_onnx")
 out = Console(highlight=False, markup=False)

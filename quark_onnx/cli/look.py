@@ -18,7 +18,7 @@ from quark_onnx.core.ops import CPU
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import io
 from quark_onnx.graph.view import shape
-from quark_onnx.pipeline import Job, open_job
+from quark_onnx.job import Job, open_job
 
 
 @dataclass(frozen=True)

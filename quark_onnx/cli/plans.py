@@ -21,7 +21,8 @@ from quark_onnx.cli.tables import counted, facts, float_table, remarks_text
 from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan, diff
-from quark_onnx.pipeline import Clock, Job, decide, finish, open_job
+from quark_onnx.job import Clock, Job, open_job
+from quark_onnx.pipeline import Decided, decide, finish
 
 CONFIG = "config.json"
 
@@ -87,10 +88,10 @@ def plan_command(
         clock = Clock(tell)
         with clock.stage("prepare"):
             job = open_job(model, config)
-        samples = job.data(None, data.data)
-        plan, _ = decide(job, samples, clock)
+        decided = decide(job, job.data(None, data.data), clock)
+        job, plan = decided.job, decided.plan
         save_plan(plan, config, folder)
-    warn([] if samples is None else samples.warnings)
+    warn(decided.warnings)
     if show.json:
         print_json({"model": str(model), "plan": str(output), "config": config, **_figures(job, plan)})
     elif not show.quiet:
@@ -142,8 +143,8 @@ def apply_command(
     with progress(quiet=show.quiet) as tell:
         clock = Clock(tell)
         with clock.stage("prepare"):
-            job = open_job(model, config)
-        result = finish(job, decided, [], [], output, clock)
+            job = open_job(model, config).rescaled(decided.factors, decided.shifts)
+        result = finish(Decided(job, decided), output, clock)
     if show.json:
         print_json({"model": str(model), "plan": str(plan), "output": str(output), **result.report.to_dict()})
     elif not show.quiet:

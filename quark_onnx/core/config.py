@@ -174,6 +174,11 @@ class QuantizationConfig:
         """Method and settings of fast fine-tuning; None without `include_fast_ft`."""
         return from_quark(self.option("FastFinetune") or {}) if self.include_fast_ft else None
 
+    @property
+    def tunes(self) -> bool:
+        """Whether biases may change after quantizing: by fine-tuning or bias correction."""
+        return self.include_fast_ft or bool(self.option("BiasCorrection"))
+
     def to_json(self) -> str:
         """JSON that `from_json` reads back to an equal configuration."""
         return json.dumps(asdict(self), indent=1)

@@ -16,8 +16,9 @@ from quark_onnx.core.presets import get_default_config
 from quark_onnx.demo import MODEL, digits
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import io
+from quark_onnx.job import Progress
 from quark_onnx.numerics.metrics import Sqnr
-from quark_onnx.pipeline import ModelQuantizer, Progress
+from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Report
 
 PRESET = "S8S8_AAWS"

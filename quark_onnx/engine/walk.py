@@ -12,9 +12,6 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.apply import apply_codes
 from quark_onnx.engine.data import Feed
@@ -45,7 +42,15 @@ class Frontier:
 Visitor = Callable[[Node, Frontier, Plan], Plan]
 
 
-def walk(model: Model, plan: Plan, feeds: Sequence[Feed], layers: Collection[str], visit: Visitor, limit: int) -> Plan:
+def walk(
+    model: Model,
+    plan: Plan,
+    feeds: Sequence[Feed],
+    layers: Collection[str],
+    visit: Visitor,
+    limit: int,
+    follow: bool = True,
+) -> Plan:
     """Visit every layer in the order of the graph; the plan that the last visit returned.
 
     Args:
@@ -54,7 +59,9 @@ def walk(model: Model, plan: Plan, feeds: Sequence[Feed], layers: Collection[str
         layers: names of the nodes to visit.
         visit: called as `visit(layer, frontier, plan)` before the layer runs.
         limit: bytes of activations held in memory.
+        follow: later layers read what the changed plan makes of earlier ones; False: what the given plan makes.
     """
+    given = plan
     pieces = segments(model, layers)
     last_reader = {name: i for i, piece in enumerate(pieces) for name in piece.inputs}
     with Store(limit * 3 // 4) as exact, Store(limit // 4) as rounded, ThreadPoolExecutor(WORKERS) as pool:
@@ -67,7 +74,7 @@ def walk(model: Model, plan: Plan, feeds: Sequence[Feed], layers: Collection[str
                 plan = visit(piece.nodes[0], Frontier(exact, rounded, pool), plan)
             part = submodel(model, piece)
             _run(Runner(part, threads=1), piece, exact, pool)
-            _run(Runner(apply_codes(part, plan), threads=1, fuse=False), piece, rounded, pool)
+            _run(Runner(apply_codes(part, plan if follow else given), threads=1, fuse=False), piece, rounded, pool)
             for name in (*piece.inputs, *piece.outputs):
                 if last_reader.get(name, -1) <= i:
                     exact.drop(name)

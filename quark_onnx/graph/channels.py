@@ -40,12 +40,13 @@ class Kernel(NamedTuple):
         return rows.reshape(1, *rows.shape, 1)
 
     def unblocked(self, blocks: NDArray[Any]) -> NDArray[Any]:
-        """(groups, outputs, inputs) in an array that broadcasts to the weight."""
+        """(groups, outputs, inputs) in an array that broadcasts to the weight; in a single group 1 stands for all."""
+        _, outputs, inputs = blocks.shape
         ones = (1,) * ((rank(self.value) or 2) - 2)
         if is_op(self.node, "Conv"):
-            return blocks.reshape(self.outputs, -1, *ones)
+            return blocks.reshape(-1, inputs, *ones)
         if is_op(self.node, "ConvTranspose"):
-            return blocks.swapaxes(1, 2).reshape(self.inputs, -1, *ones)
+            return blocks.swapaxes(1, 2).reshape(-1, outputs, *ones)
         rows: NDArray[Any] = blocks[0]
         return rows if _transposed(self.node) else rows.T
 

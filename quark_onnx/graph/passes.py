@@ -85,11 +85,6 @@ def remove_unused(model: ir.Model) -> None:
     run(model, common.RemoveUnusedNodesPass(), common.RemoveUnusedOpsetsPass())
 
 
-def sort(model: ir.Model) -> None:
-    """Topological order."""
-    run(model, common.TopologicalSortPass())
-
-
 def name_nodes(model: ir.Model) -> None:
     """Every node gets a name of its own; the first holder of a name keeps it."""
     seen: set[str] = set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -77,13 +76,3 @@ def numpy_dtype(value: ir.Value) -> np.dtype[Any] | None:
     if value.dtype is None:
         return None
     return np.dtype(object) if value.dtype == ir.DataType.STRING else np.dtype(value.dtype.numpy())
-
-
-def subgraph_nodes(node: ir.Node) -> Iterator[ir.Node]:
-    """The nodes inside the bodies of a control-flow node, at every depth."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield from attribute.as_graph().all_nodes()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            for graph in attribute.as_graphs():
-                yield from graph.all_nodes()

@@ -113,7 +113,7 @@ class Sigmoid(Activation):
 
     def slope(self, v: F32) -> F32:
         p = self.value(v)
-        return p * (1 - p)
+        return np.multiply(p, 1 - p)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,8 @@ class HardSigmoid(Activation):
         return -self.beta / self.alpha, (1 - self.beta) / self.alpha
 
     def value(self, v: F32) -> F32:
-        return np.clip(np.float32(self.alpha) * v + np.float32(self.beta), np.float32(0), np.float32(1))
+        line = np.multiply(v, np.float32(self.alpha)) + np.float32(self.beta)
+        return np.clip(line, np.float32(0), np.float32(1))
 
     def slope(self, v: F32) -> F32:
         low, high = self.active
@@ -177,7 +178,7 @@ class Gelu(Activation):
             steep = (1 - np.square(self._odd(v))) * inner
         else:
             steep = np.float32(math.sqrt(2 / math.pi)) * np.exp(np.float32(-0.5) * np.square(v))
-        return np.float32(0.5) * (1 + self._odd(v) + v * steep)
+        return np.asarray(np.float32(0.5) * (1 + self._odd(v) + v * steep))
 
     def _odd(self, v: F32) -> F32:
         """2Φ(v) − 1, or its tanh form."""

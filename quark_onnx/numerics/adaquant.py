@@ -21,6 +21,9 @@ from quark_onnx.numerics.objectives import Objective
 
 F32 = NDArray[np.float32]
 
+GAIN = 1e-3
+"""A window whose mean loss is not lower by this part ends the search."""
+
 
 def adaquant(
     weight: F32,
@@ -65,7 +68,7 @@ def adaquant(
         state.confine()
         watch.add(float((loss / unit).sum()))
         done = t + 1
-        if ends and watch.stalled() and early_stop:
+        if ends and watch.stalled(GAIN) and early_stop:
             break
     codes, trained = state.split(best)
     return Rounded(codes, done, best_loss, trained)

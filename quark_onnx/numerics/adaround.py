@@ -27,8 +27,8 @@ ZETA, GAMMA = np.float32(1.1), np.float32(-0.1)
 WINDOWS = 10
 """By default the iterations are averaged, and the state is judged, this many times."""
 
-GAIN = 1e-3
-"""A window whose mean loss is not lower by this part ends the search."""
+SETTLED = 2e-3
+"""When the rounding term is down to this part of its largest value, no rounding will change any more."""
 
 
 class Rounded(NamedTuple):
@@ -63,7 +63,8 @@ def adaround(
         scale: (G, R).
         unit: (G, R) or (G, 1) > 0, in units of the objective.
         learning_rate: of v, for Adam.
-        early_stop: end when the loss with its rounding term, averaged over a window, no longer falls.
+        early_stop: end when the loss with its rounding term, averaged over a window, no longer falls, or the latter
+            is next to nothing.
         window: iterations between two looks at the state; None: a tenth of them.
         warm_start: part of the iterations without the rounding term.
     """
@@ -72,7 +73,7 @@ def adaround(
     v, per_code = initial(weight / s - down), (s / unit[..., None]).astype(np.float32)
     free = (down >= low) & (down < high)  # elsewhere both choices clamp to one code
     best = Best(objective, s, nearest(weight, scale, low, high))
-    adam, watch, done = Adam.of(v.shape), Watch(), 0
+    adam, watch, done, cost = Adam.of(v.shape), Watch(), 0, math.inf
     start, window = warm_start * num_iterations, window or max(1, num_iterations // WINDOWS)
     for t in range(num_iterations):
         slope, h = soften(v)
@@ -90,7 +91,8 @@ def adaround(
         done = t + 1
         if done % window == 0 or done == num_iterations:
             best.judge(clip(down + (v >= 0), low, high))
-            if watch.stalled(compare=done >= start + 2 * window) and early_stop:
+            stalled = watch.stalled(compare=done >= start + 2 * window) or cost <= SETTLED * reg_param * h.size
+            if early_stop and stalled:
                 break
     return Rounded(best.codes, done, best.loss)
 
@@ -123,10 +125,10 @@ class Watch:
         self.total += loss
         self.count += 1
 
-    def stalled(self, compare: bool = True) -> bool:
-        """Begin a new window; whether the one that ends here was no better than the one before it."""
+    def stalled(self, gain: float = 0.0, compare: bool = True) -> bool:
+        """Begin a new window; whether the one that ends here was no better than the one before it, by a part `gain`."""
         mean = self.total / self.count
-        stalled = compare and mean >= self.last * (1 - GAIN)
+        stalled = compare and mean >= self.last * (1 - gain)
         self.last, self.total, self.count = mean, 0.0, 0
         return stalled
 

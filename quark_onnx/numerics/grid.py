@@ -18,8 +18,8 @@ F32 = NDArray[np.float32]
 Bound = float | F32
 
 PER_CHANNEL: tuple[int, ...] = ()
-PER_TENSOR = (0, 1)
-PER_ROW = (0,)
+PER_TENSOR: tuple[int, ...] = (0, 1)
+PER_ROW: tuple[int, ...] = (0,)
 """Axes of (G, R) that share one scale. PER_ROW: per-channel weights of a grouped ConvTranspose, (C, R, …)."""
 
 FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.13, 0.09, 0.06, 0.04, 0.025)
@@ -57,7 +57,7 @@ def absmax_scale(weight: F32, high: int, shared: tuple[int, ...]) -> F32:
     top = np.abs(weight).max(-1)
     if shared:
         top = np.broadcast_to(top.max(shared, keepdims=True), top.shape)
-    return np.maximum(top / np.float32(high), TINY)
+    return np.asarray(np.maximum(top / np.float32(high), TINY))
 
 
 def search_scale(
@@ -86,8 +86,8 @@ def search_scale(
     losses = np.stack([judge(w) if judge else q.loss(w) for part in parts for w in part])
     if shared:
         weighed = losses * (1 if gain is None else gain)
-        losses = np.broadcast_to(weighed.sum([axis + 1 for axis in shared], keepdims=True), losses.shape)
-    return np.take_along_axis(np.stack(scales), losses.argmin(0)[None], 0)[0]
+        losses = np.broadcast_to(weighed.sum(tuple(axis + 1 for axis in shared), keepdims=True), losses.shape)
+    return np.asarray(np.take_along_axis(np.stack(scales), losses.argmin(0)[None], 0)[0])
 
 
 def _rounded(weight: F32, scales: list[F32], q: Quadratic, low: Bound, high: Bound, sweeps: int) -> list[F32]:

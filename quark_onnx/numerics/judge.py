@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from quark_onnx.numerics.activations import Activation
 from quark_onnx.numerics.bias import LIMIT
-from quark_onnx.numerics.layer_data import LayerData, Part
 from quark_onnx.numerics.moments import ActiveMeans, Moments, with_bias
 from quark_onnx.numerics.objectives import Sampled
+from quark_onnx.numerics.parts import LayerData, Part
 
 F32 = NDArray[np.float32]
 

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.moments import ActiveMeans, Moments, mask_of
+from quark_onnx.numerics.parts import Kept, Part
+from quark_onnx.numerics.parts import LayerData as LayerData
 from quark_onnx.numerics.patches import ConvShape, patches, sample_positions
 from quark_onnx.numerics.products import product
 from quark_onnx.numerics.workers import AHEAD, in_order
@@ -30,46 +32,6 @@ CHUNK = 2**22
 
 FEWEST, MOST = 2**8, 2**12
 """Positions of a job: with fewer, adding up the sums costs more than they do; with more, workers wait."""
-
-
-class Kept(NamedTuple):
-    """Positions with their data: y (G, n, R), z (G, n, K)."""
-
-    y: F32
-    z: F32
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One side of the split. kept is None when nothing was to be kept, active when the activation blocks nothing.
-
-    Merges like `Moments`; the parts of a layer all have the same fields.
-    """
-
-    moments: Moments
-    kept: Kept | None = None
-    active: ActiveMeans | None = None
-
-    def __add__(self, other: Part) -> Part:
-        kept, active = self.kept, self.active
-        if kept and other.kept:
-            kept = Kept(*(np.concatenate(pair, 1) for pair in zip(kept, other.kept, strict=True)))
-        if active and other.active:
-            active = active + other.active
-        return Part(self.moments + other.moments, kept, active)
-
-    @property
-    def fitter(self) -> Moments | ActiveMeans:
-        """What the bias is fitted to."""
-        return self.moments if self.active is None else self.active
-
-
-@dataclass(frozen=True, eq=False)
-class LayerData:
-    """train: to learn from; held: to judge by, None when there was a single sample."""
-
-    train: Part
-    held: Part | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +120,7 @@ def bytes_of(weight_shape: tuple[int, int, int], positions: int, keep: int) -> i
 def _positions(layer: Layer, x: NDArray[np.generic]) -> int:
     """Output positions of one sample."""
     if layer.shape is None:
-        return max(1, x.size // layer.weight.shape[-1])
+        return max(1, x.size // int(layer.weight.shape[-1]))
     return math.prod(layer.shape.output_size(x.shape[1:]))
 
 

@@ -77,7 +77,8 @@ class Moments:
 
     def bias(self, weight: F32) -> F64:
         """(G, R): the best bias of a weight (G, R, K), mean(y − weight z). Needs a count > 0."""
-        return self.mean_y - np.asarray(np.einsum("grk,gk->gr", weight, self.mean_z))
+        fitted: F64 = np.einsum("grk,gk->gr", weight, self.mean_z)
+        return self.mean_y - fitted
 
     def means(self) -> tuple[F32, F32]:
         """(G, R) y and (G, R, K) z: bias(weight) = y − Σ weight z."""
@@ -109,7 +110,8 @@ class ActiveMeans:
 
     def bias(self, weight: F32) -> F64:
         """(G, R): mean(y − weight z) over the active positions."""
-        return (self.y - np.asarray(np.einsum("grk,grk->gr", weight, self.z))) / self.count
+        fitted: F64 = np.einsum("grk,grk->gr", weight, self.z)
+        return (self.y - fitted) / self.count
 
     def means(self) -> tuple[F32, F32]:
         """(G, R) y and (G, R, K) z: bias(weight) = y − Σ weight z."""

@@ -117,7 +117,8 @@ class Quadratic:
     @property
     def curvature(self) -> F32:
         """(G, 1) mean of diag H: what the square of an average weight's step costs."""
-        return np.einsum("gkk->g", self.hessian)[:, None] / np.float32(self.hessian.shape[-1])
+        trace: F32 = np.einsum("gkk->g", self.hessian)[:, None]
+        return trace / np.float32(self.hessian.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,8 @@ class Sampled:
         """(G, R)."""
         if self.lever is None:
             return self.offset
-        return self.offset - np.einsum("grk,grk->gr", weight, self.lever)
+        fitted: F32 = np.einsum("grk,grk->gr", weight, self.lever)
+        return self.offset - fitted
 
     def __call__(self, weight: F32) -> tuple[F32, F32]:
         """Loss and gradient on a random mini-batch: a window of the kept positions, which lie in random order."""

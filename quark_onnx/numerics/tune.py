@@ -12,20 +12,20 @@ The learned rounding of few samples fits their noise; then a simpler candidate w
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.activations import Activation
-from quark_onnx.numerics.adaquant import adaquant
-from quark_onnx.numerics.adaround import Rounded, adaround
-from quark_onnx.numerics.grid import FACTORS, PER_TENSOR, Bound, descend, nearest, search_scale, up_or_down
+from quark_onnx.numerics.grid import nearest, search_scale
 from quark_onnx.numerics.judge import Candidate, Judge
-from quark_onnx.numerics.layer_data import LayerData
-from quark_onnx.numerics.objectives import Objective, Quadratic, Sampled
-from quark_onnx.numerics.workers import in_order, row_blocks
+from quark_onnx.numerics.objectives import Quadratic, Sampled
+from quark_onnx.numerics.parts import LayerData as LayerData
+from quark_onnx.numerics.recipe import Grid as Grid
+from quark_onnx.numerics.recipe import Recipe as Recipe
+from quark_onnx.numerics.rounding import round_rows
 
 F32 = NDArray[np.float32]
 
@@ -33,47 +33,6 @@ ROOM = 2.0**28
 """Bias code of the float bias at the smallest weight scale: int32 holds 8 times it, for the fitted bias to grow."""
 
 IDENTITY = Activation()
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """The quantizer of the weight. scale (G, R); low, high: codes less the zero point, numbers or (G, R, 1);
-    shared: the axes of (G, R) along which the scale is one (`grid.PER_CHANNEL`, `PER_TENSOR`, `PER_ROW`)."""
-
-    scale: F32
-    low: Bound
-    high: Bound
-    shared: tuple[int, ...] = PER_TENSOR
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to tune. The fields are those of `core.finetune`, and
-
-    method    "nearest" or one of `METHODS`
-    absolute  learning rates are in units of the weight, and are divided by the mean scale
-    batch     positions in a mini-batch of the objective "sampled"
-    factors   scales to try, as parts of the plan's
-    """
-
-    method: str = "adaround"
-    num_iterations: int = 500
-    learning_rate: float = 0.1
-    absolute: bool = False
-    lr_adjust: tuple[float, float] | None = None
-    early_stop: bool = True
-    window: int | None = None
-    reg_param: float = 0.01
-    beta_range: tuple[float, float] = (20.0, 2.0)
-    warm_start: float = 0.2
-    objective: str = "moments"
-    batch: int = 256
-    seed: tuple[int, ...] = (0,)
-    scale_search: bool = True
-    factors: tuple[float, ...] = FACTORS
-    polish: int = 0
-    ridge: float = 0.01
-    update_bias: bool = True
 
 
 class Tuned(NamedTuple):
@@ -116,7 +75,7 @@ def tune(
         bias: (G, R), or None where the layer has none and can have none; zeros where one can be added.
         data: of this layer, see `layer_data.sample`.
         gain: (G, R) how much the network cares for each row, see `importance`; None: the same for all.
-        input_scale: of the input's quantizer if the bias will be int32 at input scale · weight scale; None: it is float.
+        input_scale: of the input's quantizer if the bias will be int32 at input · weight scale; None: it stays float.
         pool: for blocks of rows; the result does not depend on it.
 
     Raises:
@@ -133,7 +92,7 @@ def tune(
     sampled = _sampled(data, fixed, activation, recipe)
     scale = _scale(weight, q, sampled, grid, recipe, judge.gain, floor) if recipe.scale_search else grid.scale
     rate = _rate(recipe, float(scale.mean()), float(judge.losses(data.train, raw).mean()))
-    codes, iterations = _round(weight, scale, q, sampled, grid, replace(recipe, learning_rate=rate), pool)
+    codes, iterations = round_rows(weight, scale, q, sampled, grid, replace(recipe, learning_rate=rate), pool)
 
     candidates = [raw]  # the least changed first: a tie changes nothing
     for name, k, s in (
@@ -151,7 +110,10 @@ def tune(
         best.codes,
         best.scale,
         None if bias is None else best.bias,
-        *(judge.score(part, one) for part in (data.train, judge.held) for one in (raw, best)),
+        judge.score(data.train, raw),
+        judge.score(data.train, best),
+        judge.score(judge.held, raw),
+        judge.score(judge.held, best),
         best is not raw,
         iterations,
         best.name,
@@ -163,7 +125,7 @@ def _floor(bias: F32, input_scale: float | None, shared: tuple[int, ...]) -> F32
     """(G, R) smallest weight scale with room for the bias in int32: |b| / (sx · 2²⁸)."""
     if input_scale is None:
         return np.zeros_like(bias)
-    least = np.abs(bias) / np.float32(input_scale * ROOM)
+    least = (np.abs(bias) / (input_scale * ROOM)).astype(np.float32)
     return np.broadcast_to(least.max(shared, keepdims=True), least.shape) if shared else least
 
 
@@ -194,53 +156,3 @@ def _rate(recipe: Recipe, scale: float, loss: float) -> float:
     if recipe.lr_adjust is not None and loss > recipe.lr_adjust[0]:
         rate = recipe.lr_adjust[1]
     return rate / scale if recipe.absolute else rate
-
-
-def _round(
-    weight: F32,
-    scale: F32,
-    q: Quadratic,
-    sampled: Sampled | None,
-    grid: Grid,
-    recipe: Recipe,
-    pool: Executor | None,
-) -> tuple[F32, int]:
-    """Codes by the method of the recipe, polished; in no row worse than rounding to nearest. And the iterations."""
-    objective: Objective = sampled if sampled is not None and recipe.objective == "sampled" else q
-    low, high = (np.broadcast_to(np.asarray(b, np.float32), (*scale.shape, 1)) for b in (grid.low, grid.high))
-    codes, iterations = nearest(weight, scale, low, high), 0
-    if recipe.method != "nearest":
-        cost = scale**2 * q.curvature
-        unit = np.maximum(cost, max(1e-8 * float(cost.max()), 1e-30))  # dead rows must not divide by zero
-
-        def solve(part: slice) -> Rounded:
-            rows = (a[:, part] for a in (weight, scale, low, high, unit))
-            return METHODS[recipe.method](recipe, objective.rows(part), *rows)
-
-        blocks = list(in_order(solve, row_blocks(weight.shape), pool))
-        codes, iterations = np.concatenate([block.codes for block in blocks], 1), max(b.iterations for b in blocks)
-    if recipe.polish:
-        bounds = (low, high) if recipe.method == "adaquant" else up_or_down(weight, scale, low, high)
-        polished = descend(codes, *bounds, scale, q, recipe.polish)
-        worse = objective.loss(polished * scale[..., None]) > objective.loss(codes * scale[..., None])
-        codes = np.where(worse[..., None], codes, polished)
-    return codes, iterations
-
-
-def _adaround(r: Recipe, objective: Objective, weight: F32, scale: F32, low: F32, high: F32, unit: F32) -> Rounded:
-    return adaround(
-        weight, scale, objective, low, high, unit,
-        num_iterations=r.num_iterations, learning_rate=r.learning_rate, early_stop=r.early_stop, window=r.window,
-        reg_param=r.reg_param, beta_range=r.beta_range, warm_start=r.warm_start,
-    )  # fmt: skip
-
-
-def _adaquant(r: Recipe, objective: Objective, weight: F32, scale: F32, low: F32, high: F32, unit: F32) -> Rounded:
-    return adaquant(
-        weight, None, scale, objective, low, high, unit,
-        num_iterations=r.num_iterations, learning_rate=r.learning_rate, early_stop=r.early_stop, window=r.window,
-    )  # fmt: skip
-
-
-METHODS = {"adaround": _adaround, "adaquant": _adaquant}
-"""How the rounding is learned, by `Recipe.method`; "nearest" learns nothing."""

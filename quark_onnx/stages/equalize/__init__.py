@@ -93,8 +93,9 @@ def rescale(model: Model, factors: Mapping[str, Array], shifts: Mapping[str, Arr
         array = constant(value)
         (use,) = value.uses()  # `find` takes no other
         assert array is not None
-        result = array * factors.get(name, np.ones(1)) + shifts.get(name, 0.0)
-        set_constant(use.node, use.idx, result.astype(array.dtype), name)
+        result = array * factors[name] if name in factors else array
+        result = result + shifts[name] if name in shifts else result
+        set_constant(use.node, use.idx, result.astype(array.dtype, copy=False), name)
     return scaled
 
 

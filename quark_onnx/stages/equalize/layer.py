@@ -70,10 +70,11 @@ class Layer(NamedTuple):
 
     def factor(self, rows: Array | None, columns: Array | None) -> Array:
         """By what the weight is multiplied; None: by 1. `columns` has one number per channel of the space it reads."""
-        groups = self.kernel.groups
-        left = np.ones(self.kernel.outputs) if rows is None else rows
-        right = np.ones(self.kernel.inputs) if columns is None else np.repeat(columns, self.repeat)
-        return self.kernel.unblocked(left.reshape(groups, -1, 1) * right.reshape(groups, 1, -1))
+        groups, dtype = self.kernel.groups, numpy_dtype(self.kernel.value)
+        left = np.ones(self.kernel.outputs if groups > 1 else 1) if rows is None else rows
+        right = np.ones(self.kernel.inputs if groups > 1 else 1) if columns is None else columns.repeat(self.repeat)
+        blocks = left.astype(dtype).reshape(groups, -1, 1) * right.astype(dtype).reshape(groups, 1, -1)
+        return self.kernel.unblocked(blocks)
 
 
 def read(node: Node) -> Layer | Skip:

@@ -88,7 +88,8 @@ def why_no_shift(node: Node) -> str | None:
     """Why a shift of positive values does not go through this operator, one of `PASSES` or `SUMS`; None if it does."""
     if is_op(node, *SUMS):
         return "it is one of several summands"
-    if is_op(node, "Pad") or (is_op(node, "AveragePool") and node.attributes.get_int("count_include_pad")):
+    zeros = is_op(node, "Pad") and node.attributes.get_string("mode", "constant") == "constant"
+    if zeros or (is_op(node, "AveragePool") and node.attributes.get_int("count_include_pad")):
         return f"{node.op_type} {node.name!r} fills in zeros"
     return None
 

@@ -60,9 +60,6 @@ def find(model: Model) -> Found:
         finder.visit(node)
     finder.close(model)
     alive = [space for i, space in enumerate(finder.spaces) if finder.alias[i] == i]
-    for space in alive:
-        if not space.consumers:
-            space.reason = space.reason or "no layer reads it"
     return Found(finder.layers, alive, finder.refused)
 
 
@@ -85,11 +82,7 @@ class _Finder:
         elif is_op(node, *RESHAPES):
             self._reshape(node)
         elif is_op(node, *PASSES):
-            refusal = PASSES[node.op_type](node)
-            if refusal is None:
-                self._pass(node)
-            else:
-                self._pin(node.inputs, f"{_title(node)}: {refusal.reason}")
+            self._pass(node)
         elif not is_op(node, *SHAPES):
             self._pin(node.inputs, f"{_title(node)} is not known to let a factor through")
 
@@ -100,6 +93,8 @@ class _Finder:
                 self._pin([value], f"{value.name!r} is a model output")
             if any(use.node.graph is not model.graph for use in value.uses()):
                 self._pin([value], f"{value.name!r} is read inside a control-flow body")
+        for space in self.spaces:
+            space.reason = space.reason or (None if space.consumers else "no layer reads it")
 
     def _layer(self, node: Node) -> None:
         layer = read(node)
@@ -130,6 +125,10 @@ class _Finder:
         return repeat
 
     def _pass(self, node: Node) -> None:
+        refusal = PASSES[node.op_type](node)
+        if refusal is not None:
+            self._pin(node.inputs, f"{_title(node)}: {refusal.reason}")
+            return
         value = node.inputs[0]
         space, repeat = self._space(value)
         if space is None or value is None:
@@ -161,14 +160,13 @@ class _Finder:
             return
         first, *others = (self.at[value] for value in node.inputs if value is not None)
         for other in others:
-            self._merge(first[0], other[0])
+            self._merge(self._root(first[0]), self._root(other[0]))
         self.at[node.outputs[0]] = first
         space, _ = self._space(node.outputs[0])
         assert space is not None
         space.fixed_bias = space.fixed_bias or why_no_shift(node)
 
     def _merge(self, kept: int, gone: int) -> None:
-        kept, gone = self._root(kept), self._root(gone)
         if kept == gone:
             return
         into, source = self.spaces[kept], self.spaces[gone]

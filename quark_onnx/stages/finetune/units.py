@@ -32,7 +32,8 @@ class Unit:
 
     data        name of the activation it reads
     weight      name of its weight
-    bias        name of the bias that may be re-fitted; None: there is none, or others read it
+    bias        name of its bias, None when it has none
+    movable     nobody else reads the bias: it may be re-fitted
     geometry    how positions of the activation become rows, and weights a matrix
     activation  the function behind it: errors that it swallows do not count
     """
@@ -41,6 +42,7 @@ class Unit:
     data: str
     weight: str
     bias: str | None
+    movable: bool
     geometry: Geometry
     activation: Activation
 
@@ -75,7 +77,9 @@ def _unit(node: Node, plan: Plan) -> Unit | Skip:
     if isinstance(shape, Skip):
         return shape
     output, bias = _bias(node, plan)
-    return Unit(node, data.name or "", weight.name or "", bias, shape, _behind(output))
+    movable = bias is not None and len(bias.uses()) == 1
+    name_of_bias = None if bias is None else bias.name
+    return Unit(node, data.name or "", weight.name or "", name_of_bias, movable, shape, _behind(output))
 
 
 def _weight_index(node: Node) -> int | None:
@@ -84,18 +88,15 @@ def _weight_index(node: Node) -> int | None:
     return next((i for i in (1, 0) if constant(input_at(node, i)) is not None), None)
 
 
-def _bias(node: Node, plan: Plan) -> tuple[Value, str | None]:
-    """The value behind the bias, and the name of the bias where this layer alone reads it."""
+def _bias(node: Node, plan: Plan) -> tuple[Value, Value | None]:
+    """The value behind the bias, and the bias; that of a MatMul is the Add that placement let it absorb."""
     output = node.outputs[0]
     if node.op_type != "MatMul":
-        value = input_at(node, 2)
-        return output, value.name if value is not None and len(value.uses()) == 1 else None
+        return output, input_at(node, 2)
     add = sole_reader(output)
     if add is None or not is_op(add, "Add") or plan.nodes.get(add.name or "") != plan.nodes[node.name or ""]:
         return output, None
-    value = add.inputs[1] if add.inputs[0] is output else add.inputs[0]
-    assert value is not None
-    return add.outputs[0], value.name if len(value.uses()) == 1 else None
+    return add.outputs[0], add.inputs[1] if add.inputs[0] is output else add.inputs[0]
 
 
 def _behind(value: Value) -> Activation:

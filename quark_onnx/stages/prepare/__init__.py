@@ -32,6 +32,7 @@ from quark_onnx.stages.prepare import (
     known_dims,
     matmul_add_gemm,
     unshare,
+    zero_bias,
 )
 
 DROP = (drop_identity.RULE, drop_dropout.RULE)
@@ -52,13 +53,14 @@ class Prepared:
     log: tuple[Outcome, ...]
 
 
-def prepare(model: Model, *, opset: int, optimize: bool = True) -> Prepared:
+def prepare(model: Model, *, opset: int, optimize: bool = True, biases: bool = False) -> Prepared:
     """Rewrite a copy of the float model.
 
     Args:
         model: any model that onnx.checker accepts; not touched.
         opset: the lowest operator set that will do; a higher one stays.
         optimize: False leaves out what is not needed for correctness: folding and the rewriting of layers.
+        biases: layers without a bias get one of zeros, for later stages to move.
 
     Raises:
         ModelError: the operator set cannot be raised, or a function cannot be inlined.
@@ -74,6 +76,8 @@ def prepare(model: Model, *, opset: int, optimize: bool = True) -> Prepared:
     log += rewrite(model.graph, [drop_identity.RULE])
     if optimize:
         log += _optimize(model)
+    if biases:
+        log += rewrite(model.graph, [zero_bias.RULE])
     log += rewrite(model.graph, [unshare.RULE])
     latest = {(outcome.rule, outcome.node): outcome for outcome in log}
     return Prepared(model, tuple(latest.values()))

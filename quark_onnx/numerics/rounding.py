@@ -1,0 +1,67 @@
+"""The codes of a layer: by the method of the recipe, in blocks of rows, then polished."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quark_onnx.numerics.adaquant import adaquant
+from quark_onnx.numerics.adaround import Rounded, adaround
+from quark_onnx.numerics.grid import descend, nearest, up_or_down
+from quark_onnx.numerics.objectives import Objective, Quadratic, Sampled
+from quark_onnx.numerics.recipe import Grid, Recipe
+from quark_onnx.numerics.workers import in_order, row_blocks
+
+F32 = NDArray[np.float32]
+
+
+def round_rows(
+    weight: F32,
+    scale: F32,
+    q: Quadratic,
+    sampled: Sampled | None,
+    grid: Grid,
+    recipe: Recipe,
+    pool: Executor | None,
+) -> tuple[F32, int]:
+    """Codes by the method of the recipe, polished; in no row worse than rounding to nearest. And the iterations."""
+    objective: Objective = sampled if sampled is not None and recipe.objective == "sampled" else q
+    low, high = (np.broadcast_to(np.asarray(b, np.float32), (*scale.shape, 1)) for b in (grid.low, grid.high))
+    codes, iterations = nearest(weight, scale, low, high), 0
+    if recipe.method != "nearest":
+        cost = scale**2 * q.curvature
+        unit = np.maximum(cost, max(1e-8 * float(cost.max()), 1e-30))  # dead rows must not divide by zero
+
+        def solve(part: slice) -> Rounded:
+            rows = (a[:, part] for a in (weight, scale, low, high, unit))
+            return METHODS[recipe.method](recipe, objective.rows(part), *rows)
+
+        blocks = list(in_order(solve, row_blocks(weight.shape), pool))
+        codes, iterations = np.concatenate([block.codes for block in blocks], 1), max(b.iterations for b in blocks)
+    if recipe.polish:
+        bounds = (low, high) if recipe.method == "adaquant" else up_or_down(weight, scale, low, high)
+        polished = descend(codes, *bounds, scale, q, recipe.polish)
+        worse = objective.loss(polished * scale[..., None]) > objective.loss(codes * scale[..., None])
+        codes = np.where(worse[..., None], codes, polished)
+    return codes, iterations
+
+
+def _adaround(r: Recipe, objective: Objective, weight: F32, scale: F32, low: F32, high: F32, unit: F32) -> Rounded:
+    return adaround(
+        weight, scale, objective, low, high, unit,
+        num_iterations=r.num_iterations, learning_rate=r.learning_rate, early_stop=r.early_stop, window=r.window,
+        reg_param=r.reg_param, beta_range=r.beta_range, warm_start=r.warm_start,
+    )  # fmt: skip
+
+
+def _adaquant(r: Recipe, objective: Objective, weight: F32, scale: F32, low: F32, high: F32, unit: F32) -> Rounded:
+    return adaquant(
+        weight, None, scale, objective, low, high, unit,
+        num_iterations=r.num_iterations, learning_rate=r.learning_rate, early_stop=r.early_stop, window=r.window,
+    )  # fmt: skip
+
+
+METHODS = {"adaround": _adaround, "adaquant": _adaquant}
+"""How the rounding is learned, by `Recipe.method`; "nearest" learns nothing."""

@@ -1,0 +1,266 @@
+"""Fast fine-tuning and bias correction: layer by layer, each against what the float model computes there.
+
+Fills `Plan.codes` and `Plan.values`. A fold over the layers: every layer reads what the layers before it, as tuned,
+now produce (Nagel et al. 2020, section 3.3), and is changed only if held-out samples say that it helps.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quark_onnx.core.finetune import AdaQuant, AdaRound
+from quark_onnx.core.plan import Coded, Plan
+from quark_onnx.core.records import LayerRecord
+from quark_onnx.engine.data import Feed
+from quark_onnx.engine.walk import Frontier, walk
+from quark_onnx.graph import Model, Node
+from quark_onnx.graph.view import constant
+from quark_onnx.numerics.activations import Activation
+from quark_onnx.numerics.layer_data import Layer, LayerData, Samples, held_out, sample
+from quark_onnx.numerics.tune import Recipe, Tuned, tune
+from quark_onnx.stages.finetune.grids import coded, grid_of
+from quark_onnx.stages.finetune.units import Unit, match
+
+logger = logging.getLogger("quark_onnx")
+
+Array = NDArray[Any]
+Options = AdaRound | AdaQuant
+Tell = Callable[[str, int, int], None]
+
+KEPT = 6000
+"""Positions of a layer that are kept to judge it through its activation function."""
+
+CORRECT = AdaRound(scale_search=False, polish=0)
+"""Sampling for bias correction alone; nothing is rounded with it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """What was done: the plan, a record per layer, the layers left out with the reason, and whether all were done."""
+
+    plan: Plan
+    records: tuple[LayerRecord, ...]
+    reasons: Mapping[str, str]
+    interrupted: bool
+
+
+def finetune(
+    model: Model,
+    plan: Plan,
+    feeds: Sequence[Feed],
+    options: Options | None,
+    gains: Mapping[str, Array],
+    limit: int,
+    tell: Tell,
+    judge: Callable[[Plan], float] | None = None,
+) -> Tuning:
+    """Tune every layer that can be; layers that the plan already has codes for are left as they are (resuming).
+
+    Args:
+        model: the float model that the plan belongs to.
+        options: method and settings; None corrects biases only.
+        gains: importance per channel of tensors, see `channel_importance`.
+        limit: bytes of activations held in memory.
+        tell: called as `tell(text, layers done, layers)`.
+        judge: score of the whole model under a plan, higher is better; a layer that lowers it is not changed.
+    """
+    settings = options or CORRECT
+    units, reasons = match(model, plan, settings.target_op_type)
+    todo = {name: unit for name, unit in units.items() if unit.weight not in plan.codes}
+    tuner = _Tuner(model, plan, todo, settings, options is None, gains, tell, judge)
+    interrupted = False
+    try:
+        walk(model, plan, feeds, todo.keys(), tuner.visit, limit, follow=not settings.parallel)
+    except KeyboardInterrupt:
+        interrupted = True
+        logger.warning("interrupted: %d of %d layers are tuned, the others stay as they were", tuner.done, len(todo))
+    return Tuning(tuner.plan, tuple(tuner.records), reasons, interrupted)
+
+
+@dataclass
+class _Tuner:
+    """State of the fold: the plan so far, and data of weights that are still to be read by other layers."""
+
+    model: Model
+    plan: Plan
+    units: Mapping[str, Unit]
+    options: Options
+    only_bias: bool
+    gains: Mapping[str, Array]
+    tell: Tell
+    judge: Callable[[Plan], float] | None
+    records: list[LayerRecord] = field(default_factory=list)
+    waiting: dict[str, list[tuple[Unit, LayerData]]] = field(default_factory=dict)
+    done: int = 0
+    score: float = -math.inf
+
+    def __post_init__(self) -> None:
+        self.readers = Counter(unit.weight for unit in self.units.values())
+
+    def visit(self, node: Node, frontier: Frontier, plan: Plan) -> Plan:
+        """Tune one layer, or keep its data until the last layer with the same weight comes."""
+        start = time.perf_counter()
+        unit = self.units[node.name or ""]
+        self.tell(node.name or "", self.done, len(self.units))
+        shared = self.readers[unit.weight] > 1
+        data, samples = self._data(unit, frontier, shared)
+        self.done += 1
+        if data is None:
+            return self.plan
+        self.waiting.setdefault(unit.weight, []).append((unit, data))
+        if len(self.waiting[unit.weight]) < self.readers[unit.weight]:
+            return self.plan
+        uses = self.waiting.pop(unit.weight)
+        tuned = self._tune(unit, _sum([data for _, data in uses]), shared, samples, frontier)
+        after = self._changed(uses, tuned, shared) if tuned.accepted else self.plan
+        accepted = tuned.accepted and self._helps(after)
+        self.plan = after if accepted else self.plan
+        seconds = round(time.perf_counter() - start, 4)
+        self.records += [_record(use.node, tuned, accepted, seconds) for use, _ in uses]
+        self.tell(f"{node.name}: {_decibel(tuned)}", self.done, len(self.units))
+        return self.plan
+
+    def _data(self, unit: Unit, frontier: Frontier, shared: bool) -> tuple[LayerData | None, int]:
+        x = [s for batch in frontier.exact[unit.data] for s in unit.geometry.samples(batch)]
+        z = [s for batch in frontier.rounded[unit.data] for s in unit.geometry.samples(batch)]
+        if self.options.data_size is not None:
+            x, z = x[: self.options.data_size], z[: self.options.data_size]
+        shapes = {unit.geometry.shape(s) for s in x}
+        if len(shapes) > 1:  # auto_pad on images of several sizes
+            logger.warning("%s is not tuned: its padding differs from sample to sample", unit.node.name)
+            return None, len(x)
+        scale, zero_point = 1.0, 0
+        if unit.data in self.plan.sites:
+            q = self.plan.qparams_of(unit.data)
+            scale, zero_point = float(q.scale), int(q.zero_point)
+        weight = unit.geometry.rows(self._float(unit.weight))
+        bias = np.zeros(weight.shape[:2], np.float32)
+        if unit.bias is not None and not shared:
+            bias = self._bias(unit, weight)
+        layer = Layer(weight, bias, shapes.pop(), None if shared else _interval(unit.activation))
+        seed = (self.options.seed, self.done)
+        data = sample(
+            layer,
+            Samples(x, z, scale, zero_point),
+            held_out(len(x), self.options.holdout, self.options.seed),
+            positions=self.options.positions,
+            keep=0 if shared else KEPT,
+            drop_ratio=self.options.drop_ratio,
+            seed=seed,
+            pool=frontier.pool,
+        )
+        return data, len(x)
+
+    def _float(self, name: str) -> Array:
+        array = constant(self.model.graph.initializers[name])
+        assert array is not None
+        return array.astype(np.float32)
+
+    def _bias(self, unit: Unit, weight: Array) -> Array:
+        assert unit.bias is not None
+        flat = self._float(unit.bias).reshape(-1)
+        return np.broadcast_to(flat, (weight.shape[0] * weight.shape[1],)).reshape(weight.shape[:2])
+
+    def _tune(self, unit: Unit, data: LayerData, shared: bool, samples: int, frontier: Frontier) -> Tuned:
+        weight = unit.geometry.rows(self._float(unit.weight))
+        site, q = self.plan.sites[unit.weight], self.plan.qparams_of(unit.weight)
+        integer_bias = unit.bias in self.plan.sites and unit.data in self.plan.sites
+        gain = self.gains.get(unit.node.outputs[0].name or "")
+        count = weight.shape[0] * weight.shape[1]
+        return tune(
+            weight,
+            None if shared or unit.bias is None else self._bias(unit, weight),
+            data,
+            grid_of(q, site.format, weight.shape[:2]),
+            self._recipe(samples, unit.movable and not shared, KEPT),
+            activation=Activation() if shared else unit.activation,
+            gain=gain.reshape(weight.shape[:2]).astype(np.float32) if gain is not None and gain.size == count else None,
+            input_scale=float(self.plan.qparams_of(unit.data).scale) if integer_bias and not shared else None,
+            pool=frontier.pool,
+        )
+
+    def _recipe(self, samples: int, movable: bool, kept: int) -> Recipe:
+        o = self.options
+        names = ("num_iterations", "learning_rate", "lr_adjust", "early_stop", "window", "objective", "scale_search")
+        names += ("polish", "ridge", *(("reg_param", "beta_range", "warm_start") if isinstance(o, AdaRound) else ()))
+        return Recipe(
+            method="nearest" if self.only_bias else o.algorithm,
+            absolute=o.rate_is_absolute,
+            batch=o.batch_rows(kept, samples),
+            seed=(o.seed, self.done),
+            update_bias=movable and o.update_bias,
+            **{name: getattr(o, name) for name in names},
+        )
+
+    def _changed(self, uses: Sequence[tuple[Unit, LayerData]], tuned: Tuned, shared: bool) -> Plan:
+        """The plan with the tuned weight, and the biases of all layers that read it."""
+        unit = uses[0][0]
+        original, q = self._float(unit.weight), self.plan.qparams_of(unit.weight)
+        whole, scale = coded(tuned.codes, tuned.scale, q, tuned.scale.shape)
+        codes = dict(self.plan.codes)
+        if not self.only_bias:
+            codes[unit.weight] = Coded(unit.geometry.weight(whole, original), scale)
+        values = dict(self.plan.values)
+        for use, data in uses:
+            if use.bias is None or not (use.movable and self.options.update_bias):
+                continue
+            like = self._float(use.bias)
+            moved: Array | None = tuned.bias
+            if shared:  # the sums were taken without biases: what the weight's rounding shifted is added
+                shift = data.train.fitter.bias(tuned.codes * tuned.scale[..., None])
+                moved = self._bias(use, tuned.codes) + shift
+            if moved is not None:
+                values[use.bias] = moved.astype(np.float32).reshape(-1 if like.size == 1 else like.shape)
+        return replace(self.plan, codes=codes, values=values)
+
+    def _helps(self, after: Plan) -> bool:
+        """Whether the whole model gets better, where that is asked for."""
+        if self.judge is None:
+            return True
+        if self.score == -math.inf:
+            self.score = self.judge(self.plan)
+        score = self.judge(after)
+        if score <= self.score:
+            return False
+        self.score = score
+        return True
+
+
+def _sum(parts: Sequence[LayerData]) -> LayerData:
+    train, held = parts[0].train, parts[0].held
+    for part in parts[1:]:
+        train = train + part.train
+        held = held + part.held if held is not None and part.held is not None else None
+    return LayerData(train, held)
+
+
+def _interval(activation: Activation) -> tuple[float, float] | None:
+    """Where the activation lets errors through, a little wider: rounding may push a value in."""
+    low, high = activation.active
+    if math.isinf(low) and math.isinf(high):
+        return None
+    margin = 0.05 * (high - low) if math.isfinite(high - low) else 0.0
+    return low - margin, high + margin
+
+
+def _record(node: Node, tuned: Tuned, accepted: bool, seconds: float) -> LayerRecord:
+    losses = (tuned.loss_before, tuned.loss_after, tuned.held_before, tuned.held_after)
+    return LayerRecord(node.name or "", node.op_type, tuned.choice, accepted, tuned.iterations, seconds, *losses)
+
+
+def _decibel(tuned: Tuned) -> str:
+    """SQNR on the held-out samples, before and after."""
+    before, after = (
+        10 * math.log10(tuned.signal / loss) if loss > 0 and tuned.signal > 0 else math.inf
+        for loss in (tuned.held_before, tuned.held_after)
+    )
+    return f"{before:.1f} → {after:.1f} dB ({tuned.choice})"
