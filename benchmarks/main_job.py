@@ -1,6 +1,7 @@
 """The whole job, ours and onnxruntime's own quantizer, in turn: `python benchmarks/main_job.py TASK [ROUNDS]`.
 
-Each run is a process of its own; seconds are those inside the quantizer (imports excluded), peak memory is the process's.
+Each run is a process of its own; seconds are those inside the quantizer (imports excluded), peak memory is that of
+the process.
 Prints one JSON document with medians and the ratio of each round.
 """
 

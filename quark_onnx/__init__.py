@@ -2,6 +2,7 @@
 
 from quark_onnx.core.config import Config, QuantizationConfig
 from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError, QuarkError
+from quark_onnx.core.finetune import AdaQuant, AdaRound
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.presets import PRESETS, get_default_config
 from quark_onnx.pipeline import ModelQuantizer
@@ -11,6 +12,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PRESETS",
+    "AdaQuant",
+    "AdaRound",
     "Config",
     "ConfigError",
     "DataError",

@@ -26,10 +26,11 @@ ALLOWED = {  # what each part may import of the others
     "engine": "core numerics graph",
     "stages": "core numerics graph engine",
     "result": "core graph engine",
-    "pipeline": "core numerics graph engine stages result",
+    "job": "core graph engine stages",
+    "pipeline": "core numerics graph engine stages job result",
     "": "core result pipeline",  # quark_onnx/__init__.py
-    "demo": "core numerics graph engine stages result pipeline",
-    "cli": "core numerics graph engine stages result pipeline demo",
+    "demo": "core numerics graph engine stages job result pipeline",
+    "cli": "core numerics graph engine stages job result pipeline demo",
 }
 HOMES = {  # the only modules that may import these packages
     "onnx": "quark_onnx.graph",

@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from quark_onnx.job import Progress as Told
@@ -22,9 +22,12 @@ err = Console(highlight=False, markup=False, stderr=True)
 
 STAGES = {
     "prepare": "preparing the float model",
+    "read": "reading the data",
+    "equalize": "equalizing channels",
     "verify": "checking that preparing changed nothing",
     "calibrate": "calibrating",
     "ranges": "choosing ranges",
+    "tune": "fine-tuning",
     "apply": "writing quantizers into the graph",
     "prove": "proving the result in onnxruntime",
     "write": "writing the model",
@@ -82,12 +85,15 @@ def progress(*, quiet: bool) -> Iterator[Told]:
         yield _untold
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[count]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as display:
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, transient=True) as display:
         task = display.add_task("", total=None, count="")
 
         def tell(stage: str, done: int, total: int | None) -> None:
             count = f"{done}/{total}" if total is not None else str(done or "")
+            begins = display.tasks[task].description != STAGES.get(stage, stage)
             display.update(task, description=STAGES.get(stage, stage), completed=done, total=total, count=count)
+            if begins:  # a short stage is seen as well
+                display.refresh()
 
         yield tell
 

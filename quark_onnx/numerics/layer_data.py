@@ -87,6 +87,9 @@ def sample(
     held: (samples,) of `held_out`. drop_ratio: part of z's elements that are quantized, the rest are x's (QDrop, Wei
     et al. 2022, arXiv 2203.05740). seed: of the positions, e.g. (seed, number of the layer). The result does not
     depend on the pool.
+
+    Raises:
+        ValueError: no sample is left to learn from, or the data is not finite.
     """
     per = max(1, positions // len(samples.x))
     counts = [min(per, _positions(layer, x)) for x in samples.x]
@@ -107,6 +110,8 @@ def sample(
     parts = in_order(work, [job for side in jobs for job in side], pool, ahead=2 if size > 2**10 else AHEAD)
     train, judge = (reduce(Part.__add__, islice(parts, len(side))) if side else None for side in jobs)
     assert train is not None
+    if not all(part.moments.finite for part in (train, judge or train)):
+        raise ValueError("the layer's input or output is not finite, or too large to be squared")
     return LayerData(train, judge)
 
 
@@ -160,10 +165,11 @@ def _draw(
 
 def _part(layer: Layer, x: F32, z: F32, stride: int) -> Part:
     """The statistics of some positions; every `stride`-th is kept."""
-    y = product(x, np.swapaxes(layer.weight, 1, 2)) + layer.bias[:, None]
-    kept = Kept(y[:, ::stride].copy(), z[:, ::stride].copy()) if stride else None
-    if layer.active is None:
-        return Part(Moments.of(y, z), kept)
-    if y.shape[2] == 1:  # one row per group: the moments themselves can look at its active positions
-        return Part(Moments.of(y, z, mask_of(y[..., 0], layer.active)), kept)
-    return Part(Moments.of(y, z), kept, ActiveMeans.of(y, z, layer.active))
+    with np.errstate(over="ignore", invalid="ignore"):  # `sample` looks at the sums
+        y = product(x, np.swapaxes(layer.weight, 1, 2)) + layer.bias[:, None]
+        kept = Kept(y[:, ::stride].copy(), z[:, ::stride].copy()) if stride else None
+        if layer.active is None:
+            return Part(Moments.of(y, z), kept)
+        if y.shape[2] == 1:  # one row per group: the moments themselves can look at its active positions
+            return Part(Moments.of(y, z, mask_of(y[..., 0], layer.active)), kept)
+        return Part(Moments.of(y, z), kept, ActiveMeans.of(y, z, layer.active))

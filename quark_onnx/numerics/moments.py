@@ -57,6 +57,11 @@ class Moments:
         return self.zz[:, -1, -1:]
 
     @property
+    def finite(self) -> bool:
+        """Whether there was no NaN, infinity or overflow."""
+        return bool(np.isfinite(self.yy).all() and np.isfinite(self.yz).all() and np.isfinite(self.zz).all())
+
+    @property
     def mean_y(self) -> F64:
         """(G, R)."""
         return self.yz[..., -1] / self.count

@@ -9,8 +9,8 @@ how many threads BLAS or we have. On an idle machine with one BLAS thread the ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+import itertools
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -24,7 +24,7 @@ LIMIT = 2**19 - 1
 VECTOR = 9000
 """The same for a product with a vector (interface/gemv.c: 2304 · 4)."""
 
-DEPTH = 512
+DEPTH = 256
 """Longest sum inside a tile of `product`."""
 
 PRECISE = 128
@@ -68,18 +68,17 @@ def _limit(m: int, n: int) -> int:
     return VECTOR if min(m, n) == 1 else LIMIT
 
 
-def _tiles(m: int, k: int, n: int, depth: int) -> Iterator[tuple[slice, slice, slice]]:
+@lru_cache(maxsize=1024)
+def _tiles(m: int, k: int, n: int, depth: int) -> tuple[tuple[slice, slice, slice], ...]:
     """(rows, inner, columns) of the tiles of an (M, K) @ (K, N) product, always in the same order."""
     inner = min(k, depth)
     side = min(m, SIDE if n > 1 else max(SIDE, VECTOR // max(1, inner)))
     columns = _cuts(n, _limit(m, n) // max(1, side * inner))
-    for rows in _cuts(m, side):
-        for part in _cuts(k, depth):
-            yield from ((rows, part, column) for column in columns)
+    return tuple(itertools.product(_cuts(m, side), _cuts(k, depth), columns))
 
 
 def _cuts(length: int, step: int) -> list[slice]:
     """0..length in parts of nearly equal size, none longer than `step`."""
     count = max(1, -(-length // max(1, step)))
     edges = [length * i // count for i in range(count + 1)]
-    return [slice(*edge) for edge in pairwise(edges)]
+    return [slice(*edge) for edge in itertools.pairwise(edges)]

@@ -31,6 +31,8 @@ def round_rows(
     low, high = (np.broadcast_to(np.asarray(b, np.float32), (*scale.shape, 1)) for b in (grid.low, grid.high))
     codes, iterations = nearest(weight, scale, low, high), 0
     if recipe.method != "nearest":
+        if recipe.method not in METHODS:
+            raise ValueError(f"unknown method {recipe.method!r}; known are nearest, {', '.join(METHODS)}")
         cost = scale**2 * q.curvature
         unit = np.maximum(cost, max(1e-8 * float(cost.max()), 1e-30))  # dead rows must not divide by zero
 

@@ -79,39 +79,44 @@ def tune(
         pool: for blocks of rows; the result does not depend on it.
 
     Raises:
-        ValueError: objective "sampled" on data of which nothing was kept; an unknown method.
+        ValueError: objective "sampled" on data of which nothing was kept, or a method that there is not.
     """
     start = np.zeros(weight.shape[:2], np.float32) if bias is None else bias
     fixed = None if recipe.update_bias and bias is not None else start
     judge = Judge.of(data, activation, gain, input_scale)
     raw = Candidate("raw", nearest(weight, grid.scale, grid.low, grid.high), grid.scale, start)
 
-    floor = _floor(start, input_scale, grid.shared)
-    grid = replace(grid, scale=np.maximum(grid.scale, floor))
     q = Quadratic.around(weight, data.train.moments, recipe.ridge, fixed)
     sampled = _sampled(data, fixed, activation, recipe)
-    scale = _scale(weight, q, sampled, grid, recipe, judge.gain, floor) if recipe.scale_search else grid.scale
+    scale = grid.scale
+    if recipe.scale_search:
+        floor = _floor(start, input_scale, grid.shared)
+        grid = replace(grid, scale=np.maximum(grid.scale, floor))
+        scale = _scale(weight, q, sampled, grid, recipe, judge.gain, floor)
     rate = _rate(recipe, float(scale.mean()), float(judge.losses(data.train, raw).mean()))
     codes, iterations = round_rows(weight, scale, q, sampled, grid, replace(recipe, learning_rate=rate), pool)
 
-    candidates = [raw]  # the least changed first: a tie changes nothing
-    for name, k, s in (
+    rounded = (
         ("untuned", nearest(weight, grid.scale, grid.low, grid.high), grid.scale),
         ("nearest", nearest(weight, scale, grid.low, grid.high), scale),
         ("tuned", codes, scale),
-    ):
-        candidates.append(
-            judge.with_bias(name, k, s, data.train.fitter) if fixed is None else Candidate(name, k, s, fixed)
-        )
-    best = min(candidates, key=lambda candidate: judge.score(judge.held, candidate))
+    )
+    fitter = data.train.fitter
+    others = (Candidate(*r, fixed) if fixed is not None else judge.with_bias(*r, fitter) for r in rounded)
+    # min takes the first of equals: a tie changes nothing
+    best = min((raw, *others), key=lambda candidate: judge.score(judge.held, candidate))
     if fixed is None and best is not raw:
         best = judge.refitted(best)
+    return _outcome(judge, raw, best, iterations, bias is None)
+
+
+def _outcome(judge: Judge, raw: Candidate, best: Candidate, iterations: int, unbiased: bool) -> Tuned:
     return Tuned(
         best.codes,
         best.scale,
-        None if bias is None else best.bias,
-        judge.score(data.train, raw),
-        judge.score(data.train, best),
+        None if unbiased else best.bias,
+        judge.score(judge.data.train, raw),
+        judge.score(judge.data.train, best),
         judge.score(judge.held, raw),
         judge.score(judge.held, best),
         best is not raw,

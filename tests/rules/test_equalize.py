@@ -242,6 +242,31 @@ def test_a_clip_is_never_felt(low: float, high: float) -> None:
     assert reached == pytest.approx(0.98, rel=1e-4)  # the data would allow more: the bound is used up
 
 
+def test_a_clip_inside_a_residual_branch_bounds_the_group() -> None:
+    text = f"{IMAGE} <{W1}, float[4,3,3,3] w2, float[4] b2, float low, float high, float[5,4,3,3] w3>" + (
+        f" {{ {FIRST} [c2] i = Conv (x, w2, b2) j = Clip (i, low, high) s = Add (h, j) [c3] y = Conv (s, w3) }}"
+    )
+    done = equalized(text, low=np.float32(0), high=np.float32(6))
+    assert tensors_needed(done.model) == ["i"]
+    assert done.applied == {"c1", "c2"}
+    reached = extremes(done.model, feeds(done.model), ["i"])["i"][1] >= 6
+    assert reached.any()
+    assert (done.result.factors["b1"][reached] == 1).all()
+
+
+def test_a_clip_of_an_old_operator_set_is_not_understood() -> None:
+    text = f"{IMAGE} <{W1}, float[5,4,3,3] w2> {{ {FIRST} a = Clip <min=0.0, max=6.0> (h) [c2] y = Conv (a, w2) }}"
+    assert "not constant" in equalized(text, opset=10).reason("c1")
+
+
+def test_a_pad_of_some_axes_is_not_understood() -> None:
+    text = f"{IMAGE} <{W1}, int64[2] p, int64[1] axes, float[5,5,3,3] w2>" + (
+        f" {{ {FIRST} a = Pad (h, p, , axes) [c2] y = Conv (a, w2) }}"
+    )
+    done = equalized(text, opset=18, p=np.array([1, 0]), axes=np.array([1]))
+    assert "not given for all axes" in done.reason("c1")
+
+
 def test_without_a_bound_a_clip_is_a_relu() -> None:
     w1 = noise(4, 3, 3, 3) * UNEVEN.reshape(-1, 1, 1, 1)
     clip = equalized(CLIP, w1=w1, low=np.float32(0), high=np.float32(np.inf))
@@ -276,6 +301,11 @@ def test_an_infinite_weight() -> None:
 REFUSED: dict[str, tuple[str, str]] = {
     "shared weight": (
         f"{IMAGE} <float[3,3,3,3] w1, float[3] b1> {{ [c1] h = Conv (x, w1, b1) a = Relu (h) [c2] y = Conv (a, w1) }}",
+        "shared",
+    ),
+    "weight shown to the caller": (
+        f"(float[1,3,8,8] x) => (float[A,B,C,D] y, float[5,4,3,3] w2) <{W1}, float[5,4,3,3] w2>"
+        f" {{ {FIRST} a = Relu (h) [c2] y = Conv (a, w2) }}",
         "shared",
     ),
     "consumer shared with another reader": (
@@ -319,6 +349,17 @@ REFUSED: dict[str, tuple[str, str]] = {
         f"{IMAGE} <float[1,3,8,8] w1, float[1] b1, float[4,3,3,3] w2, float[5,4,3,3] w3>"
         " { [c1] h = Conv (x, w1, b1) [c2] g = Conv (x, w2) a = Add (g, h) [c3] y = Conv (a, w3) }",
         "summand",
+    ),
+    "an Add along the last axis": (
+        f"(float[1,3,8,6] x) => (float[A,B,C,D] y) <{W1}, float[4,4] w2, float[5,4,1,1] w3>"
+        f" {{ {FIRST} g = GlobalAveragePool (h) f = Flatten (g) [g1] r = Gemm (f, w2) a = Add (h, r)"
+        " [c3] y = Conv (a, w3) }",
+        "summand",
+    ),
+    "Gemm of columns": (
+        "(float[2,3] x) => (float[A,B] y) <float[3,4] w1, float[2,5] w2>"
+        " { [c1] h = Gemm (x, w1) [g2] y = Gemm <transA=1> (h, w2) }",
+        "no axis of channels",
     ),
     "a residual group with one bad member": (
         f"{IMAGE} <{W1}, float[4,4,3,3] w2, float[5,4,1,1] w3> {{ {FIRST} a = Sigmoid (h)"
@@ -428,7 +469,7 @@ def test_high_biases_are_absorbed(act: str) -> None:
 
 
 def test_absorbing_at_the_end_of_a_chain() -> None:
-    """Through a pool and Flatten; the middle layer gives to the next and takes from the one before."""
+    """Through Flatten; the middle layer gives to the next and takes from the one before."""
     text = (
         (
             f"{ROW} <{W1}, float[6,1,3,3] w2, float[6] b2, float[96,5] w3, float[5] b3> {{ {FIRST} a = Relu (h)"
@@ -456,6 +497,25 @@ def test_biases_that_stay(act: str, conv: str, reason: str) -> None:
     assert reason in done.reason("c1", "absorb")
     assert done.applied == {"c1"}
     assert not done.result.shifts
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        ("[c2] y = Gemm <alpha=0.5> (f, w2, b2)", "alpha"),
+        ("[c2] y = Gemm (f, w2)", "no bias of its own"),
+    ],
+)
+def test_a_gemm_that_takes_no_bias(layer: str, reason: str) -> None:
+    text = f"{ROW} <{W1}, float[144,5] w2, float[5] b2> {{ {FIRST} a = Relu (h) f = Flatten (a) {layer} }}"
+    done = equalized(text, absorb=True, b1=np.full(4, 40, np.float32))
+    assert reason in done.reason("c1", "absorb")
+
+
+def test_a_transposed_convolution_takes_no_bias() -> None:
+    text = f"{IMAGE} <{W1}, float[4,5,3,3] w2, float[5] b2> {{ {FIRST} [t] y = ConvTranspose (h, w2, b2) }}"
+    done = equalized(text, absorb=True, b1=np.full(4, 40, np.float32))
+    assert "borders" in done.reason("c1", "absorb")
 
 
 def test_a_channel_that_reaches_the_clip_keeps_its_bias() -> None:

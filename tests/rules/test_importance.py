@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from build import constants, feeds, graph, run
+from build import constants, graph, run
 
 from quark_onnx.graph import Model, io
 from quark_onnx.stages.importance import channel_importance
@@ -99,7 +99,7 @@ def test_gemm_behind_flattened_positions() -> None:
 
 def test_a_matmul_of_rank_3_has_its_channels_last() -> None:
     text = "(float[2,7,3] x) => (float[2,7,5] y) <float[3,4] w1, float[4] b, float[4,5] w2>" + (
-        " { h = MatMul (x, w1) i = Add (h, b) a = Gelu (i) y = MatMul (a, w2) }".replace("Gelu", "Erf")
+        " { h = MatMul (x, w1) i = Add (h, b) a = Erf (i) y = MatMul (a, w2) }"
     )
     model, found = gains(text)
     for name in ("h", "i", "a"):
@@ -114,7 +114,7 @@ def test_it_is_the_noise_that_arrives() -> None:
     arrays = {"w2": np.zeros((4, 4, 1, 1), np.float32), "w3": np.zeros((5, 4, 1, 1), np.float32)}
     arrays["w2"][[0, 1, 2, 3], [1, 0, 3, 2]] = np.array([[1], [2], [0.5], [3]], np.float32).reshape(4, 1, 1)
     arrays["w3"][[0, 1, 2, 3], [0, 1, 2, 3]] = np.array([[2], [1], [4], [0.1]], np.float32).reshape(4, 1, 1)
-    model, found = gains(text, **arrays)
+    _, found = gains(text, **arrays)
     cut = graph(
         "(float[1,4,6,6] h) => (float[A,B,C,D] y) <float[4,4,1,1] w2, float[5,4,1,1] w3>"
         " { i = Conv (h, w2) s = Add (i, h) y = Conv (s, w3) }",
@@ -126,8 +126,6 @@ def test_it_is_the_noise_that_arrives() -> None:
         noise[:, channel] = 1
         arrived.append(float(np.square(run(cut, {"h": noise})[0], dtype=np.float64).sum()))
     np.testing.assert_allclose(found["h"], np.array(arrived) / np.mean(arrived), rtol=1e-6)
-    assert set(found) >= {"x", "h", "s", "i"}
-    assert model.graph.num_nodes() == 4
 
 
 def test_concat_hands_out_parts() -> None:
@@ -152,6 +150,7 @@ def test_channels_that_are_added_or_left_out() -> None:
     model, found = gains(text, p=np.array([0, 1, 0, 0, 0, 2, 0, 0]))
     want = energy(constants(model)["w2"], 0, 2, 3)[1:5]
     np.testing.assert_allclose(found["h"], want / want.mean())
+    assert "h" not in gains(text, p=np.array([0, 4, 0, 0, 0, -1, 0, 0]))[1]  # one goes, four come
     text = f"{IMAGE} <{W1}, int64[1] s, int64[1] e, int64[1] i, int64[1] t, float[5,2,1,1] w2>" + (
         f" {{ {FIRST} a = Slice (h, s, e, i, t) {SECOND} }}"
     )
@@ -199,13 +198,12 @@ def test_an_output_that_is_read_too_counts_as_both() -> None:
 
 def test_deep_models_do_not_overflow() -> None:
     """200 layers that each multiply the energy by about 1e4."""
-    layers = 200
-    nodes = " ".join(f"t{i + 1} = Conv (t{i}, w{i})" for i in range(layers))
-    text = f"(float[1,4,2,2] t0) => (float[A,B,C,D] t{layers}) <{', '.join(f'float[4,4,1,1] w{i}' for i in range(layers))}>"
-    arrays = {
-        f"w{i}": np.float32(50) * np.abs(np.eye(4, dtype=np.float32) + 0.1)[..., None, None] for i in range(layers)
-    }
-    _, found = gains(f"{text} {{ {nodes} }}", **arrays)
+    layers = range(200)
+    declared = ", ".join(f"float[4,4,1,1] w{i}" for i in layers)
+    nodes = " ".join(f"t{i + 1} = Conv (t{i}, w{i})" for i in layers)
+    weight = 50 * (np.eye(4, dtype=np.float32) + np.float32(0.1))[..., None, None]
+    text = f"(float[1,4,2,2] t0) => (float[A,B,C,D] t200) <{declared}> {{ {nodes} }}"
+    _, found = gains(text, **dict.fromkeys((f"w{i}" for i in layers), weight))
     np.testing.assert_allclose(found["t0"], 1)
 
 
@@ -216,9 +214,3 @@ def test_weights_that_are_nothing_or_infinite() -> None:
             w2=np.full((5, 4, 3, 3), number, np.float32),
         )
         assert set(found) == {"x"}
-
-
-def test_feeds_are_not_needed() -> None:
-    model = graph(f"{IMAGE} <{W1}, float[5,4,3,3] w2> {{ {FIRST} a = Relu (h) {SECOND} }}")
-    assert channel_importance(model).keys() == {"a", "h", "x"}
-    assert feeds(model)

@@ -164,7 +164,7 @@ class _Finder:
         self.at[node.outputs[0]] = first
         space, _ = self._space(node.outputs[0])
         assert space is not None
-        space.fixed_bias = space.fixed_bias or why_no_shift(node)
+        space.fixed_bias = why_no_shift(node)
 
     def _merge(self, kept: int, gone: int) -> None:
         if kept == gone:
@@ -174,7 +174,6 @@ class _Finder:
         into.consumers += source.consumers
         into.limits += source.limits
         into.reason = into.reason or source.reason
-        into.fixed_bias = into.fixed_bias or source.fixed_bias
         self.alias[gone] = kept
 
     def _root(self, index: int) -> int:

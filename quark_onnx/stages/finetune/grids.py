@@ -21,10 +21,8 @@ def grid_of(q: QParams, format: Format, shape: tuple[int, int]) -> Grid:
     Scales per channel are one per row of every group, or (grouped ConvTranspose) one per row for all groups.
     """
     groups, rows = shape
-    if q.scale.ndim == 0:
-        shared = PER_TENSOR
-    else:
-        shared = PER_CHANNEL if q.scale.size == groups * rows else PER_ROW
+    per_row = PER_CHANNEL if q.scale.size == groups * rows else PER_ROW
+    shared = per_row if q.scale.ndim else PER_TENSOR
     scale, zero = (_spread(np.asarray(a, np.float32), shape) for a in (q.scale, q.zero_point))
     return Grid(scale, (format.lo - zero)[..., None], (format.hi - zero)[..., None], shared)
 
