@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from quark_onnx.core.config import QuantizationConfig
-from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.data import CalibrationData, ImageOptions, open_data, random_data
 from quark_onnx.engine.runner import input_specs
@@ -25,6 +25,9 @@ from quark_onnx.stages.place import place
 from quark_onnx.stages.prepare import prepare
 
 logger = logging.getLogger("quark_onnx")
+
+ANEW = "make a new plan for it"
+"""What to do about a plan of another model."""
 
 
 class Progress(Protocol):
@@ -82,10 +85,17 @@ class Job:
         return open_data(source, inputs, path=path, limit=option("CalibDataSize"), image_options=options)
 
     def rescaled(self, factors: Mapping[str, NDArray[Any]], shifts: Mapping[str, NDArray[Any]]) -> Job:
-        """The job with its prepared model equalized. Sites stay: placement does not look at values of weights."""
+        """The job with its prepared model equalized. Sites stay: placement does not look at values of weights.
+
+        Raises:
+            PlanError: the model has no such weights: the factors are of a plan of another one.
+        """
         if not factors and not shifts:
             return self
-        model = rescale(self.prepared, factors, shifts)
+        try:
+            model = rescale(self.prepared, factors, shifts)
+        except (KeyError, ValueError) as error:  # a plan's, that has other weights
+            raise PlanError(f"the plan equalizes weights that this model does not have ({error}); {ANEW}") from error
         sites = replace(self.sites, model=io.fingerprint(model), factors=factors, shifts=shifts)
         return replace(self, prepared=model, sites=sites)
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from quark_onnx.core.config import Config, QuantizationConfig
+from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LayerRecord
 from quark_onnx.engine.apply import apply
@@ -19,7 +20,7 @@ from quark_onnx.engine.ledger import ledger
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.samples import keep, quarter_of_memory
 from quark_onnx.graph import Model, ModelProto, io
-from quark_onnx.job import Clock, Job, Progress, free_output, open_job, unseen
+from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
 from quark_onnx.result import Report, Result
 from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune
@@ -115,13 +116,21 @@ def decide(
         return Decided(job, job.sites)
     with clock.stage("read"):
         feeds = keep(data, quarter_of_memory())
-    job = job.rescaled(resume.factors, resume.shifts) if resume else _equalized(job, feeds, clock)
+    job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
     with clock.stage("verify"):
         doubt = verify(job.model, job.prepared, feeds[:2])
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
-    plan = resume if resume else _ranged(job, feeds, clock)
+    plan = resume or _ranged(job, feeds, clock)
     decided = Decided(job, plan, feeds, warnings)
     return _tuned(decided, clock, evaluator) if job.config.tunes else decided
+
+
+def _resumed(job: Job, plan: Plan) -> Job:
+    """The job with the model that the plan was made for."""
+    job = job.rescaled(plan.factors, plan.shifts)
+    if plan.model != job.sites.model:
+        raise PlanError(f"the plan was made for model {plan.model}, this one is {job.sites.model}; {ANEW}")
+    return job
 
 
 def _equalized(job: Job, feeds: Sequence[Feed], clock: Clock) -> Job:

@@ -62,6 +62,8 @@ def walk(
         follow: later layers read what the changed plan makes of earlier ones; False: what the given plan makes.
     """
     given = plan
+    if not layers:
+        return plan
     pieces = segments(model, layers)
     last_reader = {name: i for i, piece in enumerate(pieces) for name in piece.inputs}
     with Store(limit * 3 // 4) as exact, Store(limit // 4) as rounded, ThreadPoolExecutor(WORKERS) as pool:
@@ -73,8 +75,9 @@ def walk(
             if _is_layer(piece, layers):
                 plan = visit(piece.nodes[0], Frontier(exact, rounded, pool), plan)
             part = submodel(model, piece)
-            _run(Runner(part, threads=1), piece, exact, pool)
-            _run(Runner(apply_codes(part, plan if follow else given), threads=1, fuse=False), piece, rounded, pool)
+            tuned = apply_codes(part, plan if follow else given)
+            _run(Runner(part, threads=1), piece, exact, pool, len(feeds))
+            _run(Runner(tuned, threads=1, fuse=False), piece, rounded, pool, len(feeds))
             for name in (*piece.inputs, *piece.outputs):
                 if last_reader.get(name, -1) <= i:
                     exact.drop(name)
@@ -95,10 +98,11 @@ def _entering(samples: Samples, name: str, plan: Plan) -> Samples:
     return [stored_codes(array, plan.qparams_of(name), plan.sites[name].format) for array in samples]
 
 
-def _run(runner: Runner, piece: Segment, store: Store, pool: ThreadPoolExecutor) -> None:
+def _run(runner: Runner, piece: Segment, store: Store, pool: ThreadPoolExecutor, count: int) -> None:
     """One segment on all samples, several at a time; results in order of the samples."""
     columns = [store[name] for name in piece.inputs]
-    feeds = (dict(zip(runner.inputs, arrays, strict=True)) for arrays in zip(*columns, strict=True))
+    rows = zip(*columns, strict=True) if columns else [()] * count
+    feeds = (dict(zip(runner.inputs, arrays, strict=True)) for arrays in rows)
     results = list(pool.map(runner, feeds))
     for k, name in enumerate(piece.outputs):
         store.put(name, [arrays[k] for arrays in results])

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from quark_onnx.numerics.adaquant import adaquant
 from quark_onnx.numerics.adaround import Rounded, adaround
-from quark_onnx.numerics.grid import descend, nearest, up_or_down
+from quark_onnx.numerics.grid import nearest, up_or_down
 from quark_onnx.numerics.objectives import Objective, Quadratic, Sampled
+from quark_onnx.numerics.polish import polish
 from quark_onnx.numerics.recipe import Grid, Recipe
 from quark_onnx.numerics.workers import in_order, row_blocks
 
@@ -44,7 +45,7 @@ def round_rows(
         codes, iterations = np.concatenate([block.codes for block in blocks], 1), max(b.iterations for b in blocks)
     if recipe.polish:
         bounds = (low, high) if recipe.method == "adaquant" else up_or_down(weight, scale, low, high)
-        polished = descend(codes, *bounds, scale, q, recipe.polish)
+        polished = polish(codes, *bounds, scale, q, recipe.polish, pool)
         worse = objective.loss(polished * scale[..., None]) > objective.loss(codes * scale[..., None])
         codes = np.where(worse[..., None], codes, polished)
     return codes, iterations

@@ -41,7 +41,8 @@ class Problem:
         q = Quadratic.around(self.origin, self.moments)
         e = np.abs(weight - self.origin)
         terms = np.einsum("grk,gkl,grl->gr", e, np.abs(q.hessian), e) + 2 * (e * np.abs(q.residual)).sum(-1) + q.floor
-        spread = np.square(self.y).mean(1) + np.square(self.z).mean() * K * (np.abs(weight).sum(-1) + 1) ** 2
+        size = np.abs(self.y) + np.abs(self.z) @ np.swapaxes(np.abs(weight), 1, 2)  # all terms with the same sign
+        spread = np.square(size + np.abs(self.bias)[:, None]).mean(1)
         damping = np.einsum("gkk,grk->gr", q.hessian, e**2) * 1.1 * (ridge + K * DAMPING)
         return 4 * K * EPS * terms + 128 * EPS * spread + damping
 
@@ -60,7 +61,7 @@ def test_quadratic_with_the_bias_eliminated(seed: int) -> None:
 def test_quadratic_with_a_fixed_bias(seed: int) -> None:
     p = Problem(seed)
     q = Quadratic.around(p.origin, p.moments, bias=p.bias)
-    assert np.all(np.abs(q(p.weight)[0] - p.loss(p.weight, p.bias)) <= p.slack(p.weight) * 4)
+    assert np.all(np.abs(q(p.weight)[0] - p.loss(p.weight, p.bias)) <= p.slack(p.weight))
 
 
 @law
@@ -69,7 +70,7 @@ def test_quadratic_with_a_joint_bias(seed: int) -> None:
     p = Problem(seed)
     q, other = Quadratic.joint(p.origin, p.bias, p.moments), p.bias + np.float32(0.05)
     got = q(with_bias(p.weight, other))[0]
-    assert np.all(np.abs(got - p.loss(p.weight, other)) <= p.slack(p.weight) * 4 + K * DAMPING * 10)
+    assert np.all(np.abs(got - p.loss(p.weight, other)) <= p.slack(p.weight) + K * DAMPING)
 
 
 @law
@@ -79,7 +80,7 @@ def test_ridge_is_a_pull_toward_the_origin(seed: int, ridge: float) -> None:
     plain, ridged = Quadratic.around(p.origin, p.moments), Quadratic.around(p.origin, p.moments, ridge)
     e = (p.weight - p.origin).astype(np.float64)
     pull = ridge * np.einsum("gkk,grk->gr", plain.hessian.astype(np.float64), e**2)
-    assert np.all(np.abs(ridged(p.weight)[0] - plain(p.weight)[0] - pull) <= 2 * p.slack(p.weight) + 1e-5 * pull)
+    assert np.all(np.abs(ridged(p.weight)[0] - plain(p.weight)[0] - pull) <= p.slack(p.weight) + 1e-5 * pull)
     np.testing.assert_array_equal(ridged(p.origin)[0], plain(p.origin)[0])
 
 
@@ -133,7 +134,7 @@ def test_moments_and_positions_agree_without_an_activation(seed: int) -> None:
     sampled = Sampled(p.y, p.z, *p.moments.means(), Activation(), batch=N)
     (loss, grad), (loss_s, grad_s) = q(p.weight), sampled(p.weight)
     np.testing.assert_allclose(loss_s, sampled.loss(p.weight), rtol=1e-5)
-    assert np.all(np.abs(loss - loss_s) <= 3 * p.slack(p.weight))
+    assert np.all(np.abs(loss - loss_s) <= p.slack(p.weight))
     size = 2 * np.abs(p.weight - p.origin) @ np.abs(q.hessian) + 2 * np.abs(q.residual)
     spread = np.square(p.z).mean() * (np.abs(p.weight).sum() + 1)
     assert np.all(np.abs(grad - grad_s) <= 1e-5 * size + 128 * EPS * spread)

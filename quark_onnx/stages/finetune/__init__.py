@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.finetune import AdaQuant, AdaRound
-from quark_onnx.core.plan import Coded, Plan
+from quark_onnx.core.plan import Coded, Plan, Skip
 from quark_onnx.core.records import LayerRecord
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.walk import Frontier, walk
@@ -76,14 +76,16 @@ def finetune(
     settings = options or CORRECT
     units, reasons = match(model, plan, settings.target_op_type)
     todo = {name: unit for name, unit in units.items() if unit.weight not in plan.codes}
-    tuner = _Tuner(model, plan, todo, settings, options is None, gains, tell, judge)
+    numbers = {name: i for i, name in enumerate(units)}  # not of `todo`: a resumed run draws what the first would have
+    tuner = _Tuner(model, plan, todo, numbers, settings, options is None, gains, tell, judge)
+    start = replace(plan, codes={}, values={}) if settings.parallel else plan
     interrupted = False
     try:
-        walk(model, plan, feeds, todo.keys(), tuner.visit, limit, follow=not settings.parallel)
+        walk(model, start, feeds, todo.keys(), tuner.visit, limit, follow=not settings.parallel)
     except KeyboardInterrupt:
         interrupted = True
         logger.warning("interrupted: %d of %d layers are tuned, the others stay as they were", tuner.done, len(todo))
-    return Tuning(tuner.plan, tuple(tuner.records), reasons, interrupted)
+    return Tuning(tuner.plan, tuple(tuner.records), reasons | tuner.reasons, interrupted)
 
 
 @dataclass
@@ -93,12 +95,14 @@ class _Tuner:
     model: Model
     plan: Plan
     units: Mapping[str, Unit]
+    numbers: Mapping[str, int]
     options: Options
     only_bias: bool
     gains: Mapping[str, Array]
     tell: Tell
     judge: Callable[[Plan], float] | None
     records: list[LayerRecord] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
     waiting: dict[str, list[tuple[Unit, LayerData]]] = field(default_factory=dict)
     done: int = 0
     score: float = -math.inf
@@ -114,7 +118,8 @@ class _Tuner:
         shared = self.readers[unit.weight] > 1
         data, samples = self._data(unit, frontier, shared)
         self.done += 1
-        if data is None:
+        if isinstance(data, Skip):
+            self._give_up(unit, data.reason)
             return self.plan
         self.waiting.setdefault(unit.weight, []).append((unit, data))
         if len(self.waiting[unit.weight]) < self.readers[unit.weight]:
@@ -129,15 +134,27 @@ class _Tuner:
         self.tell(f"{node.name}: {_decibel(tuned)}", self.done, len(self.units))
         return self.plan
 
-    def _data(self, unit: Unit, frontier: Frontier, shared: bool) -> tuple[LayerData | None, int]:
-        x = [s for batch in frontier.exact[unit.data] for s in unit.geometry.samples(batch)]
-        z = [s for batch in frontier.rounded[unit.data] for s in unit.geometry.samples(batch)]
-        if self.options.data_size is not None:
-            x, z = x[: self.options.data_size], z[: self.options.data_size]
+    def _give_up(self, unit: Unit, reason: str) -> None:
+        """Leave a layer as it is, and with it all that read its weight."""
+        self.waiting.pop(unit.weight, None)
+        for name, other in self.units.items():
+            if other is unit:
+                self.reasons[name] = reason
+            elif other.weight == unit.weight:
+                self.reasons.setdefault(name, f"shares its weight with {unit.node.name!r}: {reason}")
+
+    def _data(self, unit: Unit, frontier: Frontier, shared: bool) -> tuple[LayerData | Skip, int]:
+        """Statistics of the layer's input, and of how many samples."""
+        pairs = zip(frontier.exact[unit.data], frontier.rounded[unit.data], strict=True)
+        x, z = ([s for side in sides for s in unit.geometry.samples(side)] for sides in zip(*pairs, strict=True))
+        if [s.shape for s in x] != [s.shape for s in z]:
+            return Skip("its input has another shape in the quantized model"), len(x)
+        x, z = ([s for s in side if s.size][: self.options.data_size] for side in (x, z))
+        if not x:
+            return Skip("no data reaches it"), 0
         shapes = {unit.geometry.shape(s) for s in x}
         if len(shapes) > 1:  # auto_pad on images of several sizes
-            logger.warning("%s is not tuned: its padding differs from sample to sample", unit.node.name)
-            return None, len(x)
+            return Skip("its padding differs from sample to sample"), len(x)
         scale, zero_point = 1.0, 0
         if unit.data in self.plan.sites:
             q = self.plan.qparams_of(unit.data)
@@ -147,17 +164,20 @@ class _Tuner:
         if unit.bias is not None and not shared:
             bias = self._bias(unit, weight)
         layer = Layer(weight, bias, shapes.pop(), None if shared else _interval(unit.activation))
-        seed = (self.options.seed, self.done)
-        data = sample(
-            layer,
-            Samples(x, z, scale, zero_point),
-            held_out(len(x), self.options.holdout, self.options.seed),
-            positions=self.options.positions,
-            keep=0 if shared else KEPT,
-            drop_ratio=self.options.drop_ratio,
-            seed=seed,
-            pool=frontier.pool,
-        )
+        seed = (self.options.seed, self.numbers[unit.node.name or ""])
+        try:
+            data = sample(
+                layer,
+                Samples(x, z, scale, zero_point),
+                held_out(len(x), self.options.holdout, self.options.seed),
+                positions=self.options.positions,
+                keep=0 if shared else KEPT,
+                drop_ratio=self.options.drop_ratio,
+                seed=seed,
+                pool=frontier.pool,
+            )
+        except ValueError as error:  # not finite
+            return Skip(str(error)), len(x)
         return data, len(x)
 
     def _float(self, name: str) -> Array:
@@ -181,14 +201,14 @@ class _Tuner:
             None if shared or unit.bias is None else self._bias(unit, weight),
             data,
             grid_of(q, site.format, weight.shape[:2]),
-            self._recipe(samples, unit.movable and not shared, KEPT),
+            self._recipe(unit, samples, KEPT, movable=unit.movable and not shared),
             activation=Activation() if shared else unit.activation,
             gain=gain.reshape(weight.shape[:2]).astype(np.float32) if gain is not None and gain.size == count else None,
             input_scale=float(self.plan.qparams_of(unit.data).scale) if integer_bias and not shared else None,
             pool=frontier.pool,
         )
 
-    def _recipe(self, samples: int, movable: bool, kept: int) -> Recipe:
+    def _recipe(self, unit: Unit, samples: int, kept: int, *, movable: bool) -> Recipe:
         o = self.options
         names = ("num_iterations", "learning_rate", "lr_adjust", "early_stop", "window", "objective", "scale_search")
         names += ("polish", "ridge", *(("reg_param", "beta_range", "warm_start") if isinstance(o, AdaRound) else ()))
@@ -196,7 +216,7 @@ class _Tuner:
             method="nearest" if self.only_bias else o.algorithm,
             absolute=o.rate_is_absolute,
             batch=o.batch_rows(kept, samples),
-            seed=(o.seed, self.done),
+            seed=(o.seed, self.numbers[unit.node.name or ""]),
             update_bias=movable and o.update_bias,
             **{name: getattr(o, name) for name in names},
         )

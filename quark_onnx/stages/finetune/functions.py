@@ -12,7 +12,7 @@ SIMPLE: dict[str, type[f.Activation]] = {"Relu": f.Relu, "Sigmoid": f.Sigmoid, "
 
 
 def activation_of(node: Node) -> f.Activation | None:
-    """The function of an activation node, None for any other node."""
+    """The function of an activation node, None for any other node. A PRelu has its slope as the model has it."""
     number = node.attributes.get_float
     if is_op(node, *SIMPLE):
         make: type[f.Activation] = SIMPLE[node.op_type]
@@ -23,9 +23,10 @@ def activation_of(node: Node) -> f.Activation | None:
         return f.LeakyRelu(number("alpha", 0.01))
     if is_op(node, "PRelu"):
         slope = constant(input_at(node, 1))
-        return None if slope is None else f.PRelu(slope.reshape(-1))
+        return None if slope is None else f.PRelu(slope.astype("float32"))
     if is_op(node, "HardSigmoid"):
-        return f.HardSigmoid(number("alpha", 0.2), number("beta", 0.5))
+        alpha = number("alpha", 0.2)
+        return f.HardSigmoid(alpha, number("beta", 0.5)) if alpha > 0 else None
     if is_op(node, "Gelu"):
         return f.Gelu(node.attributes.get_string("approximate", "none") == "tanh")
     return None
@@ -35,4 +36,4 @@ def _clip(node: Node) -> f.Activation | None:
     low, high = (constant(input_at(node, i)) for i in (1, 2))
     if any(input_at(node, i) is not None and bound is None for i, bound in ((1, low), (2, high))):
         return None
-    return f.Clip(-math.inf if low is None else float(low), math.inf if high is None else float(high))
+    return f.Clip(-math.inf if low is None else low.item(), math.inf if high is None else high.item())

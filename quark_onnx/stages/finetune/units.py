@@ -7,22 +7,13 @@ from dataclasses import dataclass
 
 from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.graph import Model, Node, Value
-from quark_onnx.graph.view import constant, input_at, is_op, sole_reader
-from quark_onnx.numerics.activations import Activation
+from quark_onnx.graph.view import constant, input_at, is_op, rank, sole_reader
+from quark_onnx.numerics.activations import Activation, LeakyRelu, PRelu
 from quark_onnx.stages.finetune.functions import activation_of
 from quark_onnx.stages.finetune.geometry import Geometry, geometry
 
-BETWEEN = (
-    "Pad",
-    "MaxPool",
-    "AveragePool",
-    "GlobalAveragePool",
-    "Reshape",
-    "Flatten",
-    "Transpose",
-    "Squeeze",
-    "Unsqueeze",
-)
+POOLS = ("Pad", "MaxPool", "AveragePool", "GlobalAveragePool")
+BETWEEN = (*POOLS, "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")
 """What may stand between a layer and its activation."""
 
 
@@ -71,7 +62,8 @@ def _unit(node: Node, plan: Plan) -> Unit | Skip:
         return Skip("both inputs are activations")
     weight, data = node.inputs[at], node.inputs[1 - at] if at == 0 else node.inputs[0]
     assert weight is not None and data is not None
-    if (plan.sites[weight.name or ""].role) != "weight":
+    site = plan.sites.get(weight.name or "")
+    if site is None or site.role != "weight":
         return Skip("the weight has no integer initializer")
     shape = geometry(node, weight, data, at)
     if isinstance(shape, Skip):
@@ -79,7 +71,8 @@ def _unit(node: Node, plan: Plan) -> Unit | Skip:
     output, bias = _bias(node, plan)
     movable = bias is not None and len(bias.uses()) == 1
     name_of_bias = None if bias is None else bias.name
-    return Unit(node, data.name or "", weight.name or "", name_of_bias, movable, shape, _behind(output))
+    activation = _per_row(*_behind(output), node, weight, shape)
+    return Unit(node, data.name or "", weight.name or "", name_of_bias, movable, shape, activation)
 
 
 def _weight_index(node: Node) -> int | None:
@@ -99,13 +92,34 @@ def _bias(node: Node, plan: Plan) -> tuple[Value, Value | None]:
     return add.outputs[0], add.inputs[1] if add.inputs[0] is output else add.inputs[0]
 
 
-def _behind(value: Value) -> Activation:
-    """The activation function that follows, through operators that only move or pool values."""
+def _behind(value: Value) -> tuple[Activation, bool]:
+    """The activation function that follows, through operators that only move or pool values, and whether they move."""
+    moved = False
     while (node := sole_reader(value)) is not None:
         found = activation_of(node)
         if found is not None:
-            return found
+            return found, moved
         if not is_op(node, *BETWEEN):
             break
+        moved |= not is_op(node, *POOLS)
         value = node.outputs[0]
-    return Activation()
+    return Activation(), moved
+
+
+def _per_row(found: Activation, moved: bool, node: Node, weight: Value, geometry: Geometry) -> Activation:
+    """The function with the slopes of a PRelu by row of the weight; the identity where they are not one per row."""
+    if not isinstance(found, PRelu):
+        return found
+    slope, ndim = found.alpha, rank(node.outputs[0])
+    if slope.size == 1:
+        return LeakyRelu(slope.item())
+    if moved or ndim is None or slope.ndim > ndim:
+        return Activation()
+    axis = ndim - (2 if node.inputs[0] is weight else 1) if node.op_type == "MatMul" else 1
+    array = constant(weight)
+    assert array is not None
+    shape = geometry.rows(array).shape[:2]
+    wanted = [1] * ndim
+    wanted[axis] = shape[0] * shape[1]
+    full = [1] * (ndim - slope.ndim) + list(slope.shape)
+    return PRelu(slope.reshape(shape)) if full == wanted else Activation()
