@@ -11,31 +11,14 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from quark_onnx.cli.line import Line, display
 from quark_onnx.job import Progress as Told
 
 logger = logging.getLogger("quark_onnx")
 out = Console(highlight=False, markup=False)
 err = Console(highlight=False, markup=False, stderr=True)
-
-STAGES = {
-    "prepare": "preparing the float model",
-    "read": "reading the data",
-    "equalize": "equalizing channels",
-    "verify": "checking that preparing changed nothing",
-    "calibrate": "calibrating",
-    "ranges": "choosing ranges",
-    "tune": "fine-tuning",
-    "apply": "writing quantizers into the graph",
-    "prove": "proving the result in onnxruntime",
-    "write": "writing the model",
-    "layers": "measuring every layer",
-    "compare": "running both models",
-    "latency": "measuring latency",
-}
-"""Stages in words; one that is not listed is called by its name."""
 
 
 def message(kind: str, text: str, style: str) -> None:
@@ -84,18 +67,8 @@ def progress(*, quiet: bool) -> Iterator[Told]:
     if quiet or not err.is_terminal:
         yield _untold
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[count]}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, transient=True) as display:
-        task = display.add_task("", total=None, count="")
-
-        def tell(stage: str, done: int, total: int | None) -> None:
-            count = f"{done}/{total}" if total is not None else str(done or "")
-            begins = display.tasks[task].description != STAGES.get(stage, stage)
-            display.update(task, description=STAGES.get(stage, stage), completed=done, total=total, count=count)
-            if begins:  # a short stage is seen as well
-                display.refresh()
-
-        yield tell
+    with display(err) as shown:
+        yield Line(shown).tell
 
 
 def print_json(document: Any) -> None:

@@ -61,12 +61,17 @@ class ConfigFlags:
             help="Keep this node float: a name, a glob (head/*) or a regular expression (^conv). Repeatable.",
         ),
     ] = None
+    no_cle: Annotated[bool, _how("--no-cle", help="Do not even out channels between layers before quantizing.")] = False
+    bias_correction: Annotated[
+        bool, _how("--bias-correction", help="Correct each bias by the mean error of its layer; fine-tuning does, too.")
+    ] = False
     option: Annotated[
         list[str] | None,
         _how(
             "--option",
             metavar="KEY=VALUE",
-            help="Set an extra option, e.g. Percentile=99.9; the value is JSON or a string. Repeatable.",
+            help="Set an extra option, e.g. Percentile=99.9; the value is JSON or a string. A dictionary, e.g. "
+            """FastFinetune='{"NumIterations": 1000}', changes only the keys it has. Repeatable.""",
         ),
     ] = None
 
@@ -77,14 +82,19 @@ class ConfigFlags:
             ConfigError: a flag has a value that is unknown or cannot be combined.
         """
         start = self._start()
-        extra = {**start.extra_options, **dict(map(_key_value, self.option or ())), **more}
+        extra = dict(start.extra_options)
+        for text in self.option or ():
+            key, value = _key_value(text)
+            extra[key] = _merged(extra.get(key), value)
+        extra |= {"BiasCorrection": True} if self.bias_correction else {}
         changes: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("per_channel", "activation_type", "weight_type")
             if getattr(self, name) is not None
         }
-        excluded = (*start.nodes_to_exclude, *(self.exclude or ()))
-        return replace(start, nodes_to_exclude=excluded, extra_options=extra, **changes)
+        changes |= {"include_cle": False} if self.no_cle else {}
+        excluded = tuple(dict.fromkeys((*start.nodes_to_exclude, *(self.exclude or ()))))
+        return replace(start, nodes_to_exclude=excluded, extra_options={**extra, **more}, **changes)
 
     def _start(self) -> QuantizationConfig:
         if self.config is None:
@@ -116,6 +126,12 @@ def _key_value(text: str) -> tuple[str, Any]:
         return key, json.loads(value)
     except json.JSONDecodeError:
         return key, value
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """A dictionary changes those keys of an earlier one that it has; anything else replaces it."""
+    both = isinstance(old, Mapping) and isinstance(new, Mapping)
+    return {**old, **new} if both else new
 
 
 @dataclass(frozen=True)

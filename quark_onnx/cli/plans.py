@@ -7,7 +7,7 @@ prepared in the same way again before the plan fits it.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,8 @@ from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_optio
 from quark_onnx.cli.report import print_report
 from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import counted, facts, float_table, remarks_text
-from quark_onnx.core.config import QuantizationConfig
+from quark_onnx.cli.tuning import interrupted, tuning_rows, worst_table
+from quark_onnx.core.config import OPTIONS, QuantizationConfig
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan, diff
 from quark_onnx.job import Clock, Job, open_job
@@ -65,6 +66,40 @@ def saved_config(folder: Path) -> QuantizationConfig:
         raise PlanError(f"{error}; the folder must be one that `quark-onnx plan` or `--save-plan` wrote") from error
 
 
+CHANGEABLE = ("include_fast_ft", "use_external_data_format", "extra_options")
+_OF_DATA = (
+    "CalibDataSize",
+    "CalibImages",
+    "UseRandomData",
+    "RandomDataReaderInputShape",
+    "RandomDataReaderInputDataRange",
+)
+CHANGEABLE_OPTIONS = ("FastFinetune", "BiasCorrection", *_OF_DATA)
+"""What may differ from the configuration of a plan when one goes on from it: all that comes after ranges."""
+
+
+def resumed_config(folder: Path, how: ConfigFlags, data: DataFlags) -> QuantizationConfig:
+    """The configuration to go on from a plan with: its own where no preset or file is named, and flags on top.
+
+    Raises:
+        PlanError: the plan's configuration is missing or malformed.
+        ConfigError: the plan has decided otherwise already.
+    """
+    made = saved_config(folder)
+    named = how.preset is not None or how.config is not None
+    config = data.configure(how if named else replace(how, config=folder / CONFIG))
+    names = [field.name for field in fields(config) if field.name not in CHANGEABLE]
+    pairs = {name: (getattr(made, name), getattr(config, name)) for name in names}
+    options = [key for key in OPTIONS if key not in CHANGEABLE_OPTIONS]
+    for name, (old, new) in (pairs | {key: (made.option(key), config.option(key)) for key in options}).items():
+        if old != new:
+            raise ConfigError(
+                f"the plan in {folder} was made with {name} = {old!r}, which cannot become {new!r} any more; leave out "
+                "the flag that asks for it, or make a new plan"
+            )
+    return config
+
+
 @spread
 def plan_command(
     *,
@@ -92,10 +127,15 @@ def plan_command(
         job, plan = decided.job, decided.plan
         save_plan(plan, config, folder)
     warn(decided.warnings)
+    stopped = interrupted(decided.warnings)
+    if stopped:
+        command = f"quark-onnx quantize {model} -o OUT.onnx --data PATH --resume {output}"
+        warn([f"the plan is in {output}; go on from there with  {command}"])
     if show.json:
-        print_json({"model": str(model), "plan": str(output), "config": config, **_figures(job, plan)})
+        document = {"model": str(model), "plan": str(output), "config": config, "interrupted": stopped}
+        print_json({**document, **_figures(job, plan), "tuned": decided.records, "untuned": decided.untuned})
     elif not show.quiet:
-        _print_plan(job, plan)
+        _print_plan(decided, clock.seconds.get("tune", 0.0))
         out.print(f"Wrote {output}: apply it with  quark-onnx apply {model} {output} -o OUT.onnx", soft_wrap=True)
 
 
@@ -109,13 +149,17 @@ def _figures(job: Job, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _print_plan(job: Job, plan: Plan) -> None:
-    figures = _figures(job, plan)
+def _print_plan(decided: Decided, seconds: float) -> None:
+    plan = decided.plan
+    figures = _figures(decided.job, plan)
     if figures["float"]:
         out.print(float_table(figures["float"]))
+    if decided.records:
+        out.print(worst_table(decided.records))
     rows = {
         "Quantized": counted(figures["quantized"]) or "nothing",
         "Quantizers": counted(figures["sites"]),
+        **tuning_rows(decided.records, decided.untuned, seconds),
         "Remarks": remarks_text(plan.remarks),
     }
     out.print(facts(rows))

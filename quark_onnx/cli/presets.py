@@ -92,6 +92,8 @@ _TOLD = ("ActivationSymmetric", "WeightSymmetric", "Percentile", "FastFinetune")
 def _equalization(config: QuantizationConfig) -> str:
     if not config.include_cle:
         return "none"
+    if config.per_channel:
+        return "none: with one scale for each channel there is nothing to even out"
     return "ranges of channels are evened out between layers first, where that leaves the float model as it is"
 
 

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
-from quark_onnx.cli.console import out, print_json, progress
+from quark_onnx.cli.console import out, print_json, progress, warn
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, show_flag
-from quark_onnx.cli.plans import Model, save_plan, usable_folder
+from quark_onnx.cli.plans import Model, resumed_config, save_plan, usable_folder
 from quark_onnx.cli.report import print_report
 from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import layer_table
+from quark_onnx.cli.tuning import interrupted
+from quark_onnx.core.plan import Plan
 from quark_onnx.pipeline import ModelQuantizer
 
 
@@ -29,6 +31,15 @@ def quantize_command(
         Path | None,
         typer.Option("--save-plan", metavar="FOLDER", help="Also write every decision here.", show_default=False),
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            metavar="FOLDER",
+            help="Go on from a saved plan: its settings are the preset, its ranges and tuned layers are kept.",
+            show_default=False,
+        ),
+    ] = None,
     how: ConfigFlags,
     data: DataFlags,
     layers: Annotated[
@@ -39,28 +50,43 @@ def quantize_command(
 ) -> None:
     """Quantize a float model to integers, and say how good the result is.
 
-    The data are some dozens to hundreds of typical inputs, prepared as for inference; no labels are needed.
+    The data are some dozens to hundreds of typical inputs, prepared as for inference; no labels are needed. Ctrl-C
+    during fine-tuning keeps what is tuned and writes the model; --save-plan and --resume go on from there.
 
     - `quark-onnx quantize model.onnx -o int8.onnx --data samples/`
     - `quark-onnx quantize model.onnx -o int8.onnx --data samples.npz --preset A8W8 --per-channel --layers`
+    - `quark-onnx quantize model.onnx -o int8.onnx --data samples/ --preset S8S8_AAWS_ADAROUND --save-plan plan`
     - `quark-onnx quantize model.onnx -o int8.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225`
     """
-    config = data.configure(how)
+    before = None if resume is None else Plan.load(resume)
+    config = data.configure(how) if resume is None else resumed_config(resume, how, data)
     if external_data:
         config = replace(config, use_external_data_format=True)
     folder = None if plan is None else usable_folder(plan)
     with progress(quiet=show.quiet) as tell:
-        result = ModelQuantizer(config, tell).quantize_model(model, output, calibration_data_path=data.data)
+        quantizer = ModelQuantizer(config, tell)
+        result = quantizer.quantize_model(model, output, calibration_data_path=data.data, resume=before)
         if folder is not None:
             save_plan(result.plan, config, folder)
         sqnr = {}
         if layers and result.plan.nodes:
             tell("layers", 0, None)
             sqnr = result.layer_sqnr()
+    stopped = interrupted(result.report.warnings)
+    if stopped:
+        warn([_how_to_resume(folder)])
     if show.json:
-        document = {"model": str(model), "output": str(output), "config": config, **result.report.to_dict()}
-        print_json(document | ({"layers": sqnr} if layers else {}))
+        document = {"model": str(model), "output": str(output), "config": config, "interrupted": stopped}
+        print_json(document | result.report.to_dict() | ({"layers": sqnr} if layers else {}))
     elif not show.quiet:
         if sqnr:
             out.print(layer_table(sqnr))
-        print_report(result.report, output)
+        print_report(result.report, output, before)
+
+
+def _how_to_resume(folder: Path | None) -> str:
+    if folder is None:
+        return (
+            "what is tuned is in the model that was written; --save-plan FOLDER would also keep it to go on from there"
+        )
+    return f"the plan is in {folder}; the same command with --resume {folder} goes on from there"

@@ -8,25 +8,35 @@ from rich.filesize import decimal
 
 from quark_onnx.cli.console import out
 from quark_onnx.cli.tables import db_text, facts, float_table, fused_table, remarks_text, smaller_text
+from quark_onnx.cli.tuning import tuning_rows, worst_table
+from quark_onnx.core.plan import Plan
 from quark_onnx.result import Report
 
 
-def print_report(report: Report, output: Path) -> None:
-    """What became of the model, and where it is."""
+def print_report(report: Report, output: Path, resumed: Plan | None = None) -> None:
+    """What became of the model, and where it is; `resumed` is the plan that it went on from."""
     out.print(fused_table(report.fused))
     floats = [row for row in report.ledger if row.status == "float"]
     if floats:
         out.print(float_table((row.node, row.op_type, row.reason) for row in floats))
+    if report.tuned:
+        out.print(worst_table(report.tuned))
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05)
     rows = {
         "Output SQNR": "\n".join(f"{db_text(value)}  {name}" for name, value in report.sqnr.items()),
         "Weights": smaller_text(report.bytes["float"], report.bytes["quantized"]),
-        "Calibrated on": f"{report.samples} samples" if report.samples else "",
+        "Samples" if resumed else "Calibrated on": f"{report.samples} samples" if report.samples else "",
+        "Resumed": f"from a plan with {_tuned_weights(len(resumed.codes))}" if resumed else "",
+        **tuning_rows(report.tuned, report.untuned, report.seconds.get("tune", 0.0)),
         "Remarks": remarks_text(report.remarks),
         "Seconds": f"{sum(report.seconds.values()):.1f}" + (f"  ({stages})" if stages else ""),
         "Wrote": f"{output}  ({decimal(written(output))})",
     }
     out.print(facts(rows))
+
+
+def _tuned_weights(count: int) -> str:
+    return "1 tuned weight" if count == 1 else f"{count} tuned weights"
 
 
 def written(output: Path) -> int:

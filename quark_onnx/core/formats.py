@@ -15,7 +15,8 @@ class Format:
 
     bits       width of the grid, 2..16; it is stored in the smallest ONNX type that holds it (4, 8 or 16 bits)
     signed     two's complement, or unsigned
-    symmetric  zero point in the middle; for signed grids the lowest code is left out ("strict": ±127, not −128)
+    symmetric  zero point in the middle; signed grids above 4 bits leave the lowest code out ("strict":
+               ±127, not −128); with 4 bits it is a sixteenth of the grid and worth having
     axis       one scale per index of this axis of the tensor; None is one scale for all of it
     """
 
@@ -29,7 +30,7 @@ class Format:
         """The lowest code that a scale is computed for."""
         if not self.signed:
             return 0
-        return -(1 << (self.bits - 1)) + (1 if self.symmetric else 0)
+        return -(1 << (self.bits - 1)) + (1 if self.symmetric and self.bits > 4 else 0)
 
     @property
     def hi(self) -> int:

@@ -27,7 +27,8 @@ class Store:
         self._in_memory: dict[str, int] = {}
 
     def put(self, name: str, samples: Sequence[NDArray[Any]]) -> None:
-        """Keep all samples of a tensor."""
+        """Keep all samples of a tensor, in place of those it had."""
+        self.drop(name)
         size = sum(array.nbytes for array in samples)
         if self.held + size > self.limit and size:
             self._tensors[name] = spilled(samples)

@@ -74,10 +74,11 @@ def walk(
         for i, piece in enumerate(pieces[:-1] if _is_layer(pieces[-1], layers) else pieces):
             if _is_layer(piece, layers):
                 plan = visit(piece.nodes[0], Frontier(exact, rounded, pool), plan)
-            part = submodel(model, piece)
-            tuned = apply_codes(part, plan if follow else given)
-            _run(Runner(part, threads=1), piece, exact, pool, len(feeds))
-            _run(Runner(tuned, threads=1, fuse=False), piece, rounded, pool, len(feeds))
+            if piece.outputs:  # else nobody reads what it makes
+                part = submodel(model, piece)
+                tuned = apply_codes(part, plan if follow else given)
+                _run(Runner(part, threads=1), piece, exact, pool, len(feeds))
+                _run(Runner(tuned, threads=1, fuse=False), piece, rounded, pool, len(feeds))
             for name in (*piece.inputs, *piece.outputs):
                 if last_reader.get(name, -1) <= i:
                     exact.drop(name)

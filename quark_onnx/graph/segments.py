@@ -45,8 +45,9 @@ def segments(model: ir.Model, anchors: Collection[str]) -> list[Segment]:
 
 def submodel(model: ir.Model, segment: Segment, extra: Sequence[str] = ()) -> ir.Model:
     """A copy of the segment as a model, tensors shared. `extra`: inner values that it returns as well."""
-    inner = {value.name or "": value for node in segment.nodes for value in (*node.inputs, *node.outputs) if value}
-    constants = {value for node in segment.nodes for value in _reads([node]) if value.is_initializer()}
+    reads = _reads(segment.nodes)
+    inner = {value.name or "": value for value in (*reads, *(v for node in segment.nodes for v in node.outputs))}
+    constants = [value for value in reads if value.is_initializer()]
     view = ir.GraphView(
         [inner[name] for name in segment.inputs],
         [inner[name] for name in dict.fromkeys((*segment.outputs, *extra))],

@@ -25,6 +25,9 @@ PER_ROW: tuple[int, ...] = (0,)
 FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.13, 0.09, 0.06, 0.04, 0.025)
 """Scales to try, as parts of the largest. The low end is for tensors with a row that is huge and matters to nobody."""
 
+FINE = tuple(round(1 - 0.5 * i / 13, 4) for i in range(14))
+"""The same for a scale per channel, where no row has to suffer for another one."""
+
 TINY = np.float32(1e-12)
 SETTLED = 1e-4
 """Descent ends when a sweep moves less than this part of the codes."""

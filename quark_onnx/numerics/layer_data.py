@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from quark_onnx.numerics.moments import ActiveMeans, Moments, mask_of
 from quark_onnx.numerics.parts import Kept, Part
 from quark_onnx.numerics.parts import LayerData as LayerData
-from quark_onnx.numerics.patches import ConvShape, patches, sample_positions
+from quark_onnx.numerics.patches import ConvShape, gather, sample_positions, taps
 from quark_onnx.numerics.products import product
 from quark_onnx.numerics.workers import AHEAD, in_order
 
@@ -154,8 +154,9 @@ def _draw(
         x, c = (side.reshape(1, count, -1)[:, rows] for side in (samples.x[i], samples.codes[i]))
     else:
         at = sample_positions(layer.shape.output_size(samples.x[i].shape[1:]), per, rng)
-        x = patches(samples.x[i], at, layer.shape)
-        c = patches(samples.codes[i], at, layer.shape, fill=samples.zero_point)
+        where = taps(at, samples.x[i].shape[1:], layer.shape)
+        x = gather(samples.x[i], *where, layer.shape.group)
+        c = gather(samples.codes[i], *where, layer.shape.group, fill=samples.zero_point)
     single = x.astype(np.float32)
     z = (c.astype(np.float32) - np.float32(samples.zero_point)) * np.float32(samples.scale)
     if drop_ratio < 1:

@@ -41,12 +41,11 @@ class Moments:
     def of(cls, y: F32, z: F32, weights: F32 | None = None) -> Moments:
         """y (G, n, R), z (G, n, K), weights (G, n) ≥ 0: how much each position counts; None: 1."""
         z1 = np.concatenate([z, np.ones((*z.shape[:2], 1), np.float32)], -1)
-        square = np.square(y, dtype=np.float64)
         if weights is None:
-            return cls(square.sum(1), gram(y, z1), gram(z1, z1, symmetric=True))
+            return cls(np.square(y).sum(1, dtype=np.float64), gram(y, z1), gram(z1, z1, symmetric=True))
         weighed = z1 * weights[..., None]
-        square *= weights[..., None]
-        return cls(square.sum(1), gram(y, weighed), gram(weighed, z1, symmetric=True))
+        squares = (np.square(y) * weights[..., None]).sum(1, dtype=np.float64)
+        return cls(np.asarray(squares), gram(y, weighed), gram(weighed, z1, symmetric=True))
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(self.yy + other.yy, self.yz + other.yz, self.zz + other.zz)

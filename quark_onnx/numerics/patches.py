@@ -72,17 +72,22 @@ def patches(x: NDArray[np.generic], positions: Index, shape: ConvShape, fill: fl
 
     fill: what padding reads as; 0, or the zero point when x holds codes.
     """
-    index, inside = _taps(positions, x.shape[1:], shape)
+    return gather(x, *taps(positions, x.shape[1:], shape), shape.group, fill)
+
+
+def gather(
+    x: NDArray[np.generic], index: Index, inside: NDArray[np.bool_], group: int, fill: float = 0
+) -> NDArray[np.generic]:
+    """`patches` for what `taps` returned: several arrays can be read at the same places."""
     taken = x.reshape(len(x), -1)[:, index]  # channels, n, taps
     if not inside.all():
         taken[:, ~inside] = fill
-    channels, n, taps = taken.shape
-    grouped = taken.reshape(shape.group, channels // shape.group, n, taps)
-    return grouped.transpose(0, 2, 1, 3).reshape(shape.group, n, -1)
+    channels, n, k = taken.shape
+    return taken.reshape(group, channels // group, n, k).transpose(0, 2, 1, 3).reshape(group, n, -1)
 
 
-def _taps(positions: Index, size: tuple[int, ...], shape: ConvShape) -> tuple[Index, NDArray[np.bool_]]:
-    """Flat input index (n, taps) that each output position reads, and whether it lies inside the input."""
+def taps(positions: Index, size: tuple[int, ...], shape: ConvShape) -> tuple[Index, NDArray[np.bool_]]:
+    """Flat input index (n, taps) that each output position (n, d) reads, and whether it lies inside the input."""
     axes = len(shape.kernel)
     offsets = np.indices(shape.kernel).reshape(axes, 1, -1)
     dilation, stride, pad, limit = (

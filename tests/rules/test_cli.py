@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from quark_onnx import QuantizationConfig, __version__
-from quark_onnx.cli import app, console, main
+from quark_onnx.cli import app, console, line, main
+from quark_onnx.cli.tuning import tuning_rows, worst_table
 from quark_onnx.core.presets import PRESETS
+from quark_onnx.core.records import LayerRecord
+from quark_onnx.stages.finetune import _Tuner
 
 TEXT = """g (float[N, 3, 8, 8] x) => (float[N, 4] y) {
     [stem] a = Conv <pads = [1, 1, 1, 1]> (x, w)
@@ -73,6 +77,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     onnx.save(text_model(TEXT, w=normal(5, 3, 3, 3), v=normal(5, 4), **batchnorm(5)), "model.onnx")
     samples = normal(6, 3, 8, 8)
     np.save("samples.npy", samples)
+    np.save("many.npy", normal(60, 3, 8, 8))
     np.savez("samples.npz", x=samples)
     Path("folder").mkdir()
     for index, sample in enumerate(samples):
@@ -191,6 +196,164 @@ def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -
     assert screen.getvalue() == ""
 
 
+# fine-tuning
+
+TUNE = ("quantize", "model.onnx", "-o", "out.onnx", "-d", "many.npy", "--preset", "S8S8_AAWS_ADAROUND")
+
+
+def few(iterations: int = 20) -> tuple[str, str]:
+    """Flags that make fine-tuning quick."""
+    return "--option", f'FastFinetune={{"NumIterations": {iterations}}}'
+
+
+def stop_at(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C when fine-tuning comes to this layer."""
+    visit = _Tuner.visit
+
+    def stopping(tuner: _Tuner, node: Any, *rest: Any) -> Any:
+        if node.name == layer:
+            raise KeyboardInterrupt
+        return visit(tuner, node, *rest)
+
+    monkeypatch.setattr(_Tuner, "visit", stopping)
+
+
+def test_fine_tuning_is_in_the_report() -> None:
+    text = done(*TUNE, *few())
+    for expected in ("Gained least", "stem", "head", "Error on held-out samples", "Fine-tuning    2 layers: "):
+        assert expected in text
+    report = document(*TUNE, *few())
+    assert [record["node"] for record in report["tuned"]] == ["stem", "head"]
+    assert report["tuned"][0].keys() == {field.name for field in fields(LayerRecord)}
+    assert report["tuned"][0]["iterations"] == 20
+    assert (report["untuned"], report["interrupted"]) == ({}, False)
+    assert report["seconds"]["tune"] > 0
+
+
+def test_what_layers_became_is_counted_and_the_worst_are_listed() -> None:
+    def record(index: int, choice: str, held: float, accepted: bool = True) -> LayerRecord:
+        return LayerRecord(f"layer{index}", "Conv", choice, accepted, 9, 1.0, 2.0, 1.0, 2.0, held)
+
+    records = [record(i, "tuned", 1 + i / 10) for i in range(6)]
+    records += [record(6, "nearest", 1.9), record(7, "untuned", 1.95), record(8, "raw", 2.0, False)]
+    records += [record(9, "tuned", 1.0, False)]  # the whole model got no better
+    rows = tuning_rows(records, {"a": "both inputs are activations", "b": "not quantized: excluded"}, 2.34)
+    assert rows["Fine-tuning"] == "10 layers: 6 tuned, 1 scale and bias only, 1 bias only, 2 left as is; 2.3 s"
+    assert rows["Not tuned"] == "1 layer: both inputs are activations"
+    screen = Console(file=io.StringIO(), width=100)
+    screen.print(worst_table(records))
+    lines = [line.split() for line in screen.file.getvalue().splitlines() if "layer" in line]  # type: ignore[attr-defined]
+    assert [(line[0], line[-1]) for line in lines] == [
+        ("layer8", "+0.0%"),
+        ("layer9", "+0.0%"),
+        ("layer7", "-2.5%"),
+        ("layer6", "-5.0%"),
+        ("layer5", "-25.0%"),
+    ]
+
+
+def test_options_of_fine_tuning_change_the_presets() -> None:
+    twice = (*few(30), "--option", 'FastFinetune={"UpdateBias": false}')
+    config = document(*TUNE, *twice)["config"]
+    expected = {"OptimAlgorithm": "adaround", "NumIterations": 30, "UpdateBias": False}
+    assert config["extra_options"]["FastFinetune"] == expected
+    assert "set include_fast_ft=True" in fails(2, *TUNE[:-2], *few())
+    assert "FastFinetune" in fails(2, *TUNE, "--option", "FastFinetune=adaquant")
+
+
+def test_bias_correction_and_no_cle() -> None:
+    report = document(*TUNE[:-2], "--bias-correction", "--no-cle")
+    assert report["config"]["extra_options"]["BiasCorrection"] is True
+    assert report["config"]["include_cle"] is False
+    assert "equalize" not in report["seconds"]
+    assert {record["choice"] for record in report["tuned"]} <= {"untuned", "raw"}
+    assert "Bias correction  2 layers: " in done(*TUNE[:-2], "--bias-correction", "--no-cle")
+    report = document(*TUNE[:-2])
+    assert (report["config"]["include_cle"], report["tuned"]) == (True, [])
+
+
+def test_an_interrupted_run_is_kept_and_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes out is what the run would have written without Ctrl-C."""
+    done(*TUNE, *few(), "--save-plan", "whole")
+    whole = Path("out.onnx").read_bytes()
+    with monkeypatch.context() as patch:
+        stop_at("head", patch)
+        result = command(*TUNE, *few(), "--save-plan", "part", "--json")
+    assert result.exit_code == 0
+    assert "fine-tuning was interrupted" in result.stderr
+    assert "with --resume part" in result.stderr
+    report = json.loads(result.stdout)
+    assert report["interrupted"] is True
+    assert [record["node"] for record in report["tuned"]] == ["stem"]
+    assert Path("out.onnx").read_bytes() != whole
+    onnx.checker.check_model("out.onnx")
+
+    text = done(*TUNE[:-2], "--resume", "part", "--save-plan", "part")
+    assert "from a plan with 1 tuned weight " in text
+    assert Path("out.onnx").read_bytes() == whole
+    assert done("diff", "whole", "part").strip() == "The plans decide the same."
+    assert document(*TUNE, *few(), "--resume", "part")["interrupted"] is False
+
+
+def test_an_interrupted_run_without_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at("head", monkeypatch)
+    result = command(*TUNE, *few(), "--quiet")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "--save-plan FOLDER would" in result.stderr
+
+
+def test_an_interrupted_plan_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_at("head", patch)
+        result = command("plan", "model.onnx", "-o", "part", *TUNE[4:], *few(), "-x", "pool")
+    assert (result.exit_code, result.stderr.count("--resume part")) == (0, 1)
+    assert "Fine-tuning" in result.stdout
+    report = document("quantize", "model.onnx", "-o", "o.onnx", "-d", "many.npy", "-x", "pool", "--resume", "part")
+    assert [record["node"] for record in report["tuned"]] == ["head"]
+
+
+def test_what_a_plan_has_decided_cannot_change() -> None:
+    done("plan", "model.onnx", "-o", "p", "-d", "samples.npy", "--bias-correction")
+    resume = (*TUNE[:-2], "--resume", "p")
+    assert len(document(*resume, "-p", "S8S8_AAWS_ADAROUND", *few())["tuned"]) == 2  # this may
+    for flags in ("--per-channel", "--weight-type int4", "-x stem", "--no-cle", "-p A8W8", "--option AlignConcat=true"):
+        assert "the plan in p was made with" in fails(2, *resume, *flags.split())
+    text = TEXT.replace("Relu", "Sigmoid")
+    onnx.save(text_model(text, w=normal(5, 3, 3, 3), v=normal(5, 4), **batchnorm(5)), "other.onnx")
+    assert "the plan was made for model" in fails(5, "quantize", "other.onnx", *resume[2:])
+    assert "no plan in none" in fails(5, *TUNE, "--resume", "none")
+    Path("p/config.json").unlink()
+    assert "config.json" in fails(5, *resume)
+
+
+def test_the_line_of_progress() -> None:
+    """The layer at work, what the last one gained, and the time left, from all layers so far."""
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+    shown = line.display(screen)
+    seconds = [0.0]
+    shown.get_time = lambda: seconds[0]
+
+    def after(stage: str, done: int, total: int | None) -> str:
+        teller.tell(stage, done, total)
+        seconds[0] += 60
+        with screen.capture() as captured:
+            screen.print(shown.get_renderable())
+        return captured.get()
+
+    teller = line.Line(shown)
+    assert "calibrating" in after("calibrate", 5, 5)
+    assert "fine-tuning" in (text := after("tune", 0, None)) and "5/5" not in text
+    assert "fine-tuning a/[b]" in (text := after("tune a/[b]", 0, 4)) and "0/4" in text
+    assert "last" not in text
+    assert "last 20.1 → 23.4 dB" in after("tune a/[b]: 20.1 → 23.4 dB (tuned)", 1, 4)
+    assert "left" not in after("tune c", 1, 4)  # one layer tells no speed
+    text = after("tune c: 30.0 → 30.0 dB (raw)", 2, 4)
+    assert "fine-tuning c" in text and "2/4" in text and "last 30.0 → 30.0 dB" in text
+    assert "0:04:00 left" in text  # two layers at two minutes each
+    assert f"fine-tuning …{'x' * 43} " in after("tune " + "y" * 9 + "x" * 43, 2, 4)
+    assert "last" not in after("apply", 0, None)
+
+
 # inspect and presets
 
 
@@ -225,6 +388,18 @@ def test_presets() -> None:
     assert QuantizationConfig.from_dict(document("presets", "A8W8")["A8W8"]) == PRESETS["A8W8"]
     assert "one scale for the whole tensor" in done("presets", "A8W8")
     assert "did you mean 'A8W8'" in fails(2, "presets", "A8W9")
+
+
+def test_presets_fit_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = done("presets").splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in PRESETS:
+        assert any(name in line.split() for line in lines)
+    text = " ".join(done("presets", "A8W8_ADAQUANT").split())
+    for expected in ("AdaQuant trains the weights", "samples held out", "evened out between layers"):
+        assert expected in text
+    assert "OptimAlgorithm" not in text
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -25,7 +25,10 @@ from quark_onnx.engine.walk import Frontier, walk
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics.activations import Activation
+from quark_onnx.numerics.bias import LIMIT
+from quark_onnx.numerics.grid import FACTORS, FINE
 from quark_onnx.numerics.layer_data import Layer, LayerData, Samples, held_out, sample
+from quark_onnx.numerics.moments import with_bias
 from quark_onnx.numerics.tune import Recipe, Tuned, tune
 from quark_onnx.stages.finetune.grids import coded, grid_of
 from quark_onnx.stages.finetune.units import Unit, match
@@ -126,9 +129,11 @@ class _Tuner:
             return self.plan
         uses = self.waiting.pop(unit.weight)
         tuned = self._tune(unit, _sum([data for _, data in uses]), shared, samples, frontier)
-        after = self._changed(uses, tuned, shared) if tuned.accepted else self.plan
-        accepted = tuned.accepted and self._helps(after)
+        after = self._shared(uses, tuned) if shared else self._changed(unit, tuned)
+        accepted = after is not self.plan and self._helps(after)
         self.plan = after if accepted else self.plan
+        if accepted and not tuned.accepted:
+            tuned = tuned._replace(choice="untuned")
         seconds = round(time.perf_counter() - start, 4)
         self.records += [_record(use.node, tuned, accepted, seconds) for use, _ in uses]
         self.tell(f"{node.name}: {_decibel(tuned)}", self.done, len(self.units))
@@ -165,19 +170,23 @@ class _Tuner:
             bias = self._bias(unit, weight)
         layer = Layer(weight, bias, shapes.pop(), None if shared else _interval(unit.activation))
         seed = (self.options.seed, self.numbers[unit.node.name or ""])
+        # every group sees every position, and a depthwise group has a handful of unknowns only
+        positions = self.options.positions if len(weight) == 1 else max(1, self.options.positions // 4)
         try:
             data = sample(
                 layer,
                 Samples(x, z, scale, zero_point),
                 held_out(len(x), self.options.holdout, self.options.seed),
-                positions=self.options.positions,
-                keep=0 if shared else KEPT,
+                positions=positions,
+                keep=0 if shared else min(KEPT, positions),
                 drop_ratio=self.options.drop_ratio,
                 seed=seed,
                 pool=frontier.pool,
             )
         except ValueError as error:  # not finite
             return Skip(str(error)), len(x)
+        if data.train.moments.count.max() < 2:  # nothing varies: any weight fits, with a bias
+            return Skip("it has a single output position in all samples: give more of them"), len(x)
         return data, len(x)
 
     def _float(self, name: str) -> Array:
@@ -217,30 +226,61 @@ class _Tuner:
             absolute=o.rate_is_absolute,
             batch=o.batch_rows(kept, samples),
             seed=(o.seed, self.numbers[unit.node.name or ""]),
+            factors=FACTORS if self.plan.sites[unit.weight].format.axis is None else FINE,
             update_bias=movable and o.update_bias,
             **{name: getattr(o, name) for name in names},
         )
 
-    def _changed(self, uses: Sequence[tuple[Unit, LayerData]], tuned: Tuned, shared: bool) -> Plan:
-        """The plan with the tuned weight, and the biases of all layers that read it."""
-        unit = uses[0][0]
-        original, q = self._float(unit.weight), self.plan.qparams_of(unit.weight)
-        whole, scale = coded(tuned.codes, tuned.scale, q, tuned.scale.shape)
+    def _changed(self, unit: Unit, tuned: Tuned) -> Plan:
+        """The plan with the tuned weight and bias; the very plan if they are as they were."""
+        if not tuned.accepted:
+            return self.plan
+        moved = {unit.bias: tuned.bias} if unit.bias and self._moves(unit) and tuned.bias is not None else {}
+        return self._with(unit, tuned, moved)
+
+    def _shared(self, uses: Sequence[tuple[Unit, LayerData]], tuned: Tuned) -> Plan:
+        """The plan with a weight that several layers read, tuned without their biases, and these biases moved.
+
+        To each is added what the rounding of the weight shifts its output by, where held-out samples agree.
+        """
+        weight = tuned.codes * tuned.scale[..., None]
+        moved = {}
+        for use, data in uses:
+            if use.bias is None or not self._moves(use):
+                continue
+            held = (data.train if data.held is None else data.held).moments
+            shift = data.train.fitter.bias(weight).astype(np.float32)
+            helps = held.loss(with_bias(weight, shift)) < held.loss(with_bias(weight, 0 * shift))
+            if helps.any():
+                moved[use.bias] = self._bias(use, weight) + np.where(helps, shift, 0)
+        after = self._with(uses[0][0], tuned, moved) if tuned.accepted or moved else self.plan
+        return after if all(self._fits(use, after) for use, _ in uses) else self.plan
+
+    def _moves(self, unit: Unit) -> bool:
+        return unit.movable and self.options.update_bias
+
+    def _with(self, unit: Unit, tuned: Tuned, moved: Mapping[str, Array]) -> Plan:
+        """The plan with codes, if weights are tuned and these were, and values (G, R) for biases."""
         codes = dict(self.plan.codes)
-        if not self.only_bias:
+        if tuned.accepted and not self.only_bias:
+            original, q = self._float(unit.weight), self.plan.qparams_of(unit.weight)
+            whole, scale = coded(tuned.codes, tuned.scale, q, tuned.scale.shape)
             codes[unit.weight] = Coded(unit.geometry.weight(whole, original), scale)
         values = dict(self.plan.values)
-        for use, data in uses:
-            if use.bias is None or not (use.movable and self.options.update_bias):
-                continue
-            like = self._float(use.bias)
-            moved: Array | None = tuned.bias
-            if shared:  # the sums were taken without biases: what the weight's rounding shifted is added
-                shift = data.train.fitter.bias(tuned.codes * tuned.scale[..., None])
-                moved = self._bias(use, tuned.codes) + shift
-            if moved is not None:
-                values[use.bias] = moved.astype(np.float32).reshape(-1 if like.size == 1 else like.shape)
+        for name, value in moved.items():
+            like = self._float(name)
+            values[name] = value.astype(np.float32).reshape(-1 if like.size == 1 else like.shape)
         return replace(self.plan, codes=codes, values=values)
+
+    def _fits(self, unit: Unit, after: Plan) -> bool:
+        """Whether the bias fits into int32 at the scale of the weight; `tune` sees to it where there is one layer."""
+        if unit.bias is None or unit.bias not in after.sites:
+            return True
+        shape = unit.geometry.rows(self._float(unit.weight)).shape[:2]
+        grid = grid_of(after.qparams_of(unit.weight), after.sites[unit.weight].format, shape)
+        step = after.qparams_of(unit.data).scale * grid.scale
+        value = after.values.get(unit.bias, self._float(unit.bias)).reshape(-1)
+        return bool((np.abs(np.broadcast_to(value, (step.size,)).reshape(shape)) <= step * LIMIT).all())
 
     def _helps(self, after: Plan) -> bool:
         """Whether the whole model gets better, where that is asked for."""

@@ -87,13 +87,14 @@ class ConvGeometry:
         if self.written.transposed:
             wanted = self.output_shape or tuple(n * s for n, s in zip(size, strides, strict=True))
             total = [full - n for full, n in zip(bare.output_size(size), wanted, strict=True)]
+            total = total if self.output_shape else [max(n, 0) for n in total]
         else:
             reach = [d * (k - 1) + 1 for d, k in zip(bare.dilations, bare.kernel, strict=True)]
             total = [max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in zip(size, strides, reach, strict=True)]
-        small = tuple(n // 2 for n in total)
-        large = tuple(n - m for n, m in zip(total, small, strict=True))
-        # the odd one goes to the end, with SAME_LOWER to the begin
-        return replace(bare, pads=large + small if self.auto_pad == "SAME_LOWER" else small + large)
+        # the odd one goes to the end with SAME_UPPER; what an output_shape adds always stands at the end
+        upper = self.auto_pad == "SAME_UPPER"
+        begin = tuple((max(n, 0) + (not upper)) // 2 for n in total)
+        return replace(bare, pads=begin + tuple(n - m for n, m in zip(total, begin, strict=True)))
 
 
 def geometry(node: Node, weight: Value, data: Value, at: int) -> MatrixGeometry | ConvGeometry | Skip:

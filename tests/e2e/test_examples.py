@@ -1,0 +1,92 @@
+"""The examples run, and do what they say, on the model of digits that comes with the package."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from quark_onnx import Plan
+from quark_onnx.demo import MODEL, digits
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(folder: Path, name: str, *arguments: object) -> subprocess.Popen[str]:
+    """An example at work in `folder`, as a user would start it."""
+    command = [sys.executable, "-W", "error", ROOT / "examples" / name, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*map(str, command)], cwd=folder, env=environment, encoding="utf-8", **pipes)
+
+
+def run(folder: Path, name: str, *arguments: object) -> str:
+    """What an example prints."""
+    return ended(start(folder, name, *arguments))
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """What a process prints that has to succeed."""
+    text, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return text
+
+
+def test_quantize_images(tmp_path: Path) -> None:
+    """The PNG files hold the digits, so the model sees what it was trained on."""
+    (tmp_path / "photos").mkdir()
+    for index, image in enumerate(digits()[0][:40]):
+        pixels = np.rint((image[0] + 1) * 127.5).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{index}.png")
+    text = run(tmp_path, "quantize_images.py", MODEL, "photos", "small.onnx", "L")
+    assert "Conv: 9 of 9 run on integers" in text
+    assert "on 40 images" in text
+    assert float(text.split("logits: ")[1].split()[0]) > 30
+    onnx.checker.check_model(tmp_path / "small.onnx", full_check=True)
+
+
+def test_finetune_adaround(tmp_path: Path) -> None:
+    text = run(tmp_path, "finetune_adaround.py")
+    assert "10/10 head.gemm" in text
+    ratios = {line.split(":")[0]: float(line.split()[1]) for line in text.splitlines() if line.endswith(" dB")}
+    assert ratios["tuned"] > ratios["rounded"] > 30
+    assert [path.name for path in tmp_path.iterdir()] == ["digits_adaround.onnx"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_finetune_adaround_goes_on_after_ctrl_c(tmp_path: Path) -> None:
+    process = start(tmp_path, "finetune_adaround.py")
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("  2/10"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert "interrupted: run again to go on from interrupted_plan" in ended(process)
+    tuned = len(Plan.load(tmp_path / "interrupted_plan").codes)
+    assert 2 <= tuned < 10
+
+    text = run(tmp_path, "finetune_adaround.py")
+    assert f"{10 - tuned}/{10 - tuned} head.gemm" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["digits_adaround.onnx"]
+
+
+def test_read_the_plan(tmp_path: Path) -> None:
+    text = run(tmp_path, "read_the_plan.py")
+    assert "'weight': 10" in text
+    assert "~ qparams logits" in text
+    before, after = (float(part.split(" dB")[0].split()[-1]) for part in text.splitlines()[-1].split(","))
+    assert after < before
+    assert Plan.load(tmp_path / "digits_plan").sites["logits"].role == "activation"
+    onnx.checker.check_model(tmp_path / "digits_wider.onnx", full_check=True)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.py")), ids=lambda file: file.stem)
+def test_examples_are_short_and_tested(file: Path) -> None:
+    assert 30 <= len(file.read_text("utf-8").splitlines()) <= 60
+    assert f'"{file.name}"' in Path(__file__).read_text("utf-8")
