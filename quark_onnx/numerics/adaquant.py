@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.adam import Adam
-from quark_onnx.numerics.adaround import WINDOWS, Rounded, Watch
+from quark_onnx.numerics.adaround import WINDOWS, Best, Rounded, Watch
 from quark_onnx.numerics.grid import Bound, clip
 from quark_onnx.numerics.objectives import Objective
 
@@ -52,17 +52,17 @@ def adaquant(
         window: iterations between two looks at the state; None: a tenth of them.
     """
     state = _State(weight, bias, scale, low, high, np.broadcast_to(unit, scale.shape))
-    best, best_loss = state.rounded(), objective.loss(state.rounded() * state.steps)
+    best = Best(objective, state.steps, state.rounded())
     adam, watch, done = Adam.of(state.x.shape), Watch(), 0
     window = window or max(1, num_iterations // WINDOWS)
     for t in range(num_iterations):
         x = state.rounded()
         loss, grad = objective(x * state.steps)
         ends = (t + 1) % window == 0 or t + 1 == num_iterations
-        if objective.exact or ends:
-            seen = loss if objective.exact else objective.loss(x * state.steps)
-            better = seen < best_loss
-            best[better], best_loss[better] = x[better], seen[better]
+        if objective.exact:
+            best.take(x, loss)
+        elif ends:
+            best.judge(x)
         grad *= state.per_step
         adam.step(state.x, grad, learning_rate * 0.5 * (1 + math.cos(math.pi * t / num_iterations)))
         state.confine()
@@ -70,8 +70,8 @@ def adaquant(
         done = t + 1
         if ends and watch.stalled(GAIN) and early_stop:
             break
-    codes, trained = state.split(best)
-    return Rounded(codes, done, best_loss, trained)
+    codes, trained = state.split(best.codes)
+    return Rounded(codes, done, best.loss, trained)
 
 
 class _State:

@@ -32,6 +32,9 @@ F32 = NDArray[np.float32]
 ROOM = 2.0**28
 """Bias code of the float bias at the smallest weight scale: int32 holds 8 times it, for the fitted bias to grow."""
 
+WIDE = 2**30
+"""G · R · K² from which scales are judged by rounding to nearest: a sweep of descent for each would take seconds."""
+
 IDENTITY = Activation()
 
 
@@ -148,7 +151,8 @@ def _scale(
     weight: F32, q: Quadratic, sampled: Sampled | None, grid: Grid, recipe: Recipe, gain: F32, floor: F32
 ) -> F32:
     judge = None if sampled is None else replace(sampled, y=sampled.y[:, ::2], z=sampled.z[:, ::2]).loss
-    sweeps = 0 if recipe.method == "nearest" and not recipe.polish else 1
+    plain = recipe.method == "nearest" and not recipe.polish
+    sweeps = 0 if plain or weight.size * weight.shape[-1] > WIDE else 1
     return search_scale(
         weight, q, grid.low, grid.high, grid.scale, grid.shared,
         factors=recipe.factors, sweeps=sweeps, judge=judge, gain=gain, floor=floor,

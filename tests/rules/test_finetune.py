@@ -144,6 +144,14 @@ def test_a_layer_is_the_matrix_product_that_fine_tuning_takes_it_for(layer: Any)
     np.testing.assert_allclose(got, want.reshape(got.shape), atol=1e-5)
 
 
+def test_a_gemm_that_reads_its_input_transposed() -> None:
+    text = "g (float[6, N] x) => (float[N, 5] y) { [n] y = Gemm <transA = 1> (x, w, b) }"
+    made = case(text, draw((6, 8), 12), {"w": normal(6, 5), "b": normal(5)}, weight_type="int4")
+    (want,) = run(made.model, made.feeds[0])
+    np.testing.assert_allclose(rewired(unit_of(made), made.model, made.feeds[0]["x"]), want, atol=1e-5)
+    assert [record.node for record in tuned(made, ROUND).records] == ["n"]
+
+
 @pytest.mark.parametrize("kind", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_every_kind_of_layer_is_tuned_in_every_format(layer: Any, kind: dict[str, Any]) -> None:
@@ -155,7 +163,7 @@ def test_every_kind_of_layer_is_tuned_in_every_format(layer: Any, kind: dict[str
         assert not done.interrupted
 
 
-@pytest.mark.parametrize("kind", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("kind", [*FORMATS.values()][2:], ids=[*FORMATS][2:])
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_adaround_chooses_one_of_two_codes(layer: Any, kind: dict[str, Any]) -> None:
     made = of(layer, **kind)
@@ -529,8 +537,10 @@ class Stop:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("at", range(4))
-@pytest.mark.parametrize("changes", [{}, {"parallel": True}, {"objective": "sampled", "drop_ratio": 0.5}])
+@pytest.mark.parametrize(
+    ("at", "changes"),
+    [*((at, {}) for at in range(4)), (2, {"parallel": True}), (2, {"objective": "sampled", "drop_ratio": 0.5})],
+)
 def test_an_interrupted_run_keeps_what_is_tuned_and_resumes_to_the_same_plan(
     at: int, changes: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -641,9 +651,7 @@ def test_data_that_never_varies(options: Any) -> None:
     assert [record.node for record in done.records] == NAMES
 
 
-@pytest.mark.parametrize(
-    "options", [ROUND, QUANT], ids=["adaround", "adaquant"]
-)
+@pytest.mark.parametrize("options", [ROUND, QUANT], ids=["adaround", "adaquant"])
 def test_early_stop_saves_iterations_and_keeps_the_best(options: Any) -> None:
     made = net()
     long = replace(options, num_iterations=1000)
@@ -679,12 +687,39 @@ def test_layers_that_no_data_reaches_are_left() -> None:
         [a] h = Gemm (x, w, b) [z] z = Slice (h, zero, zero) [c] y = Gemm (z, v, c)
     }"""
     arrays = {"w": normal(6, 6), "b": normal(6), "v": normal(6, 5), "c": normal(5), "zero": np.int64([0])}
-    feeds = draw((4, 6), 6)
-    made = case(text, feeds, arrays)
-    if "c" in made.plan.nodes:
-        assert tuned(made, ROUND).reasons == {"c": "no data reaches it"}
-    else:
-        assert "c" in tuned(made, ROUND).reasons
+    made = case(text, draw((4, 6), 6), arrays)
+    done = tuned(made, ROUND)
+    assert [record.node for record in done.records] == ["a"]
+    assert done.reasons == {"c": "no data reaches it"}
+
+
+def test_a_layer_that_needs_more_than_half_of_the_memory_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second has 32 times the inputs."""
+    text = """g (float[N, 2, 6, 6] x) => (float[N, 2, 2, 2] y) {
+        [a] h = Conv (x, w) [r] r = Relu (h) [b] y = Conv (r, v)
+    }"""
+    arrays = {"w": normal(64, 2, 3, 3), "v": normal(2, 64, 3, 3)}
+    made = case(text, draw((1, 2, 6, 6), 6), arrays)
+    monkeypatch.setattr("quark_onnx.stages.finetune.quarter_of_memory", lambda: 12 << 20)
+    done = tuned(made, ROUND)
+    assert [record.node for record in done.records] == ["a"]
+    assert done.reasons["b"].startswith("it takes ")
+    assert "more than half of the memory" in done.reasons["b"]
+
+
+@pytest.mark.parametrize("options", [ROUND, QUANT, replace(QUANT, objective="sampled")])
+@pytest.mark.parametrize("power", [-40, 40])
+def test_the_unit_of_the_output_does_not_matter(options: Any, power: int) -> None:
+    """A weight and bias times a power of two: the same codes, and the scale times it."""
+    text, arrays, shape = SINGLE["Conv"]
+    factor = np.float32(2.0**power)
+    plans = [
+        tuned(of((text, a, shape), 24, **FEW), options).plan
+        for a in (arrays, {k: v * factor for k, v in arrays.items()})
+    ]
+    first, second = (plan.codes["w"] for plan in plans)
+    np.testing.assert_array_equal(second.codes, first.codes)
+    np.testing.assert_array_equal(second.scale, first.scale * factor)
 
 
 @limits(max_examples=25, deadline=None)
@@ -733,3 +768,17 @@ def test_numbers_too_large_to_be_squared_are_left(options: Any) -> None:
     for size in (1e-30, 1e10):
         scaled = {name: array * np.float32(size) for name, array in arrays.items()}
         assert [record.node for record in tuned(of((text, scaled, shape)), options).records] == ["n"]
+
+
+def test_a_shared_weight_whose_bias_would_not_fit_any_more_stays() -> None:
+    """|b| takes all of int32 at the plan's scale: a smaller one, as the search would like it, is refused."""
+    text = SHARED["Gemm"].replace("4", "16")
+    weight = normal(16, 16)
+    weight[0, 0] = 40  # the scale that is best for all others is much smaller
+    arrays = {"w": weight * np.float32(1e-6), "b": np.full(16, 2e2, np.float32), "c": normal(16)}
+    made = case(text, draw((64, 16), 12), arrays, weight_type="int8")
+    for options in (ROUND, QUANT):
+        plan = tuned(made, options).plan
+        site = plan.sites["b"]
+        x, w = (plan.qparams_of(factor).scale for factor in site.factors)
+        assert (np.abs(plan.values.get("b", arrays["b"])) / (x * w) <= 2**31 - 2**8).all()

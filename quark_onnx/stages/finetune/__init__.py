@@ -21,16 +21,19 @@ from quark_onnx.core.finetune import AdaQuant, AdaRound
 from quark_onnx.core.plan import Coded, Plan, Skip
 from quark_onnx.core.records import LayerRecord
 from quark_onnx.engine.data import Feed
+from quark_onnx.engine.samples import quarter_of_memory
 from quark_onnx.engine.walk import Frontier, walk
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics.activations import Activation
 from quark_onnx.numerics.bias import LIMIT
 from quark_onnx.numerics.grid import FACTORS, FINE
-from quark_onnx.numerics.layer_data import Layer, LayerData, Samples, held_out, sample
+from quark_onnx.numerics.layer_data import Layer, LayerData, Samples, bytes_of, held_out, sample
 from quark_onnx.numerics.moments import with_bias
+from quark_onnx.numerics.quant import dequantize
 from quark_onnx.numerics.tune import Recipe, Tuned, tune
 from quark_onnx.stages.finetune.grids import coded, grid_of
+from quark_onnx.stages.finetune.norms import NORMS, NormUnit, fit_line, match_norms
 from quark_onnx.stages.finetune.units import Unit, match
 
 logger = logging.getLogger("quark_onnx")
@@ -77,18 +80,33 @@ def finetune(
         judge: score of the whole model under a plan, higher is better; a layer that lowers it is not changed.
     """
     settings = options or CORRECT
-    units, reasons = match(model, plan, settings.target_op_type)
-    todo = {name: unit for name, unit in units.items() if unit.weight not in plan.codes}
+    units, reasons = match(model, plan, [kind for kind in settings.target_op_type if kind not in NORMS])
+    norms, others = match_norms(model, plan, settings if options else None)
+    reasons |= others
+    large = {name: _why_large(model, unit, settings) for name, unit in units.items()}
+    reasons |= {name: reason for name, reason in large.items() if reason is not None}
+    todo = {name: unit for name, unit in units.items() if unit.weight not in plan.codes and large[name] is None}
     numbers = {name: i for i, name in enumerate(units)}  # not of `todo`: a resumed run draws what the first would have
-    tuner = _Tuner(model, plan, todo, numbers, settings, options is None, gains, tell, judge)
+    tuner = _Tuner(model, plan, todo, numbers, settings, options is None, gains, tell, judge, norms)
     start = replace(plan, codes={}, values={}) if settings.parallel else plan
     interrupted = False
     try:
-        walk(model, start, feeds, todo.keys(), tuner.visit, limit, follow=not settings.parallel)
+        walk(model, start, feeds, todo.keys() | norms.keys(), tuner.visit, limit, follow=not settings.parallel)
     except KeyboardInterrupt:
         interrupted = True
         logger.warning("interrupted: %d of %d layers are tuned, the others stay as they were", tuner.done, len(todo))
     return Tuning(tuner.plan, tuple(tuner.records), reasons | tuner.reasons, interrupted)
+
+
+def _why_large(model: Model, unit: Unit, options: Options) -> str | None:
+    """Why the layer is too large to be tuned: its sums grow with the square of its inputs. None if it is not."""
+    array = constant(model.graph.initializers[unit.weight])
+    assert array is not None
+    groups, rows, inputs = unit.geometry.rows(array).shape
+    needed = bytes_of((groups, rows, inputs), options.positions, KEPT)
+    if needed <= 2 * quarter_of_memory():
+        return None
+    return f"it takes {needed >> 20:,} MiB to tune, more than half of the memory; fewer positions may help"
 
 
 @dataclass
@@ -104,6 +122,7 @@ class _Tuner:
     gains: Mapping[str, Array]
     tell: Tell
     judge: Callable[[Plan], float] | None
+    norms: Mapping[str, NormUnit]
     records: list[LayerRecord] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
     waiting: dict[str, list[tuple[Unit, LayerData]]] = field(default_factory=dict)
@@ -115,6 +134,8 @@ class _Tuner:
 
     def visit(self, node: Node, frontier: Frontier, plan: Plan) -> Plan:
         """Tune one layer, or keep its data until the last layer with the same weight comes."""
+        if (norm := self.norms.get(node.name or "")) is not None:
+            return self._visit_norm(norm, frontier)
         start = time.perf_counter()
         unit = self.units[node.name or ""]
         self.tell(node.name or "", self.done, len(self.units))
@@ -137,6 +158,23 @@ class _Tuner:
         seconds = round(time.perf_counter() - start, 4)
         self.records += [_record(use.node, tuned, accepted, seconds) for use, _ in uses]
         self.tell(f"{node.name}: {_decibel(tuned)}", self.done, len(self.units))
+        return self.plan
+
+    def _visit_norm(self, unit: NormUnit, frontier: Frontier) -> Plan:
+        """Fit scale and bias of a normalization, kept if the held-out samples gain."""
+        start = time.perf_counter()
+        x, z = frontier.exact[unit.data], frontier.rounded[unit.data]
+        if unit.data in self.plan.sites:
+            z = [dequantize(s, self.plan.qparams_of(unit.data), self.plan.sites[unit.data].format) for s in z]
+        held = held_out(len(x), self.options.holdout, self.options.seed)
+        line = fit_line(unit, self._float(unit.scale), self._float(unit.bias), x, z, held)
+        after = replace(self.plan, values={**self.plan.values, unit.scale: line.scale, unit.bias: line.bias})
+        accepted = line.held_after < line.held_before and self._helps(after)
+        self.plan = after if accepted else self.plan
+        seconds = round(time.perf_counter() - start, 4)
+        choice = "tuned" if accepted else "raw"
+        losses = (line.loss_before, line.loss_after, line.held_before, line.held_after)
+        self.records.append(LayerRecord(unit.node.name or "", unit.node.op_type, choice, accepted, 1, seconds, *losses))
         return self.plan
 
     def _give_up(self, unit: Unit, reason: str) -> None:
