@@ -107,7 +107,7 @@ def _finetuning(config: QuantizationConfig) -> str:
     }[tuning.algorithm]
     given = ", ".join(f"{key} {value}" for key, value in tuning.to_dict().items() if key != "OptimAlgorithm")
     return (
-        f"{how}, layer by layer, at most {tuning.num_iterations} iterations each; a layer is kept only if its error on "
+        f"{how}, layer by layer, at most {tuning.steps(8)} iterations each; a layer is kept only if its error on "
         f"samples held out of it gets less{f' ({given})' if given else ''}"
     )
 

@@ -24,7 +24,7 @@ class FastFinetune:
     data_size         use at most this many calibration samples; None: all
     batch_size        samples per iteration with objective "sampled", see `batch_rows`; no effect with "moments"
     num_batches       iterations in one window of the early stop; 1: a tenth of num_iterations
-    num_iterations    steps of the optimizer per layer
+    num_iterations    steps of the optimizer per layer; None: 500, for weights below 8 bits 1,500
     learning_rate     Adam's; AdaRound: of the rounding variable; AdaQuant: see `AdaQuant`
     early_stop        end a layer when a window brings nothing; the best state is what is kept, also without this
     lr_adjust         (threshold, rate): layers whose mean squared output error is above threshold start at this rate
@@ -50,7 +50,7 @@ class FastFinetune:
     data_size: int | None = field(None, optional(whole(1)))
     batch_size: int = field(32, whole(1))
     num_batches: int = field(1, whole(1))
-    num_iterations: int = field(500, whole(1))
+    num_iterations: int | None = field(None, optional(whole(1)))
     learning_rate: float = field(0.1, real(above=0))
     early_stop: bool = field(True, flag)
     lr_adjust: tuple[float, float] | None = field(None, optional(pair(real(0), real(above=0))))
@@ -84,9 +84,13 @@ class FastFinetune:
         return self.fixed_seed
 
     @property
-    def window(self) -> int:
-        """Iterations between two looks of the early stop."""
-        return self.num_batches if self.num_batches > 1 else max(1, self.num_iterations // 10)
+    def window(self) -> int | None:
+        """Iterations between two looks of the early stop; None: a tenth of all."""
+        return self.num_batches if self.num_batches > 1 else None
+
+    def steps(self, bits: int) -> int:
+        """Iterations for weights of so many bits: where roundings are coarse, more of them are worth a second look."""
+        return self.num_iterations or (500 if bits >= 8 else 1500)
 
     @property
     def rate_is_absolute(self) -> bool:

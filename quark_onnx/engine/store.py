@@ -29,7 +29,7 @@ class Store:
     def put(self, name: str, samples: Sequence[NDArray[Any]]) -> None:
         """Keep all samples of a tensor, in place of those it had."""
         self.drop(name)
-        size = sum(array.nbytes for array in samples)
+        size = sum(map(_bytes, samples))
         if self.held + size > self.limit and size:
             self._tensors[name] = spilled(samples)
             return
@@ -56,9 +56,12 @@ class Store:
 
 
 def spilled(samples: Sequence[NDArray[Any]]) -> Samples:
-    """The samples in a file without a name: the system removes it with the last array that looks into it."""
-    size = sum(array.nbytes for array in samples)
-    if not size or any(array.dtype.hasobject for array in samples):
+    """The samples in a file without a name: the system removes it with the last array that looks into it.
+
+    Strings and sequences, which onnxruntime has as lists, stay in memory.
+    """
+    size = sum(map(_bytes, samples))
+    if not size or any(not isinstance(array, np.ndarray) or array.dtype.hasobject for array in samples):
         return list(samples)
     with tempfile.TemporaryFile(prefix="quark_onnx-") as file:
         block = np.memmap(file, np.uint8, "w+", shape=(size,))
@@ -69,3 +72,8 @@ def spilled(samples: Sequence[NDArray[Any]]) -> Samples:
         views.append(view)
         start += array.nbytes
     return views
+
+
+def _bytes(sample: Any) -> int:
+    """Size of an array, or of all arrays of a sequence."""
+    return sum(map(_bytes, sample)) if isinstance(sample, list) else int(getattr(sample, "nbytes", 0))

@@ -69,15 +69,16 @@ def pairs(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic, sweeps: int
     step = (low + high - 2 * codes) * s  # to the other code
     cost = step**2 * np.einsum("gkk->gk", q.hessian)[:, None]
     single = 2 * step * half + cost  # change of the loss by switching one
+    inputs, every = codes.shape[-1], np.arange(scale.size)
     for _ in range(sweeps):
         moved = False
-        for i in range(codes.shape[-1]):
+        for i in range(inputs):
             both = q.hessian[:, i][:, None] * (2 * step[..., i : i + 1])
             both *= step
             both += single
             both[..., i] = 0  # i alone
             j = both.argmin(-1)
-            change = single[..., i] + np.take_along_axis(both, j[..., None], -1)[..., 0]
+            change = single[..., i] + both.reshape(-1, inputs)[every, j.reshape(-1)].reshape(j.shape)
             g, r = np.nonzero(change < -WORTH * cost[..., i])
             if not len(g):
                 continue

@@ -89,9 +89,9 @@ def test_the_defaults() -> None:
     assert AdaRound().to_dict() == {"OptimAlgorithm": "adaround"}
     assert AdaQuant().to_dict() == {"OptimAlgorithm": "adaquant"}
     one, two = AdaRound(), AdaQuant()
-    assert (one.num_iterations, one.learning_rate, one.polish, one.early_stop) == (500, 0.1, 5, True)
+    assert (one.steps(8), one.steps(4), one.learning_rate, one.polish, one.early_stop) == (500, 1500, 0.1, 5, True)
     assert (one.reg_param, one.beta_range, one.warm_start) == (0.01, (20.0, 2.0), 0.2)
-    assert (two.num_iterations, two.learning_rate, two.rate_unit, two.update_bias) == (500, 0.02, "step", True)
+    assert (two.steps(8), two.learning_rate, two.rate_unit, two.update_bias) == (500, 0.02, "step", True)
     assert one.seed == one.fixed_seed == 1705472343
     assert from_quark({}) == one
 
@@ -278,7 +278,8 @@ def test_variants_by_replace_are_checked_again() -> None:
 
 
 def test_derived_numbers() -> None:
-    assert [AdaRound(num_iterations=n).window for n in (5, 500)] == [1, 50]
+    assert AdaRound().window is None
+    assert AdaRound(num_iterations=7).steps(4) == 7
     assert AdaRound(num_batches=30).window == 30
     assert AdaRound(batch_size=2).batch_rows(rows=20_000, samples=100) == 400
     assert AdaRound(batch_size=200).batch_rows(rows=20_000, samples=100) == 20_000

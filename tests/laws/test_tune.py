@@ -138,10 +138,10 @@ def test_adaround_beats_nearest_and_a_bias_alone_helps() -> None:
 
 @pytest.mark.parametrize("name", ["adaround", "adaround, sampled", "adaquant"])
 def test_the_same_bits_for_any_number_of_workers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quark_onnx.numerics.workers.BLOCK", 700)  # of 36 inputs: blocks of 19 rows
+    monkeypatch.setattr("quark_onnx.numerics.workers.BLOCK", 700)  # blocks of 32 rows, the fewest
     monkeypatch.setattr("quark_onnx.numerics.layer_data.MOST", 300)
     monkeypatch.setattr("quark_onnx.numerics.layer_data.FEWEST", 50)
-    case = Case(2, outputs=48, samples=20)
+    case = Case(2, outputs=80, samples=20)
     assert len(row_blocks(case.weight.shape)) == 3
     results = []
     for workers in (0, 1, 2, 3):

@@ -281,10 +281,9 @@ def test_layers_that_are_not_tuned_are_listed_with_the_reason() -> None:
         [t] t = Transpose <perm = [0, 2, 1]> (x)
         [both] z = MatMul (x, t)
         [out] b = MatMul (a, w2)
-        [big] c = MatMul (stack, b)
-        [norm] y = LayerNormalization (c, gamma, beta)
+        [big] y = MatMul (stack, b)
     }"""
-    arrays = {"w": normal(6, 6), "w2": normal(6, 6), "stack": normal(1, 4, 4), "gamma": normal(6), "beta": normal(6)}
+    arrays = {"w": normal(6, 6), "w2": normal(6, 6), "stack": normal(1, 4, 4)}
     made = case(text, draw((1, 4, 6), 6), arrays, nodes_to_exclude=["out"])
     done = tuned(made, ROUND)
     assert [record.node for record in done.records] == ["a"]
@@ -292,7 +291,6 @@ def test_layers_that_are_not_tuned_are_listed_with_the_reason() -> None:
         "both": "both inputs are activations",
         "out": f"not quantized: {made.plan.notes['out']}",
         "big": "the weight is not a matrix, or the input has fewer than two axes",
-        "norm": "the weight has no integer initializer",
     }
     only = tuned(made, replace(ROUND, target_op_type=("Conv",)))
     assert not only.records
@@ -782,3 +780,22 @@ def test_a_shared_weight_whose_bias_would_not_fit_any_more_stays() -> None:
         site = plan.sites["b"]
         x, w = (plan.qparams_of(factor).scale for factor in site.factors)
         assert (np.abs(plan.values.get("b", arrays["b"])) / (x * w) <= 2**31 - 2**8).all()
+
+
+NORMS = {
+    "LayerNormalization": "[n] y = LayerNormalization (h, gamma, beta)",
+    "InstanceNormalization": "[n] y = InstanceNormalization (h, gamma, beta)",
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_adaquant_fits_the_scale_and_bias_of_a_normalization(name: str) -> None:
+    text = f"g (float[N, 8, 6] x) => (float[N, 8, 8] y) {{ [m] h = MatMul (x, w) {NORMS[name]} }}"
+    arrays = {"w": normal(6, 8), "gamma": normal(8), "beta": normal(8)}
+    made = case(text, draw((1, 8, 6), 24), arrays, **FEW)
+    for options in (QUANT, replace(QUANT, parallel=True), replace(QUANT, objective="sampled")):
+        done = tuned(made, options)
+        assert [record.node for record in done.records] == ["m", "n"]
+        assert done.plan.values.keys() <= {"gamma", "beta"}
+    for options in (ROUND, replace(QUANT, update_bias=False), replace(QUANT, target_op_type=("MatMul",))):
+        assert [record.node for record in tuned(made, options).records] == ["m"]

@@ -134,6 +134,11 @@ def test_strings_and_empty_arrays_stay_in_memory(folder: Path) -> None:
         with Store(0) as store:
             store.put("a", samples)
             assert_equal(store["a"], samples)
+    sequences = [[np.arange(3), np.zeros((0, 2))], []]
+    assert spilled(sequences)[0][0] is sequences[0][0]
+    with Store(100) as store:
+        store.put("a", sequences)
+        assert store.held == sequences[0][0].nbytes
     mixed = [np.zeros(0, np.float32), np.arange(3), np.zeros((0, 2), np.int8), np.float32(4)[None], np.array(True)]
     assert_equal(spilled(mixed), mixed)
     turned = [np.arange(12).reshape(3, 4).T, np.arange(12)[::-2]]

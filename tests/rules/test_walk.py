@@ -262,6 +262,12 @@ OTHERS = {
         {"v": whole(4, 4)},
         ["m", "n"],
     ),
+    "a sequence over a cut": (
+        "(float[2,4] x) => (float[2,5] y) { [m] h = MatMul (x, v) [q] s = SequenceConstruct (h, x) "
+        "[k] k = MatMul (h, v) [p] z = SequenceAt (s, zero) [a] a = Add (z, k) [n] y = MatMul (a, w) }",
+        {"v": whole(4, 4), "w": whole(4, 5), "zero": np.int64(0)},
+        ["m", "k", "n"],
+    ),
     "constants that nothing folded": (
         "(float[2,4] x) => (float[2,4] y) { [t] u = Transpose (v) [d] d = Exp (v) [m] y = MatMul (x, u) }",
         {"v": whole(4, 4)},

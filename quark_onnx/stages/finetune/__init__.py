@@ -257,13 +257,14 @@ class _Tuner:
 
     def _recipe(self, unit: Unit, samples: int, kept: int, *, movable: bool) -> Recipe:
         o = self.options
-        names = ("num_iterations", "learning_rate", "lr_adjust", "early_stop", "window", "objective", "scale_search")
+        names = ("learning_rate", "lr_adjust", "early_stop", "window", "objective", "scale_search")
         names += ("polish", "ridge", *(("reg_param", "beta_range", "warm_start") if isinstance(o, AdaRound) else ()))
         return Recipe(
             method="nearest" if self.only_bias else o.algorithm,
             absolute=o.rate_is_absolute,
             batch=o.batch_rows(kept, samples),
             seed=(o.seed, self.numbers[unit.node.name or ""]),
+            num_iterations=o.steps(self.plan.sites[unit.weight].format.bits),
             factors=FACTORS if self.plan.sites[unit.weight].format.axis is None else FINE,
             update_bias=movable and o.update_bias,
             **{name: getattr(o, name) for name in names},
