@@ -5,7 +5,8 @@
     wide      AdaRound on one convolution 3×3, 512 → 512 channels (4608 weights in a row), on 128 images of 14×14
     samples   AdaRound on 6 convolutions with 2,000 samples to the same with 200: time and peak memory
 
-Each measurement is a process of its own. Seconds of a layer are from its start to that of the next one, so that running
+Each measurement is a process of its own; `cpu_seconds` are those of all its threads, which other processes disturb less
+than `seconds`. Seconds of a layer are from its start to that of the next one, so that running
 the segment in between is included. Prints one JSON document.
 """
 
@@ -69,12 +70,12 @@ def quantize(size: str) -> None:
             starts.append(time.perf_counter())
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin = time.perf_counter()
+    begin, busy = time.perf_counter(), time.process_time()
     report = ModelQuantizer(get_default_config("S8S8_AAWS_ADAROUND"), tell).quantize_model(model, None, data).report
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = {"seconds": round(seconds, 2), "tune": report.seconds["tune"], "peak_gb": round(peak / 2**20, 3)}
-    found["before_gb"] = round(before / 2**20, 3)
+    found |= {"cpu_seconds": round(time.process_time() - busy, 2), "before_gb": round(before / 2**20, 3)}
     layer = [round(b - a, 4) for a, b in pairwise(starts)]
     print(json.dumps({**found, "sqnr_db": list(report.sqnr.values()), "layer_seconds": layer}))
 

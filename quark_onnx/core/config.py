@@ -92,7 +92,8 @@ class QuantizationConfig:
     nodes_to_exclude      never these nodes; entries as above
     subgraphs_to_exclude  pairs ([start nodes], [end nodes]): everything on a path from a start to an end stays float
     optimize_model        fold BatchNorm, constants and neighbours before quantizing
-    include_cle           cross-layer equalization: even out the ranges of channels between layers
+    include_cle           cross-layer equalization: even out the ranges of channels between layers; nothing to do, and
+                          nothing done, with per_channel
     include_fast_ft       tune weights layer by layer after quantizing, see `finetune`
     use_external_data_format  write weights beside the model, as is always done above 2 GB
     extra_options         see `OPTIONS`

@@ -166,6 +166,9 @@ class _Tuner:
         x, z = frontier.exact[unit.data], frontier.rounded[unit.data]
         if unit.data in self.plan.sites:
             z = [dequantize(s, self.plan.qparams_of(unit.data), self.plan.sites[unit.data].format) for s in z]
+        if not all(a.size and a.shape == b.shape and np.isfinite(a).all() for a, b in zip(x, z, strict=True)):
+            self.reasons[unit.node.name or ""] = "its input is empty, not finite, or of another shape when quantized"
+            return self.plan
         held = held_out(len(x), self.options.holdout, self.options.seed)
         line = fit_line(unit, self._float(unit.scale), self._float(unit.bias), x, z, held)
         after = replace(self.plan, values={**self.plan.values, unit.scale: line.scale, unit.bias: line.bias})
@@ -173,7 +176,8 @@ class _Tuner:
         self.plan = after if accepted else self.plan
         seconds = round(time.perf_counter() - start, 4)
         choice = "tuned" if accepted else "raw"
-        losses = (line.loss_before, line.loss_after, line.held_before, line.held_after)
+        fitted = (line.loss_after, line.held_after) if accepted else (line.loss_before, line.held_before)
+        losses = (line.loss_before, fitted[0], line.held_before, fitted[1])
         self.records.append(LayerRecord(unit.node.name or "", unit.node.op_type, choice, accepted, 1, seconds, *losses))
         return self.plan
 

@@ -50,6 +50,12 @@ def match(model: Model, plan: Plan, op_types: Collection[str]) -> tuple[dict[str
             reasons[node.name or ""] = found.reason
         else:
             units[node.name or ""] = found
+    for name, unit in list(units.items()):
+        readers = {n.name or "" for n in model.graph.initializers[unit.weight].consumers()}
+        others = {n for n in readers - units.keys() if unit.weight in plan.nodes.get(n, ())}
+        if others:
+            reasons[name] = f"shares its weight with {min(others)!r}, which cannot be tuned"
+            del units[name]
     return units, reasons
 
 

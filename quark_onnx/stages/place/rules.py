@@ -205,7 +205,9 @@ def _clamps_at_zero(clamp: Node) -> bool:
     if clamp.op_type == "Relu":
         return True
     low, high = constant(input_at(clamp, 1)), input_at(clamp, 2)
-    return low is not None and float(low) == 0.0 and (high is None or constant(high) is not None)
+    return (
+        low is not None and low.size == 1 and float(low.item()) == 0.0 and (high is None or constant(high) is not None)
+    )
 
 
 RULES: dict[str, Rule] = {"layer": layer, "matmul": matmul, "act": act, "fixed": act, "same": same}
