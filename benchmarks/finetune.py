@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +51,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args()
+    if args.quark:
+        args.quark = shutil.which(args.quark) or parser.error(f"--quark {args.quark}: no such program")
+        args.quark = os.path.abspath(args.quark)  # not resolved: a virtual environment is told by the link
     document: dict[str, Any] = {"task": args.task, "preset": args.preset, "machine": machine()}
     with tempfile.TemporaryDirectory() as folder:
         rounds = document["rounds"] = [one_round(args, Path(folder)) for _ in range(args.rounds)]

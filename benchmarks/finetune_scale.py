@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
@@ -110,7 +111,7 @@ def samples() -> dict[str, Any]:
 
 def process(size: str) -> dict[str, Any]:
     """One measurement in a process of its own."""
-    return measured([sys.executable, __file__, "--quantize", size], ROOT)
+    return measured([sys.executable, Path(__file__).resolve(), "--quantize", size], ROOT)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -10,20 +10,27 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT.parent / "shared" / "bench" / "tasks.py"
 PEERS = TASKS.with_name("peers.py")
 OURS = ROOT / "benchmarks" / "worker.py"
 
 
 def measured(command: Sequence[object], *paths: Path) -> dict[str, Any]:
-    """The JSON document that a command prints as its last line; `paths` are where it imports from, besides its own."""
+    """The JSON document that a command prints as its last line; `paths` are where it imports from, besides its own.
+
+    It runs in a folder that vanishes: Quark leaves files wherever it is.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
-    done = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, text=True, env=environment, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [*map(str, command)], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder, check=True
+        )
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 

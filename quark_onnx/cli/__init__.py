@@ -21,7 +21,8 @@ EXIT_CODES: dict[type[QuarkError], int] = {ConfigError: 2, ModelError: 3, DataEr
 """What the shell sees of an error; 1 is a difference that `diff` found, or a bug."""
 
 EPILOG = """
-Exit codes: 0 done, 1 the plans differ, 2 usage or configuration, 3 the model, 4 the data, 5 a plan.
+Exit codes: 0 done, 1 the plans differ, 2 usage or configuration, 3 the model, 4 the data, 5 a plan,
+130 Ctrl-C (during fine-tuning it is 0: what is tuned is kept).
 
 Progress, warnings and errors go to stderr, results to stdout.
 """

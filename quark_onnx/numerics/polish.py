@@ -1,8 +1,8 @@
 """Last steps of rounding, on the quadratic: one code at a time, then two, or for few inputs all roundings there are.
 
 What AdaRound leaves are local optima: with correlated inputs the error of one weight is best made good by another, and
-neither alone brings anything. (Measured on synthetic layers with correlated inputs, 4 and 8 bits, K = 9 to 288: the
-loss after AdaRound falls by 25 to 45 % with `descend`, and by 30 to 40 % of that with `pairs`.)
+neither alone brings anything. (Measured after AdaRound: the loss of synthetic layers of 12 to 288 correlated inputs
+falls by another 10 to 25 %; resnet20 with 4-bit weights gains 0.4 dB at its output, mobilenet 0.2 dB.)
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
@@ -22,7 +23,6 @@ from quark_onnx.cli import app, console, line, main
 from quark_onnx.cli.tuning import tuning_rows, worst_table
 from quark_onnx.core.presets import PRESETS
 from quark_onnx.core.records import LayerRecord
-from quark_onnx.stages.finetune import _Tuner
 
 TEXT = """g (float[N, 3, 8, 8] x) => (float[N, 4] y) {
     [stem] a = Conv <pads = [1, 1, 1, 1]> (x, w)
@@ -206,16 +206,15 @@ def few(iterations: int = 20) -> tuple[str, str]:
     return "--option", f'FastFinetune={{"NumIterations": {iterations}}}'
 
 
-def stop_at(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C when fine-tuning comes to this layer."""
-    visit = _Tuner.visit
+def stop_at(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C when progress comes to this."""
 
-    def stopping(tuner: _Tuner, node: Any, *rest: Any) -> Any:
-        if node.name == layer:
+    def tell(stage: str, done: int, total: int | None) -> None:
+        if stage == where:
             raise KeyboardInterrupt
-        return visit(tuner, node, *rest)
 
-    monkeypatch.setattr(_Tuner, "visit", stopping)
+    for module in ("quantize", "plans"):
+        monkeypatch.setattr(f"quark_onnx.cli.{module}.progress", lambda quiet: contextlib.nullcontext(tell))
 
 
 def test_fine_tuning_is_in_the_report() -> None:
@@ -277,7 +276,7 @@ def test_an_interrupted_run_is_kept_and_resumed(monkeypatch: pytest.MonkeyPatch)
     done(*TUNE, *few(), "--save-plan", "whole")
     whole = Path("out.onnx").read_bytes()
     with monkeypatch.context() as patch:
-        stop_at("head", patch)
+        stop_at("tune head", patch)
         result = command(*TUNE, *few(), "--save-plan", "part", "--json")
     assert result.exit_code == 0
     assert "fine-tuning was interrupted" in result.stderr
@@ -296,15 +295,22 @@ def test_an_interrupted_run_is_kept_and_resumed(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_interrupted_run_without_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    stop_at("head", monkeypatch)
+    stop_at("tune head", monkeypatch)
     result = command(*TUNE, *few(), "--quiet")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "--save-plan FOLDER would" in result.stderr
 
 
+def test_what_is_interrupted_elsewhere_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at("calibrate", monkeypatch)
+    assert command(*TUNE, "--save-plan", "part").exit_code == 130
+    assert not Path("out.onnx").exists()
+    assert not Path("part").exists()
+
+
 def test_an_interrupted_plan_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        stop_at("head", patch)
+        stop_at("tune head", patch)
         result = command("plan", "model.onnx", "-o", "part", *TUNE[4:], *few(), "-x", "pool")
     assert (result.exit_code, result.stderr.count("--resume part")) == (0, 1)
     assert "Fine-tuning" in result.stdout
@@ -352,6 +358,16 @@ def test_the_line_of_progress() -> None:
     assert "0:04:00 left" in text  # two layers at two minutes each
     assert f"fine-tuning …{'x' * 43} " in after("tune " + "y" * 9 + "x" * 43, 2, 4)
     assert "last" not in after("apply", 0, None)
+
+
+def test_the_demo_has_a_fine_tuned_model() -> None:
+    """Of the same size and on integers, as the one it is compared with; nearer to the float model."""
+    models = document("demo")["models"]
+    rounded, tuned = models["INT8 per tensor"], models["INT8 + AdaRound"]
+    assert (tuned["bytes"], tuned["fused"]) == (rounded["bytes"], rounded["fused"])
+    assert tuned["sqnr"] > rounded["sqnr"] + 1
+    assert tuned["right"] >= models["float"]["right"] - 2
+    assert tuned["milliseconds"] > 0
 
 
 # inspect and presets
