@@ -17,6 +17,9 @@ from quark_onnx.numerics.workers import in_order, row_blocks
 
 F32 = NDArray[np.float32]
 
+WIDE = 1536
+"""Inputs above which an iteration on K×K moments costs several times one on a mini-batch of positions."""
+
 
 def round_rows(
     weight: F32,
@@ -28,12 +31,13 @@ def round_rows(
     pool: Executor | None,
 ) -> tuple[F32, int]:
     """Codes by the method of the recipe, polished; in no row worse than rounding to nearest. And the iterations."""
-    objective: Objective = sampled if sampled is not None and recipe.objective == "sampled" else q
+    wide = weight.shape[2] > WIDE
+    objective: Objective = sampled if sampled is not None and (wide or recipe.objective == "sampled") else q
     low, high = (np.broadcast_to(np.asarray(b, np.float32), (*scale.shape, 1)) for b in (grid.low, grid.high))
     codes, iterations = nearest(weight, scale, low, high), 0
+    if recipe.method not in ("nearest", *METHODS):
+        raise ValueError(f"unknown method {recipe.method!r}; known are nearest, {', '.join(METHODS)}")
     if recipe.method != "nearest":
-        if recipe.method not in METHODS:
-            raise ValueError(f"unknown method {recipe.method!r}; known are nearest, {', '.join(METHODS)}")
         cost = scale**2 * q.curvature
         unit = np.maximum(cost, max(1e-8 * float(cost.max()), 1e-30))  # dead rows must not divide by zero
 
