@@ -107,7 +107,8 @@ def sample(
     if not jobs[0]:
         raise ValueError("no sample to learn from: there are none, or all are held out")
     # wide layers have sums of hundreds of megabytes
-    parts = in_order(work, [job for side in jobs for job in side], pool, ahead=2 if size > 2**10 else AHEAD)
+    ahead = 0 if size > 2**12 else 2 if size > 2**10 else AHEAD
+    parts = in_order(work, [job for side in jobs for job in side], pool, ahead=ahead)
     train, judge = (reduce(Part.__add__, islice(parts, len(side))) if side else None for side in jobs)
     assert train is not None
     if not all(part.moments.finite for part in (train, judge or train)):
