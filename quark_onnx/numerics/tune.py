@@ -144,7 +144,7 @@ def _sampled(data: LayerData, fixed: F32 | None, activation: Activation, recipe:
             raise ValueError('objective "sampled" needs kept positions: sample the layer with keep > 0')
         return None
     offset, lever = data.train.fitter.means() if fixed is None else (fixed, None)
-    batch = recipe.batch if recipe.objective == "sampled" else min(recipe.batch, 256)
+    batch = recipe.batch if recipe.objective == "sampled" else min(recipe.batch, 128)
     return Sampled(*data.train.kept, offset, lever, activation, batch, recipe.seed).shuffled()
 
 
