@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.assets, pytest.mark.slow]
 
 
 CHANCE = 0.01
-"""About 80 of the 800 ImageNet answers differ from the float model's; which of them are right is chance, and scatters the
-score by about √80 / 800 = 1.1 points between two seeds, or two processors that round differently."""
+"""About 80 of the 800 ImageNet answers differ from the float model's; which of them are right is chance and scatters
+the score by about √80 / 800 = 1.1 points between two seeds, or two processors that round differently."""
 
 
 @dataclass
