@@ -10,9 +10,10 @@ from quark_onnx.cli.console import out, print_json
 from quark_onnx.cli.flags import DEFAULT_PRESET, ShowFlags
 from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import facts, new_table
-from quark_onnx.core.config import OPTIONS, QuantizationConfig
+from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.finetune import METHODS
 from quark_onnx.core.formats import Format
+from quark_onnx.core.options import OPTIONS
 from quark_onnx.core.presets import PRESETS, get_default_config
 
 _METHODS = [method.__name__ for method in METHODS.values()]

@@ -14,57 +14,11 @@ from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.finetune import AdaQuant, AdaRound, FastFinetune, from_quark
-from quark_onnx.core.formats import TYPES, Format, type_name
+from quark_onnx.core.formats import FLOATS, TYPES, Format, ScaleType, type_name
 from quark_onnx.core.frozen import FrozenDict
-
-METHODS = ("MinMax", "Percentile")
-
-
-@dataclass(frozen=True)
-class Option:
-    """One key of `extra_options`: its type, its default (None: decided elsewhere) and what it means."""
-
-    type: type | tuple[type, ...]
-    default: Any
-    meaning: str
-
-
-OPTIONS: dict[str, Option] = {
-    "ActivationSymmetric": Option(bool, False, "activations have their zero point in the middle of the range"),
-    "WeightSymmetric": Option(bool, None, "weights have zero point 0; default: yes for signed types"),
-    "Percentile": Option((int, float), 99.999, "part of the values, in percent, that the Percentile method keeps"),
-    "CalibTensorRangeSymmetric": Option(
-        bool, True, "Percentile cuts |x| at one threshold; False cuts half of the rest at either end"
-    ),
-    "CalibDataSize": Option(int, None, "use at most this many items of the calibration data"),
-    "ForceQuantizeNoInputCheck": Option(
-        bool, False, "quantize operators that only pass values on also where no neighbour is quantized"
-    ),
-    "MatMulConstBOnly": Option(bool, False, "leave MatMul of two activations float"),
-    "AlignConcat": Option(bool, False, "inputs and output of a Concat share one scale"),
-    "CalibImages": Option(
-        dict, None, "how image files become inputs: {size, layout, mean, std, scale, color, crop}, see ImageOptions"
-    ),
-    "UseRandomData": Option(bool, False, "calibrate on random numbers; for smoke tests only, accuracy is meaningless"),
-    "RandomDataReaderInputShape": Option(dict, None, "{input name: shape} of the random data"),
-    "RandomDataReaderInputDataRange": Option(dict, None, "{input name: [low, high]} of the random data"),
-    "CLESteps": Option(int, -1, "sweeps of cross-layer equalization; -1: until nothing moves, at most 20"),
-    "CLEBalanceMethod": Option(str, "max", "how cross-layer equalization measures a channel; 'max' is the only way"),
-    "HighBiasAbsorption": Option(bool, False, "move what a ReLU always lets through into the next layer's bias"),
-    "BiasCorrection": Option(bool, False, "correct biases by the mean output error of their layer"),
-    "FastFinetune": Option(
-        (dict, FastFinetune), None, "an AdaRound or AdaQuant, or its settings under Quark's names, see `from_quark`"
-    ),
-}
-"""Every key that `extra_options` takes."""
-
-UNSUPPORTED = {
-    "CLEWeightThreshold": "all channels are equalized, however small; remove it",
-    "CLEScaleUseThreshold": "all channels are equalized, however small; remove it",
-    "CLEScaleAppendBias": "channels are measured by their weights alone; remove it",
-    "CLETotalLayerDiffThreshold": "sweeps end when nothing moves; limit their number with CLESteps",
-}
-"""Keys of Quark that are refused, and why."""
+from quark_onnx.core.options import OPTIONS, UNSUPPORTED
+from quark_onnx.core.ranging import ALIASES, CUTS_BOTH_ENDS, METHODS, WEIGHT_ONLY, Ranging
+from quark_onnx.core.targets import TARGETS, Target
 
 _FLAGS = (
     "per_channel",
@@ -72,8 +26,22 @@ _FLAGS = (
     "optimize_model",
     "include_cle",
     "include_fast_ft",
+    "include_auto_mp",
+    "use_dynamic_quant",
+    "convert_fp16_to_fp32",
     "use_external_data_format",
 )
+_LIMITS: dict[str, tuple[float, float]] = {
+    "Percentile": (50.0001, 100),
+    "CalibDataSize": (1, 2**62),
+    "CLESteps": (-1, 2**31),
+    "NumBins": (64, 2**16),
+    "NumQuantizedBins": (2, 2**12),
+    "CalibMovingAverageConstant": (1e-9, 1),
+    "BlockSize": (2, 2**20),
+    "MinimumRealRange": (0, 1e30),
+}
+_WORDS = {"CLEBalanceMethod": ("max",), "LWPMetric": ("mae", "mse")}
 _CLE_OPTIONS = ("CLESteps", "CLEBalanceMethod", "HighBiasAbsorption")
 
 
@@ -81,10 +49,12 @@ _CLE_OPTIONS = ("CLESteps", "CLEBalanceMethod", "HighBiasAbsorption")
 class QuantizationConfig:
     """What to quantize and how. Variants by `dataclasses.replace`.
 
-    calibrate_method      "MinMax" or "Percentile"
+    target                what runs the model: one of `TARGETS`
+    calibrate_method      how ranges of activations are chosen: one of `quark_onnx.core.ranging.METHODS`
     quant_format          "QDQ": standard QuantizeLinear and DequantizeLinear nodes, the only format there is
-    activation_type       "int8", "uint8", "int16", "uint16", or onnxruntime's / Quark's QuantType spelling
-    weight_type           as above, and "int4", "uint4"
+    activation_type       "int8", "uint8", "int16", "uint4", … 2 to 16 bits, or onnxruntime's / Quark's QuantType
+                          spelling; "float16" and "bfloat16", for weights too, convert the model instead
+    weight_type           as above
     per_channel           one scale per output channel of a weight
     reduce_range          weights use 7 of 8 bits, for processors without VNNI
     op_types_to_quantize  only these operator types; empty: all that the target knows
@@ -95,6 +65,9 @@ class QuantizationConfig:
     include_cle           cross-layer equalization: even out the ranges of channels between layers; nothing to do, and
                           nothing done, with per_channel
     include_fast_ft       tune weights layer by layer after quantizing, see `finetune`
+    include_auto_mp       move layers to int8 where the outputs allow it, see the option AutoMixprecision
+    use_dynamic_quant     activations are quantized at run time; needs no data
+    convert_fp16_to_fp32  a float16 model becomes a float32 one; otherwise its scales and float parts stay float16
     use_external_data_format  write weights beside the model, as is always done above 2 GB
     extra_options         see `OPTIONS`
 
@@ -102,6 +75,7 @@ class QuantizationConfig:
         ConfigError: a value that is unknown or cannot be combined with another one.
     """
 
+    target: str = "cpu"
     calibrate_method: str = "MinMax"
     quant_format: str = "QDQ"
     activation_type: str = "int8"
@@ -115,12 +89,17 @@ class QuantizationConfig:
     optimize_model: bool = True
     include_cle: bool = True
     include_fast_ft: bool = False
+    include_auto_mp: bool = False
+    use_dynamic_quant: bool = False
+    convert_fp16_to_fp32: bool = False
     use_external_data_format: bool = False
     extra_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         put = partial(object.__setattr__, self)  # frozen: written once, here
-        put("calibrate_method", _choice(self.calibrate_method, METHODS, "calibrate_method"))
+        put("target", _choice(self.target, tuple(TARGETS), "target"))
+        pow2 = type(self.calibrate_method).__name__ == "PowerOfTwoMethod"  # Quark's; its members are named as others
+        put("calibrate_method", _choice(self.calibrate_method, tuple(METHODS), "calibrate_method"))
         put("quant_format", _choice(self.quant_format, ("QDQ",), "quant_format"))
         put("activation_type", type_name(self.activation_type, "activation_type"))
         put("weight_type", type_name(self.weight_type, "weight_type"))
@@ -130,19 +109,11 @@ class QuantizationConfig:
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
-        put("extra_options", _options(self.extra_options))
+        put("extra_options", _options(({"UsePowerOf2Scale": True} if pow2 else {}) | dict(self.extra_options)))
         self._check_combination()
 
     def _check_combination(self) -> None:
-        if TYPES[self.activation_type][0] == 4:
-            raise ConfigError(f"activation_type {self.activation_type!r}: activations need 8 or 16 bits")
-        if self.reduce_range and TYPES[self.weight_type][0] != 8:
-            raise ConfigError(f"reduce_range is for 8-bit weights, not {self.weight_type!r}; leave one of the two out")
-        if self.activation_type == "int8" and self.weight_type == "uint8":
-            raise ConfigError(
-                "onnxruntime has no kernel for int8 activations with uint8 weights; use weight_type='int8'"
-            )
-
+        self._check_types()
         for key in _CLE_OPTIONS:
             if self.extra_options.get(key) and not self.include_cle:
                 raise ConfigError(f"extra option {key} is part of equalization; set include_cle=True or remove it")
@@ -152,23 +123,108 @@ class QuantizationConfig:
                 "start from a preset such as S8S8_AAWS_ADAROUND, or remove the option"
             )
 
+    def _check_types(self) -> None:
+        target, types = self.row, (self.activation_type, self.weight_type)
+        if self.conversion is None and set(types) & set(FLOATS):
+            raise ConfigError(f"activation_type {types[0]!r} with weight_type {types[1]!r}: convert both, or neither")
+        for field_name, value in zip(("activation_type", "weight_type"), types, strict=True):
+            allowed = getattr(target, f"{field_name}s")
+            if allowed and value not in allowed and self.conversion is None:
+                raise ConfigError(f"target {target.name!r} runs {field_name} {' or '.join(allowed)}, not {value!r}")
+        if target.symmetric and self.extra_options.get("ActivationSymmetric") is False:
+            raise ConfigError(f"target {target.name!r} needs symmetric activations; remove ActivationSymmetric=False")
+        if self.reduce_range and TYPES.get(self.weight_type, (8,))[0] != 8:
+            raise ConfigError(f"reduce_range is for 8-bit weights, not {self.weight_type!r}; leave one of the two out")
+        if types == ("int8", "uint8"):
+            raise ConfigError(
+                "onnxruntime has no kernel for int8 activations with uint8 weights; use weight_type='int8'"
+            )
+        if self.option("Int16Bias") and self.option("Int32Bias"):
+            raise ConfigError("extra options Int16Bias and Int32Bias exclude each other; remove one")
+
     def option(self, key: str) -> Any:
         """The value of an extra option; its default where it is absent or None."""
         value = self.extra_options.get(key)
         return OPTIONS[key].default if value is None else value
 
     @property
+    def row(self) -> Target:
+        """The target."""
+        return TARGETS[self.target]
+
+    @property
+    def conversion(self) -> str | None:
+        """The float type that the model is converted to; None: it is quantized."""
+        return self.activation_type if self.activation_type == self.weight_type in FLOATS else None
+
+    @property
     def activation(self) -> Format:
         """Format of activations."""
         bits, signed = TYPES[self.activation_type]
-        return Format(bits, signed, bool(self.option("ActivationSymmetric")))
+        symmetric = self.row.symmetric or bool(self.option("ActivationSymmetric"))
+        return Format(
+            bits,
+            signed,
+            symmetric,
+            scale=self._scale,
+            strict=self._strict,
+            one_sided=symmetric and self.option("UseUnsignedReLU"),
+        )
 
     @property
     def weight(self) -> Format:
-        """Format of weights, per-tensor; placement adds the axis where `per_channel` asks for it."""
+        """Format of weights, per-tensor; placement adds the axis, and the block, where it is asked for."""
         bits, signed = TYPES[self.weight_type]
         symmetric = self.option("WeightSymmetric")
-        return Format(bits - self.reduce_range, signed, signed if symmetric is None else symmetric)
+        reduced = bits == 8 and (self.reduce_range or self.row.reduce_range)
+        return Format(
+            bits - reduced, signed, signed if symmetric is None else symmetric, scale=self._scale, strict=self._strict
+        )
+
+    @property
+    def bias_bits(self) -> int | None:
+        """32: int32 at input scale · weight scale; 8 or 16: with a scale of its own; None: float."""
+        if self.option("QuantizeBias") is False or self.option("WeightsOnly") or self.use_dynamic_quant:
+            return None
+        if self.option("Int16Bias"):
+            return 16
+        wide = self.option("Int32Bias")
+        return self.row.bias_bits if wide is None else 32 if wide else 8
+
+    @property
+    def _scale(self) -> ScaleType:
+        asked = self.option("UsePowerOf2Scale")
+        pow2 = self.row.pow2 or self.calibrate_method == "NonOverflow" if asked is None else asked
+        return "pow2" if pow2 else "float"
+
+    @property
+    def _strict(self) -> bool | None:
+        asked = self.option("StrictSymmetric")
+        return False if asked is None and self._scale == "pow2" else asked
+
+    @property
+    def activation_ranging(self) -> Ranging:
+        """How ranges of activations are chosen."""
+        return self.ranging(self.calibrate_method)
+
+    @property
+    def weight_ranging(self) -> Ranging:
+        """How ranges of weights are chosen; SeqMSE starts from MinMax."""
+        method = self.option("WeightCalibrateMethod") or "MinMax"
+        return self.ranging("MinMax" if method in WEIGHT_ONLY else method)
+
+    def ranging(self, method: str) -> Ranging:
+        """A range method with the settings of this configuration."""
+        both = self.option("CalibTensorRangeSymmetric")
+        return Ranging(
+            method,
+            float(self.option("Percentile")),
+            method in CUTS_BOTH_ENDS if both is None else both,
+            tuple(self.option("PercentileCandidates")),
+            self.option("LWPMetric"),
+            self.option("NumBins"),
+            self.option("NumQuantizedBins"),
+        )
 
     @property
     def finetune(self) -> AdaRound | AdaQuant | None:
@@ -177,8 +233,13 @@ class QuantizationConfig:
 
     @property
     def tunes(self) -> bool:
-        """Whether biases may change after quantizing: by fine-tuning or bias correction."""
-        return self.include_fast_ft or bool(self.option("BiasCorrection"))
+        """Whether layers are walked after quantizing: fine-tuning, bias correction, or scales by output error."""
+        return self.include_fast_ft or bool(self.option("BiasCorrection")) or self.searches_scales
+
+    @property
+    def searches_scales(self) -> bool:
+        """Whether weight scales are chosen by the output error of their layer."""
+        return self.option("WeightCalibrateMethod") in WEIGHT_ONLY
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back to an equal configuration."""
@@ -226,9 +287,10 @@ class Config:
 def _choice(value: object, known: tuple[str, ...], name: str) -> str:
     """One of `known`, in any case, from a string or an enum member of onnxruntime or Quark."""
     text = str(getattr(value, "name", value)).rsplit(".", 1)[-1]
-    for choice in known:
-        if text.lower() == choice.lower():
-            return choice
+    names = {choice.lower(): choice for choice in known}
+    names |= {alias.lower(): choice for alias, choice in ALIASES.items() if choice in known}
+    if text.lower() in names:
+        return names[text.lower()]
     raise ConfigError(f"{name}: unknown value {text!r}{nearest(text, known)}")
 
 
@@ -266,21 +328,30 @@ def _options(values: object) -> Mapping[str, Any]:
         wrong_bool = isinstance(value, bool) and expected is not bool
         if value is not None and (wrong_bool or not isinstance(value, expected)):
             raise ConfigError(f"extra option {key} does not take {value!r}: {OPTIONS[key].meaning}")
-    percentile = values.get("Percentile")
-    if percentile is not None and not 50 < percentile <= 100:
-        raise ConfigError(f"extra option Percentile must be above 50 and at most 100, not {percentile}")
-    size = values.get("CalibDataSize")
-    if size is not None and size < 1:
-        raise ConfigError(f"extra option CalibDataSize must be at least 1, not {size}")
-    steps = values.get("CLESteps")
-    if steps is not None and steps != -1 and steps < 1:
-        raise ConfigError(f"extra option CLESteps must be at least 1, or -1 for as many as it takes, not {steps}")
-    method = values.get("CLEBalanceMethod")
-    if method not in (None, "max"):
-        raise ConfigError(f"extra option CLEBalanceMethod must be 'max', not {method!r}")
+    _check_values(values)
+    values = dict(values)
+    if (method := values.get("WeightCalibrateMethod")) is not None:
+        values["WeightCalibrateMethod"] = _choice(method, (*METHODS, *WEIGHT_ONLY), "WeightCalibrateMethod")
     plain = FrozenDict({key: _plain(value) for key, value in values.items()})
     from_quark(plain.get("FastFinetune") or {})  # refused now rather than after calibration
     return plain
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Numbers in their limits, words among those known."""
+    for key, (low, high) in _LIMITS.items():
+        value = values.get(key)
+        if value is not None and not low <= value <= high:
+            raise ConfigError(f"extra option {key} must be from {low} to {high}, not {value}")
+    for key, known in _WORDS.items():
+        if values.get(key) not in (None, *known):
+            raise ConfigError(f"extra option {key} must be {' or '.join(map(repr, known))}, not {values[key]!r}")
+    if values.get("CLESteps") == 0:
+        raise ConfigError("extra option CLESteps must be at least 1, or -1 for as many as it takes, not 0")
+    candidates = values.get("PercentileCandidates")
+    numbers = candidates is None or all(isinstance(p, (int, float)) and 50 < p <= 100 for p in candidates)
+    if not numbers or candidates in ([], ()):
+        raise ConfigError(f"extra option PercentileCandidates must hold numbers from 50 to 100, not {candidates!r}")
 
 
 def _plain(value: Any) -> Any:

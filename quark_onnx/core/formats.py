@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from quark_onnx.core.errors import ConfigError, nearest
 
-TYPES = {f"{sign}int{bits}": (bits, sign == "") for bits in (4, 8, 16) for sign in ("", "u")}
+TYPES = {f"{sign}int{bits}": (bits, sign == "") for bits in range(2, 17) for sign in ("", "u")}
+"""Integer types by name: bits, and whether they are signed. Widths that ONNX does not have are simulated."""
+
+FLOATS = ("float16", "bfloat16")
+"""Types that a model is converted to, without scales."""
+
+ScaleType = Literal["float", "pow2", "half"]
 
 
 @dataclass(frozen=True)
 class Format:
     """An integer grid and its granularity.
 
-    bits       width of the grid, 2..16; it is stored in the smallest ONNX type that holds it (4, 8 or 16 bits)
+    bits       width of the grid, 2..16; it is stored in the smallest ONNX type that holds it (2, 4, 8 or 16 bits)
     signed     two's complement, or unsigned
-    symmetric  zero point in the middle; signed grids above 4 bits leave the lowest code out ("strict":
-               ±127, not −128); with 4 bits it is a sixteenth of the grid and worth having
+    symmetric  zero point in the middle
     axis       one scale per index of this axis of the tensor; None is one scale for all of it
+    block      one scale for so many neighbours along `axis`, for every index of the other axes
+    scale      "float": any float32; "pow2": a power of two; "half": a number that float16 holds
+    strict     symmetric signed grids leave the lowest code out (±127, not −128); None: above 4 bits, where it is no
+               sixteenth of the grid
+    one_sided  symmetric grids have their zero point at the low end where no value is negative ("unsigned symmetric")
     """
 
     bits: int = 8
     signed: bool = True
     symmetric: bool = False
     axis: int | None = None
+    block: int | None = None
+    scale: ScaleType = "float"
+    strict: bool | None = None
+    one_sided: bool = False
 
     @property
     def lo(self) -> int:
         """The lowest code that a scale is computed for."""
         if not self.signed:
             return 0
-        return -(1 << (self.bits - 1)) + (1 if self.symmetric and self.bits > 4 else 0)
+        strict = self.bits > 4 if self.strict is None else self.strict
+        return -(1 << (self.bits - 1)) + (1 if self.symmetric and strict else 0)
 
     @property
     def hi(self) -> int:
@@ -45,7 +61,7 @@ class Format:
     @property
     def storage_bits(self) -> int:
         """Width of the ONNX type that holds the codes."""
-        return next(width for width in (4, 8, 16, 32) if self.bits <= width)
+        return next(width for width in (2, 4, 8, 16, 32) if self.bits <= width)
 
     @property
     def dtype(self) -> str:
@@ -54,15 +70,19 @@ class Format:
 
     @property
     def opset(self) -> int:
-        """The first opset whose QuantizeLinear takes this format: 21 for 4 and 16 bits, 13 otherwise.
+        """The first opset whose QuantizeLinear takes this format: 25 for 2 bits, 21 for 4, 16 and blocks, else 13.
 
-        13 (and not 10) for all 8-bit formats, because `axis` arrived there and one rule is enough.
+        13 (and not 10) for all 8-bit formats, because `axis` arrived there and one rule is enough. float16 scales
+        need 19.
         """
-        return 13 if self.storage_bits in (8, 32) else 21
+        by_type = {2: 25, 4: 21, 16: 21}.get(self.storage_bits, 19 if self.scale == "half" else 13)
+        return max(by_type, 21 if self.block else 0)
 
     def __str__(self) -> str:
         symmetry = "symmetric" if self.symmetric else "asymmetric"
         scales = "per-tensor" if self.axis is None else f"per-channel (axis {self.axis})"
+        scales = f"blocks of {self.block} (axis {self.axis})" if self.block else scales
+        scales += {"float": "", "pow2": ", powers of two", "half": ", float16 scales"}[self.scale]
         width = "" if self.bits == self.storage_bits else f", {self.bits} bits used"
         return f"{self.dtype} {symmetry} {scales}{width}"
 
@@ -83,7 +103,8 @@ def type_name(value: object, field: str) -> str:
     aliases = {f"q{known}": known for known in TYPES} | {
         f"{known[0] if known[0] == 'u' else 's'}{known.rsplit('int', 1)[1]}": known for known in TYPES
     }
+    aliases |= {"qfloat16": "float16", "fp16": "float16", "qbfloat16": "bfloat16", "bf16": "bfloat16"}
     name = aliases.get(name, name)
-    if name not in TYPES:
-        raise ConfigError(f"{field}: unknown type {text!r}{nearest(text, TYPES)}")
+    if name not in TYPES and name not in FLOATS:
+        raise ConfigError(f"{field}: unknown type {text!r}{nearest(text, (*TYPES, *FLOATS))}")
     return name

@@ -31,7 +31,8 @@ from quark_onnx.core.frozen import FrozenDict
 
 VERSION = 1
 
-Role = Literal["activation", "constant", "weight", "bias"]
+Role = Literal["activation", "dynamic", "constant", "weight", "bias"]
+Ends = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,14 @@ class Site:
     """A quantizer on a tensor.
 
     tensor  name of the activation or initializer
-    role    activation: Q and DQ; constant: an initializer read as an activation; weight: integers and DQ;
-            bias: int32 and DQ with scale = product of the scales of `factors`
+    role    activation: Q and DQ; dynamic: quantized at run time, without scales in the plan; constant: an initializer
+            read as an activation; weight: integers and DQ; bias: integers and DQ, with 32 bits the scale is the
+            product of the scales of `factors`, otherwise its own
     group   name of the tensor whose range counts; sites of one group share scale and zero point
     rule    the placement rule that put it here
-    factors (input tensor, weight tensor) of a bias, else empty
-    range   known beforehand, e.g. (0, 1) behind a Softmax; None: observed
+    factors (input tensor, weight tensor) of an int32 bias, else empty
+    range   known beforehand, e.g. (0, 1) behind a Softmax, one pair or (weights) one per channel; None: observed
+    method  range method; None: the configuration's
     """
 
     tensor: str
@@ -60,7 +63,8 @@ class Site:
     group: str
     rule: str
     factors: tuple[str, ...] = ()
-    range: tuple[float, float] | None = None
+    range: tuple[Ends, Ends] | None = None
+    method: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +221,7 @@ def _listed(tensors: object) -> tuple[str, ...]:
 
 
 def _site(entry: dict[str, Any]) -> Site:
-    known = None if entry["range"] is None else tuple(entry["range"])
+    known = None if entry["range"] is None else tuple(tuple(e) if isinstance(e, list) else e for e in entry["range"])
     changes = {"format": Format(**entry["format"]), "factors": tuple(entry["factors"]), "range": known}
     site = Site(**{**entry, **changes})
     if site.role not in get_args(Role) or not 2 <= site.format.bits <= 32:

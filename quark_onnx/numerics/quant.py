@@ -14,54 +14,76 @@ SMALLEST_SCALE = np.finfo(np.float32).tiny * 2**8
 """Below this a scale is no longer a normal number in products such as input scale · weight scale."""
 
 
-def along(parameter: NDArray[Any], ndim: int, axis: int | None) -> NDArray[Any]:
-    """A per-channel parameter shaped so that it broadcasts along `axis` of an array of rank `ndim`."""
-    if axis is None or parameter.ndim == 0:
+def along(parameter: NDArray[Any], shape: tuple[int, ...], format: Format) -> NDArray[Any]:
+    """A scale or zero point shaped so that it broadcasts over an array of `shape`.
+
+    Per-tensor it is a scalar, per-channel a vector along `axis`; with blocks it has the array's rank and
+    ⌈size / block⌉ entries along `axis`, as ONNX's DequantizeLinear has it.
+    """
+    if format.axis is None or parameter.ndim == 0:
         return parameter
-    shape = [1] * ndim
-    shape[axis] = -1
-    return parameter.reshape(shape)
+    if format.block:
+        wide = np.repeat(parameter, format.block, axis=format.axis)
+        return np.take(wide, range(shape[format.axis]), axis=format.axis)
+    broad = [1] * len(shape)
+    broad[format.axis] = -1
+    return parameter.reshape(broad)
 
 
 def qparams(lo: NDArray[np.floating] | float, hi: NDArray[np.floating] | float, format: Format) -> QParams:
-    """Scale and zero point for values in [lo, hi], one pair or one per channel.
+    """Scale and zero point for values in [lo, hi], one pair or one per channel or block.
 
     The range is widened to contain 0. A range of zero width (all values 0) gets scale 1: nothing can be said, and
-    every value is exact. The scale is a float32 that is finite and normal.
+    every value is exact. The scale is a float32 that is finite and normal; powers of two and float16 scales are the
+    next ones up, so that nothing in the range is clipped. A symmetric grid spans both ends: max(hi / codes above the
+    middle, −lo / codes below it), as AIMET has it.
     """
     low = np.minimum(np.asarray(lo, np.float64), 0.0)
     high = np.maximum(np.asarray(hi, np.float64), 0.0)
     if format.symmetric:
-        reach = np.maximum(-low, high)
-        scale = reach / (format.hi - format.middle)
+        scale = np.maximum(high / (format.hi - format.middle), -low / (format.middle - format.lo))
+        if format.one_sided:
+            scale = np.where(low < 0, scale, high / (format.hi - format.lo))
     else:
         scale = (high - low) / (format.hi - format.lo)
-    limit = np.finfo(np.float32).max
-    rounded = np.where(scale == 0, 1.0, np.clip(scale, SMALLEST_SCALE, limit)).astype(np.float32)
+    rounded = np.where(scale == 0, 1.0, _representable(scale, format)).astype(np.float32)
     if format.symmetric:
-        return QParams(rounded, np.full(rounded.shape, format.middle, np.int32))
+        above = format.one_sided & (low >= 0)
+        return QParams(rounded, np.asarray(np.where(above, format.lo, format.middle), np.int32))
     zero_point = np.clip(np.rint(format.lo - low / rounded.astype(np.float64)), format.lo, format.hi)
     return QParams(rounded, np.asarray(zero_point, np.int32))
 
 
+def _representable(scale: NDArray[Any], format: Format) -> NDArray[Any]:
+    """The scale, or the next larger one that the format's kind of scale has, within finite normal numbers."""
+    if format.scale == "half":
+        info = np.finfo(np.float16)
+        clipped = np.clip(scale, float(info.tiny), float(info.max))
+        near = clipped.astype(np.float16)
+        up = np.where(near.astype(np.float64) < clipped, np.nextafter(near, np.float16(np.inf)), near)
+        return np.asarray(np.minimum(up.astype(np.float64), float(info.max)))
+    clipped = np.clip(scale, SMALLEST_SCALE, np.finfo(np.float32).max)
+    if format.scale == "pow2":
+        mantissa, exponent = np.frexp(clipped)  # mantissa in [0.5, 1)
+        return np.asarray(np.ldexp(1.0, np.clip(np.where(mantissa == 0.5, exponent - 1, exponent), -118, 127)))
+    return np.asarray(clipped)
+
+
 def quantize(values: NDArray[np.floating], q: QParams, format: Format) -> NDArray[np.int32]:
     """Codes of `values`, the rounding that onnxruntime's QuantizeLinear does (float32 division, half to even)."""
-    scale = along(q.scale, values.ndim, format.axis)
-    zero_point = along(q.zero_point, values.ndim, format.axis)
+    scale, zero_point = (along(parameter, values.shape, format) for parameter in (q.scale, q.zero_point))
     codes: NDArray[np.float32] = np.rint(values.astype(np.float32) / scale) + zero_point
     return np.clip(codes, format.lo, format.hi).astype(np.int32)
 
 
 def dequantize(codes: NDArray[np.integer], q: QParams, format: Format) -> NDArray[np.float32]:
     """The values that codes stand for."""
-    zero_point = along(q.zero_point, codes.ndim, format.axis)
-    scale = along(q.scale, codes.ndim, format.axis)
+    scale, zero_point = (along(parameter, codes.shape, format) for parameter in (q.scale, q.zero_point))
     return np.asarray((codes - zero_point) * scale, np.float32)
 
 
 def stored_codes(values: NDArray[np.floating], q: QParams, format: Format) -> NDArray[Any]:
     """Codes of an activation in the type that a model stores, as QuantizeLinear makes them: saturated at the type."""
-    scale = along(q.scale, values.ndim, format.axis)
     limits = np.iinfo(format.dtype)
-    codes: NDArray[Any] = np.clip(np.rint(values / scale) + q.zero_point, limits.min, limits.max)
+    codes: NDArray[Any] = np.clip(np.rint(values / q.scale) + q.zero_point, limits.min, limits.max)
     return codes.astype(format.dtype)

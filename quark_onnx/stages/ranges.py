@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.config import QuantizationConfig
-from quark_onnx.core.plan import Plan, QParams, Site
+from quark_onnx.core.plan import Ends, Plan, QParams, Site
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics import bias
@@ -44,7 +44,7 @@ def choose_ranges(model: Model, plan: Plan, statistics: Mapping[str, Statistics]
         if site.role == "weight":
             chosen[tensor] = qparams(*_extremes(arrays[tensor], site.format.axis), site.format)
         elif site.role != "bias" and site.group not in chosen:
-            chosen[site.group] = qparams(*_range(leaders[site.group], statistics, config), site.format)
+            chosen[site.group] = qparams(*map(np.asarray, _range(leaders[site.group], statistics, config)), site.format)
     return _with_biases(replace(plan, qparams=chosen), arrays)
 
 
@@ -69,13 +69,13 @@ def _unusable(plan: Plan, statistics: Mapping[str, Statistics], arrays: Arrays) 
     return reasons
 
 
-def _range(site: Site, statistics: Mapping[str, Statistics], config: QuantizationConfig) -> tuple[float, float]:
+def _range(site: Site, statistics: Mapping[str, Statistics], config: QuantizationConfig) -> tuple[Ends, Ends]:
     if site.range is not None:
         return site.range
     seen = statistics[site.tensor]
     if site.role == "constant" or config.calibrate_method == "MinMax":
         return minmax(seen)
-    return percentile(seen, config.option("Percentile"), config.option("CalibTensorRangeSymmetric"))
+    return percentile(seen, config.option("Percentile"), config.activation_ranging.symmetric)
 
 
 def _extremes(weight: NDArray[Any], axis: int | None) -> tuple[NDArray[Any], NDArray[Any]]:

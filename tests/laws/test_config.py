@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 
 from quark_onnx import Config, ConfigError, QuantizationConfig, get_default_config
-from quark_onnx.core.config import METHODS, OPTIONS, UNSUPPORTED
 from quark_onnx.core.finetune import AdaQuant, AdaRound
 from quark_onnx.core.formats import TYPES, Format
+from quark_onnx.core.options import OPTIONS, UNSUPPORTED
+from quark_onnx.core.ranging import METHODS, WEIGHT_ONLY
 
 names = st.lists(st.text(min_size=1, max_size=8), max_size=3)
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)
@@ -28,6 +29,19 @@ values: dict[str, st.SearchStrategy[Any]] = {
     "CalibImages": st.dictionaries(st.sampled_from(["size", "mean"]), st.tuples(numbers, numbers) | numbers),
     "RandomDataReaderInputShape": st.dictionaries(st.text(), st.lists(st.integers(1, 9)).map(tuple)),
     "RandomDataReaderInputDataRange": st.dictionaries(st.text(), st.tuples(numbers, numbers)),
+    "BlockSize": st.integers(2, 999),
+    "NumBins": st.integers(64, 9999),
+    "NumQuantizedBins": st.integers(2, 999),
+    "CalibMovingAverageConstant": st.floats(0.001, 1),
+    "MinimumRealRange": st.floats(0, 1),
+    "PercentileCandidates": st.lists(st.floats(51, 100), min_size=1),
+    "LWPMetric": st.sampled_from(["mae", "mse"]),
+    "WeightCalibrateMethod": st.sampled_from([*METHODS, *WEIGHT_ONLY]),
+    "OpTypesToExcludeOutputQuantization": names,
+    "TensorQuantOverrides": st.none(),
+    "OpTypeQuantOverrides": st.none(),
+    "AutoMixprecision": st.none(),
+    "Int16Bias": st.none(),
     "CLESteps": st.just(-1) | st.integers(1, 99),
     "CLEBalanceMethod": st.just("max"),
     "FastFinetune": st.sampled_from(
@@ -44,7 +58,7 @@ def configs(draw: st.DrawFn) -> QuantizationConfig:
     extra = draw(options)
     equalized = any(extra.get(key) for key in ("CLESteps", "CLEBalanceMethod", "HighBiasAbsorption"))
     return QuantizationConfig(
-        calibrate_method=draw(st.sampled_from(METHODS)),
+        calibrate_method=draw(st.sampled_from(list(METHODS))),
         activation_type=activation,
         weight_type=weight,
         per_channel=draw(st.booleans()),

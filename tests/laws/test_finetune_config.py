@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quark_onnx import ConfigError, QuantizationConfig
-from quark_onnx.core.config import UNSUPPORTED as REFUSED_OPTIONS
 from quark_onnx.core.finetune import (
     METHODS,
     TARGETS,
@@ -25,6 +24,7 @@ from quark_onnx.core.finetune import (
     from_quark,
     quark_key,
 )
+from quark_onnx.core.options import UNSUPPORTED as REFUSED_OPTIONS
 
 counts = st.integers(1, 10**6)
 parts = st.floats(0, 1)

@@ -1,0 +1,58 @@
+"""How ranges are chosen: the methods by name, and their settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+METHODS: dict[str, str] = {
+    "MinMax": "from the smallest to the largest value seen",
+    "Percentile": "a percentage of the values seen; the rest is clipped",
+    "Entropy": "the threshold whose quantized distribution tells least from the one seen (Kullback-Leibler)",
+    "MinMSE": "the range with the least mean squared rounding and clipping error",
+    "Distribution": "so many standard deviations around the mean, the best for a bell-shaped distribution",
+    "LayerwisePercentile": "of several percentages, for every tensor the one with the least error",
+    "NonOverflow": "the smallest power-of-two scale that clips nothing",
+    "tf": "AIMET's min-max: from the smallest to the largest value seen",
+    "tf_enhanced": "AIMET's SQNR search: least rounding error plus three times the clipping error",
+    "tf_percentile": "AIMET's percentile: cut at the edge of a bin of 1/512 of the range seen",
+}
+"""The methods and, in words, the range each takes."""
+
+WEIGHT_ONLY: dict[str, str] = {
+    "SeqMSE": "the scale with the least output error of the layer, found from moments of its input, layer by layer",
+}
+"""Methods for weights that look at what the layer computes."""
+
+ALIASES = {
+    "MSE": "MinMSE",
+    "min_max": "tf",
+    "post_training_tf": "tf",
+    "post_training_tf_enhanced": "tf_enhanced",
+    "sqnr": "tf_enhanced",
+    "post_training_percentile": "tf_percentile",
+    "KL": "Entropy",
+}
+"""Other names of the methods: AIMET's quantization schemes, and what people say."""
+
+CUTS_BOTH_ENDS = ("MinMSE", "Percentile", "LayerwisePercentile", "NonOverflow")
+"""Methods that take one threshold on |x| unless told otherwise, as in Quark."""
+
+
+@dataclass(frozen=True)
+class Ranging:
+    """A range method with its settings.
+
+    percentile   of Percentile and tf_percentile, in percent
+    symmetric    one threshold on |x| for both ends; False: each end has its own
+    candidates   of LayerwisePercentile, in percent
+    metric       of LayerwisePercentile: "mae" or "mse"
+    bins, levels of Entropy: bins of the histogram, and quantized bins that a candidate is told from
+    """
+
+    method: str = "MinMax"
+    percentile: float = 99.999
+    symmetric: bool = False
+    candidates: tuple[float, ...] = (99.99, 99.999, 99.99999)
+    metric: str = "mae"
+    bins: int = 2048
+    levels: int = 128
