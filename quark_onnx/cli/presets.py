@@ -11,12 +11,11 @@ from quark_onnx.cli.flags import DEFAULT_PRESET, ShowFlags
 from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import facts, new_table
 from quark_onnx.core.config import QuantizationConfig
-from quark_onnx.core.finetune import METHODS
+from quark_onnx.core.finetune import METHODS as TUNERS
 from quark_onnx.core.formats import Format
 from quark_onnx.core.options import OPTIONS
 from quark_onnx.core.presets import PRESETS, get_default_config
-
-_METHODS = [method.__name__ for method in METHODS.values()]
+from quark_onnx.core.ranging import METHODS, WEIGHT_ONLY
 
 
 @spread
@@ -47,47 +46,105 @@ def presets_command(
 
 
 def _list() -> None:
-    table = new_table("Preset", "Activations", "Weights", "Calibration")
-    tuned = new_table("Fine-tuned by", *_METHODS)
+    table = new_table("Preset", "Activations", "Weights", "Calibration", "Tuned")
+    table.columns[0].no_wrap = True
+    endings = [f"_{method.upper()}" for method in TUNERS]
     for name, config in PRESETS.items():
-        if config.finetune is not None:
-            continue
-        tuned.add_row(name, *(f"{name}_{method.upper()}" for method in _METHODS))
-        weights = _format(config.weight) + (" per channel" if config.per_channel else "")
-        table.add_row(name, _format(config.activation), weights, _calibration(config))
+        if not name.endswith(tuple(endings)):
+            tuned = "yes" if config.finetune else "also" if name + endings[0] in PRESETS else ""
+            table.add_row(name, *_cells(config), tuned)
     out.print(table)
-    out.print(tuned)
-    out.print(f"{DEFAULT_PRESET} is the default. To have one explained:  quark-onnx presets NAME")
+    out.print(
+        f"{DEFAULT_PRESET} is the default. Those with `also` exist with {' and '.join(endings)} at the end, too.\n"
+        "Names of the form of the first spell other types: U8S4_AAWS, S16S8_AAWS_ADAQUANT.\n"
+        "To have one explained:  quark-onnx presets NAME"
+    )
+
+
+def _cells(config: QuantizationConfig) -> tuple[str, str, str]:
+    """Activations, weights and calibration in a few words."""
+    if config.conversion is not None:
+        return config.conversion, config.conversion, "none"
+    weights = _format(config.weight) + (" per channel" if config.per_channel else "")
+    if block := config.option("BlockSize"):
+        weights += f" in blocks of {block}"
+    if config.option("WeightsOnly"):
+        return "float", weights, "none"
+    if config.use_dynamic_quant:
+        return f"{config.activation_type} at run time", weights, "none"
+    return _format(config.activation), weights, _calibration(config)
 
 
 def _format(format: Format) -> str:
-    return f"{format.dtype} {'symmetric' if format.symmetric else 'asymmetric'}"
+    powers = ", powers of 2" if format.scale == "pow2" else ""
+    return f"{format.dtype} {'symmetric' if format.symmetric else 'asymmetric'}{powers}"
 
 
 def _calibration(config: QuantizationConfig) -> str:
     if config.calibrate_method == "Percentile":
         return f"Percentile {config.option('Percentile')}"
-    return config.calibrate_method
+    moving = ", moving average" if config.option("CalibMovingAverage") else ""
+    return config.calibrate_method + moving
 
 
 def explained(config: QuantizationConfig) -> dict[str, str]:
     """What a configuration means, sentence by sentence."""
-    scales = "one scale for each output channel" if config.per_channel else "one scale for the whole tensor"
+    found = {"Target": f"{config.target}: {config.row.meaning}"}
+    if config.conversion is not None:
+        return found | _converted(config.conversion)
+    found["Activations"] = _activations(config)
+    found["Weights"] = f"{_integers(config.weight)}; {_scales(config)}"
+    found["Biases"] = _biases(config)
+    if config.needs_data:
+        found["Ranges"] = _ranges(config)
+    if config.op_types_to_quantize:
+        found["Operators"] = f"only {' and '.join(config.op_types_to_quantize)}; all else stays float"
+    found |= {"Equalization": _equalization(config), "Fine-tuning": _finetuning(config)}
+    if config.include_auto_mp:
+        found["Mixed precision"] = "layers become int8 one after the other, least harmful first, while outputs allow it"
+    told = {key: value for key, value in config.extra_options.items() if key not in _TOLD}
+    return found | {key: f"{value}: {OPTIONS[key].meaning}" for key, value in told.items()}
+
+
+_TOLD = ("ActivationSymmetric", "WeightSymmetric", "Percentile", "FastFinetune", "WeightsOnly", "BlockSize")
+
+
+def _converted(type: str) -> dict[str, str]:
+    how = {
+        "float16": "weights and computation are float16, inputs and outputs stay float32",
+        "bfloat16": "weights are stored as bfloat16, every result is rounded to it, sums are float32",
+    }[type]
+    return {"Conversion": f"to {type}: {how}; half the size, no scales", "Data": "none needed"}
+
+
+def _activations(config: QuantizationConfig) -> str:
+    if config.option("WeightsOnly"):
+        return "float; no data needed"
+    if config.use_dynamic_quant:
+        return f"{config.activation_type}, each with the scale of its own values, found at run time; no data needed"
+    return f"{_integers(config.activation)}; one scale for the whole tensor"
+
+
+def _scales(config: QuantizationConfig) -> str:
+    block = config.option("BlockSize")
+    if block:
+        return f"one scale for every {block} neighbours of a column"
+    return "one scale for each output channel" if config.per_channel else "one scale for the whole tensor"
+
+
+def _biases(config: QuantizationConfig) -> str:
+    bits = config.bias_bits
+    if bits is None:
+        return "float"
+    return "int32, at input scale times weight scale" if bits == 32 else f"int{bits}, with a scale of their own"
+
+
+def _ranges(config: QuantizationConfig) -> str:
+    method = METHODS[config.calibrate_method]
     if config.calibrate_method == "Percentile":
-        ranges = f"{config.option('Percentile')} % of the values seen in calibration; the rest is clipped"
-    else:
-        ranges = "from the smallest to the largest value seen in calibration; nothing is clipped"
-    return {
-        "Activations": f"{_integers(config.activation)}; one scale for the whole tensor",
-        "Weights": f"{_integers(config.weight)}; {scales}",
-        "Ranges": ranges,
-        "Equalization": _equalization(config),
-        "Fine-tuning": _finetuning(config),
-        **{key: f"{value}: {OPTIONS[key].meaning}" for key, value in config.extra_options.items() if key not in _TOLD},
-    }
-
-
-_TOLD = ("ActivationSymmetric", "WeightSymmetric", "Percentile", "FastFinetune")
+        method = f"{config.option('Percentile')} % of the values seen in calibration; the rest is clipped"
+    weights = config.option("WeightCalibrateMethod")
+    return method if weights is None else f"{method}; of weights: {(METHODS | WEIGHT_ONLY)[weights]}"
 
 
 def _equalization(config: QuantizationConfig) -> str:
@@ -115,4 +172,5 @@ def _finetuning(config: QuantizationConfig) -> str:
 
 def _integers(format: Format) -> str:
     zero = "zero point in the middle of the range" if format.symmetric else "zero point anywhere"
-    return f"{format.dtype}, {format.lo} … {format.hi}; {zero}"
+    powers = "; scales are powers of two" if format.scale == "pow2" else ""
+    return f"{format.dtype}, {format.lo} … {format.hi}; {zero}{powers}"

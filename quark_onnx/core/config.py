@@ -237,6 +237,12 @@ class QuantizationConfig:
         return self.include_fast_ft or bool(self.option("BiasCorrection")) or self.searches_scales
 
     @property
+    def needs_data(self) -> bool:
+        """Whether ranges of activations, or what is tuned, come from calibration data."""
+        static = not (self.conversion or self.use_dynamic_quant or self.option("WeightsOnly"))
+        return static or self.tunes
+
+    @property
     def searches_scales(self) -> bool:
         """Whether weight scales are chosen by the output error of their layer."""
         return self.option("WeightCalibrateMethod") in WEIGHT_ONLY

@@ -5,25 +5,77 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quark_onnx import PRESETS, ConfigError, get_default_config
 from quark_onnx.core.finetune import AdaQuant, AdaRound
 from quark_onnx.core.formats import Format
 
 S8, U8 = Format(8, True), Format(8, False)
-S8_SYMMETRIC, U8_SYMMETRIC = Format(8, True, True), Format(8, False, True)
+U16, S16_SYMMETRIC = Format(16, False), Format(16, True, True)
+S8_SYMMETRIC = Format(8, True, True)
+S8_POW2 = Format(8, True, True, scale="pow2", strict=False)
+FINE, USUAL = 99.9999, 99.999
 
 TABLE = {  # activation, weight, method, percentile, AlignConcat
-    "S8S8_AAWS": (S8, S8_SYMMETRIC, "Percentile", 99.9999, False),
-    "U8S8_AAWS": (U8, S8_SYMMETRIC, "Percentile", 99.999, False),
-    "U8U8_AAWA": (U8, U8, "Percentile", 99.999, False),
-    "A8W8": (S8_SYMMETRIC, S8_SYMMETRIC, "MinMax", 99.999, True),
-    "INT8_CNN_DEFAULT": (U8, S8_SYMMETRIC, "MinMax", 99.999, False),
+    "S8S8_AAWS": (S8, S8_SYMMETRIC, "Percentile", FINE, None),
+    "U8S8_AAWS": (U8, S8_SYMMETRIC, "Percentile", USUAL, None),
+    "U8U8_AAWA": (U8, U8, "Percentile", USUAL, None),
+    "S16S8_ASWS": (S16_SYMMETRIC, S8_SYMMETRIC, "Percentile", USUAL, None),
+    "U16S8_AAWS": (U16, S8_SYMMETRIC, "Percentile", USUAL, None),
+    "A8W8": (S8_SYMMETRIC, S8_SYMMETRIC, "MinMax", USUAL, True),
+    "A16W8": (S16_SYMMETRIC, S8_SYMMETRIC, "MinMax", USUAL, True),
+    "XINT8": (dataclasses.replace(S8_POW2, signed=False), S8_POW2, "MinMSE", USUAL, None),
+    "VINT8": (S8_POW2, S8_POW2, "MinMSE", USUAL, None),
+    "INT8_CNN_DEFAULT": (U8, S8_SYMMETRIC, "MinMax", USUAL, None),
+    "INT16_CNN_DEFAULT": (U16, S16_SYMMETRIC, "MinMax", USUAL, None),
+    "INT8_TRANSFORMER_DEFAULT": (U8, S8_SYMMETRIC, "MinMax", USUAL, None),
+    "INT16_TRANSFORMER_DEFAULT": (U16, S16_SYMMETRIC, "MinMax", USUAL, None),
 }
+TUNED = {  # what else a preset of its own is
+    "INT8_CNN_ACCURATE": (U8, S8_SYMMETRIC, ()),
+    "INT16_CNN_ACCURATE": (U16, S16_SYMMETRIC, ()),
+    "INT8_TRANSFORMER_ACCURATE": (U8, S8_SYMMETRIC, ("MatMul", "Gemm")),
+    "INT16_TRANSFORMER_ACCURATE": (U16, S16_SYMMETRIC, ("MatMul", "Gemm")),
+}
+OTHERS = {"S16S16_MIXED_S8S8", "UINT8_DYNAMIC_QUANT", "MATMUL_NBITS", "FP16", "BF16"}
 
 
 def test_the_table_has_every_preset() -> None:
-    assert PRESETS.keys() == {name + suffix for name in TABLE for suffix in ("", "_ADAROUND", "_ADAQUANT")}
+    families = {name + suffix for name in TABLE for suffix in ("", "_ADAROUND", "_ADAQUANT")}
+    assert PRESETS.keys() == families | TUNED.keys() | OTHERS
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_accurate_presets_are_fine_tuned(name: str) -> None:
+    config = get_default_config(name)
+    activation, weight, op_types = TUNED[name]
+    assert (config.activation, config.weight, config.op_types_to_quantize) == (activation, weight, op_types)
+    assert (config.calibrate_method, config.option("Percentile")) == ("Percentile", FINE)
+    assert config.finetune == AdaRound()
+
+
+def test_presets_of_their_own_kind() -> None:
+    mixed, dynamic, nbits, half, brain = (
+        get_default_config(n) for n in ("S16S16_MIXED_S8S8", "UINT8_DYNAMIC_QUANT", "MATMUL_NBITS", "FP16", "BF16")
+    )
+    assert mixed.include_auto_mp
+    assert (mixed.activation.bits, mixed.weight.bits) == (16, 16)
+    assert dynamic.use_dynamic_quant
+    assert (dynamic.activation, dynamic.weight, dynamic.bias_bits) == (U8, U8, None)
+    assert (nbits.weight, nbits.bias_bits) == (Format(4, True, True), None)
+    assert (nbits.option("WeightsOnly"), nbits.option("BlockSize")) == (True, 128)
+    assert nbits.op_types_to_quantize == ("MatMul",)
+    assert (half.conversion, brain.conversion) == ("float16", "bfloat16")
+
+
+def test_transformers_use_a_moving_average() -> None:
+    config = get_default_config("INT8_TRANSFORMER_DEFAULT")
+    assert config.option("CalibMovingAverage")
+    assert config.option("MatMulConstBOnly")
+    assert config.op_types_to_quantize == ("MatMul", "Gemm")
+    assert not get_default_config("INT8_CNN_DEFAULT").option("CalibMovingAverage")
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -44,22 +96,43 @@ def test_contents(name: str) -> None:
     assert config.optimize_model
     assert config.include_cle
     assert not config.per_channel
+    assert config.target == ("vitisai" if name in ("XINT8", "VINT8") else "cpu")
     assert config.option("ForceQuantizeNoInputCheck")
 
 
-SPELLED = [name for name in TABLE if "_A" in name and len(name) == 9]
+types = st.tuples(st.sampled_from("SU"), st.sampled_from([2, 4, 6, 8, 12, 16])).map("{0[0]}{0[1]}".format)
+symmetry = st.sampled_from("SA")
 
 
-@pytest.mark.parametrize("name", SPELLED)
-def test_a_spelled_name_can_be_read_back(name: str) -> None:
+@given(types, types, symmetry, symmetry)
+def test_every_name_of_the_grammar_is_a_preset(a: str, w: str, act: str, weight: str) -> None:
+    """The configuration is what the name says; the one pair without a kernel is refused."""
+    name = f"{a}{w}_A{act}W{weight}"
+    if (a, w) == ("S8", "U8"):
+        with pytest.raises(ConfigError, match="no kernel"):
+            get_default_config(name)
+        return
     config = get_default_config(name)
-    symmetry = ("S" if format.symmetric else "A" for format in (config.activation, config.weight))
-    types = "".join(format.dtype[0].replace("i", "s").upper() + "8" for format in (config.activation, config.weight))
-    assert "{}_A{}W{}".format(types, *symmetry) == name
+    for spelled, format, letter in ((a, config.activation, act), (w, config.weight, weight)):
+        assert f"{'S' if format.signed else 'U'}{format.bits}" == spelled
+        assert format.symmetric == (letter == "S")
+    assert get_default_config(name + "_ADAQUANT").finetune == AdaQuant()
 
 
-def test_three_names_are_spelled() -> None:
-    assert SPELLED == ["S8S8_AAWS", "U8S8_AAWS", "U8U8_AAWA"]
+@pytest.mark.parametrize(
+    "name",
+    ["BFP16", "MX4", "MX6", "MX9", "MXINT8", "MXFP8E5M2", "MX9_INT8", "BF16_MIXED_BFP16_ADAQUANT", "BF16_MXINT8"],
+)
+def test_block_float_is_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"preset '{name}' is not offered: .*ONNX has no such type"):
+        get_default_config(name)
+
+
+@pytest.mark.parametrize("name", ["FP16_ADAROUND", "BF16_ADAQUANT", "MATMUL_NBITS_ADAROUND"])
+def test_what_cannot_be_tuned_says_so(name: str) -> None:
+    base, _, ending = name.rpartition("_")
+    with pytest.raises(ConfigError, match=f"'{base}' does not come with _{ending}"):
+        get_default_config(name)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +140,8 @@ def test_three_names_are_spelled() -> None:
     [
         ("S8S8_AWAS", "S8S8_AAWS"),
         ("a8w8", "A8W8"),
-        ("INT8_CNN", "INT8_CNN_DEFAULT"),
+        ("INT8_CNN_DEFAULTS", "INT8_CNN_DEFAULT"),
+        ("XINT9", "XINT8"),
         ("A8W8_ADARUOND", "A8W8_ADAROUND"),
     ],
 )
