@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy_table.py --task mobilenet-imagenet --preset S8S8_AAWS_ADAROUND --variant channel int4
     python benchmarks/accuracy_table.py --preset S8S8_AAWS_ADAROUND S8S8_AAWS_ADAQUANT --seed 1 2 3
+    python benchmarks/accuracy_table.py --preset S8S8_AAWS --variant channel --method MinMSE Entropy --weights SeqMSE
 
 A row for every combination of what is chosen, printed as a line of JSON as soon as it is measured. `score` is top-1, or
 Spearman's correlation; `ort` as onnxruntime runs the model, `raw` as it is written; `agree` is the part of the answers
@@ -15,6 +16,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +37,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """What a row changes in its preset. `quark`: the algorithm as Quark has it, without our search and polish."""
 
 
-def rows(args: argparse.Namespace) -> Iterator[tuple[str, str, str, int | None]]:
-    """Task, preset, variant and seed of every row that makes sense."""
+Chosen = tuple[str, str, str, int | None, str | None, str | None]
+
+
+def rows(args: argparse.Namespace) -> Iterator[Chosen]:
+    """Task, preset, variant, seed, range method of activations and of weights, for every row that makes sense."""
+    ranged = list(product(args.method, args.weights))
     for task in args.task:
         for preset in args.preset:
             tunes = preset.endswith(("_ADAROUND", "_ADAQUANT"))
             for variant in args.variant:
                 if tunes or "finetune" not in VARIANTS[variant]:
                     seeds: list[int | None] = args.seed if tunes and args.seed else [None]
-                    yield from ((task, preset, variant, seed) for seed in seeds)
+                    yield from ((task, preset, variant, seed, *how) for seed in seeds for how in ranged)
 
 
-def row(task: str, preset: str, variant: str, seed: int | None, samples: int) -> dict[str, Any]:
+def row(
+    task: str, preset: str, variant: str, seed: int | None, method: str | None, weights: str | None, samples: int
+) -> dict[str, Any]:
     """One measured row."""
     how = {"preset": preset, **VARIANTS[variant]}
+    if method is not None:
+        how["calibrate_method"] = method
+    if weights is not None:
+        how["options"] = {**how.get("options", {}), "WeightCalibrateMethod": weights}
     if seed is not None:
         how["finetune"] = {**how.get("finetune", {}), "FixedSeed": seed}
     with tempfile.TemporaryDirectory() as folder:
@@ -61,6 +73,8 @@ def row(task: str, preset: str, variant: str, seed: int | None, samples: int) ->
         "preset": preset,
         "variant": variant,
         "seed": seed,
+        "method": method,
+        "weights": weights,
         "samples": found["samples"],
         "float": ort["float"],
         "ort": ort["score"],
@@ -82,6 +96,10 @@ def main() -> None:
     parser.add_argument("--preset", nargs="+", default=PRESETS)
     parser.add_argument("--variant", nargs="+", choices=VARIANTS, default=("tensor", "channel", "int4"))
     parser.add_argument("--seed", nargs="+", type=int, help="of fine-tuning (default: the preset's)")
+    parser.add_argument(
+        "--method", nargs="+", default=[None], help="of activation ranges, or all (default: the preset's)"
+    )
+    parser.add_argument("--weights", nargs="+", default=[None], help="of weight ranges (default: the preset's)")
     parser.add_argument("--samples", type=int, default=200)
     args = parser.parse_args()
     for chosen in rows(args):

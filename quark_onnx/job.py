@@ -16,15 +16,23 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.errors import ConfigError, PlanError
+from quark_onnx.core.formats import Format
+from quark_onnx.core.overrides import override_opset
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.data import CalibrationData, ImageOptions, open_data, random_data
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.graph.half import Widened, to_float32
+from quark_onnx.stages.convert import realize
 from quark_onnx.stages.equalize import rescale
 from quark_onnx.stages.place import place
+from quark_onnx.stages.place.half import half_scales, place_conversion
 from quark_onnx.stages.prepare import prepare
 
 logger = logging.getLogger("quark_onnx")
+
+HALF_OPSET = Format(scale="half").opset
+"""The operator set from which scales may be float16."""
 
 ANEW = "make a new plan for it"
 """What to do about a plan of another model."""
@@ -62,7 +70,7 @@ class Clock:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A model on its way: as the user gave it, and prepared."""
+    """A model on its way: as the user gave it, and prepared. `widened`: as float32, if it has float16 parts."""
 
     source: str | Path | ModelProto
     config: QuantizationConfig
@@ -70,12 +78,42 @@ class Job:
     prepared: Model
     sites: Plan
     rewrites: Counter[str]
+    widened: Widened | None = None
+
+    @property
+    def plain(self) -> Model:
+        """The user's model, in float32."""
+        return self.model if self.widened is None else self.widened.model
+
+    def placed(self, config: QuantizationConfig) -> Plan:
+        """Where quantizers stand in the prepared model; scales are still open.
+
+        Args:
+            config: the job's, or one that differs in number types only.
+        """
+        known = {node.name for node in (*self.model.graph, *self.plain.graph) if node.name}
+        sites = (place_conversion if config.conversion else place)(self.prepared, config, known)
+        if self.widened is None or config.convert_fp16_to_fp32:
+            return sites
+        return half_scales(sites, self.prepared, self.widened.wide, config.row)
+
+    def realize(self, plan: Plan) -> Model:
+        """What the user gets of a plan, in the float types of the user's model.
+
+        Raises:
+            PlanError: the plan was made for another model, or is not complete.
+        """
+        half = None if self.config.convert_fp16_to_fp32 else self.widened
+        return realize(self.prepared, plan, self.config.conversion, half)
 
     def data(self, source: object, path: str | Path | None) -> CalibrationData | None:
-        """The calibration data; None when nothing has to be observed."""
-        if not self.sites.sites:
-            return None
+        """The calibration data; None when nothing has to be observed, or none are given and none are needed."""
         inputs, option = input_specs(self.model), self.config.option
+        if not self.sites.sites and self.config.conversion is None:
+            return None
+        given = source is not None or path is not None or option("UseRandomData")
+        if not given and not self.config.needs_data:
+            return None
         if option("UseRandomData"):
             ranges = option("RandomDataReaderInputDataRange")
             samples = option("CalibDataSize") or 8
@@ -108,11 +146,28 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
     """
     model = io.load(source)
     io.refuse_quantized(model)
-    opset, tuned = max(config.activation.opset, config.weight.opset), config.tunes
-    done = prepare(model, opset=opset, optimize=config.optimize_model, biases=tuned)
-    known = {node.name for node in model.graph if node.name}
+    widened = to_float32(model)
+    overrides = config.tensor_overrides
+    conversions = {name: one.readers for name, one in overrides.items() if one.convert is not None}
+    plain, half = (model, False) if widened is None else (widened.model, not config.convert_fp16_to_fp32)
+    opset = max(_opset(c, half=half) for c in ((config, config.moved) if config.include_auto_mp else (config,)))
+    done = prepare(
+        plain, opset=opset, optimize=config.optimize_model, biases=config.moves_biases, conversions=conversions
+    )
     rewrites = Counter(outcome.rule for outcome in done.log if outcome.reason is None)
-    return Job(source, config, model, done.model, place(done.model, config, known), rewrites)
+    job = Job(source, config, model, done.model, Plan(""), rewrites, widened)
+    return replace(job, sites=job.placed(config))
+
+
+def _opset(config: QuantizationConfig, *, half: bool) -> int:
+    """The operator set that the formats need, with float16 scales if `half`; conversions need Cast to bfloat16."""
+    if config.conversion is not None:
+        return 13
+    overrides = override_opset(config.tensor_overrides, config.type_overrides)
+    weight = replace(config.weight, block=config.option("BlockSize"))
+    activation = replace(config.activation, stored=max(8, config.activation.storage_bits))  # narrower ones are clipped
+    formats = (activation, weight, Format(config.bias_bits or 32))
+    return max(*(format.opset for format in formats), overrides, HALF_OPSET if half else 0)
 
 
 def free_output(source: str | Path | ModelProto, output: str | Path | None) -> Path | None:

@@ -11,20 +11,25 @@ from pathlib import Path
 from quark_onnx.core.config import Config, QuantizationConfig
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import LayerRecord
-from quark_onnx.engine.apply import apply
+from quark_onnx.core.records import LayerRecord, MixRecord
+from quark_onnx.engine.cache import Key, remembered, usable
 from quark_onnx.engine.compare import compare, quantized_values
 from quark_onnx.engine.data import CalibrationData, Feed
 from quark_onnx.engine.extremes import channel_extremes
 from quark_onnx.engine.ledger import ledger
 from quark_onnx.engine.observe import observe
+from quark_onnx.engine.runner import fit
 from quark_onnx.engine.samples import keep, quarter_of_memory
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
+from quark_onnx.numerics.observers import Statistics
 from quark_onnx.result import Report, Result
+from quark_onnx.stages.convert import spare_large
 from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune
 from quark_onnx.stages.importance import channel_importance
+from quark_onnx.stages.mix import Mixed, mix
+from quark_onnx.stages.positions import align
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.verify import verify
 
@@ -65,6 +70,7 @@ class ModelQuantizer:
         calibration_data_reader: object = None,
         calibration_data_path: str | Path | None = None,
         resume: Plan | str | Path | None = None,
+        calibration_cache: str | Path | None = None,
     ) -> Result:
         """Quantize a float model and prove the result.
 
@@ -75,6 +81,9 @@ class ModelQuantizer:
             calibration_data_path: a folder of `.npy`, `.npz` or image files instead.
             resume: a plan of this model (or its folder), e.g. of an interrupted run: its ranges are kept, and its tuned
                 layers are not tuned again.
+            calibration_cache: a `.npz` file that keeps what calibration saw of the activations. It is used when model
+                (after equalization), data and kind of statistics are the same, also for another range method, and the
+                plan is the same to the bit; otherwise it is written anew, and a warning logged that says why.
 
         Returns:
             The plan, the quantized model, the report and the output path.
@@ -83,12 +92,12 @@ class ModelQuantizer:
             ConfigError, ModelError, DataError, PlanError: see each; nothing is written then.
         """
         clock = Clock(self.progress)
-        output = free_output(model_input, model_output)
+        output, cache = free_output(model_input, model_output), usable(calibration_cache)
         with clock.stage("prepare"):
             job = open_job(model_input, self.config)
         data = job.data(calibration_data_reader, calibration_data_path)
         plan = resume if isinstance(resume, Plan) or resume is None else Plan.load(resume)
-        return finish(decide(job, data, clock, self.evaluator, plan), output, clock)
+        return finish(decide(job, data, clock, self.evaluator, plan, cache), output, clock)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +110,16 @@ class Decided:
     warnings: tuple[str, ...] = ()
     records: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
+    mixed: tuple[MixRecord, ...] = ()
 
 
 def decide(
-    job: Job, data: CalibrationData | None, clock: Clock, evaluator: Evaluator | None = None, resume: Plan | None = None
+    job: Job,
+    data: CalibrationData | None,
+    clock: Clock,
+    evaluator: Evaluator | None = None,
+    resume: Plan | None = None,
+    cache: Path | None = None,
 ) -> Decided:
     """Everything that needs data: equalize, observe, choose ranges, fine-tune.
 
@@ -113,16 +128,27 @@ def decide(
         PlanError: `resume` belongs to another model.
     """
     if data is None:
-        return Decided(job, job.sites)
+        return _without_data(job, clock, resume)
     with clock.stage("read"):
-        feeds = keep(data, quarter_of_memory())
+        feeds = keep((fit(feed, job.plain) for feed in data), quarter_of_memory())
     job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
     with clock.stage("verify"):
-        doubt = verify(job.model, job.prepared, feeds[:2])
+        doubt = verify(job.plain, job.prepared, feeds[:2])
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
-    plan = resume or _ranged(job, feeds, clock)
-    decided = Decided(job, plan, feeds, warnings)
+    if job.config.conversion is not None:
+        return Decided(job, resume or _converted(job, feeds), feeds, warnings)
+    found = Mixed(resume) if resume else _ranged(job, feeds, clock, cache)
+    decided = Decided(job, found.plan, feeds, (*warnings, *found.warnings), mixed=found.records)
     return _tuned(decided, clock, evaluator) if job.config.tunes else decided
+
+
+def _without_data(job: Job, clock: Clock, resume: Plan | None) -> Decided:
+    """What can be decided of the model alone: ranges of weights."""
+    if resume is not None or job.config.conversion is not None or not job.sites.sites:
+        return Decided(job, job.sites) if resume is None else Decided(_resumed(job, resume), resume)
+    unequal = ("no data, so channels were not evened out between layers: give data, or set include_cle=False",)
+    wanted = job.config.include_cle and not job.config.per_channel
+    return Decided(job, _ranged(job, (), clock).plan, warnings=unequal if wanted else ())
 
 
 def _resumed(job: Job, plan: Plan) -> Job:
@@ -138,7 +164,7 @@ def _equalized(job: Job, feeds: Sequence[Feed], clock: Clock) -> Job:
 
     With a scale per channel there is nothing to even out, and the changed activations would cost accuracy.
     """
-    if not job.config.include_cle or job.config.per_channel:
+    if not job.config.include_cle or job.config.per_channel or job.config.conversion is not None:
         return job
     absorb, steps = bool(job.config.option("HighBiasAbsorption")), job.config.option("CLESteps")
     with clock.stage("equalize"):
@@ -148,22 +174,49 @@ def _equalized(job: Job, feeds: Sequence[Feed], clock: Clock) -> Job:
         return job.rescaled(found.factors, found.shifts)
 
 
-def _ranged(job: Job, feeds: Sequence[Feed], clock: Clock) -> Plan:
+def _converted(job: Job, feeds: Sequence[Feed]) -> Plan:
+    """The plan of a conversion, on what the data show."""
+    return spare_large(job.prepared, job.sites, feeds[:PROBES]) if job.config.conversion == "float16" else job.sites
+
+
+def _ranged(job: Job, feeds: Sequence[Feed], clock: Clock, cache: Path | None = None) -> Mixed:
+    """Scales for the sites of the job; with mixed precision, for those sites and types that it chooses."""
+    tensors, moving = observed_tensors(job.sites), job.config.moving_average
     with clock.stage("calibrate"):
         tick = partial(clock.count, "calibrate", len(feeds))
-        statistics = observe(job.prepared, feeds, observed_tensors(job.sites), tick)
+        look = partial(observe, job.prepared, feeds, tensors, tick, moving)
+        if cache is not None and tensors:
+            statistics = remembered(cache, Key.of(job.prepared, feeds, moving), tensors, look)
+        else:
+            statistics = look() if tensors else {}
+    ranged = partial(_with_scales, job, statistics)
+    if job.config.include_auto_mp:
+        return _mixed(job, feeds, clock, ranged)
     with clock.stage("ranges"):
-        return choose_ranges(job.prepared, job.sites, statistics, job.config)
+        return Mixed(ranged(job.sites))
+
+
+def _with_scales(job: Job, statistics: Mapping[str, Statistics], sites: Plan) -> Plan:
+    return align(job.prepared, choose_ranges(job.prepared, sites, statistics, job.config), job.config)
+
+
+def _mixed(job: Job, feeds: Sequence[Feed], clock: Clock, ranged: Callable[[Plan], Plan]) -> Mixed:
+    """Automatic mixed precision: which layers have the types of the configuration, and which the others."""
+    config, other = job.config, job.placed(job.config.moved)
+    narrows = config.mixing.narrows(config.activation_type, config.weight_type)
+    with clock.stage("mix"):
+        tick = partial(clock.progress, "mix")
+        return mix(job.prepared, job.sites, other, config.mixing, feeds, ranged, job.realize, tick, narrows=narrows)
 
 
 def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decided:
-    """Fine-tuning, or bias correction alone."""
-    job, options = decided.job, decided.job.config.finetune
+    """Fine-tuning, or weight scales by output error and bias correction."""
+    job, options = decided.job, decided.job.config.tuning
     feeds = list(decided.feeds)[: options.data_size if options else None]
     limit = options.memory_limit if options and options.memory_limit else quarter_of_memory()
     judge = None
     if options and options.selective_update:
-        judge = partial(_score, job.prepared, decided.feeds[:PROBES], evaluator)
+        judge = partial(_score, job, decided.feeds[:PROBES], evaluator)
     with clock.stage("tune"):
         done = finetune(
             job.prepared,
@@ -180,22 +233,22 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
     return replace(decided, plan=done.plan, records=done.records, untuned=done.reasons, warnings=warnings)
 
 
-def _score(model: Model, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: Plan) -> float:
+def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: Plan) -> float:
     """How good the model is under a plan: by the user's evaluator, or the worst SQNR of its outputs."""
-    quantized = apply(model, plan)
+    quantized = job.realize(plan)
     if evaluator is not None:
         return float(evaluator(io.to_proto(quantized)))
-    return min(compare(model, quantized, feeds, optimized=True).values(), default=0.0)
+    return min(compare(job.prepared, quantized, feeds, optimized=True).values(), default=0.0)
 
 
 def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
     """Apply the plan, prove the model, write it."""
     job, plan, probes = decided.job, decided.plan, list(decided.feeds[:PROBES])
     with clock.stage("apply"):
-        quantized = apply(job.prepared, plan)
+        quantized = job.realize(plan)
         io.check(quantized)
     with clock.stage("prove"):
-        rows = ledger(job.prepared, plan, quantized)
+        rows = ledger(job.prepared, plan, quantized, job.config.row)
         sqnr = compare(job.prepared, quantized, probes, optimized=True) if probes else {}
     with clock.stage("write"):
         if output is not None:
@@ -216,6 +269,8 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
         samples=len(decided.feeds),
         tuned=decided.records,
         untuned=decided.untuned,
+        mixed=decided.mixed,
+        target=job.config.target,
     )
     return Result(plan, io.to_proto(quantized), report, output, partial(_layers, job.prepared, quantized, probes))
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quark_onnx.core.ops import CPU
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import LayerRecord
+from quark_onnx.core.records import LayerRecord, MixRecord
+from quark_onnx.core.targets import TARGETS
 from quark_onnx.engine.ledger import Row
 from quark_onnx.graph import ModelProto
 
@@ -29,6 +29,8 @@ class Report:
     samples    calibration feeds used
     tuned      a record per layer that fine-tuning or bias correction looked at
     untuned    layer that it could not work on → the reason
+    mixed      a record per layer that mixed precision could move, least harmful first
+    target     what the model was quantized for; the ledger is that of onnxruntime's CPU provider in any case
     """
 
     sqnr: Mapping[str, float]
@@ -41,11 +43,14 @@ class Report:
     samples: int
     tuned: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
+    mixed: tuple[MixRecord, ...] = ()
+    target: str = "cpu"
 
     @property
     def fused(self) -> dict[str, tuple[int, int]]:
-        """By operator type that the target can fuse: how many nodes run on integers, of how many."""
-        total = Counter(row.op_type for row in self.ledger if row.op_type in CPU)
+        """By operator type that the target knows: how many nodes run on integers, of how many."""
+        known = TARGETS[self.target].ops
+        total = Counter(row.op_type for row in self.ledger if row.op_type in known)
         done = Counter(row.op_type for row in self.ledger if row.status != "float")
         return {op_type: (done[op_type], count) for op_type, count in total.items()}
 

@@ -19,7 +19,7 @@ from quark_onnx.cli.tables import db_text, layer_table, new_table
 from quark_onnx.core.errors import ModelError, nearest
 from quark_onnx.engine.compare import compare
 from quark_onnx.engine.data import Feed
-from quark_onnx.engine.runner import Runner, input_specs
+from quark_onnx.engine.runner import Runner, fit, input_specs
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Progress
 from quark_onnx.numerics.metrics import Sqnr
@@ -136,7 +136,7 @@ def agreement(
     samples = 0
     for samples, feed in enumerate(feeds, start=1):
         part = {name: array for name, array in feed.items() if name in read}
-        for name, x, y in zip(runner.outputs, runner(feed), other(part), strict=True):
+        for name, x, y in zip(runner.outputs, runner(feed), other(fit(part, quantized)), strict=True):
             if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray) or x.shape != y.shape:
                 raise ModelError(
                     f"output {name!r} cannot be compared: {_kind(x)} in one model, {_kind(y)} in the other"

@@ -46,6 +46,17 @@ class ConfigFlags:
         bool | None,
         _how("--per-channel/--per-tensor", help="One scale per output channel of a weight, or one for all of it."),
     ] = None
+    target: Annotated[
+        str | None,
+        _how("--target", metavar="NAME", help="What runs the model: cpu, cpu-avx2, tensorrt, qnn or vitisai."),
+    ] = None
+    method: Annotated[
+        str | None,
+        _how("--method", metavar="NAME", help="How ranges of activations are chosen: MinMax, Percentile, MinMSE, …"),
+    ] = None
+    weight_method: Annotated[
+        str | None, _how("--weight-method", metavar="NAME", help="How ranges of weights are chosen; also SeqMSE.")
+    ] = None
     activation_type: Annotated[
         str | None, _how(metavar="TYPE", help="Activations become int8, uint8, int16 or uint16.")
     ] = None
@@ -89,9 +100,11 @@ class ConfigFlags:
         extra |= {"BiasCorrection": True} if self.bias_correction else {}
         changes: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("per_channel", "activation_type", "weight_type")
+            for name in ("per_channel", "target", "activation_type", "weight_type")
             if getattr(self, name) is not None
         }
+        changes |= {"calibrate_method": self.method} if self.method is not None else {}
+        extra |= {"WeightCalibrateMethod": self.weight_method} if self.weight_method is not None else {}
         changes |= {"include_cle": False} if self.no_cle else {}
         excluded = tuple(dict.fromkeys((*start.nodes_to_exclude, *(self.exclude or ()))))
         return replace(start, nodes_to_exclude=excluded, extra_options={**extra, **more}, **changes)
@@ -184,7 +197,7 @@ class DataFlags:
         return {key: value for key, value in found.items() if value is not None}
 
     def configure(self, how: ConfigFlags) -> QuantizationConfig:
-        """The configuration that both groups of flags describe, with data to calibrate it.
+        """The configuration that both groups of flags describe, with data to calibrate it where it needs them.
 
         Raises:
             ConfigError: a flag has a bad value.
@@ -196,7 +209,7 @@ class DataFlags:
             ImageOptions.from_dict(images)  # refused now rather than after preparing the model
         if config.option("UseRandomData"):
             self._only_random()
-        elif self.data is None:
+        elif self.data is None and config.needs_data:
             raise _no_data()
         return config
 

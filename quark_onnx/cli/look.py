@@ -14,7 +14,7 @@ from quark_onnx.cli.flags import ConfigFlags, ShowFlags, show_flag
 from quark_onnx.cli.plans import Model
 from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import counted, facts, new_table
-from quark_onnx.core.ops import CPU
+from quark_onnx.core.targets import Target
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import io
 from quark_onnx.graph.view import shape
@@ -85,13 +85,15 @@ def _operators(job: Job, rows: list[Row]) -> Table:
     for op_type in dict.fromkeys((*before, *after)):
         reasons = Counter(row.reason for row in rows if row.op_type == op_type and row.reason)
         counts = (before[op_type], after[op_type], after[op_type] - reasons.total(), reasons.total())
-        table.add_row(op_type, *(str(count or "·") for count in counts), _why(op_type, counts[2], reasons))
+        table.add_row(
+            op_type, *(str(count or "·") for count in counts), _why(op_type, counts[2], reasons, job.config.row)
+        )
     return table
 
 
-def _why(op_type: str, quantized: int, reasons: Counter[str]) -> str:
+def _why(op_type: str, quantized: int, reasons: Counter[str], target: Target) -> str:
     lines = [reason if len(reasons) == 1 else f"{count} × {reason}" for reason, count in reasons.most_common()]
-    if quantized and not CPU[op_type].fuses:
+    if quantized and not target.ops[op_type].fuses:
         lines.append("quantized, yet computed in float: onnxruntime's CPU provider has no integer kernel")
     return "\n".join(lines)
 

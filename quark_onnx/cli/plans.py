@@ -23,11 +23,22 @@ from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.options import OPTIONS
 from quark_onnx.core.plan import Plan, diff
+from quark_onnx.engine.cache import usable
 from quark_onnx.job import Clock, Job, open_job
 from quark_onnx.pipeline import Decided, decide, finish
 
 CONFIG = "config.json"
 
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration-cache",
+        metavar="FILE",
+        help="Keep what calibration sees in this .npz file, and use it when model and data are the same again, also "
+        "for another range method.",
+        show_default=False,
+    ),
+]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The float model, an .onnx file.", show_default=False)]
 
 
@@ -108,6 +119,7 @@ def plan_command(
     output: Annotated[Path, output_option(metavar="FOLDER", help="Where to write the plan.")],
     how: ConfigFlags,
     data: DataFlags,
+    calibration_cache: Cache = None,
     show: ShowFlags,
 ) -> None:
     """Decide every scale and zero point, and write them to a folder instead of a model.
@@ -119,12 +131,12 @@ def plan_command(
     - `quark-onnx apply model.onnx plan -o int8.onnx`
     """
     config = data.configure(how)
-    folder = usable_folder(output)
+    folder, cache = usable_folder(output), usable(calibration_cache)
     with progress(quiet=show.quiet) as tell:
         clock = Clock(tell)
         with clock.stage("prepare"):
             job = open_job(model, config)
-        decided = decide(job, job.data(None, data.data), clock)
+        decided = decide(job, job.data(None, data.data), clock, cache=cache)
         job, plan = decided.job, decided.plan
         save_plan(plan, config, folder)
     warn(decided.warnings)

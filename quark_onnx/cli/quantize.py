@@ -10,7 +10,7 @@ import typer
 
 from quark_onnx.cli.console import out, print_json, progress, warn
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, show_flag
-from quark_onnx.cli.plans import Model, resumed_config, save_plan, usable_folder
+from quark_onnx.cli.plans import Cache, Model, resumed_config, save_plan, usable_folder
 from quark_onnx.cli.report import print_report
 from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import layer_table
@@ -42,6 +42,7 @@ def quantize_command(
     ] = None,
     how: ConfigFlags,
     data: DataFlags,
+    calibration_cache: Cache = None,
     layers: Annotated[
         bool,
         show_flag("--layers", help="Also the SQNR of every layer, worst first."),
@@ -65,7 +66,9 @@ def quantize_command(
     folder = None if plan is None else usable_folder(plan)
     with progress(quiet=show.quiet) as tell:
         quantizer = ModelQuantizer(config, tell)
-        result = quantizer.quantize_model(model, output, calibration_data_path=data.data, resume=before)
+        result = quantizer.quantize_model(
+            model, output, calibration_data_path=data.data, resume=before, calibration_cache=calibration_cache
+        )
         if folder is not None:
             save_plan(result.plan, config, folder)
         sqnr = {}

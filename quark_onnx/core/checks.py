@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NoReturn
 
@@ -90,3 +90,17 @@ def subset(known: Sequence[str]) -> Check:
         return tuple(choice(known)(name, entry) for entry in value)
 
     return check
+
+
+def named(value: object, known: Sequence[str], name: str, aliases: Mapping[str, str] | None = None) -> str:
+    """One of `known`, in any case, under an alias too, from a string or an enum member of onnxruntime or Quark.
+
+    Raises:
+        ConfigError: none of them.
+    """
+    text = str(getattr(value, "name", value)).rsplit(".", 1)[-1]
+    names = {choice.lower(): choice for choice in known}
+    names |= {alias.lower(): choice for alias, choice in (aliases or {}).items() if choice in known}
+    if text.lower() in names:
+        return names[text.lower()]
+    raise ConfigError(f"{name}: unknown value {text!r}{nearest(text, known)}")

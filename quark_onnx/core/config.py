@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
+from quark_onnx.core.checks import named
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.finetune import AdaQuant, AdaRound, FastFinetune, from_quark
+from quark_onnx.core.extra import checked_options
+from quark_onnx.core.finetune import AdaQuant, AdaRound, FastFinetune, Nearest, from_quark
 from quark_onnx.core.formats import FLOATS, TYPES, Format, ScaleType, type_name
-from quark_onnx.core.frozen import FrozenDict
-from quark_onnx.core.options import OPTIONS, UNSUPPORTED
+from quark_onnx.core.mixing import Mixing, mixing_from_quark
+from quark_onnx.core.options import OPTIONS
+from quark_onnx.core.overrides import Override, tensor_overrides, type_overrides
 from quark_onnx.core.ranging import ALIASES, CUTS_BOTH_ENDS, METHODS, WEIGHT_ONLY, Ranging
 from quark_onnx.core.targets import TARGETS, Target
 
@@ -31,17 +34,6 @@ _FLAGS = (
     "convert_fp16_to_fp32",
     "use_external_data_format",
 )
-_LIMITS: dict[str, tuple[float, float]] = {
-    "Percentile": (50.0001, 100),
-    "CalibDataSize": (1, 2**62),
-    "CLESteps": (-1, 2**31),
-    "NumBins": (64, 2**16),
-    "NumQuantizedBins": (2, 2**12),
-    "CalibMovingAverageConstant": (1e-9, 1),
-    "BlockSize": (2, 2**20),
-    "MinimumRealRange": (0, 1e30),
-}
-_WORDS = {"CLEBalanceMethod": ("max",), "LWPMetric": ("mae", "mse")}
 _CLE_OPTIONS = ("CLESteps", "CLEBalanceMethod", "HighBiasAbsorption")
 
 
@@ -109,11 +101,16 @@ class QuantizationConfig:
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
-        put("extra_options", _options(({"UsePowerOf2Scale": True} if pow2 else {}) | dict(self.extra_options)))
+        put("extra_options", checked_options(({"UsePowerOf2Scale": True} if pow2 else {}) | dict(self.extra_options)))
         self._check_combination()
 
     def _check_combination(self) -> None:
         self._check_types()
+        for key in ("TensorQuantOverrides", "OpTypeQuantOverrides"):
+            if self.conversion and self.extra_options.get(key):
+                raise ConfigError(
+                    f"extra option {key} is for integers; a model that becomes {self.conversion} has none"
+                )
         for key in _CLE_OPTIONS:
             if self.extra_options.get(key) and not self.include_cle:
                 raise ConfigError(f"extra option {key} is part of equalization; set include_cle=True or remove it")
@@ -122,6 +119,22 @@ class QuantizationConfig:
                 "extra option FastFinetune says how to fine-tune, but nothing asks for it; set include_fast_ft=True, "
                 "start from a preset such as S8S8_AAWS_ADAROUND, or remove the option"
             )
+        if self.moving_average is not None and self.calibrate_method != "MinMax":
+            raise ConfigError("CalibMovingAverage is a way of MinMax; remove it, or set calibrate_method='MinMax'")
+        self._check_mixing()
+
+    def _check_mixing(self) -> None:
+        if not self.include_auto_mp:
+            if self.extra_options.get("AutoMixprecision") is not None:
+                raise ConfigError(
+                    "extra option AutoMixprecision needs include_auto_mp=True; set it or remove the option"
+                )
+            return
+        if self.conversion or self.use_dynamic_quant:
+            how = f"a model that becomes {self.conversion}" if self.conversion else "use_dynamic_quant"
+            raise ConfigError(f"include_auto_mp chooses among integer types with scales, and {how} has none; remove it")
+        self.mixing.narrows(self.activation_type, self.weight_type)
+        _ = self.moved  # its types are refused now rather than after calibration
 
     def _check_types(self) -> None:
         target, types = self.row, (self.activation_type, self.weight_type)
@@ -133,6 +146,8 @@ class QuantizationConfig:
                 raise ConfigError(f"target {target.name!r} runs {field_name} {' or '.join(allowed)}, not {value!r}")
         if target.symmetric and self.extra_options.get("ActivationSymmetric") is False:
             raise ConfigError(f"target {target.name!r} needs symmetric activations; remove ActivationSymmetric=False")
+        if self.per_channel and not target.per_channel:
+            raise ConfigError(f"target {target.name!r} runs one scale per weight; remove per_channel=True")
         if self.reduce_range and TYPES.get(self.weight_type, (8,))[0] != 8:
             raise ConfigError(f"reduce_range is for 8-bit weights, not {self.weight_type!r}; leave one of the two out")
         if types == ("int8", "uint8"):
@@ -141,6 +156,16 @@ class QuantizationConfig:
             )
         if self.option("Int16Bias") and self.option("Int32Bias"):
             raise ConfigError("extra options Int16Bias and Int32Bias exclude each other; remove one")
+
+    @property
+    def tensor_overrides(self) -> dict[str, Override]:
+        """What is asked of single tensors, by name."""
+        return tensor_overrides(self.option("TensorQuantOverrides") or {})
+
+    @property
+    def type_overrides(self) -> dict[str, dict[str, Override]]:
+        """What is asked of the "input", "weight" and "output" of operator types."""
+        return type_overrides(self.option("OpTypeQuantOverrides") or {})
 
     def option(self, key: str) -> Any:
         """The value of an extra option; its default where it is absent or None."""
@@ -208,6 +233,11 @@ class QuantizationConfig:
         return self.ranging(self.calibrate_method)
 
     @property
+    def moving_average(self) -> float | None:
+        """The weight of a new feed in the moving average of extremes; None: their widest count."""
+        return float(self.option("CalibMovingAverageConstant")) if self.option("CalibMovingAverage") else None
+
+    @property
     def weight_ranging(self) -> Ranging:
         """How ranges of weights are chosen; SeqMSE starts from MinMax."""
         method = self.option("WeightCalibrateMethod") or "MinMax"
@@ -232,15 +262,41 @@ class QuantizationConfig:
         return from_quark(self.option("FastFinetune") or {}) if self.include_fast_ft else None
 
     @property
+    def tuning(self) -> FastFinetune | None:
+        """What is done layer by layer after quantizing: fine-tuning, or bias correction and scales by output error."""
+        if (chosen := self.finetune) is not None:
+            return replace(chosen, scale_search=True) if self.searches_scales else chosen
+        corrects = bool(self.option("BiasCorrection"))
+        return Nearest(scale_search=self.searches_scales, update_bias=corrects) if self.tunes else None
+
+    @property
+    def mixing(self) -> Mixing:
+        """Settings of automatic mixed precision."""
+        return mixing_from_quark(self.option("AutoMixprecision") or {})
+
+    @property
+    def moved(self) -> QuantizationConfig:
+        """What layers move to with `include_auto_mp`: the same, with the types of TargetLayerConfig."""
+        (activation, weight), options = self.mixing.types, {**self.extra_options, "AutoMixprecision": None}
+        return replace(
+            self, activation_type=activation, weight_type=weight, include_auto_mp=False, extra_options=options
+        )
+
+    @property
     def tunes(self) -> bool:
         """Whether layers are walked after quantizing: fine-tuning, bias correction, or scales by output error."""
         return self.include_fast_ft or bool(self.option("BiasCorrection")) or self.searches_scales
 
     @property
+    def moves_biases(self) -> bool:
+        """Whether biases may change, so that every layer needs one."""
+        return self.include_fast_ft or bool(self.option("BiasCorrection"))
+
+    @property
     def needs_data(self) -> bool:
         """Whether ranges of activations, or what is tuned, come from calibration data."""
         static = not (self.conversion or self.use_dynamic_quant or self.option("WeightsOnly"))
-        return static or self.tunes
+        return static or self.tunes or self.include_auto_mp
 
     @property
     def searches_scales(self) -> bool:
@@ -291,13 +347,7 @@ class Config:
 
 
 def _choice(value: object, known: tuple[str, ...], name: str) -> str:
-    """One of `known`, in any case, from a string or an enum member of onnxruntime or Quark."""
-    text = str(getattr(value, "name", value)).rsplit(".", 1)[-1]
-    names = {choice.lower(): choice for choice in known}
-    names |= {alias.lower(): choice for alias, choice in ALIASES.items() if choice in known}
-    if text.lower() in names:
-        return names[text.lower()]
-    raise ConfigError(f"{name}: unknown value {text!r}{nearest(text, known)}")
+    return named(value, known, name, ALIASES)
 
 
 def _names(value: object, name: str) -> tuple[str, ...]:
@@ -320,52 +370,3 @@ def _subgraph(pair: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
         raise ConfigError(f"subgraphs_to_exclude must hold pairs ([start nodes], [end nodes]), not {pair!r}")
     start, end = pair
     return _names(start, "subgraphs_to_exclude"), _names(end, "subgraphs_to_exclude")
-
-
-def _options(values: object) -> Mapping[str, Any]:
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"extra_options must be a dictionary, not {values!r}")
-    for key, value in values.items():
-        if key in UNSUPPORTED:
-            raise ConfigError(f"extra option {key} is not supported: {UNSUPPORTED[key]}")
-        if key not in OPTIONS:
-            raise ConfigError(f"unknown extra option {key!r}{nearest(str(key), OPTIONS)}")
-        expected = OPTIONS[key].type
-        wrong_bool = isinstance(value, bool) and expected is not bool
-        if value is not None and (wrong_bool or not isinstance(value, expected)):
-            raise ConfigError(f"extra option {key} does not take {value!r}: {OPTIONS[key].meaning}")
-    _check_values(values)
-    values = dict(values)
-    if (method := values.get("WeightCalibrateMethod")) is not None:
-        values["WeightCalibrateMethod"] = _choice(method, (*METHODS, *WEIGHT_ONLY), "WeightCalibrateMethod")
-    plain = FrozenDict({key: _plain(value) for key, value in values.items()})
-    from_quark(plain.get("FastFinetune") or {})  # refused now rather than after calibration
-    return plain
-
-
-def _check_values(values: Mapping[str, Any]) -> None:
-    """Numbers in their limits, words among those known."""
-    for key, (low, high) in _LIMITS.items():
-        value = values.get(key)
-        if value is not None and not low <= value <= high:
-            raise ConfigError(f"extra option {key} must be from {low} to {high}, not {value}")
-    for key, known in _WORDS.items():
-        if values.get(key) not in (None, *known):
-            raise ConfigError(f"extra option {key} must be {' or '.join(map(repr, known))}, not {values[key]!r}")
-    if values.get("CLESteps") == 0:
-        raise ConfigError("extra option CLESteps must be at least 1, or -1 for as many as it takes, not 0")
-    candidates = values.get("PercentileCandidates")
-    numbers = candidates is None or all(isinstance(p, (int, float)) and 50 < p <= 100 for p in candidates)
-    if not numbers or candidates in ([], ()):
-        raise ConfigError(f"extra option PercentileCandidates must hold numbers from 50 to 100, not {candidates!r}")
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON would give it back: lists for tuples and arrays."""
-    if isinstance(value, FastFinetune):
-        return _plain(value.to_dict())
-    if isinstance(value, Mapping):
-        return FrozenDict({str(key): _plain(entry) for key, entry in value.items()})
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value

@@ -33,3 +33,20 @@ def new_folder(target: Path, replaces: str) -> Iterator[Path]:
             os.replace(temporary, target)
     except OSError as error:
         raise ConfigError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """A temporary path that becomes the file `target`, in place of one that exists, when the block ends well.
+
+    Raises:
+        ConfigError: `target` cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
+            temporary = Path(beside) / target.name
+            yield temporary
+            os.replace(temporary, target)
+    except OSError as error:
+        raise ConfigError(f"cannot write {target}: {error.strerror or error}") from error

@@ -177,6 +177,16 @@ class AdaQuant(FastFinetune):
         return found
 
 
+@dataclass(frozen=True)
+class Nearest(FastFinetune):
+    """Rounds to nearest, and no more than scales (`scale_search`) and biases (`update_bias`) are looked for.
+
+    What bias correction and the weight method SeqMSE ask for; it is no value of `OptimAlgorithm`.
+    """
+
+    algorithm: ClassVar[str] = "nearest"
+
+
 METHODS: dict[str, type[AdaRound] | type[AdaQuant]] = {c.algorithm: c for c in (AdaRound, AdaQuant)}
 """The methods by `OptimAlgorithm`."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from quark_onnx.core.errors import ConfigError, nearest
@@ -20,15 +20,16 @@ ScaleType = Literal["float", "pow2", "half"]
 class Format:
     """An integer grid and its granularity.
 
-    bits       width of the grid, 2..16; it is stored in the smallest ONNX type that holds it (2, 4, 8 or 16 bits)
+    bits       width of the grid, 2..16
     signed     two's complement, or unsigned
     symmetric  zero point in the middle
     axis       one scale per index of this axis of the tensor; None is one scale for all of it
     block      one scale for so many neighbours along `axis`, for every index of the other axes
     scale      "float": any float32; "pow2": a power of two; "half": a number that float16 holds
-    strict     symmetric signed grids leave the lowest code out (±127, not −128); None: above 4 bits, where it is no
-               sixteenth of the grid
+    strict     symmetric grids leave their lowest code out (±127, not −128); None: signed ones above 4 bits, where it is
+               no sixteenth of the grid, unless they are `one_sided`
     one_sided  symmetric grids have their zero point at the low end where no value is negative ("unsigned symmetric")
+    stored     width of the ONNX type that holds the codes; None: the smallest that does (2, 4, 8 or 16 bits)
     """
 
     bits: int = 8
@@ -39,14 +40,15 @@ class Format:
     scale: ScaleType = "float"
     strict: bool | None = None
     one_sided: bool = False
+    stored: int | None = None
 
     @property
     def lo(self) -> int:
         """The lowest code that a scale is computed for."""
-        if not self.signed:
-            return 0
-        strict = self.bits > 4 if self.strict is None else self.strict
-        return -(1 << (self.bits - 1)) + (1 if self.symmetric and strict else 0)
+        # a one-sided grid begins at the lowest code of its type: there a quantizer is a Relu
+        usual = self.signed and self.bits > 4 and not self.one_sided
+        strict = usual if self.strict is None else self.strict
+        return (-(1 << (self.bits - 1)) if self.signed else 0) + (self.symmetric and strict)
 
     @property
     def hi(self) -> int:
@@ -61,12 +63,23 @@ class Format:
     @property
     def storage_bits(self) -> int:
         """Width of the ONNX type that holds the codes."""
-        return next(width for width in (2, 4, 8, 16, 32) if self.bits <= width)
+        return self.stored or next(width for width in (2, 4, 8, 16, 32) if self.bits <= width)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the type that holds the codes has more of them than the grid."""
+        return self.bits < self.storage_bits
 
     @property
     def dtype(self) -> str:
         """Name of the ONNX integer type that holds the codes, e.g. `int8`."""
         return f"{'' if self.signed else 'u'}int{self.storage_bits}"
+
+    @property
+    def unsigned(self) -> Format:
+        """The same real values in the unsigned type: every code is half of the range higher."""
+        strict = self.symmetric and self.signed and self.lo > -(1 << (self.bits - 1))
+        return replace(self, signed=False, strict=strict or self.strict)
 
     @property
     def opset(self) -> int:
@@ -83,7 +96,7 @@ class Format:
         scales = "per-tensor" if self.axis is None else f"per-channel (axis {self.axis})"
         scales = f"blocks of {self.block} (axis {self.axis})" if self.block else scales
         scales += {"float": "", "pow2": ", powers of two", "half": ", float16 scales"}[self.scale]
-        width = "" if self.bits == self.storage_bits else f", {self.bits} bits used"
+        width = f", {self.bits} bits used" if self.simulated else ""
         return f"{self.dtype} {symmetry} {scales}{width}"
 
 

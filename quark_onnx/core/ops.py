@@ -1,56 +1,81 @@
-"""The operator table: what a quantizer must know about an operator, one row each.
+"""The operator tables: what a quantizer must know about an operator, one row each, one table per kind of target.
 
 `Op.kind` says how placement treats the operator:
 
-    layer   has a weight: input 0 and output are activations, the weight is an integer initializer, the bias int32
-    matmul  either side may be the weight; both activations otherwise
-    act     every float input and every output is an activation with a range of its own
-    same    the output has the values of the input: one scale for both
-    clamp   Relu or Clip: absorbed by the quantizer behind it where that is exact
-    fixed   as `act`, but the output range is known beforehand (`range`)
+    layer     has a weight: input 0 and output are activations, weight and bias are integer initializers
+    matmul    either side may be the weight; both activations otherwise
+    norm      a normalization: scale and bias are integer initializers, without channels
+    act       every float input and every output is an activation with a range of its own
+    fixed     as `act`, but the output range is known beforehand (`range`)
+    same      the output has the values of the input: one scale for both
+    clamp     Relu or Clip: taken in by the operator in front of it; alone, an `act` where all is computed on integers
+    residual  an addition that a convolution in front of it takes in: the other branch carries a quantizer
 
 What has no row stays float.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-Kind = Literal["layer", "matmul", "act", "same", "clamp", "fixed"]
+Kind = Literal["layer", "matmul", "norm", "act", "fixed", "same", "clamp", "residual"]
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Op:
     """One row.
 
-    data          which inputs are activations; None: all
-    reads_float   computed in float whatever we do: its input is left alone, its output quantized for the next reader
+    weight_axis  output-channel axis of the weight
+    per_channel  the target runs weights with a scale per channel
+    data         which inputs are activations; None: all
+    exact        constant inputs that must survive rounding unchanged; else the operator stays float
+    range        the output range, known beforehand
+    wide_range   the only output range that the target runs in 16 bits
+    reads_float  computed in float whatever we do: its input is left alone, its output quantized for the next reader
+    takes        operators behind it that it runs together with: one quantizer, behind the last of them
+    adds_bias    takes in the constant Add behind it, in its float accumulator
+    fuses        the target has an integer kernel, or drops the Q/DQ around it
+    kernels      names of the integer kernels in onnxruntime's optimized graph
     """
 
     kind: Kind
-    weight_axis: int = 0  # output-channel axis of the weight
+    weight_axis: int = 0
+    per_channel: bool = True
     data: tuple[int, ...] | None = None
-    range: tuple[float, float] | None = None
+    exact: tuple[int, ...] = ()
+    range: Range | None = None
+    wide_range: Range | None = None
     reads_float: bool = False
-    fuses: bool = True  # onnxruntime's CPU provider has an integer kernel, or drops the Q/DQ around it
-    kernels: tuple[str, ...] = ()  # names of the integer kernels in onnxruntime's optimized graph
+    takes: tuple[str, ...] = ()
+    adds_bias: bool = False
+    fuses: bool = True
+    kernels: tuple[str, ...] = ()
+
+    def known_range(self, bits: int) -> Range | None:
+        """The output range that is known beforehand, for activations of so many bits."""
+        return self.wide_range if self.wide_range and bits == 16 else self.range
 
 
 _SAME = Op("same", data=(0,))
 _SAME_FLOAT = Op("same", data=(0,), fuses=False)
+_ONE = Op("act", data=(0,))
+_ALL = Op("act")
+_NORM = Op("norm", data=(0,))
 
 CPU: dict[str, Op] = {
     "Conv": Op("layer", weight_axis=0, kernels=("QLinearConv",)),
     "ConvTranspose": Op("layer", weight_axis=1, fuses=False),
     "Gemm": Op("layer", weight_axis=1, kernels=("QGemm",)),
-    "MatMul": Op("matmul", kernels=("QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulNBits")),
+    "MatMul": Op("matmul", adds_bias=True, kernels=("QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulNBits")),
     "Add": Op("act", kernels=("QLinearAdd",)),
     "Mul": Op("act", kernels=("QLinearMul",)),
     "Concat": Op("act", kernels=("QLinearConcat",)),
     "AveragePool": Op("act", kernels=("QLinearAveragePool",)),
     "GlobalAveragePool": Op("act", kernels=("QLinearGlobalAveragePool",)),
     "LeakyRelu": Op("act", kernels=("QLinearLeakyRelu",)),
+    "Identity": Op("act"),  # of `convert`: between two types
     "LayerNormalization": Op("act", data=(0,), reads_float=True, fuses=False),
     "Softmax": Op("fixed", range=(0.0, 1.0), kernels=("QLinearSoftmax",)),
     "Sigmoid": Op("fixed", range=(0.0, 1.0), kernels=("QLinearSigmoid",)),
@@ -72,9 +97,74 @@ CPU: dict[str, Op] = {
     "Transpose": _SAME,
     "Unsqueeze": _SAME,
 }
-"""Operators quantized for the CPU target."""
+"""Operators quantized for onnxruntime's CPU provider: those with integer kernels, and what stands between them."""
+
+_ELSEWHERE = {name: replace(op, adds_bias=False, fuses=True, kernels=()) for name, op in CPU.items()}
+_MOVING = {name: op for name, op in _ELSEWHERE.items() if op.kind == "same"}
+
+TENSORRT: dict[str, Op] = _MOVING | {
+    "Conv": Op("layer", weight_axis=0),
+    "ConvTranspose": Op("layer", weight_axis=1),
+    "Gemm": Op("layer", weight_axis=1),
+    "MatMul": Op("matmul"),
+    "AveragePool": _ONE,
+    "GlobalAveragePool": _ONE,
+    "Add": Op("residual"),
+}
+"""Operators whose inputs TensorRT wants quantized; it fuses or passes all others by itself."""
+
+QNN: dict[str, Op] = _ELSEWHERE | {
+    "MatMul": Op("matmul", per_channel=False),
+    "LayerNormalization": _NORM,
+    "InstanceNormalization": _NORM,
+    "Sigmoid": Op("fixed", range=(0.0, 1.0), wide_range=(0.0, 65535 / 65536)),
+    "Tanh": Op("act", wide_range=(-1.0, 32767 / 32768)),
+    "Pow": Op("act", exact=(1,)),
+    "Where": Op("act", data=(1, 2)),
+    **dict.fromkeys(("Sub", "Div", "Min", "Max", "PRelu"), _ALL),
+    **dict.fromkeys(("Abs", "Neg", "Exp", "Log", "Sqrt", "Sin", "Cos"), _ONE),
+    **dict.fromkeys(("Elu", "Gelu", "HardSigmoid", "HardSwish", "LpNormalization"), _ONE),
+    **dict.fromkeys(("ReduceMean", "ReduceSum"), _ONE),
+    **dict.fromkeys(("ReduceMax", "ReduceMin"), _SAME),
+}
+"""Operators that Qualcomm's HTP runs in fixed point.
+
+16-bit Sigmoid and Tanh have one output scale each: 1/65536 from 0, and 1/32768 around 32768.
+"""
+
+_CLAMPS = ("Relu", "Clip", "LeakyRelu", "PRelu")
+_UP_TO_ONE = Op("fixed", data=(0,), range=(0.0, 127 / 128))
+
+VITISAI: dict[str, Op] = _ELSEWHERE | {
+    "Conv": Op("layer", weight_axis=0, takes=_CLAMPS),
+    "ConvTranspose": Op("layer", weight_axis=1, takes=_CLAMPS),
+    "Gemm": Op("layer", weight_axis=1, takes=_CLAMPS),
+    "MatMul": Op("matmul", takes=_CLAMPS),
+    "Add": Op("act", takes=_CLAMPS),
+    "AveragePool": Op("act", takes=_CLAMPS),
+    "GlobalAveragePool": Op("act", takes=_CLAMPS),
+    "MaxPool": replace(_SAME, takes=_CLAMPS),
+    "Pad": replace(_SAME, takes=("AveragePool",)),
+    "LayerNormalization": _NORM,
+    "InstanceNormalization": _NORM,
+    "Where": Op("act", data=(1, 2)),
+    **dict.fromkeys(("Softmax", "Sigmoid", "HardSigmoid"), _UP_TO_ONE),
+    **dict.fromkeys(("Sub", "Div", "Min", "Max", "PRelu"), _ALL),
+    **dict.fromkeys(("Erf", "Gelu", "Tanh", "ReduceMean", "LpNormalization"), _ONE),
+}
+"""Operators of AMD's NPUs for convolutional nets: Quark's list (`npu_cnn`).
+
+What ends in 0..1 has the scale 1/128, not the 1/64 that would hold 1 itself.
+"""
+
+PAIRED_CLIPS = ((0.0, 6.0), (0.0, 1.0))
+"""Bounds of a Clip that an operator may take in (`Op.takes`)."""
+
+NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Sqrt", "Abs"})
+"""Operators whose output is never negative."""
 
 SHAPE_OPS = frozenset({"Shape", "Size", "NonZero", "ConstantOfShape", "Range"})
 """Operators whose output is a shape, an index or made from one: whatever is computed from them alone stays float."""
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+"""Operators with bodies."""

@@ -32,7 +32,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "Int16Bias": Option(bool, False, "biases are int16 with a scale of their own"),
     "TensorQuantOverrides": Option(
-        dict, None, "{tensor: [{quant_type, symmetric, reduce_range, axis, scale, zero_point, rmin, rmax, convert}]}"
+        dict, None, "{tensor: [{quant_type, symmetric, axis, scale, zero_point, rmin, rmax, calibrate_method, …}]}"
     ),
     "OpTypeQuantOverrides": Option(
         dict, None, "{operator type: {input, weight, output: {quant_type, symmetric, calibrate_method, …}}}"
@@ -48,7 +48,9 @@ OPTIONS: dict[str, Option] = {
         bool, None, "one threshold on |x| for both ends; default: yes for MinMSE and the Percentile methods"
     ),
     "CalibMovingAverage": Option(
-        bool, False, "MinMax averages the extremes of the feeds, in their order, instead of taking the widest"
+        bool,
+        False,
+        "MinMax averages the extremes of the feeds instead of taking the widest; their order and batch size count",
     ),
     "CalibMovingAverageConstant": Option((int, float), 0.01, "weight of a new feed in the moving average"),
     "WeightCalibrateMethod": Option(str, None, "how ranges of weights are chosen; default: MinMax"),
@@ -78,7 +80,9 @@ OPTIONS: dict[str, Option] = {
         (dict, FastFinetune), None, "an AdaRound or AdaQuant, or its settings under Quark's names, see `from_quark`"
     ),
     "AutoMixprecision": Option(
-        dict, None, "settings of include_auto_mp: {MetricThreshold: dB that must be left, IncludeLayers, ExcludeLayers}"
+        dict,
+        None,
+        "settings of include_auto_mp: {TargetLayerConfig, MetricDefault, MetricThreshold, DataSize, IncludeLayers, …}",
     ),
 }
 """Every key that `extra_options` takes."""

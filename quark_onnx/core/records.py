@@ -27,3 +27,17 @@ class LayerRecord:
     loss_after: float
     held_before: float
     held_after: float
+
+
+@dataclass(frozen=True)
+class MixRecord:
+    """One layer of automatic mixed precision.
+
+    score  of the model with this layer alone in the narrower types, by the configured metric
+    moved  whether the layer has the types of TargetLayerConfig
+    """
+
+    node: str
+    op_type: str
+    score: float
+    moved: bool

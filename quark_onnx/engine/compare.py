@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from quark_onnx.engine.data import Feed
-from quark_onnx.engine.runner import Runner
-from quark_onnx.graph import Model, io
+from quark_onnx.engine.runner import Runner, fit
+from quark_onnx.graph import Model, Value, io
 from quark_onnx.graph.view import is_op
 from quark_onnx.numerics.metrics import Sqnr
 
@@ -20,10 +20,23 @@ def quantized_values(quantized: Model) -> dict[str, str]:
         if is_op(node, "DequantizeLinear") and node.inputs[0] is not None:
             q = node.inputs[0].producer()
             if is_op(q, "QuantizeLinear") and q is not None and q.inputs[0] is not None:
-                result = node.outputs[0].name or ""
-                source = q.inputs[0].name or ""
-                found[result if node.outputs[0].is_graph_output() else source] = result
+                result = _shown(node.outputs[0])
+                name = result.name or ""
+                found[name if result.is_graph_output() else _source(q.inputs[0]).name or ""] = name
     return found
+
+
+def _shown(value: Value) -> Value:
+    """The model output that the value becomes, in another float type perhaps; else the value."""
+    casts = [reader.outputs[0] for reader in value.consumers() if is_op(reader, "Cast")]
+    return next((cast for cast in casts if cast.is_graph_output()), value)
+
+
+def _source(value: Value) -> Value:
+    """What a quantizer rounds, in the float type that it was computed in."""
+    producer = value.producer()
+    before = producer.inputs[0] if producer is not None and is_op(producer, "Cast") else None
+    return value if before is None else before
 
 
 def compare(
@@ -42,7 +55,7 @@ def compare(
     ratios = {name: Sqnr() for name in left}
     for feed in feeds:
         expected = feed | dict(zip(float_run.outputs, float_run(feed), strict=True))
-        for name, y in zip(left, quantized_run(feed), strict=True):
+        for name, y in zip(left, quantized_run(fit(feed, quantized)), strict=True):
             x = expected[name]
             if isinstance(x, np.ndarray) and x.dtype.kind == "f":  # sequences and maps come as Python objects
                 ratios[name].add(x, y)

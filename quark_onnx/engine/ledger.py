@@ -1,21 +1,32 @@
-"""The fusion ledger: for every node, whether onnxruntime will run it on integers, read from its optimized graph."""
+"""The fusion ledger: for every node, whether onnxruntime will run it on integers, read from its optimized graph.
+
+That is the graph of its CPU provider. For another target it proves that the model loads and what CPUs fuse of it, not
+what the target makes of it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from quark_onnx.core.ops import CPU
-from quark_onnx.core.plan import Plan
+from quark_onnx.core.ops import CPU, Op
+from quark_onnx.core.plan import Plan, Site
+from quark_onnx.core.targets import TARGETS, Target
 from quark_onnx.engine.runner import optimized_nodes
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import is_op
 
 Status = Literal["integer", "absorbed", "float"]
 
-_APPENDED = re.compile(r"(/MatMulAddFusion|_token_\d+)$")
+NO_KERNEL = "onnxruntime's CPU provider has no integer kernel for it"
+
+_APPENDED = re.compile(r"^fused |(/MatMulAddFusion|_token_\d+)$")
+_NO_KERNEL = Op("act", fuses=False)
+_PRODUCTS = ("DynamicQuantizeMatMul", "MatMulNBits")
+"""Kernels for products that quantize their input by themselves; the output is float."""
+
 _INTEGER_OUTPUT = ("QuantizeLinear", "DynamicQuantizeLinear")
 
 
@@ -36,12 +47,19 @@ class Row:
     reason: str
 
 
-def ledger(model: Model, plan: Plan, quantized: Model) -> list[Row]:
+def ledger(model: Model, plan: Plan, quantized: Model, target: Target = TARGETS["cpu"]) -> list[Row]:
     """A row for every node of the prepared `model`, from the graph that onnxruntime makes of `quantized`."""
     executed = optimized_nodes(quantized)
     by_name = _by_name(executed)
     integers = _integer_tensors(executed, quantized)
-    return [_row(node.name or "", node.op_type, plan, by_name, integers) for node in model.graph]
+    rows = [_row(node.name or "", node.op_type, plan, by_name, integers) for node in model.graph]
+    return rows if target.on_cpu else [_unproven(row, target) if row.node in plan.nodes else row for row in rows]
+
+
+def _unproven(row: Row, target: Target) -> Row:
+    """A quantized node that the CPU provider computes in float: the target may do better."""
+    seen = f"quantized for {target.title}; onnxruntime's CPU provider, where the ledger looks, computes it in float"
+    return replace(row, reason=seen) if row.status == "float" else row
 
 
 def fused(rows: Iterable[Row], *op_types: str) -> int:
@@ -75,24 +93,60 @@ def _integer_tensors(executed: Iterable[Mapping[str, Any]], quantized: Model) ->
 def _row(name: str, op_type: str, plan: Plan, by_name: Mapping[str, Mapping[str, Any]], integers: set[str]) -> Row:
     executed = by_name.get(name)
     kernel = "" if executed is None else str(executed["op_type"])
-    if name not in plan.nodes:
+    if not plan.nodes.get(name):  # not in the plan, or converted to another float type
         return Row(name, op_type, "float", kernel, plan.notes.get(name, "not quantized"))
     if executed is None:
         return Row(name, op_type, "absorbed", "", "")
-    row = CPU[op_type]
-    if kernel in row.kernels or (row.kind == "same" and executed["inputs"][0] in integers):
+    row = CPU.get(op_type, _NO_KERNEL)
+    product = kernel in _PRODUCTS and op_type in ("MatMul", "Gemm")
+    if product or kernel in row.kernels or (row.kind == "same" and executed["inputs"][0] in integers):
         return Row(name, op_type, "integer", kernel, "")
     if not row.fuses:
-        return Row(name, op_type, "float", kernel, "onnxruntime's CPU provider has no integer kernel for it")
+        return Row(name, op_type, "float", kernel, NO_KERNEL)
     if row.kind == "clamp" or op_type == "Add":
         return Row(name, op_type, "float", kernel, "computed in float between integer kernels")
-    return Row(name, op_type, "float", kernel, f"onnxruntime did not fuse it ({_why(plan, name)})")
+    return Row(name, op_type, "float", kernel, f"onnxruntime did not fuse it ({_why(plan, name, op_type)})")
 
 
-def _why(plan: Plan, name: str) -> str:
+def _why(plan: Plan, name: str, op_type: str) -> str:
     """The most likely cause, from onnxruntime's fusion rules."""
-    for tensor in plan.nodes[name]:
-        site = plan.sites.get(tensor)
-        if site is not None and site.format.storage_bits != 8 and site.role != "bias":
-            return f"{site.format.dtype} has no integer kernel"
-    return "its neighbours do not meet the kernel's conditions"
+    sites = [plan.sites[tensor] for tensor in plan.nodes[name] if tensor in plan.sites]
+    roles = {site.role for site in sites}
+    product = op_type in ("MatMul", "Gemm")
+    if not product and not roles - {"weight"}:
+        return f"only its weight is integer, and {op_type} has no kernel for that"
+    if not product and "dynamic" in roles:
+        return f"{op_type} has no kernel for an input that is quantized at run time"
+    reason = _why_alone if roles == {"weight"} else _why_beside
+    found = (reason(site) for site in sites)
+    return next((text for text in found if text), "its neighbours do not meet the kernel's conditions")
+
+
+def _why_alone(site: Site) -> str:
+    """What keeps a weight from the kernel that multiplies floats with integer weights."""
+    format = site.format
+    if format.storage_bits not in (4, 8):
+        return f"{format.dtype} has no kernel beside floats"
+    if format.axis is None or (format.axis == 1 and not format.block):
+        return ""
+    if format.axis == 1 or not format.block:
+        return "the kernel takes a weight that stands on the right and is not stored transposed"
+    if format.block < 16 or format.block & (format.block - 1):
+        return f"the kernel takes blocks of 16, 32, 64, …, not of {format.block}"
+    return ""
+
+
+def _why_beside(site: Site) -> str:
+    """What keeps a quantizer from the kernels that multiply integers."""
+    format = site.format
+    if site.role == "bias":
+        return "" if format.bits == 32 else f"its bias has {format.bits} bits, the kernel adds int32"
+    if format.block:
+        return "its weight has a scale per block"
+    if format.storage_bits != 8:
+        return f"{format.dtype} has no integer kernel"
+    if format.scale == "half":
+        return "float16 scales have no integer kernel"
+    if format.simulated and site.role != "weight":
+        return f"{format.bits} bits are simulated: a Clip stands in front of the quantizer"
+    return ""

@@ -2,30 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-
-import numpy as np
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.observers import Statistics
+from quark_onnx.numerics.observers import Ends, Statistics, Tally
 
 Tick = Callable[[int], None]
+Look = Callable[[Feed], list[Ends | None]]
+
+WORKERS = 2
+"""Feeds that are run and counted at a time. Each brings a thread of its own, so onnxruntime gets one less than there
+are cores: counting is work for one core, and with onnxruntime's threads spinning on all of them it would have none."""
 
 
-def observe(model: Model, feeds: Iterable[Feed], tensors: Sequence[str], tick: Tick) -> dict[str, Statistics]:
-    """Statistics of `tensors` over all feeds; one feed's activations are in memory at a time (and the next one's).
+def observe(
+    model: Model, feeds: Iterable[Feed], tensors: Sequence[str], tick: Tick, moving: float | None = None
+) -> dict[str, Statistics]:
+    """Statistics of `tensors` over all feeds; the activations of two feeds are in memory at a time.
 
-    `tick` is called with the number of feeds done.
+    Args:
+        tick: called with the number of feeds done.
+        moving: lo and hi are not the extremes but their exponential moving average over the feeds, e ← e + c·(x − e)
+            with this c, beginning with those of the first feed. It depends on the order of the feeds and on the size of
+            their batches, and is nothing that can be added to other statistics. The histogram is of all values still.
     """
     inputs = {value.name for value in model.graph.inputs}
     fetched = [name for name in tensors if name not in inputs]
-    runner = Runner(io.with_outputs(model, fetched), fetched or None)
-    statistics = dict.fromkeys(tensors, Statistics.of(np.zeros(0)))
-    for done, (feed, arrays) in enumerate(runner.stream(feeds), start=1):
-        values = feed | dict(zip(runner.outputs, arrays, strict=True))
-        for name in tensors:
-            statistics[name] += Statistics.of(values[name])
+    runner = Runner(io.with_outputs(model, fetched), fetched or None, threads=_threads())
+    tallies = [Tally() for _ in tensors]
+    ends: list[Ends | None] = [None] * len(tensors)
+
+    def look(feed: Feed) -> list[Ends | None]:
+        values = feed | dict(zip(runner.outputs, runner(feed), strict=True))
+        return [tally.add(values[name]) for name, tally in zip(tensors, tallies, strict=True)]
+
+    for done, found in enumerate(_in_order(look, feeds), start=1):
+        ends = [_joined(before, new, moving) for before, new in zip(ends, found, strict=True)]
         tick(done)
-    return statistics
+    statistics = (tally.statistics(*(pair or (0.0, 0.0))) for tally, pair in zip(tallies, ends, strict=True))
+    return dict(zip(tensors, statistics, strict=True))
+
+
+def _in_order(look: Look, feeds: Iterable[Feed]) -> Iterator[list[Ends | None]]:
+    """What `look` finds, in the order of the feeds; it works on several of them at a time."""
+    waiting: deque[Future[list[Ends | None]]] = deque()
+    with ThreadPoolExecutor(WORKERS) as executor:
+        for feed in feeds:
+            waiting.append(executor.submit(look, feed))
+            if len(waiting) > WORKERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _threads() -> int:
+    return max(1, (os.cpu_count() or 1) - WORKERS + 1)
+
+
+def _joined(before: Ends | None, new: Ends | None, moving: float | None) -> Ends | None:
+    if before is None or new is None:
+        return before or new
+    if moving is None:
+        return min(before[0], new[0]), max(before[1], new[1])
+    lo, hi = (e + moving * (x - e) for e, x in zip(before, new, strict=True))
+    return lo, hi

@@ -130,3 +130,15 @@ def input_specs(model: Model) -> list[InputSpec]:
             raise ModelError(f"input {value.name!r} is not a tensor of a known element type; only tensors can be fed")
         specs.append(InputSpec(value.name or "", np.dtype(dtype), view.shape(value)))
     return specs
+
+
+def fit(feed: Feed, model: Model) -> Feed:
+    """The feed with float arrays in the types of the model's inputs: float16 as float32, or the other way round."""
+    wanted = {value.name: view.numpy_dtype(value) for value in model.graph.inputs}
+    return {name: _as_float(array, wanted.get(name)) for name, array in feed.items()}
+
+
+def _as_float(array: NDArray[Any], wanted: np.dtype[Any] | None) -> NDArray[Any]:
+    if wanted is None or array.dtype == wanted or not array.dtype.kind == wanted.kind == "f":
+        return array
+    return array.astype(wanted)

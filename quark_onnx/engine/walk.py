@@ -94,7 +94,7 @@ def _is_layer(piece: Segment, layers: Collection[str]) -> bool:
 
 def _entering(samples: Samples, name: str, plan: Plan) -> Samples:
     """A model input as the quantized model holds it."""
-    if name not in plan.sites:
+    if name not in plan.sites or plan.sites[name].role == "dynamic":
         return samples
     return [stored_codes(array, plan.qparams_of(name), plan.sites[name].format) for array in samples]
 

@@ -1,17 +1,35 @@
-"""The int32 bias of a layer: codes at input scale · weight scale, and the weight scale that lets it fit."""
+"""The bias of a layer: int32 codes at input scale · weight scale, and the weight scale that lets them fit; or 8 or 16
+bits with a scale of its own.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.formats import Format
+from quark_onnx.core.plan import QParams
+from quark_onnx.numerics.quant import dequantize, quantize
 
 LIMIT = 2**31 - 2**8
 """Largest bias code, with room for the rounding of the float32 scales."""
 
 SMALLEST = 2.0**-120
 """Smallest product of scales: a normal float32, whatever it is rounded to."""
+
+
+@dataclass(frozen=True, eq=False)
+class OwnGrid:
+    """The grid of a bias that has 8 or 16 bits and a scale of its own."""
+
+    q: QParams
+    format: Format
+
+    def nearest(self, bias: NDArray[np.floating]) -> NDArray[np.float32]:
+        """What the quantized model adds instead of `bias`."""
+        return dequantize(quantize(bias, self.q, self.format), self.q, self.format)
 
 
 def scale(input_scale: NDArray[np.float32], weight_scale: NDArray[np.float32], groups: int = 1) -> NDArray[np.float32]:

@@ -28,6 +28,9 @@ FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.13, 0.09, 0.06, 0.04, 
 FINE = tuple(round(1 - 0.5 * i / 13, 4) for i in range(14))
 """The same for a scale per channel, where no row has to suffer for another one."""
 
+POWERS = (1.0, 0.5, 0.25, 0.125)
+"""The same for scales that are powers of two, and have to stay so."""
+
 TINY = np.float32(1e-12)
 SETTLED = 1e-4
 """Descent ends when a sweep moves less than this part of the codes."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.activations import Activation
-from quark_onnx.numerics.bias import LIMIT
+from quark_onnx.numerics.bias import LIMIT, OwnGrid
 from quark_onnx.numerics.moments import ActiveMeans, Moments, with_bias
 from quark_onnx.numerics.objectives import Sampled
 from quark_onnx.numerics.parts import LayerData, Part
@@ -43,14 +43,23 @@ class Judge:
     activation: Activation
     gain: F32
     bias_step: float | None = None
+    bias_grid: OwnGrid | None = None
 
     @classmethod
-    def of(cls, data: LayerData, activation: Activation, gain: F32 | None, bias_step: float | None) -> Judge:
+    def of(
+        cls,
+        data: LayerData,
+        activation: Activation,
+        gain: F32 | None,
+        bias_step: float | None,
+        bias_grid: OwnGrid | None = None,
+    ) -> Judge:
         """With the gain made 1 on average; 1 for every row where there is none, or it is 0 in all."""
         shape = data.train.moments.yy.shape
         mean = 0.0 if gain is None else float(gain.mean())
         even = np.ones(shape, np.float32)
-        return cls(data, activation, (gain / mean).astype(np.float32) if gain is not None and mean else even, bias_step)
+        weights = (gain / mean).astype(np.float32) if gain is not None and mean else even
+        return cls(data, activation, weights, bias_step, bias_grid)
 
     @property
     def held(self) -> Part:
@@ -79,11 +88,13 @@ class Judge:
         return float((squares * self.gain).sum(dtype=np.float64))
 
     def with_bias(self, name: str, codes: F32, scale: F32, fitter: Moments | ActiveMeans) -> Candidate:
-        """The candidate whose bias is the best for its weight, within int32."""
-        bias = fitter.bias(codes * scale[..., None])
+        """The candidate whose bias is the best for its weight, of those that its type holds."""
+        bias: NDArray[np.floating] = fitter.bias(codes * scale[..., None])
         if self.bias_step is not None:
             limit = scale.astype(np.float64) * self.bias_step * LIMIT
             bias = np.clip(bias, -limit, limit)
+        if self.bias_grid is not None:
+            bias = self.bias_grid.nearest(bias)
         return Candidate(name, codes, scale, bias.astype(np.float32))
 
     def refitted(self, candidate: Candidate) -> Candidate:

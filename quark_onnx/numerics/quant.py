@@ -54,14 +54,20 @@ def qparams(lo: NDArray[np.floating] | float, hi: NDArray[np.floating] | float, 
     return QParams(rounded, np.asarray(zero_point, np.int32))
 
 
+def ends(q: QParams, format: Format) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The range that a scale and a zero point stand for; `qparams` gives both back, to the bit, where the format has
+    such a scale: the product of a float32 and a code is exact in float64.
+    """
+    scale = q.scale.astype(np.float64)
+    return (format.lo - q.zero_point) * scale, (format.hi - q.zero_point) * scale
+
+
 def _representable(scale: NDArray[Any], format: Format) -> NDArray[Any]:
     """The scale, or the next larger one that the format's kind of scale has, within finite normal numbers."""
     if format.scale == "half":
         info = np.finfo(np.float16)
-        clipped = np.clip(scale, float(info.tiny), float(info.max))
-        near = clipped.astype(np.float16)
-        up = np.where(near.astype(np.float64) < clipped, np.nextafter(near, np.float16(np.inf)), near)
-        return np.asarray(np.minimum(up.astype(np.float64), float(info.max)))
+        mantissa, exponent = np.frexp(np.clip(scale, float(info.tiny), float(info.max)))
+        return np.asarray(np.ldexp(np.ceil(np.ldexp(mantissa, info.nmant + 1)), exponent - info.nmant - 1))
     clipped = np.clip(scale, SMALLEST_SCALE, np.finfo(np.float32).max)
     if format.scale == "pow2":
         mantissa, exponent = np.frexp(clipped)  # mantissa in [0.5, 1)
@@ -83,7 +89,33 @@ def dequantize(codes: NDArray[np.integer], q: QParams, format: Format) -> NDArra
 
 
 def stored_codes(values: NDArray[np.floating], q: QParams, format: Format) -> NDArray[Any]:
-    """Codes of an activation in the type that a model stores, as QuantizeLinear makes them: saturated at the type."""
-    limits = np.iinfo(format.dtype)
-    codes: NDArray[Any] = np.clip(np.rint(values / q.scale) + q.zero_point, limits.min, limits.max)
-    return codes.astype(format.dtype)
+    """Codes of an activation in the type that carries them, as a model makes them.
+
+    QuantizeLinear saturates at the ends of the type, also where a strict grid leaves its lowest code out; a grid that
+    is narrower than its type is clipped to its own ends.
+    """
+    codes: NDArray[Any] = np.clip(np.rint(values / q.scale) + q.zero_point, *code_limits(format))
+    return codes.astype(carrier(format))
+
+
+def code_limits(format: Format) -> tuple[int, int]:
+    """The lowest and the highest code that a quantized model makes of an activation."""
+    if format.simulated:
+        return format.lo, format.hi
+    return (-1 - format.hi if format.signed else 0), format.hi
+
+
+def clip_bounds(q: QParams, format: Format) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The ends of the grid in real values: what is clipped to them has codes within `code_limits`, and no others move.
+
+    Dividing (hi − z)·s by s in float32 gives hi − z again, to a relative error of 2⁻²³, so that it rounds to that
+    code; and values on either side of it stay there, because rounding is monotonic.
+    """
+    low, high = code_limits(format)
+    zero_point = q.zero_point.astype(np.float32)
+    return np.asarray((low - zero_point) * q.scale), np.asarray((high - zero_point) * q.scale)
+
+
+def carrier(format: Format) -> str:
+    """The numpy type that carries the codes; types of 2 and 4 bits, which numpy has not, travel as bytes."""
+    return f"{'' if format.signed else 'u'}int{max(8, format.storage_bits)}"

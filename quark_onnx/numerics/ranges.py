@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.observers import OCTAVE, Statistics, edges
+from quark_onnx.numerics.spread import Spread
 
 ABSURD = 2.0**66
 """No activation of a working network is this large; a mask constant such as −3.4e38 is."""
@@ -16,45 +17,42 @@ LOUD = 1000.0
 """Below this magnitude a few values far above the rest are ordinary (a peaked softmax); above it they are suspect."""
 
 
-def minmax(s: Statistics) -> tuple[float, float]:
+def minmax(s: Statistics | Spread) -> tuple[float, float]:
     """The smallest and the largest value seen."""
     return s.lo, s.hi
 
 
-def percentile(s: Statistics, percent: float, symmetric: bool) -> tuple[float, float]:
+def percentile(s: Statistics | Spread, percent: float, symmetric: bool) -> tuple[float, float]:
     """The range that keeps `percent` of the values, never wider than what was seen.
 
     symmetric: one threshold on |x| (Quark's and onnxruntime's default); otherwise (100 − percent)/2 is cut at either
-    end. Between the edges of a bin (0.8 % apart) the values are taken as evenly spread.
+    end. An end is the smallest value that has at least its part of the values at or below it; inside a bin of the
+    histogram (0.8 % wide) values are taken as evenly spread.
     """
+    seen = s if isinstance(s, Spread) else Spread.of(s)
+    if percent == 100 or not seen.low.size:
+        return seen.lo, seen.hi
     if symmetric:
-        reach = _quantile(s.positive + s.negative, percent / 100)
+        reach = _quantile(seen.folded(), percent)
         ends = -reach, reach
     else:
-        tail = (100 - percent) / 200
-        ends = _signed_quantile(s, tail), _signed_quantile(s, 1 - tail)
+        tail = (100 - percent) / 2
+        ends = _quantile((seen,), tail), _quantile((seen,), 100 - tail)
     lo, hi = (min(max(end, s.lo), s.hi) for end in ends)
     return lo, hi
 
 
-def _quantile(counts: NDArray[np.int64], part: float) -> float:
-    """The magnitude below which `part` of the counted values lie."""
-    total = np.cumsum(counts)
-    if not total.size or total[-1] == 0:
-        return 0.0
-    rank = part * float(total[-1])
-    k = min(int(np.searchsorted(total, rank)), total.size - 1)
-    inside = (rank - float(total[k] - counts[k])) / float(counts[k]) if counts[k] else 1.0
-    lower, upper = edges(np.array([k, k + 1]))
-    return float(lower + inside * (upper - lower))
-
-
-def _signed_quantile(s: Statistics, part: float) -> float:
-    below = int(s.negative.sum())
-    rank = part * (below + int(s.positive.sum()))
-    if rank < below:
-        return -_quantile(s.negative, 1 - rank / below)
-    return _quantile(s.positive, (rank - below) / max(int(s.positive.sum()), 1))
+def _quantile(parts: tuple[Spread, ...], percent: float) -> float:
+    """The smallest value that has `percent` of all values of the parts at or below it."""
+    points = np.unique(np.concatenate([ends for part in parts for ends in (part.low, part.high)]))
+    upto: NDArray[np.float64] = np.sum([part.below(points, "right") for part in parts], axis=0)
+    rank = percent * upto[-1] / 100
+    k = min(int(np.searchsorted(upto, rank)), points.size - 1)
+    before = float(sum(part.below(points[k]) for part in parts))
+    if k == 0 or before < rank:
+        return float(points[k])
+    share = (rank - upto[k - 1]) / (before - upto[k - 1])
+    return float(points[k - 1] + share * (points[k] - points[k - 1]))
 
 
 def why_unusable(s: Statistics, levels: int) -> str | None:

@@ -37,8 +37,8 @@ def round_rows(
     codes, iterations = nearest(weight, scale, low, high), 0
     if recipe.method not in ("nearest", *METHODS):
         raise ValueError(f"unknown method {recipe.method!r}; known are nearest, {', '.join(METHODS)}")
-    if recipe.method != "nearest":
-        cost = scale**2 * q.curvature
+    cost = scale**2 * q.curvature
+    if recipe.method != "nearest" and cost.max() > 0:  # else no input varies, and every rounding is as good
         unit = np.maximum(cost, max(1e-8 * float(cost.max()), 1e-30))  # dead rows must not divide by zero
 
         def solve(part: slice) -> Rounded:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.activations import Activation
+from quark_onnx.numerics.bias import OwnGrid
 from quark_onnx.numerics.grid import nearest, search_scale
 from quark_onnx.numerics.judge import Candidate, Judge
 from quark_onnx.numerics.objectives import Quadratic, Sampled
@@ -69,6 +70,7 @@ def tune(
     activation: Activation = IDENTITY,
     gain: F32 | None = None,
     input_scale: float | None = None,
+    bias_grid: OwnGrid | None = None,
     pool: Executor | None = None,
 ) -> Tuned:
     """The best candidate for a layer; never one that is worse than `raw` on the held-out samples.
@@ -78,15 +80,17 @@ def tune(
         bias: (G, R), or None where the layer has none and can have none; zeros where one can be added.
         data: of this layer, see `layer_data.sample`.
         gain: (G, R) how much the network cares for each row, see `importance`; None: the same for all.
-        input_scale: of the input's quantizer if the bias will be int32 at input · weight scale; None: it stays float.
+        input_scale: of the input's quantizer if the bias will be int32 at input · weight scale.
+        bias_grid: of the bias if it has 8 or 16 bits; with neither of these two it stays float.
         pool: for blocks of rows; the result does not depend on it.
 
     Raises:
         ValueError: objective "sampled" on data of which nothing was kept, or a method that there is not.
     """
     start = np.zeros(weight.shape[:2], np.float32) if bias is None else bias
+    start = start if bias_grid is None else bias_grid.nearest(start)
     fixed = None if recipe.update_bias and bias is not None else start
-    judge = Judge.of(data, activation, gain, input_scale)
+    judge = Judge.of(data, activation, gain, input_scale, bias_grid)
     raw = Candidate("raw", nearest(weight, grid.scale, grid.low, grid.high), grid.scale, start)
 
     q = Quadratic.around(weight, data.train.moments, recipe.ridge, fixed)

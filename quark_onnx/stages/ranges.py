@@ -10,15 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.config import QuantizationConfig
+from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Ends, Plan, QParams, Site
+from quark_onnx.core.ranging import Ranging
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics import bias
+from quark_onnx.numerics.methods import find_range
 from quark_onnx.numerics.observers import Statistics
-from quark_onnx.numerics.quant import qparams
-from quark_onnx.numerics.ranges import minmax, percentile, why_unusable
+from quark_onnx.numerics.quant import ends, qparams
+from quark_onnx.numerics.ranges import why_unusable
+from quark_onnx.numerics.spread import Spread
 
 Arrays = Mapping[str, NDArray[Any]]
+
+ONLY_EXTREMES = ("MinMax", "NonOverflow")
+"""Methods that take the smallest and the largest value."""
+
+EXACT = 10**5
+"""Most weights under one scale that range methods look at one by one; of more, at a histogram with bins of 0.8 %."""
 
 
 def observed_tensors(plan: Plan) -> list[str]:
@@ -41,16 +51,23 @@ def choose_ranges(model: Model, plan: Plan, statistics: Mapping[str, Statistics]
     plan = plan.without(_unusable(plan, statistics, arrays))
     chosen: dict[str, QParams] = {}
     for tensor, site in plan.sites.items():
-        if site.role == "weight":
-            chosen[tensor] = qparams(*_extremes(arrays[tensor], site.format.axis), site.format)
-        elif site.role != "bias" and site.group not in chosen:
-            chosen[site.group] = qparams(*map(np.asarray, _range(leaders[site.group], statistics, config)), site.format)
+        if site.role == "weight" or _has_own_scale(site):
+            chosen[tensor] = qparams(*_constant_range(site, arrays[tensor], config), site.format)
+        elif site.role in ("activation", "constant") and site.group not in chosen:
+            lo, hi = _range(leaders[site.group], statistics, config)
+            chosen[site.group] = qparams(np.asarray(lo), np.asarray(hi), site.format)
     return _with_biases(replace(plan, qparams=chosen), arrays)
+
+
+def _has_own_scale(site: Site) -> bool:
+    """Whether it is a bias whose scale is not the product of those of input and weight."""
+    return site.role == "bias" and site.format.bits != 32
 
 
 def _constants(model: Model, plan: Plan) -> dict[str, NDArray[Any]]:
     initializers = model.graph.initializers
-    found = {t: constant(initializers[t]) for t, site in plan.sites.items() if site.role != "activation"}
+    roles = ("constant", "weight", "bias")
+    found = {t: constant(initializers[t]) for t, site in plan.sites.items() if site.role in roles}
     return {tensor: array for tensor, array in found.items() if array is not None}
 
 
@@ -70,26 +87,71 @@ def _unusable(plan: Plan, statistics: Mapping[str, Statistics], arrays: Arrays) 
 
 
 def _range(site: Site, statistics: Mapping[str, Statistics], config: QuantizationConfig) -> tuple[Ends, Ends]:
+    """Of an activation, or of a constant that is read as one: that one is exact data, nothing is clipped unasked."""
     if site.range is not None:
         return site.range
-    seen = statistics[site.tensor]
-    if site.role == "constant" or config.calibrate_method == "MinMax":
-        return minmax(seen)
-    return percentile(seen, config.option("Percentile"), config.activation_ranging.symmetric)
+    default = config.ranging("MinMax") if site.role == "constant" else config.activation_ranging
+    how = default if site.method is None else config.ranging(site.method)
+    lo, hi = find_range(statistics[site.tensor], site.format, how)
+    if site.role == "constant":
+        return lo, hi
+    asked = config.option("MinimumRealRange")
+    least = config.row.minimum_range if asked is None else float(asked)
+    return lo, max(hi, lo + least)
 
 
-def _extremes(weight: NDArray[Any], axis: int | None) -> tuple[NDArray[Any], NDArray[Any]]:
+def _constant_range(site: Site, array: NDArray[Any], config: QuantizationConfig) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Of a weight, or of a bias with a scale of its own: one per scale of its format."""
+    if site.range is not None:
+        return np.asarray(site.range[0]), np.asarray(site.range[1])
+    default = config.weight_ranging if site.role == "weight" else config.ranging("MinMax")
+    return weight_range(array, site.format, default if site.method is None else config.ranging(site.method))
+
+
+def weight_range(weight: NDArray[Any], format: Format, how: Ranging) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(lo, hi) of an array's values: scalars, one per channel, or one per block.
+
+    Blocks have the array's shape with ⌈size / block⌉ entries along the axis, as in `numerics.quant.along`.
+    """
+    if how.method in ONLY_EXTREMES:
+        return _extremes(weight, format)
+    axis = format.axis
+    if axis is None:
+        lo, hi = find_range(_spread(weight), format, how)
+        return np.asarray(lo), np.asarray(hi)
+    lines = np.moveaxis(weight, axis, 0)
+    step = format.block or lines.shape[0]
+    shape = (-(-lines.shape[0] // step), *lines.shape[1:]) if format.block else lines.shape[:1]
+    pieces = [lines[i : i + step] for i in range(0, lines.shape[0], step)]
+    rows = (row for piece in pieces for row in (piece.reshape(piece.shape[0], -1).T if format.block else piece))
+    found = np.array([find_range(_spread(row), format, how) for row in rows]).reshape(*shape, 2)
+    found = np.moveaxis(found, 0, axis) if format.block else found
+    return found[..., 0], found[..., 1]
+
+
+def _extremes(weight: NDArray[Any], format: Format) -> tuple[NDArray[Any], NDArray[Any]]:
+    axis = format.axis
+    if axis is not None and format.block:
+        starts = range(0, weight.shape[axis], format.block)
+        return np.minimum.reduceat(weight, starts, axis), np.maximum.reduceat(weight, starts, axis)
     others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
     return weight.min(axis=others, initial=0.0), weight.max(axis=others, initial=0.0)
 
 
+def _spread(values: NDArray[Any]) -> Spread:
+    return Spread.of_values(values) if values.size <= EXACT else Spread.of(Statistics.of(values))
+
+
 def _with_biases(plan: Plan, arrays: Arrays) -> Plan:
-    """Raise weight scales until every bias fits into int32, or leave the layer float where that would cost accuracy."""
+    """Raise weight scales until every bias fits into int32, or leave the layer float where that would cost accuracy.
+
+    A scale that is given is not raised.
+    """
     chosen = dict(plan.qparams)
     remarks = dict(plan.remarks)
     reasons = {}
     for tensor, site in plan.sites.items():
-        if site.role != "bias":
+        if site.role != "bias" or _has_own_scale(site):
             continue
         x, w = (plan.sites[factor] for factor in site.factors)
         # a weight that several layers share may have been raised for one of them already: `chosen` holds the latest
@@ -99,10 +161,10 @@ def _with_biases(plan: Plan, arrays: Arrays) -> Plan:
             continue
         factor = float(np.max(raised / q.scale))
         terms = arrays[w.tensor].size // max(q.scale.size, arrays[tensor].size)
-        if bias.raise_costs_accuracy(factor, terms, x.format):
+        if w.range is not None or bias.raise_costs_accuracy(factor, terms, x.format):
             reasons[site.group] = f"{tensor!r}: the bias does not fit into int32 at these scales"
             continue
-        chosen[w.group] = QParams(raised, q.zero_point)
+        chosen[w.group] = qparams(*ends(QParams(raised, q.zero_point), w.format), w.format)
         remarks[w.tensor] = f"scale raised up to {factor:.3g} times so that the bias {tensor!r} fits into int32"
     return replace(plan, qparams=chosen, remarks=remarks).without(reasons)
 

@@ -145,7 +145,7 @@ BAD_VALUES = [
     ("calibrate_method", CalibrationMethod.Entropy, "calibrate_method: unknown value 'Entropy'"),
     ("quant_format", "QOperator", "quant_format: unknown value 'QOperator'"),
     ("quant_format", QuantFormat.QOperator, "quant_format: unknown value 'QOperator'"),
-    ("activation_type", "int9", "activation_type: unknown type 'int9'; did you mean"),
+    ("activation_type", "int17", "activation_type: unknown type 'int17'; did you mean"),
     ("activation_type", QuantType.QFLOAT8E4M3FN, "activation_type: unknown type"),
     ("activation_type", 8, "activation_type must be a type name"),
     ("activation_type", None, "activation_type must be a type name"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
+from random import Random
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from quark_onnx.numerics.observers import INFINITE, Statistics, edges
+from quark_onnx.numerics.observers import CHUNK, INFINITE, Statistics, Tally, edges
 
 AWKWARD = (0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.1754944e-38, 3e38, -3.4028235e38, 1.0, 255 / 256)
 floats = st.one_of(st.sampled_from(AWKWARD), st.floats(width=32), st.integers(-300, 300).map(float))
@@ -60,6 +62,32 @@ def test_adding_leaves_both_arguments_alone(a: np.ndarray, b: np.ndarray) -> Non
 def test_any_split_into_batches(values: np.ndarray, cuts: list[int]) -> None:
     parts = np.split(values, sorted(min(cut, values.size) for cut in cuts))
     assert_equal(reduce(Statistics.__add__, map(Statistics.of, parts)), Statistics.of(values))
+
+
+@law
+@given(st.lists(batches, max_size=5), st.randoms())
+def test_a_tally_is_the_sum_of_what_was_added(parts: list[np.ndarray], random: Random) -> None:
+    total = reduce(Statistics.__add__, map(Statistics.of, parts), NOTHING)
+    tally, shuffled = Tally(), random.sample(parts, len(parts))
+    ends = [tally.add(part) for part in shuffled]
+    assert [pair is None for pair in ends] == [not part.size for part in shuffled]
+    assert [pair for pair in ends if pair] == [(s.lo, s.hi) for s in map(Statistics.of, shuffled) if s.count]
+    assert_equal(tally.statistics(total.lo, total.hi), total)
+
+
+def test_counts_are_those_of_bincount_also_over_several_chunks() -> None:
+    values = np.random.default_rng(1).standard_normal(3 * CHUNK + 5, np.float32)
+    expected = np.bincount(values.view(np.uint32) >> 16)
+    assert_equal(Statistics.of(values), Statistics(float(values.min()), float(values.max()), expected))
+
+
+def test_threads_may_add_to_one_tally() -> None:
+    parts = np.random.default_rng(2).standard_normal((64, CHUNK // 2), np.float32)
+    tally = Tally()
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(tally.add, parts))
+    whole = Statistics.of(parts)
+    assert_equal(tally.statistics(whole.lo, whole.hi), whole)
 
 
 @law

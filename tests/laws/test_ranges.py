@@ -14,6 +14,7 @@ from quark_onnx.core.formats import Format
 from quark_onnx.numerics.observers import Statistics
 from quark_onnx.numerics.quant import qparams
 from quark_onnx.numerics.ranges import minmax, percentile, why_unusable
+from quark_onnx.numerics.spread import Spread
 
 COUNT = 9973  # prime: no rank part · COUNT is a whole number, where the exact percentile would be a matter of taste
 BIN = 2.0**-7  # a bin of the histogram, relative to the values in it
@@ -107,6 +108,35 @@ def test_two_sided_percentile_is_numpys_within_a_bin(values: np.ndarray, percent
     exact = np.percentile(data, [tail, 100 - tail], method="inverted_cdf")
     assert_within_a_bin(lo, exact[0])
     assert_within_a_bin(hi, exact[1])
+
+
+@pytest.mark.parametrize("symmetric", (False, True))
+@pytest.mark.parametrize("percent", PERCENTS)
+@by_distribution
+def test_percentile_of_values_is_numpys(values: np.ndarray, percent: float, symmetric: bool) -> None:
+    """Weights are no histogram: their percentiles are values of theirs, exactly."""
+    data = finite(values) if finite(values).size else np.zeros(1)
+    got = percentile(Spread.of_values(data), percent, symmetric)
+    if symmetric:
+        reach = np.percentile(np.abs(data), percent, method="inverted_cdf")
+        assert got == (min(max(data.min(), -reach), data.max()), max(min(data.max(), reach), data.min()))
+    else:
+        tail = (100 - percent) / 2
+        assert got == tuple(np.percentile(data, [tail, 100 - tail], method="inverted_cdf"))
+
+
+@pytest.mark.parametrize(
+    ("percent", "symmetric", "lo", "hi"),
+    [
+        (98, False, -99, 97),  # of −100..99: two cut at either end, of which the second is where the cut is
+        (50, False, -51, 49),
+        (99, True, -99, 99),
+        (50, True, -50, 50),
+        (100, True, -100, 99),
+    ],
+)
+def test_percentile_of_known_values(percent: float, symmetric: bool, lo: float, hi: float) -> None:
+    assert percentile(Spread.of_values(np.arange(-100.0, 100.0)), percent, symmetric) == (lo, hi)
 
 
 floats = arrays.arrays(np.float32, st.integers(1, 60), elements=st.floats(-(2.0**120), 2.0**120, width=32))

@@ -18,6 +18,7 @@ from quark_onnx.engine.runner import Runner, input_specs
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes
 from quark_onnx.stages.place import place
+from quark_onnx.stages.positions import align
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 
 Feed = dict[str, np.ndarray]
@@ -97,7 +98,7 @@ def quantized(model: Model, data: list[Feed] | None = None, **fields: Any) -> Ma
     before = io.to_proto(model).SerializeToString(deterministic=True)
     sites = placed(model, **fields)
     statistics = observe(model, data or feeds(model), observed_tensors(sites), lambda done: None)
-    plan = choose_ranges(model, sites, statistics, settings(**fields))
+    plan = align(model, choose_ranges(model, sites, statistics, settings(**fields)), settings(**fields))
     result = apply(model, plan)
     io.check(result)
     assert io.to_proto(model).SerializeToString(deterministic=True) == before

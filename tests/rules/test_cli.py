@@ -120,6 +120,15 @@ def test_quantize_lists_layers_worst_first() -> None:
     assert ratios == sorted(ratios)
 
 
+def test_flags_choose_target_and_methods() -> None:
+    flags = ["--target", "tensorrt", "--method", "tf_enhanced", "--weight-method", "MSE", "-p", "A8W8"]
+    config = document("quantize", "model.onnx", "-o", "o.onnx", "-d", "samples.npy", *flags)["config"]
+    assert (config["target"], config["calibrate_method"]) == ("tensorrt", "tf_enhanced")
+    assert config["extra_options"]["WeightCalibrateMethod"] == "MinMSE"
+    text = fails(2, "quantize", "model.onnx", "-o", "o.onnx", "-d", "samples.npy", "--target", "tensorr")
+    assert "did you mean 'tensorrt'" in text
+
+
 def test_quiet_prints_nothing() -> None:
     result = command("quantize", "model.onnx", "-o", "out.onnx", "--data", "samples.npy", "--quiet")
     assert (result.exit_code, result.output) == (0, "")
@@ -552,7 +561,7 @@ def test_compare_refuses_other_interfaces() -> None:
     ("code", "arguments", "expected"),
     [
         (2, "quantize model.onnx -o o.onnx -d samples.npy -p A8W9", "did you mean 'A8W8'"),
-        (2, "quantize model.onnx -o o.onnx -d samples.npy --weight-type int9", "did you mean"),
+        (2, "quantize model.onnx -o o.onnx -d samples.npy --weight-type int99", "did you mean"),
         (2, "quantize model.onnx -o o.onnx -d samples.npy --exclude nix", "matches no node"),
         (2, "quantize model.onnx -o o.onnx -d samples.npy --option Percentile", "KEY=VALUE"),
         (2, "quantize model.onnx -o o.onnx -d samples.npy --option Percentil=99", "did you mean 'Percentile'"),

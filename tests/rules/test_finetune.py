@@ -24,6 +24,7 @@ from quark_onnx.engine.apply import apply
 from quark_onnx.graph import Model
 from quark_onnx.numerics import activations as f
 from quark_onnx.numerics.patches import patches, sample_positions
+from quark_onnx.numerics.quant import dequantize, quantize
 from quark_onnx.stages.finetune.units import Unit, match
 
 ROUND = AdaRound(num_iterations=40, polish=2)
@@ -799,3 +800,54 @@ def test_adaquant_fits_the_scale_and_bias_of_a_normalization(name: str) -> None:
         assert done.plan.values.keys() <= {"gamma", "beta"}
     for options in (ROUND, replace(QUANT, update_bias=False), replace(QUANT, target_op_type=("MatMul",))):
         assert [record.node for record in tuned(made, options).records] == ["m"]
+
+
+NARROW = {"8-bit bias": {"Int32Bias": False}, "16-bit bias": {"Int16Bias": True}, "float bias": {"QuantizeBias": False}}
+WITHOUT_RANGES = {"weights alone": {"WeightsOnly": True}, "at run time": {"use_dynamic_quant": True}}
+
+
+@pytest.mark.parametrize("kind", [*NARROW.values(), *WITHOUT_RANGES.values()], ids=[*NARROW, *WITHOUT_RANGES])
+@pytest.mark.parametrize("layer", SINGLE.values(), ids=SINGLE)
+def test_biases_of_every_kind_and_activations_without_ranges(layer: Any, kind: dict[str, Any]) -> None:
+    """Every layer is tuned and gains; a bias with a scale of its own lies on its grid."""
+    made = of(layer, 96, weight_type="int4", per_channel=True, **kind)
+    done = tuned(made, ROUND)
+    (record,) = done.records
+    assert record.accepted
+    assert record.held_after < 0.9 * record.held_before
+    for name, value in done.plan.values.items():
+        site = done.plan.sites.get(name)
+        if site is not None and site.format.bits < 32:
+            q = done.plan.qparams_of(name)
+            np.testing.assert_array_equal(value, dequantize(quantize(value, q, site.format), q, site.format))
+
+
+def test_a_fitted_bias_stays_within_the_range_of_its_own_scale() -> None:
+    """The weight of one output is far beyond its grid: the bias that would make up for it is not there in 8 bits."""
+    text, arrays, shape = SINGLE["Gemm"]
+    x = [{"x": np.abs(feed["x"]) + 5} for feed in draw((1, *shape), 24)]
+    arrays = {**arrays, "b": np.full(8, 0.01, np.float32)}
+    for kind, within in (({"Int32Bias": False}, True), ({"QuantizeBias": False}, False)):
+        made = case(text, x, arrays, weight_type="int2", activation_type="uint8", **kind)
+        values = tuned(made, ROUND).plan.values.get("b", arrays["b"])
+        assert bool(np.abs(values).max() <= 0.0101) is within
+
+
+def test_a_shared_weight_moves_narrow_biases_on_their_grids() -> None:
+    text = """g (float[N, 8] x) => (float[N, 8] y) { [n] h = Gemm (x, w, b) [r] g = Relu (h) [m] y = Gemm (g, w, c) }"""
+    arrays = {"w": normal(8, 8), "b": normal(8), "c": normal(8, seed=1)}
+    made = case(text, draw((6, 8), 16), arrays, weight_type="int4", activation_type="uint8", Int32Bias=False)
+    done = tuned(made, ROUND)
+    assert done.plan.values.keys() & {"b", "c"}
+    for name, value in done.plan.values.items():
+        q, format = done.plan.qparams_of(name), done.plan.sites[name].format
+        codes = quantize(value, q, format)
+        assert np.abs(value - dequantize(codes, q, format)).max() <= 0.51 * float(q.scale)
+
+
+def test_weights_in_blocks_are_left_with_a_reason() -> None:
+    made = of(SINGLE["Gemm"], weight_type="int4", BlockSize=16)
+    done = tuned(made, ROUND)
+    assert done.reasons == {"n": "its weight has a scale per block: only scales per tensor or channel are tuned"}
+    assert done.plan is made.plan or same(done.plan, made.plan)
+    assert tuned(of(SINGLE["Gemm"], weight_type="int4"), ROUND).records

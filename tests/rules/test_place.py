@@ -44,6 +44,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "LayerNormalization": (IMAGE + " <float[6] k> { [n] y = LayerNormalization (x, k) }", "y:activation"),
     "Softmax": (f"{ROW} {PRODUCT}".replace("OP", "Softmax"), "h:activation w:weight x:activation y:activation"),
     "Sigmoid": (f"{ROW} {PRODUCT}".replace("OP", "Sigmoid"), "h:activation w:weight x:activation y:activation"),
+    "Identity": (f"{ROW} {PRODUCT}".replace("OP", "Identity"), "h:activation w:weight x:activation y:activation"),
     "Relu": (
         IMAGE + " <float[4,4,3,3] w> { [c] h = Conv (x, w) [n] y = Relu (h) }",
         "w:weight x:activation y:activation",

@@ -1,4 +1,4 @@
-"""Fast fine-tuning and bias correction: layer by layer, each against what the float model computes there.
+"""Fast fine-tuning, weight scales by output error and bias correction: layer by layer, each against the float model.
 
 Fills `Plan.codes` and `Plan.values`. A fold over the layers: every layer reads what the layers before it, as tuned,
 now produce (Nagel et al. 2020, section 3.3), and is changed only if held-out samples say that it helps.
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.finetune import AdaQuant, AdaRound
+from quark_onnx.core.finetune import AdaRound, FastFinetune, Nearest
 from quark_onnx.core.plan import Coded, Plan, Skip
 from quark_onnx.core.records import LayerRecord
 from quark_onnx.engine.data import Feed
@@ -27,26 +27,25 @@ from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics.activations import Activation
 from quark_onnx.numerics.bias import LIMIT
-from quark_onnx.numerics.grid import FACTORS, FINE
 from quark_onnx.numerics.layer_data import Layer, LayerData, Samples, bytes_of, held_out, sample
 from quark_onnx.numerics.moments import with_bias
 from quark_onnx.numerics.quant import dequantize
 from quark_onnx.numerics.tune import Recipe, Tuned, tune
-from quark_onnx.stages.finetune.grids import coded, grid_of
+from quark_onnx.stages.finetune.grids import all_factors, bias_grid, coded, codes_of, factors_for, grid_of
 from quark_onnx.stages.finetune.norms import NORMS, NormUnit, fit_line, match_norms
 from quark_onnx.stages.finetune.units import Unit, match
 
 logger = logging.getLogger("quark_onnx")
 
 Array = NDArray[Any]
-Options = AdaRound | AdaQuant
+Options = FastFinetune
 Tell = Callable[[str, int, int], None]
 
 KEPT = 6000
 """Positions of a layer that are kept to judge it through its activation function."""
 
-CORRECT = AdaRound(scale_search=False, polish=0)
-"""Sampling for bias correction alone; nothing is rounded with it."""
+CORRECT = Nearest(scale_search=False)
+"""Bias correction alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +72,7 @@ def finetune(
 
     Args:
         model: the float model that the plan belongs to.
-        options: method and settings; None corrects biases only.
+        options: method and settings; `Nearest` learns no rounding; None corrects biases only.
         gains: importance per channel of tensors, see `channel_importance`.
         limit: bytes of activations held in memory.
         tell: called as `tell(text, layers done, layers)`.
@@ -81,13 +80,13 @@ def finetune(
     """
     settings = options or CORRECT
     units, reasons = match(model, plan, [kind for kind in settings.target_op_type if kind not in NORMS])
-    norms, others = match_norms(model, plan, settings if options else None)
+    norms, others = match_norms(model, plan, settings)
     reasons |= others
     large = {name: _why_large(model, unit, settings) for name, unit in units.items()}
     reasons |= {name: reason for name, reason in large.items() if reason is not None}
     todo = {name: unit for name, unit in units.items() if unit.weight not in plan.codes and large[name] is None}
     numbers = {name: i for i, name in enumerate(units)}  # not of `todo`: a resumed run draws what the first would have
-    tuner = _Tuner(model, plan, todo, numbers, settings, options is None, gains, tell, judge, norms)
+    tuner = _Tuner(model, plan, todo, numbers, settings, gains, tell, judge, norms)
     start = replace(plan, codes={}, values={}) if settings.parallel else plan
     interrupted = False
     try:
@@ -118,7 +117,6 @@ class _Tuner:
     units: Mapping[str, Unit]
     numbers: Mapping[str, int]
     options: Options
-    only_bias: bool
     gains: Mapping[str, Array]
     tell: Tell
     judge: Callable[[Plan], float] | None
@@ -164,8 +162,8 @@ class _Tuner:
         """Fit scale and bias of a normalization, kept if the held-out samples gain."""
         start = time.perf_counter()
         x, z = frontier.exact[unit.data], frontier.rounded[unit.data]
-        if unit.data in self.plan.sites:
-            z = [dequantize(s, self.plan.qparams_of(unit.data), self.plan.sites[unit.data].format) for s in z]
+        if (q := codes_of(self.plan, unit.data)) is not None:
+            z = [dequantize(s, q, self.plan.sites[unit.data].format) for s in z]
         if not all(a.size and a.shape == b.shape and np.isfinite(a).all() for a, b in zip(x, z, strict=True)):
             self.reasons[unit.node.name or ""] = "its input is empty, not finite, or of another shape when quantized"
             return self.plan
@@ -203,8 +201,7 @@ class _Tuner:
         if len(shapes) > 1:  # auto_pad on images of several sizes
             return Skip("its padding differs from sample to sample"), len(x)
         scale, zero_point = 1.0, 0
-        if unit.data in self.plan.sites:
-            q = self.plan.qparams_of(unit.data)
+        if (q := codes_of(self.plan, unit.data)) is not None:
             scale, zero_point = float(q.scale), int(q.zero_point)
         weight = unit.geometry.rows(self._float(unit.weight))
         bias = np.zeros(weight.shape[:2], np.float32)
@@ -244,7 +241,8 @@ class _Tuner:
     def _tune(self, unit: Unit, data: LayerData, shared: bool, samples: int, frontier: Frontier) -> Tuned:
         weight = unit.geometry.rows(self._float(unit.weight))
         site, q = self.plan.sites[unit.weight], self.plan.qparams_of(unit.weight)
-        integer_bias = unit.bias in self.plan.sites and unit.data in self.plan.sites
+        own = bias_grid(self.plan, unit.bias)
+        integer_bias = unit.bias in self.plan.sites and own is None and not shared
         gain = self.gains.get(unit.node.outputs[0].name or "")
         count = weight.shape[0] * weight.shape[1]
         return tune(
@@ -255,21 +253,24 @@ class _Tuner:
             self._recipe(unit, samples, KEPT, movable=unit.movable and not shared),
             activation=Activation() if shared else unit.activation,
             gain=gain.reshape(weight.shape[:2]).astype(np.float32) if gain is not None and gain.size == count else None,
-            input_scale=float(self.plan.qparams_of(unit.data).scale) if integer_bias and not shared else None,
+            input_scale=float(self.plan.qparams_of(unit.data).scale) if integer_bias else None,
+            bias_grid=None if shared else own,
             pool=frontier.pool,
         )
 
     def _recipe(self, unit: Unit, samples: int, kept: int, *, movable: bool) -> Recipe:
-        o = self.options
-        names = ("learning_rate", "lr_adjust", "early_stop", "window", "objective", "scale_search")
+        o, site = self.options, self.plan.sites[unit.weight]
+        factors = all_factors if isinstance(o, Nearest) else factors_for
+        names = ("learning_rate", "lr_adjust", "early_stop", "window", "objective")
         names += ("polish", "ridge", *(("reg_param", "beta_range", "warm_start") if isinstance(o, AdaRound) else ()))
         return Recipe(
-            method="nearest" if self.only_bias else o.algorithm,
+            method=o.algorithm,
             absolute=o.rate_is_absolute,
             batch=o.batch_rows(kept, samples),
             seed=(o.seed, self.numbers[unit.node.name or ""]),
-            num_iterations=o.steps(self.plan.sites[unit.weight].format.bits),
-            factors=FACTORS if self.plan.sites[unit.weight].format.axis is None else FINE,
+            num_iterations=o.steps(site.format.bits),
+            scale_search=o.scale_search and site.range is None,  # a scale that is given stays
+            factors=factors(site.format),
             update_bias=movable and o.update_bias,
             **{name: getattr(o, name) for name in names},
         )
@@ -293,6 +294,9 @@ class _Tuner:
                 continue
             held = (data.train if data.held is None else data.held).moments
             shift = data.train.fitter.bias(weight).astype(np.float32)
+            if (own := bias_grid(self.plan, use.bias)) is not None:
+                before = self._bias(use, weight)
+                shift = own.nearest(before + shift) - own.nearest(before)
             helps = held.loss(with_bias(weight, shift)) < held.loss(with_bias(weight, 0 * shift))
             if helps.any():
                 moved[use.bias] = self._bias(use, weight) + np.where(helps, shift, 0)
@@ -304,8 +308,8 @@ class _Tuner:
 
     def _with(self, unit: Unit, tuned: Tuned, moved: Mapping[str, Array]) -> Plan:
         """The plan with codes, if weights are tuned and these were, and values (G, R) for biases."""
-        codes = dict(self.plan.codes)
-        if tuned.accepted and not self.only_bias:
+        codes, o = dict(self.plan.codes), self.options
+        if tuned.accepted and (o.scale_search or not isinstance(o, Nearest)):
             original, q = self._float(unit.weight), self.plan.qparams_of(unit.weight)
             whole, scale = coded(tuned.codes, tuned.scale, q, tuned.scale.shape)
             codes[unit.weight] = Coded(unit.geometry.weight(whole, original), scale)
@@ -316,8 +320,8 @@ class _Tuner:
         return replace(self.plan, codes=codes, values=values)
 
     def _fits(self, unit: Unit, after: Plan) -> bool:
-        """Whether the bias fits into int32 at the scale of the weight; `tune` sees to it where there is one layer."""
-        if unit.bias is None or unit.bias not in after.sites:
+        """Whether an int32 bias fits at the scale of the weight; `tune` sees to it where there is one layer."""
+        if unit.bias is None or unit.bias not in after.sites or bias_grid(after, unit.bias) is not None:
             return True
         shape = unit.geometry.rows(self._float(unit.weight)).shape[:2]
         grid = grid_of(after.qparams_of(unit.weight), after.sites[unit.weight].format, shape)

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.formats import Format
-from quark_onnx.core.plan import QParams
-from quark_onnx.numerics.grid import PER_CHANNEL, PER_ROW, PER_TENSOR
+from quark_onnx.core.plan import Plan, QParams
+from quark_onnx.numerics.bias import OwnGrid
+from quark_onnx.numerics.grid import FACTORS, FINE, PER_CHANNEL, PER_ROW, PER_TENSOR, POWERS
 from quark_onnx.numerics.tune import Grid
 
 Array = NDArray[Any]
@@ -25,6 +26,35 @@ def grid_of(q: QParams, format: Format, shape: tuple[int, int]) -> Grid:
     shared = per_row if q.scale.ndim else PER_TENSOR
     scale, zero = (_spread(np.asarray(a, np.float32), shape) for a in (q.scale, q.zero_point))
     return Grid(scale, (format.lo - zero)[..., None], (format.hi - zero)[..., None], shared)
+
+
+def factors_for(format: Format) -> tuple[float, ...]:
+    """Scales to try for a weight, as parts of the plan's; what they make is a scale of the format again."""
+    if format.scale != "float":  # half of a float16 number is one, too
+        return POWERS
+    return FACTORS if format.axis is None else FINE
+
+
+def all_factors(format: Format) -> tuple[float, ...]:
+    """As `factors_for`, and AIMET's twentieths: for a search whose only result is the scale (SeqMSE)."""
+    twentieths = tuple(i / 20 for i in range(20, 0, -1))
+    found = factors_for(format)
+    return found if format.scale != "float" else tuple(sorted({*found, *twentieths}, reverse=True))
+
+
+def codes_of(plan: Plan, tensor: str) -> QParams | None:
+    """Scale and zero point of the codes that the quantized model holds of an activation; None: it holds floats.
+
+    What is quantized at run time is a float up to there.
+    """
+    site = plan.sites.get(tensor)
+    return None if site is None or site.role == "dynamic" else plan.qparams_of(tensor)
+
+
+def bias_grid(plan: Plan, bias: str | None) -> OwnGrid | None:
+    """The grid of a bias that has a scale of its own."""
+    site = None if bias is None else plan.sites.get(bias)
+    return None if site is None or site.format.bits == 32 else OwnGrid(plan.qparams_of(site.tensor), site.format)
 
 
 def coded(codes: Array, scale: Array, q: QParams, shape: tuple[int, int]) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.finetune import AdaQuant, AdaRound
+from quark_onnx.core.finetune import AdaQuant, FastFinetune
 from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import constant, input_at, is_op, rank
@@ -63,9 +63,7 @@ def norm_unit(node: Node) -> NormUnit | Skip:
     return NormUnit(node, data.name or "", scale.name or "", bias.name or "", epsilon, last)
 
 
-def match_norms(
-    model: Model, plan: Plan, options: AdaRound | AdaQuant | None
-) -> tuple[dict[str, NormUnit], dict[str, str]]:
+def match_norms(model: Model, plan: Plan, options: FastFinetune) -> tuple[dict[str, NormUnit], dict[str, str]]:
     """Normalizations that AdaQuant fits, those left out with the reason. AdaRound rounds weights, these have none."""
     if not isinstance(options, AdaQuant) or not options.update_bias:
         return {}, {}

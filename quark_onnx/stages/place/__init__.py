@@ -6,15 +6,19 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from quark_onnx.core.config import QuantizationConfig
-from quark_onnx.core.ops import CPU
 from quark_onnx.core.plan import Plan, Site, Skip
 from quark_onnx.graph import Graph, Model, io
+from quark_onnx.stages.place.dynamic import needs_no_ranges, without_ranges
 from quark_onnx.stages.place.exempt import shape_values, why_exempt
 from quark_onnx.stages.place.groups import grouped
 from quark_onnx.stages.place.idle import drop_idle
-from quark_onnx.stages.place.rules import RULES, Context, Wish
+from quark_onnx.stages.place.overrides import overridden
+from quark_onnx.stages.place.residual import residual
+from quark_onnx.stages.place.rules import RULES, Context, Wish, with_known_ranges
 from quark_onnx.stages.place.select import excluded
-from quark_onnx.stages.place.storage import REMARK, runnable_storage
+from quark_onnx.stages.place.storage import REMARK, fails_signed, runnable_storage, wide_enough
+
+_RULES = {**RULES, "residual": residual}
 
 
 def place(model: Model, config: QuantizationConfig, known: Collection[str] = ()) -> Plan:
@@ -29,35 +33,39 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
     """
     graph = model.graph
     notes = _exemptions(graph, config, known)
-    context = Context(config, notes)
+    context, target = Context(config, notes), config.row
     wishes: dict[str, Wish] = {}
     moving: dict[str, Wish] = {}
     absorbed: dict[str, str] = {}
     for node in graph:
         name = node.name or ""
-        if name in notes or name in absorbed or CPU[node.op_type].kind == "clamp":
+        if name in notes or name in absorbed or (context.ops[node.op_type].kind == "clamp" and not target.fixed_point):
             continue
-        row = CPU[node.op_type]
-        wish = RULES[row.kind](node, row, context)
+        row = context.ops[node.op_type]
+        wish = _RULES[row.kind](node, row, context)
         if isinstance(wish, Skip):
             notes[name] = wish.reason
-        elif row.kind == "same":
+        elif row.kind == "same" and not wish.absorbed:
             moving[name] = wish
         else:
             wishes[name] = wish
             absorbed |= dict.fromkeys((n.name or "" for n in wish.absorbed), name)
-    drop_idle(model.graph, wishes, moving, notes)
-    absorbed = {name: owner for name, owner in absorbed.items() if owner in wishes}
-    _add_moving(moving, wishes, notes, force=config.option("ForceQuantizeNoInputCheck"))
-    return _plan(model, wishes, absorbed, notes)
+    if needs_no_ranges(config):
+        wishes, moving = without_ranges(graph, wishes, notes, config), {}
+    if not target.fixed_point and not target.inputs_only:
+        drop_idle(model.graph, wishes, moving, notes)
+    absorbed = {n.name or "": name for name, wish in wishes.items() for n in wish.absorbed}
+    force = config.option("ForceQuantizeNoInputCheck") and not target.inputs_only
+    _add_moving(moving, wishes, notes, force=force)
+    return _plan(model, wishes, absorbed, notes, config)
 
 
 def _exemptions(graph: Graph, config: QuantizationConfig, known: Collection[str]) -> dict[str, str]:
-    shapes = shape_values(graph)
+    shapes = shape_values(graph, config.row.ops)
     reasons = excluded(graph, config, known)
     notes = {}
     for node in graph:
-        reason = why_exempt(node, shapes) or reasons.get(node.name or "")
+        reason = why_exempt(node, shapes, config.row) or reasons.get(node.name or "")
         if reason is not None:
             notes[node.name or ""] = reason
     return notes
@@ -77,7 +85,13 @@ def _add_moving(moving: Mapping[str, Wish], wishes: dict[str, Wish], notes: dict
     notes |= dict.fromkeys(waiting, "only moves values, and no neighbour is quantized")
 
 
-def _plan(model: Model, wishes: Mapping[str, Wish], absorbed: Mapping[str, str], notes: dict[str, str]) -> Plan:
+def _plan(
+    model: Model,
+    wishes: Mapping[str, Wish],
+    absorbed: Mapping[str, str],
+    notes: dict[str, str],
+    config: QuantizationConfig,
+) -> Plan:
     sites: dict[str, Site] = {}
     for wish in wishes.values():
         for site in wish.sites:
@@ -93,9 +107,13 @@ def _plan(model: Model, wishes: Mapping[str, Wish], absorbed: Mapping[str, str],
     order = {node.name or "": i for i, node in enumerate(model.graph)}
     nodes = dict(sorted(nodes.items(), key=lambda item: order[item[0]]))
     ties = {follower: leader for wish in wishes.values() for follower, leader in wish.ties.items()}
-    stored = runnable_storage(grouped(sites, ties), _readers(model.graph))
+    sites, told = overridden(model.graph, grouped(sites, ties), nodes, config)
+    sites = with_known_ranges(model.graph, sites, nodes, config.row.ops)
+    sites, wider = wide_enough(model.graph, sites, nodes)
+    always = fails_signed(model.graph, nodes)
+    stored = runnable_storage(sites, _readers(model.graph), always=always) if config.row.on_cpu else sites
     remarks = {"*": REMARK} if any(stored[name].format != site.format for name, site in sites.items()) else {}
-    return Plan(io.fingerprint(model), stored, nodes, notes, remarks=remarks)
+    return Plan(io.fingerprint(model), stored, nodes, notes, remarks=told | remarks | wider)
 
 
 def _readers(graph: Graph) -> Counter[str]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from quark_onnx.core.ops import CONTROL_FLOW, CPU, SHAPE_OPS, Op
+from collections.abc import Mapping
+
+from quark_onnx.core.ops import CONTROL_FLOW, SHAPE_OPS, Op
+from quark_onnx.core.targets import Target
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op, numpy_dtype, shape
 
 
-def why_exempt(node: Node, shape_values: set[Value]) -> str | None:
+def why_exempt(node: Node, shape_values: set[Value], target: Target) -> str | None:
     """Why this node has to stay float, or None."""
     if is_op(node, *CONTROL_FLOW):
         return "control flow: bodies stay float"
-    if not is_op(node, *CPU):
-        return f"{_title(node)} is not in the operator table of the CPU target"
+    if not is_op(node, *target.ops):
+        return f"{_title(node)} is not in the operator table of the {target.title} target"
     if any(value in shape_values for value in node.outputs):
         return "computes shapes or indices, not data"
-    values = data_inputs(node, CPU[node.op_type])
+    if is_op(node, "Identity") and node.outputs[0].is_graph_output():
+        return "gives a graph output its name"
+    values = data_inputs(node, target.ops[node.op_type])
     if not values:
         return "has no data input"
     for value in (*values, node.outputs[0]):
@@ -41,12 +46,12 @@ def data_inputs(node: Node, row: Op) -> list[Value]:
     return [value for value in (input_at(node, i) for i in indices) if value is not None]
 
 
-def shape_values(graph: Graph) -> set[Value]:
+def shape_values(graph: Graph, ops: Mapping[str, Op]) -> set[Value]:
     """Values computed from shapes and constants alone; where values are only moved, indices and sizes do not count."""
     found: set[Value] = set()
     for node in graph:
-        moves = is_op(node, *CPU) and CPU[node.op_type].kind == "same"
-        inputs = data_inputs(node, CPU[node.op_type]) if moves else node.inputs
+        moves = is_op(node, *ops) and ops[node.op_type].kind == "same"
+        inputs = data_inputs(node, ops[node.op_type]) if moves else node.inputs
         varying = [value for value in inputs if value is not None and constant(value) is None]
         if is_op(node, *CONTROL_FLOW):  # what decides is an input; what is computed comes from the bodies
             continue

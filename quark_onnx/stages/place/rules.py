@@ -5,16 +5,18 @@ Each rule only reads: it returns a `Wish`, or `Skip` with the reason why the nod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.formats import Format
-from quark_onnx.core.ops import CPU, Op
+from quark_onnx.core.ops import PAIRED_CLIPS, Op
 from quark_onnx.core.plan import Role, Site, Skip
-from quark_onnx.graph import Node, Value
+from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op, rank, shape, sole_reader
+from quark_onnx.numerics.quant import dequantize, qparams, quantize
 from quark_onnx.stages.place.exempt import data_inputs
+from quark_onnx.stages.place.groups import shares_negative
 from quark_onnx.stages.place.shown import REASON as SHOWN
 from quark_onnx.stages.place.shown import moves_shown, only_shown
 
@@ -47,6 +49,20 @@ class Context:
     config: QuantizationConfig
     barred: Collection[str]
 
+    @property
+    def ops(self) -> Mapping[str, Op]:
+        """The operator table of the target."""
+        return self.config.row.ops
+
+    @property
+    def aligned(self) -> Collection[str]:
+        """Operator types whose inputs and outputs share one scale."""
+        return self.config.row.aligned(self.config.option("AlignConcat"), self.config.option("AlignPool"))
+
+    def silent(self, node: Node) -> bool:
+        """Whether the output gets no quantizer for the sake of this node."""
+        return self.config.row.inputs_only or node.op_type in self.config.option("OpTypesToExcludeOutputQuantization")
+
 
 Rule = Callable[[Node, Op, Context], "Wish | Skip"]
 
@@ -58,17 +74,38 @@ def layer(node: Node, row: Op, context: Context) -> Wish | Skip:
         return Skip("the weight is computed at run time")
     if node.op_type == "Gemm" and any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta")):
         return Skip("alpha or beta is not 1; optimize_model=True folds them")
-    channels = _channels(node, weight)
+    channels = _channels(node, row, weight)
     if bias is not None and constant(bias) is None:
         return Skip("the bias is computed at run time")
     if bias is not None and _row_length(bias) not in (1, channels):
         return Skip("the bias is not one number per output channel")
     wish = Wish("layer")
     wish.want_data(node.inputs[0], context.config)  # type: ignore[arg-type]
-    wish.want(weight, "weight", _weight_format(context, _axis(node, row)))
-    if bias is not None:
-        accumulator = Format(32, True, True, 0 if wish.sites[-1].format.axis is not None else None)
-        wish.want(bias, "bias", accumulator, factors=(wish.sites[0].tensor, weight.name or ""))
+    wish.want(weight, "weight", _weight_format(context, node, weight, _axis(node, row)))
+    _want_bias(wish, bias, context)
+    _want_output(wish, node, context)
+    return wish
+
+
+def _want_bias(wish: Wish, bias: Value | None, context: Context) -> None:
+    """The bias of a wish that has its data and its weight."""
+    data, weight = wish.sites
+    numbers = _bias_format(context, weight.format)
+    if bias is not None and numbers is not None:
+        wish.want(bias, "bias", numbers, factors=(data.tensor, weight.tensor))
+
+
+def norm(node: Node, row: Op, context: Context) -> Wish | Skip:
+    """LayerNormalization, InstanceNormalization on integers: the scale is a weight, the bias that of a layer."""
+    scale, bias = input_at(node, 1), input_at(node, 2)
+    if scale is None or constant(scale) is None or (bias is not None and constant(bias) is None):
+        return Skip("scale or bias is computed at run time")
+    if bias is not None and _row_length(bias) == 0:
+        return Skip("the bias is not one number per channel")
+    wish = Wish("layer")
+    wish.want_data(node.inputs[0], context.config)  # type: ignore[arg-type]
+    wish.want(scale, "weight", _weight_format(context, node, scale, None))
+    _want_bias(wish, bias, context)
     _want_output(wish, node, context)
     return wish
 
@@ -78,10 +115,10 @@ def _axis(node: Node, row: Op) -> int:
     return 0 if transposed else row.weight_axis
 
 
-def _channels(node: Node, weight: Value) -> int | None:
+def _channels(node: Node, row: Op, weight: Value) -> int | None:
     """Number of output channels."""
     dims = shape(weight) or ()
-    axis = _axis(node, CPU[node.op_type])
+    axis = _axis(node, row)
     groups = node.attributes.get_int("group", 1) if node.op_type == "ConvTranspose" else 1
     size = dims[axis]
     return None if size is None else size * groups
@@ -93,8 +130,36 @@ def _row_length(value: Value) -> int:
     return 0 if array is None or array.shape[-1:] not in ((), (array.size,)) else int(array.size)
 
 
-def _weight_format(context: Context, axis: int | None) -> Format:
-    return replace(context.config.weight, axis=axis if context.config.per_channel else None)
+def _weight_format(context: Context, node: Node, weight: Value, axis: int | None) -> Format:
+    """Blocks along the input axis where they are asked for and there is one, else scales as configured."""
+    config = context.config
+    size = config.option("BlockSize")
+    across = _input_axis(node, weight) if size else None
+    if across is None:
+        return replace(config.weight, axis=axis if config.per_channel else None)
+    return replace(config.weight, axis=across, block=size)
+
+
+def _input_axis(node: Node, weight: Value) -> int | None:
+    """The axis of a matrix that a product sums over; None for all other weights."""
+    if node.op_type == "Gemm":
+        return 1 if node.attributes.get_int("transB", 0) == 1 else 0
+    if node.op_type == "MatMul" and rank(weight) == 2:
+        return 0 if node.inputs[1] is weight else 1
+    return None
+
+
+def _bias_format(context: Context, weight: Format) -> Format | None:
+    """None where the bias stays float: so configured, or there is no scale per output that int32 codes could count in.
+
+    The int32 accumulator has a scale per channel if the weight has; narrower biases have one of their own.
+    """
+    bits, plain = context.config.bias_bits, context.config.weight
+    if bits is None or weight.block:
+        return None
+    if bits == 32:
+        return Format(32, True, True, None if weight.axis is None else 0)
+    return Format(bits, True, True, scale=plain.scale, strict=plain.strict)
 
 
 def matmul(node: Node, row: Op, context: Context) -> Wish | Skip:
@@ -111,10 +176,11 @@ def matmul(node: Node, row: Op, context: Context) -> Wish | Skip:
             wish.want_data(value, context.config)
         else:
             # onnxruntime's kernel takes scales along the columns of a matrix on the right; all else is per-tensor
-            wish.want(value, "weight", _weight_format(context, 1 if value is b and rank(b) == 2 else None))
+            axis = 1 if row.per_channel and value is b and rank(b) == 2 else None
+            wish.want(value, "weight", _weight_format(context, node, value, axis))
     if not any(site.role == "activation" for site in wish.sites):
         return Skip("both inputs are constant")
-    add = _bias_add(node.outputs[0], context)
+    add = _bias_add(node.outputs[0], context) if row.adds_bias else None
     if add is not None:
         wish.absorbed.append(add)
     _want_output(wish, add or node, context)
@@ -139,18 +205,34 @@ def act(node: Node, row: Op, context: Context) -> Wish | Skip:
         return Skip("a Concat of one input")
     if node.op_type == "AveragePool" and any(step != 1 for step in node.attributes.get_ints("dilations", ())):
         return Skip("onnxruntime's integer AveragePool has no dilations, and refuses a model that asks for them")
-    wish = Wish("fixed range" if row.range else "activation")
+    if not all(_survives(input_at(node, i), context.config.activation) for i in row.exact):
+        return Skip(f"input {row.exact[0]} must be a constant that integers hold exactly")
+    known = row.known_range(context.config.activation.bits)
+    wish = Wish("fixed range" if known else "activation")
     for value in data_inputs(node, row) if not row.reads_float else ():
         wish.want_data(value, context.config)
     if wish.sites and all(site.role == "constant" for site in wish.sites):
         return Skip("all inputs are constant")
-    if row.range and only_shown(node.outputs[0]):
+    if row.range and context.config.row.shown_float and only_shown(node.outputs[0], context.ops):
         return Skip(SHOWN)
-    _want_output(wish, node, context, row.range)
-    if node.op_type == "Concat" and context.config.option("AlignConcat"):
-        output = wish.sites[-1].tensor
-        wish.ties |= {site.tensor: output for site in wish.sites[:-1]}
+    if node.op_type not in context.aligned or context.silent(node):
+        _want_output(wish, node, context, known)
+    elif len(inputs := [site.tensor for site in wish.sites]) > 1:  # the output holds what all inputs hold
+        _want_output(wish, node, context, leads=True)
+        wish.ties |= dict.fromkeys(inputs, node.outputs[0].name or "")
+    else:  # the input holds what the output holds
+        _want_output(wish, node, context)
+        wish.ties[wish.sites[-1].tensor] = inputs[0]
     return wish
+
+
+def _survives(value: Value | None, format: Format) -> bool:
+    """Whether a constant comes back unchanged from its quantizer."""
+    array = constant(value)
+    if array is None:
+        return False
+    q = qparams(array.min(initial=0.0), array.max(initial=0.0), format)
+    return bool((dequantize(quantize(array, q, format), q, format) == array).all())
 
 
 def same(node: Node, row: Op, context: Context) -> Wish | Skip:
@@ -161,13 +243,16 @@ def same(node: Node, row: Op, context: Context) -> Wish | Skip:
         return Skip("pads with a value other than 0")
     if node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") == "cubic":
         return Skip("cubic interpolation leaves the range of its input")
-    if moves_shown(node):
+    if context.config.row.shown_float and moves_shown(node, context.ops):
         return Skip(SHOWN)
     wish = Wish("same scale")
     source = node.inputs[0]
     assert source is not None
     wish.want_data(source, context.config)
-    for value in node.outputs if node.op_type == "Split" else node.outputs[:1]:
+    if context.silent(node):
+        return wish
+    last = _take(wish, node, context)
+    for value in last.outputs if last.op_type == "Split" else last.outputs[:1]:
         wish.want_data(value, context.config)
         wish.ties[value.name or ""] = source.name or ""
     return wish
@@ -181,24 +266,57 @@ def _pads_with_zero(node: Node) -> bool:
     return value is None or (array is not None and not array.any())
 
 
-def _want_output(wish: Wish, node: Node, context: Context, known: tuple[float, float] | None = None) -> None:
+def _want_output(
+    wish: Wish, node: Node, context: Context, known: tuple[float, float] | None = None, *, leads: bool = False
+) -> None:
     """The quantizer behind `node`: after the clamp that follows it, where there is one.
 
     Case 1: Relu or Clip(0, M) and asymmetric activations: the range begins at 0 and ends within M, so the quantizer
             clamps exactly as they do, and onnxruntime drops them.
-    Case 2: any other clamp: a quantizer before and behind it, with one scale, so that nothing is rounded twice.
+    Case 2: any other clamp, and one whose output shares a scale with negative values: a quantizer before and behind
+            it, with one scale, so that nothing is rounded twice.
+    Case 3: the target runs both as one (`Op.takes`): a quantizer behind them only.
+
+    leads: other tensors follow the range of the output; what is behind a clamp would be too narrow.
     """
-    output = node.outputs[0]
-    clamp = sole_reader(output)
-    if clamp is None or not is_op(clamp, "Relu", "Clip") or clamp.name in context.barred:
+    if context.silent(node):
+        return
+    last = _take(wish, node, context)
+    output = last.outputs[0]
+    clamp = sole_reader(output) if last is node else None
+    if clamp is None or not is_op(clamp, "Relu", "Clip") or clamp.name in context.barred or context.silent(clamp):
         wish.want_data(output, context.config, range=known)
         return
     behind = clamp.outputs[0]
     wish.absorbed.append(clamp)
-    if context.config.activation.symmetric or not _clamps_at_zero(clamp):
+    exact = _clamps_at_zero(clamp) and not context.config.activation.symmetric and not leads
+    if not exact or shares_negative(behind, context.ops, context.aligned, context.barred):
         wish.want_data(output, context.config)
-        wish.ties[output.name or ""] = behind.name or ""
+        leader, follower = (output, behind) if leads else (behind, output)
+        wish.ties[follower.name or ""] = leader.name or ""
     wish.want_data(behind, context.config)
+
+
+def _take(wish: Wish, node: Node, context: Context) -> Node:
+    """The last of the operators that the target runs together with `node`; the wish takes in all of them."""
+    follower = sole_reader(node.outputs[0])
+    if follower is None or not _runs_with(node, follower, context):
+        return node
+    wish.absorbed.append(follower)
+    for value in data_inputs(follower, context.ops[follower.op_type])[1:]:
+        wish.want_data(value, context.config)
+    return _take(wish, follower, context)
+
+
+def _runs_with(node: Node, follower: Node, context: Context) -> bool:
+    if not is_op(follower, *context.ops[node.op_type].takes) or follower.name in context.barred:
+        return False
+    if context.silent(follower) or follower.inputs[0] is not node.outputs[0]:
+        return False
+    bounds = [constant(input_at(follower, i)) for i in (1, 2)]
+    if follower.op_type == "Clip":
+        return tuple(None if bound is None else float(bound.item()) for bound in bounds) in PAIRED_CLIPS
+    return follower.op_type != "PRelu" or bounds[0] is not None
 
 
 def _clamps_at_zero(clamp: Node) -> bool:
@@ -210,5 +328,32 @@ def _clamps_at_zero(clamp: Node) -> bool:
     )
 
 
-RULES: dict[str, Rule] = {"layer": layer, "matmul": matmul, "act": act, "fixed": act, "same": same}
-"""Rule by kind. Clamps have none: the node before them takes them in."""
+def with_known_ranges(
+    graph: Graph, sites: Mapping[str, Site], nodes: Collection[str], ops: Mapping[str, Op]
+) -> dict[str, Site]:
+    """The sites, with the ranges that operators have in the types that the sites ended up with.
+
+    Only where the type was changed after the rules: ranges that a user gave, and shared ones, stay.
+    """
+    changed = dict(sites)
+    for node in graph:
+        if node.name not in nodes or (row := ops[node.op_type]).wide_range is None:
+            continue
+        site = sites.get(node.outputs[0].name or "")
+        if site is None or site.group != site.tensor or site.method is not None:
+            continue
+        if site.range in (row.range, row.wide_range):
+            changed[site.tensor] = replace(site, range=row.known_range(site.format.bits))
+    return changed
+
+
+RULES: dict[str, Rule] = {
+    "layer": layer,
+    "matmul": matmul,
+    "norm": norm,
+    "act": act,
+    "fixed": act,
+    "clamp": act,
+    "same": same,
+}
+"""Rule by kind; that of clamps is for those that no node before them takes in."""

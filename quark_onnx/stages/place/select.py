@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.ops import CPU
+from quark_onnx.core.names import matching
+from quark_onnx.core.targets import TARGETS
 from quark_onnx.graph import Graph, Node
 
 
@@ -24,42 +23,29 @@ def excluded(graph: Graph, config: QuantizationConfig, known: Collection[str]) -
     names = {node.name or "" for node in graph} | set(known)
     reasons: dict[str, str] = {}
     if config.nodes_to_quantize:
-        wanted = _matching(config.nodes_to_quantize, names, "nodes_to_quantize")
+        wanted = matching(config.nodes_to_quantize, names, "nodes_to_quantize")
         reasons |= dict.fromkeys(names - wanted, "not among nodes_to_quantize")
+    ops = config.row.ops
     for op_type in config.op_types_to_quantize:
-        if op_type not in CPU:
-            raise ConfigError(f"op_types_to_quantize: {op_type!r} is not in the operator table{nearest(op_type, CPU)}")
+        if op_type not in ops:
+            raise ConfigError(
+                f"op_types_to_quantize for target {config.target!r}: {op_type!r} is not in the operator table"
+                f"{nearest(op_type, ops)}"
+            )
+    known_types = {name for target in TARGETS.values() for name in target.ops} | {n.op_type for n in graph}
+    for op_type in config.option("OpTypesToExcludeOutputQuantization"):
+        if op_type not in known_types:
+            raise ConfigError(
+                f"OpTypesToExcludeOutputQuantization: no target quantizes {op_type!r}{nearest(op_type, known_types)}"
+            )
     if config.op_types_to_quantize:
         others = [n.name or "" for n in graph if n.op_type not in config.op_types_to_quantize]
         reasons |= dict.fromkeys(others, "operator type not among op_types_to_quantize")
     for starts, ends in config.subgraphs_to_exclude:
         inside = _between(graph, _existing(starts, names), _existing(ends, names))
         reasons |= dict.fromkeys(inside, "inside subgraphs_to_exclude")
-    banned = _matching(config.nodes_to_exclude, names, "nodes_to_exclude")
+    banned = matching(config.nodes_to_exclude, names, "nodes_to_exclude")
     return reasons | dict.fromkeys(banned, "named in nodes_to_exclude")
-
-
-def _matching(patterns: Sequence[str], names: Collection[str], field: str) -> set[str]:
-    """Names that one of the patterns takes: exactly, as regular expression (`^…`) or as glob."""
-    found: set[str] = set()
-    for pattern in patterns:
-        if pattern in names:
-            matches = {pattern}
-        elif pattern.startswith("^"):
-            matches = {name for name in names if _regex(pattern, field).search(name)}
-        else:
-            matches = set(fnmatch.filter(names, pattern))
-        if not matches:
-            raise ConfigError(f"{field}: {pattern!r} matches no node of the model{nearest(pattern, names)}")
-        found |= matches
-    return found
-
-
-def _regex(pattern: str, field: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"{field}: {pattern!r} is not a regular expression: {error}") from error
 
 
 def _existing(wanted: Iterable[str], names: Collection[str]) -> set[str]:

@@ -6,6 +6,7 @@
     rewrite    one rule per file of this folder, each with its algebra
     clean      dead nodes and constants go, shapes are inferred anew
     unshare    constants that two readers would quantize in different ways get copies
+    convert    an Identity in front of readers that want a tensor in another type
 
 The outputs stay what they were, but for the rounding of folded constants. The caller's model is never touched, and
 equal models come out equal, names included.
@@ -13,6 +14,7 @@ equal models come out equal, names included.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from quark_onnx.graph import Model
@@ -34,6 +36,7 @@ from quark_onnx.stages.prepare import (
     unshare,
     zero_bias,
 )
+from quark_onnx.stages.prepare.convert import convert
 
 DROP = (drop_identity.RULE, drop_dropout.RULE)
 KNOWN = (known_dims.RULE, constant_of_shape.RULE)
@@ -53,7 +56,14 @@ class Prepared:
     log: tuple[Outcome, ...]
 
 
-def prepare(model: Model, *, opset: int, optimize: bool = True, biases: bool = False) -> Prepared:
+def prepare(
+    model: Model,
+    *,
+    opset: int,
+    optimize: bool = True,
+    biases: bool = False,
+    conversions: Mapping[str, Collection[str]] | None = None,
+) -> Prepared:
     """Rewrite a copy of the float model.
 
     Args:
@@ -61,8 +71,10 @@ def prepare(model: Model, *, opset: int, optimize: bool = True, biases: bool = F
         opset: the lowest operator set that will do; a higher one stays.
         optimize: False leaves out what is not needed for correctness: folding and the rewriting of layers.
         biases: layers without a bias get one of zeros, for later stages to move.
+        conversions: see `convert`.
 
     Raises:
+        ConfigError: there is nothing to convert under a name in `conversions`.
         ModelError: the operator set cannot be raised, or a function cannot be inlined.
     """
     model = copy(model)
@@ -79,6 +91,7 @@ def prepare(model: Model, *, opset: int, optimize: bool = True, biases: bool = F
     if biases:
         log += rewrite(model.graph, [zero_bias.RULE])
     log += rewrite(model.graph, [unshare.RULE])
+    convert(model.graph, conversions or {})
     latest = {(outcome.rule, outcome.node): outcome for outcome in log}
     return Prepared(model, tuple(latest.values()))
 

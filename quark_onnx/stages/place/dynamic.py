@@ -1,0 +1,70 @@
+"""Plans without ranges of activations: integer weights alone, or activations that are quantized while the model runs.
+
+Only layers with a constant weight take part, and of these only the weight and (quantized at run time) the input: the
+output, the bias and every other operator stay float. No calibration data is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from quark_onnx.core.config import QuantizationConfig
+from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.formats import Format
+from quark_onnx.core.plan import Site
+from quark_onnx.graph import Graph, Node
+from quark_onnx.graph.view import is_op
+from quark_onnx.stages.place.rules import Wish
+
+ALONE = "only weights are quantized (WeightsOnly)"
+AT_RUN_TIME = "only inputs of layers are quantized at run time (use_dynamic_quant)"
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+BYTES = Format(8, signed=False)
+"""What DynamicQuantizeLinear makes."""
+
+
+def needs_no_ranges(config: QuantizationConfig) -> bool:
+    """Whether no activation has a range.
+
+    Raises:
+        ConfigError: the configuration asks for formats that DynamicQuantizeLinear does not make.
+    """
+    alone = bool(config.option("WeightsOnly"))
+    if not config.use_dynamic_quant:
+        return alone
+    if alone:
+        raise ConfigError("use_dynamic_quant and WeightsOnly exclude each other; leave one of them out")
+    if config.activation_type not in ("uint8", "int8") or config.option("ActivationSymmetric"):
+        raise ConfigError(
+            "use_dynamic_quant: activations become asymmetric uint8, the only format that ONNX computes at run time; "
+            "use activation_type='uint8', without ActivationSymmetric"
+        )
+    return True
+
+
+def without_ranges(
+    graph: Graph, wishes: Mapping[str, Wish], notes: dict[str, str], config: QuantizationConfig
+) -> dict[str, Wish]:
+    """Wishes of layers, with only their weight and, at run time, their input; `notes` say why the others are out."""
+    dynamic = config.use_dynamic_quant
+    found = {}
+    for node in graph:
+        name = node.name or ""
+        weighty = is_op(node, *LAYERS) and name in wishes and any(s.role == "weight" for s in wishes[name].sites)
+        if weighty:
+            found[name] = _reduced(node, wishes[name], dynamic=dynamic)
+    taken_in = {n.name or "" for wish in found.values() for n in wish.absorbed}
+    left = {node.name or "" for node in graph} - found.keys() - taken_in - notes.keys()
+    notes |= dict.fromkeys(left, AT_RUN_TIME if dynamic else ALONE)
+    return found
+
+
+def _reduced(node: Node, wish: Wish, *, dynamic: bool) -> Wish:
+    """Weight and input; the constant Add behind a MatMul stays its bias."""
+    adds = [other for other in wish.absorbed if is_op(other, "Add")]
+    reduced = Wish(wish.rule, [site for site in wish.sites if site.role == "weight"], absorbed=adds)
+    inputs = {value.name for value in node.inputs if value is not None}
+    for site in wish.sites if dynamic else ():
+        if site.role == "activation" and site.tensor in inputs:
+            reduced.sites.append(Site(site.tensor, "dynamic", BYTES, site.tensor, wish.rule))
+    return reduced

@@ -1,0 +1,145 @@
+"""Every range method × every distribution × formats: a usable range, and the same one however the data are split."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.formats import Format
+from quark_onnx.core.ranging import METHODS, Ranging
+from quark_onnx.numerics.methods import TABLE, find_range
+from quark_onnx.numerics.observers import Statistics
+from quark_onnx.numerics.quant import qparams
+from quark_onnx.numerics.spread import Spread
+
+COUNT = 2003
+RNG = np.random.default_rng(5)
+NORMAL = RNG.standard_normal(COUNT)
+DISTRIBUTIONS = {
+    "gaussian": NORMAL,
+    "laplace": RNG.laplace(size=COUNT),
+    "relu": np.maximum(NORMAL, 0),
+    "positive": np.abs(NORMAL) + 0.5,
+    "negative": -np.abs(NORMAL) - 0.5,
+    "cauchy": RNG.standard_cauchy(COUNT),
+    "t2": RNG.standard_t(2, COUNT),
+    "constant": np.full(COUNT, 0.7),
+    "negative constant": np.full(COUNT, -3.0),
+    "all zero": np.zeros(COUNT),
+    "single value": np.array([-2.5]),
+    "nothing": np.zeros(0),
+    "infinities and NaN": np.concatenate([NORMAL, [np.inf, -np.inf, np.nan, np.nan]]),
+    "only NaN": np.full(3, np.nan),
+    "1e-38": NORMAL * 1e-38,
+    "subnormal": NORMAL * 1e-42,
+    "1e38": np.clip(NORMAL, -3, 3) * 1e38,
+    "integers": np.rint(NORMAL * 20),
+    "bimodal": np.where(NORMAL > 0.3, 10, -40) + NORMAL,
+}
+FORMATS = {
+    "int8": Format(),
+    "int8 symmetric": Format(symmetric=True),
+    "uint8": Format(signed=False),
+    "uint8 symmetric": Format(signed=False, symmetric=True, one_sided=True),
+    "int16 symmetric": Format(16, symmetric=True),
+    "int4 symmetric": Format(4, symmetric=True),
+    "int8 power of two": Format(symmetric=True, strict=False, scale="pow2"),
+}
+HOW = {name: Ranging(name) for name in METHODS} | {
+    "Percentile, symmetric": Ranging("Percentile", percentile=99.9, symmetric=True),
+    "LayerwisePercentile, mse": Ranging("LayerwisePercentile", symmetric=True, metric="mse", candidates=(90.0, 99.99)),
+    "Entropy, few bins": Ranging("Entropy", bins=64, levels=16),
+}
+by_method = pytest.mark.parametrize("how", HOW.values(), ids=HOW)
+by_distribution = pytest.mark.parametrize("values", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+
+
+def test_every_method_is_there() -> None:
+    assert set(TABLE) == set(METHODS)
+
+
+def test_an_unknown_method_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"MinMSEE.*MinMSE"):
+        find_range(Statistics.of(NORMAL), Format(), Ranging("MinMSEE"))
+
+
+@by_distribution
+@by_method
+def test_a_usable_range(how: Ranging, values: np.ndarray) -> None:
+    """Finite, with 0 inside, and a scale that is finite and positive; no step of it overflows or divides by 0."""
+    seen = Statistics.of(values)
+    for name, format in FORMATS.items():
+        with np.errstate(over="raise", invalid="raise", divide="raise"):
+            lo, hi = find_range(seen, format, how)
+            q = qparams(lo, hi, format)
+        assert np.isfinite((lo, hi)).all(), name
+        assert lo <= 0 <= hi, name
+        assert 0 < q.scale < np.inf, name
+        assert format.lo <= q.zero_point <= format.hi, name
+        assert type(lo) is type(hi) is float, name
+
+
+@cache
+def split_and_merged(name: str) -> list[Statistics]:
+    """The data in another order, in parts of several sizes, the parts added up in another order again."""
+    rng = np.random.default_rng(len(name))
+    results = []
+    for size in (7, 97, 1500):
+        mixed = rng.permutation(DISTRIBUTIONS[name])
+        parts = [Statistics.of(mixed[i : i + size]) for i in range(0, len(mixed), size)]
+        merged = Statistics.of(np.zeros(0))
+        for k in rng.permutation(len(parts)):
+            merged = merged + parts[k] if k % 2 else parts[k] + merged
+        results.append(merged)
+    return results
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@by_method
+def test_the_same_range_however_the_data_are_split(how: Ranging, name: str) -> None:
+    for format_name, format in FORMATS.items():
+        whole = find_range(Statistics.of(DISTRIBUTIONS[name]), format, how)
+        for merged in split_and_merged(name):
+            assert find_range(merged, format, how) == whole, format_name
+
+
+CUTTING = {name: how for name, how in HOW.items() if how.method not in ("MinMax", "NonOverflow", "tf")}
+
+
+@pytest.mark.parametrize("how", CUTTING.values(), ids=CUTTING)
+def test_what_cuts_cuts_an_outlier(how: Ranging) -> None:
+    """A method that only ever took all of the range would pass everything above."""
+    values = np.append(np.tile(NORMAL, 200), 30.0)
+    assert find_range(Statistics.of(values), Format(4), how)[1] < 25
+
+
+@pytest.mark.parametrize("name", ("MinMax", "NonOverflow", "tf"))
+@by_distribution
+def test_what_clips_nothing_takes_it_all(name: str, values: np.ndarray) -> None:
+    """AIMET's moves to its grid, by half a step at most."""
+    single = values.astype(np.float32)
+    finite = np.append(single[np.isfinite(single)], 0.0).astype(np.float64)
+    lo, hi = find_range(Statistics.of(values), Format(), Ranging(name))
+    slack = (hi - lo) / 255 * 0.501 if name == "tf" else 0
+    assert abs(lo - finite.min()) <= slack
+    assert abs(hi - finite.max()) <= slack
+
+
+SMOOTH = {name: how for name, how in HOW.items() if (how.method, how.bins) != ("Entropy", 2048)}  # 1 value a bin
+
+
+@pytest.mark.parametrize("name", ("gaussian", "laplace", "t2", "bimodal"))
+@pytest.mark.parametrize("how", SMOOTH.values(), ids=SMOOTH)
+def test_values_and_their_histogram_give_about_the_same(how: Ranging, name: str) -> None:
+    """Weights come as exact values. 8 %: a bin of AIMET's histogram is 1/512 of the range, and minima are flat."""
+    values = DISTRIBUTIONS[name].astype(np.float32)
+    for format in FORMATS.values():
+        scales = [
+            float(qparams(*find_range(seen, format, how), format).scale)
+            for seen in (Spread.of(Statistics.of(values)), Spread.of_values(values))
+        ]
+        near = 2.0 if format.scale == "pow2" else 1.08
+        assert 1 / near <= scales[0] / scales[1] <= near
