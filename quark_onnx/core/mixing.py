@@ -36,8 +36,12 @@ LESS_IS_BETTER = ("l2", "kl")
 AUTO = "auto"
 """MetricThreshold that is chosen from what the wider types reach, see `limit`."""
 
-GOOD, LOSS = 25.0, 3.0
-"""dB that are asked for by `AUTO`, and dB that may be lost where the wider types do not have so many."""
+GOALS = {"sqnr": 25.0, "psnr": 35.0, "cosine": 1 - 10**-2.5 / 2}
+"""What `AUTO` asks for, by metric: noise of 1/300 of the signal's power, where the peak is 10 dB above the signal. The
+cosine of an error e, as a part of the signal's power, is 1 − e / 2."""
+
+LOSS = 3.0
+"""dB that may be lost where the wider types do not reach as much: the narrower ones double the noise."""
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:
@@ -101,7 +105,7 @@ class Mixing:
         for entry in fields(self):
             name = f"AutoMixprecision {quark_key(entry.name)}"
             object.__setattr__(self, entry.name, entry.metadata["check"](name, getattr(self, entry.name)))
-        if self.metric_threshold == AUTO and self.metric_default in LESS_IS_BETTER:
+        if self.metric_threshold == AUTO and self.metric_default not in GOALS:
             raise ConfigError(
                 f"AutoMixprecision MetricDefault {self.metric_default!r} has no natural limit: give MetricThreshold, "
                 "or None to see in the report what each layer costs"
@@ -121,14 +125,12 @@ class Mixing:
     def limit(self, best: float) -> float | None:
         """The score that is asked for when all layers in the wider types have `best`; None: nothing is moved.
 
-        AUTO asks for 25 dB, or 3 dB less than `best` where that is lower: twice its error. A cosine of 1 − e / 2
-        is an error of e, as a part of the signal's power.
+        AUTO asks for that of `GOALS`, or for twice the noise of `best` where that is less.
         """
         if self.metric_threshold != AUTO:
             return None if self.metric_threshold is None else float(self.metric_threshold)
-        if self.metric_default == "cosine":
-            return min(1 - 10 ** (-GOOD / 10) / 2, 1 - (1 - best) * 10 ** (LOSS / 10))
-        return min(GOOD, best - LOSS)
+        noisier = 1 - (1 - best) * 10 ** (LOSS / 10) if self.metric_default == "cosine" else best - LOSS
+        return min(GOALS[self.metric_default], noisier)
 
     def narrows(self, activation_type: str, weight_type: str) -> bool:
         """Whether layers move to fewer bits than those of the configuration.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.formats import Format
 from quark_onnx.core.ranging import METHODS, Ranging
-from quark_onnx.numerics import aimet
+from quark_onnx.numerics import aimet, pow2
 from quark_onnx.numerics.observers import Statistics
 from quark_onnx.numerics.ranges import minmax, percentile
 from quark_onnx.numerics.search import bell, best_percentile, entropy, min_mse
@@ -36,8 +36,6 @@ def find_range(seen: Spread | Statistics, format: Format, how: Ranging) -> Range
 
 
 def _least_squares(seen: Spread, format: Format, how: Ranging) -> Range:
-    from quark_onnx.numerics import pow2
-
     return pow2.min_mse(seen, format) if format.scale == "pow2" else min_mse(seen, format)
 
 

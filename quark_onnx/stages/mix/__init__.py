@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from quark_onnx.core.mixing import Mixing
+from quark_onnx.core.mixing import AUTO, GOALS, Mixing
 from quark_onnx.core.names import matching
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import MixRecord
@@ -108,7 +108,7 @@ class _Search:
         narrow = set(ranked[:count])
         records = tuple(MixRecord(n, types[n], alone[n], (n in narrow) == self.layout.narrows) for n in ranked)
         logger.info("mixed precision: %d of %d layers in the narrower types", count, len(ranked))
-        return Mixed(self._plan(narrow), records, () if self._meets(best, limit) else (self._missed(best, limit),))
+        return Mixed(self._plan(narrow), records, self._doubts(best, limit))
 
     def _longest(self, ranked: Sequence[str], best: float, limit: float) -> int:
         """The largest number of first layers that may be narrow together, taking scores to fall with it."""
@@ -139,9 +139,13 @@ class _Search:
     def _meets(self, score: float, limit: float) -> bool:
         return score >= limit if self.settings.more_is_better else score <= limit
 
-    def _missed(self, best: float, limit: float) -> str:
+    def _doubts(self, best: float, limit: float) -> tuple[str, ...]:
+        """What the user must know of a threshold that the wider types miss, or that follows from little."""
         name = self.settings.metric_default
-        return (
-            f"include_auto_mp: with all layers in the wider types the outputs have {name} {best:.4g}, MetricThreshold "
-            f"asks for {limit:.4g}: all that can have the wider types have them; ask for less"
-        )
+        reached = f"include_auto_mp: with all layers in the wider types the outputs have {name} {best:.4g}"
+        if not self._meets(best, limit):
+            asked = f"MetricThreshold asks for {limit:.4g}: all that can have the wider types have them; ask for less"
+            return (f"{reached}, and {asked}",)
+        if self.settings.metric_threshold == AUTO and limit < GOALS[name]:
+            return (f"{reached} only, so {limit:.4g} had to do; wider types, or fine-tuning, may be what helps",)
+        return ()
