@@ -130,7 +130,7 @@ def decide(
     if data is None:
         return _without_data(job, clock, resume)
     with clock.stage("read"):
-        feeds = keep((fit(feed, job.plain) for feed in data), quarter_of_memory())
+        feeds = keep(fit(feed, job.plain) for feed in data)
     job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, feeds[:2])
@@ -212,7 +212,7 @@ def _mixed(job: Job, feeds: Sequence[Feed], clock: Clock, ranged: Callable[[Plan
 def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decided:
     """Fine-tuning, or weight scales by output error and bias correction."""
     job, options = decided.job, decided.job.config.tuning
-    feeds = list(decided.feeds)[: options.data_size if options else None]
+    feeds = decided.feeds[: options.data_size if options else None]
     limit = options.memory_limit if options and options.memory_limit else quarter_of_memory()
     judge = None
     if options and options.selective_update:

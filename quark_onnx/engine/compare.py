@@ -22,7 +22,8 @@ def quantized_values(quantized: Model) -> dict[str, str]:
             if is_op(q, "QuantizeLinear") and q is not None and q.inputs[0] is not None:
                 result = _shown(node.outputs[0])
                 name = result.name or ""
-                found[name if result.is_graph_output() else _source(q.inputs[0]).name or ""] = name
+                source = _source(_in_front_of_clip(q.inputs[0]))
+                found[name if result.is_graph_output() else source.name or ""] = name
     return found
 
 
@@ -37,6 +38,13 @@ def _source(value: Value) -> Value:
     producer = value.producer()
     before = producer.inputs[0] if producer is not None and is_op(producer, "Cast") else None
     return value if before is None else before
+
+
+def _in_front_of_clip(value: Value) -> Value:
+    """The value that `apply` clips to a grid that is narrower than its type; any other value itself."""
+    clip = value.producer()
+    clipped = clip.inputs[0] if clip is not None and is_op(clip, "Clip") else None
+    return value if clipped is None or not (value.name or "").startswith(f"{clipped.name}_clipped") else clipped
 
 
 def compare(

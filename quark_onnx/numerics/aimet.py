@@ -7,14 +7,20 @@ With the data in one batch they are AIMET's encodings. We depart from AIMET wher
   batches alike whatever their size. Ours is laid out by the range of all data, and every value counts once.
 * It widens ranges below 0.01 to 0.01, so that data within 1e-5 gets a handful of codes. We widen only as long as the
   finest candidate still resolves the data, and never raise a scale to 1.2e-7.
+* It measures clipping no further than its histogram reaches, so that for a constant 6 it may take scales that end far
+  below 6. We measure it as far as it is.
 * Data that are all zero get an empty range here (scale 1), not AIMET's ±1.
+
+Measured on 24 distributions (`tests/conformance/test_peers.py`): from the data themselves `tf` and `tf_percentile` are
+AIMET's to float32 rounding, and so is `tf_enhanced` with 8 bits and more; with fewer bits ends of candidates meet edges
+of bins, where rounding decides, and one choice in a hundred is another one of nearly the same cost. From a histogram
+that is 0.8 % fine, near-ties fall the other way more often.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -141,8 +147,6 @@ class _Histogram:
     first: int
     width: float
     parts: Floats
-    lo: float
-    hi: float
 
     @classmethod
     def of(cls, spread: Spread) -> _Histogram:
@@ -153,14 +157,15 @@ class _Histogram:
         """
         lo, hi = spread.lo, spread.hi
         if lo == hi:
-            hi = lo + max(NARROW, abs(lo) / BINS)
+            hi = lo + max(NARROW if abs(lo) > NARROW / STEPS else abs(lo), abs(lo) * 2.0**-16)
         middle, half = (lo + hi) / 2, _single(1.5 * (hi - lo))
         start, end = _single(middle - half), _single(middle + half)
         width = (end - start) / (3 * BINS)
         origin = math.floor(start / width)
         below, above = (math.floor(x / width - origin) for x in (spread.lo, spread.hi))
-        counts = spread.linear((origin + below) * width, width, above - below + 1)
-        return cls(origin + below, width, counts / counts.sum(), spread.lo, spread.hi)
+        edge = (origin + below - 1e-9) * width  # what lies on an edge stays above it, whatever rounding does
+        counts = spread.linear(edge, width, above - below + 1)
+        return cls(origin + below, width, counts / counts.sum())
 
     @property
     def edges(self) -> Floats:
@@ -171,21 +176,15 @@ class _Histogram:
     def seen(self) -> Ends:
         """The left edges of the first and the last bin, with 0 between them, not narrower than AIMET's least."""
         lo, hi = min(self.width * self.first, 0.0), max(self.width * (self.first + self.parts.size - 1), 0.0)
-        narrow = NARROW / STEPS < hi - lo
-        return lo, max(hi, lo + NARROW) if narrow else hi
-
-    @cached_property
-    def middles(self) -> Floats:
-        """(bins,)"""
-        return self.edges[:-1] + self.width / 2
+        return lo, max(hi, lo + NARROW) if hi - lo > NARROW / STEPS else hi
 
     def costs(self, scales: Floats, offsets: Floats, steps: int) -> Floats:
         """(k,) rounding error² of the bins inside a grid, plus three times the clipping error² of the others."""
         filled = np.flatnonzero(self.parts)
-        middles, parts = self.middles[filled], self.parts[filled]
+        bins, parts = self.first + filled, self.parts[filled]
+        middles = (bins + 0.5) * self.width
         ends = scales * offsets, scales * (offsets + steps)
         low, high = (np.floor(end[:, None] / self.width) for end in ends)
-        bins = self.first + filled
         codes = middles / scales[:, None]
         rounding = (codes - np.rint(codes)) * scales[:, None]
         clipping = middles - (np.clip(bins, low, high) + 0.5) * self.width

@@ -10,6 +10,7 @@ import pytest
 from build import Feed, Made, constants, feeds, graph, placed, quantized, run
 
 from quark_onnx.core.formats import TYPES
+from quark_onnx.engine.compare import compare, quantized_values
 from quark_onnx.engine.ledger import Row, ledger
 from quark_onnx.engine.runner import Runner
 from quark_onnx.engine.walk import Frontier, walk
@@ -192,6 +193,14 @@ def test_narrow_activations_are_clipped_to_their_grid_bit_for_bit(dtype: str, sy
     assert found.dtype == site.format.dtype
     np.testing.assert_array_equal(found, quantize(x, q, site.format))
     np.testing.assert_array_equal(found, stored_codes(x, q, site.format))
+
+
+def test_layers_are_compared_in_front_of_the_clip() -> None:
+    made = quantized(graph(CHAIN, opset=21), activation_type="uint6")
+    pairs = quantized_values(made.quantized)
+    assert pairs == {"x": "x_dequantized", "f": "f_dequantized", "y": "y"}
+    ratios = compare(made.model, made.quantized, feeds(made.model), pairs, optimized=False)
+    assert min(ratios.values()) > 20
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16"])

@@ -154,7 +154,17 @@ def test_feeds_are_kept_in_order_in_memory_up_to_the_limit(feeds: list[dict[str,
             assert list(feed) == list(want)
             assert_equal(list(feed.values()), list(want.values()))
             held += sum(array.nbytes for array in want.values())
-            assert all(in_file(array) == (held > limit) for array in feed.values())
+            assert all(
+                (array is of_want) == (held <= limit)
+                for array, of_want in zip(feed.values(), want.values(), strict=True)
+            )
+        assert [list(feed) for feed in kept[1:3]] == [list(feed) for feed in feeds[1:3]]
+
+
+def test_feeds_from_the_file_are_arrays_of_their_own() -> None:
+    kept = keep([{"x": np.arange(4.0)}], 0)
+    kept[0]["x"][0] = 9
+    assert kept[0]["x"].tolist() == [0, 1, 2, 3]
 
 
 def test_a_quarter_of_the_memory_is_a_sensible_number() -> None:

@@ -55,10 +55,10 @@ def _judged(model: Model, index: int | None) -> list[str]:
     chosen = outputs if index is None else [outputs[index]]
     floats = [value.name or "" for value in chosen if _is_float(numpy_dtype(value))]
     if not floats:
-        which = "no output of the model" if index is None else f"output {chosen[0].name!r} not"
+        which = "no output of the model is one" if index is None else f"output {chosen[0].name!r} is none"
         raise ConfigError(
-            f"include_auto_mp judges float outputs, and {which} is one; cut the model in front of what turns them "
-            "into classes, or choose layers with nodes_to_exclude"
+            f"include_auto_mp judges float outputs, and {which}; name another one with MetricOutputIndex, or cut the "
+            "model in front of what makes classes of its outputs"
         )
     return floats
 
