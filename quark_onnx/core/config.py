@@ -101,7 +101,9 @@ class QuantizationConfig:
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
-        put("extra_options", checked_options(({"UsePowerOf2Scale": True} if pow2 else {}) | dict(self.extra_options)))
+        put("extra_options", checked_options(self.extra_options))
+        if pow2:
+            put("extra_options", checked_options({"UsePowerOf2Scale": True, **self.extra_options}))
         self._check_combination()
 
     def _check_combination(self) -> None:

@@ -15,7 +15,6 @@ from quark_onnx.core.overrides import plain_tensors, plain_types
 from quark_onnx.core.ranging import ALIASES, METHODS, WEIGHT_ONLY
 
 _LIMITS: dict[str, tuple[float, float]] = {
-    "Percentile": (50.0001, 100),
     "CalibDataSize": (1, 2**62),
     "CLESteps": (-1, 2**31),
     "NumBins": (64, 2**16),
@@ -53,7 +52,9 @@ def checked_options(values: object) -> Mapping[str, Any]:
     _check_values(values)
     values = dict(values)
     if (method := values.get("WeightCalibrateMethod")) is not None:
-        values["WeightCalibrateMethod"] = named(method, (*METHODS, *WEIGHT_ONLY), "WeightCalibrateMethod", ALIASES)
+        values["WeightCalibrateMethod"] = named(
+            method, (*METHODS, *WEIGHT_ONLY), "extra option WeightCalibrateMethod", ALIASES
+        )
     for key, read in _READERS.items():
         if values.get(key) is not None:
             values[key] = read(values[key])
@@ -68,6 +69,9 @@ def _check_values(values: Mapping[str, Any]) -> None:
         value = values.get(key)
         if value is not None and not low <= value <= high:
             raise ConfigError(f"extra option {key} must be from {low} to {high}, not {value}")
+    percentile = values.get("Percentile")
+    if percentile is not None and not 50 < percentile <= 100:
+        raise ConfigError(f"extra option Percentile must be above 50 and at most 100, not {percentile}")
     for key, known in _WORDS.items():
         if values.get(key) not in (None, *known):
             raise ConfigError(f"extra option {key} must be {' or '.join(map(repr, known))}, not {values[key]!r}")
@@ -76,7 +80,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
     candidates = values.get("PercentileCandidates")
     numbers = candidates is None or all(isinstance(p, (int, float)) and 50 < p <= 100 for p in candidates)
     if not numbers or candidates in ([], ()):
-        raise ConfigError(f"extra option PercentileCandidates must hold numbers from 50 to 100, not {candidates!r}")
+        raise ConfigError(f"extra option PercentileCandidates must hold numbers above 50 and up to 100, not {candidates!r}")
 
 
 def _plain(value: Any) -> Any:
