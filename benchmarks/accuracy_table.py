@@ -30,6 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "int4": {"per_channel": True, "weight_type": "int4"},
     "no-cle": {"include_cle": False},
     "bias": {"options": {"BiasCorrection": True}},
+    "bias-channel": {"per_channel": True, "options": {"BiasCorrection": True}},
     "no-bias": {"finetune": {"UpdateBias": False}},
     "quark": {"finetune": {"ScaleSearch": False, "Polish": 0, "Objective": "sampled"}},
     "parallel": {"finetune": {"Parallel": True}},

@@ -212,10 +212,11 @@ def _mixed(job: Job, feeds: Sequence[Feed], clock: Clock, ranged: Callable[[Plan
 def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decided:
     """Fine-tuning, or weight scales by output error and bias correction."""
     job, options = decided.job, decided.job.config.tuning
-    feeds = decided.feeds[: options.data_size if options else None]
-    limit = options.memory_limit if options and options.memory_limit else quarter_of_memory()
+    assert options is not None
+    feeds = decided.feeds[: options.data_size]
+    limit = options.memory_limit or quarter_of_memory()
     judge = None
-    if options and options.selective_update:
+    if options.selective_update:
         judge = partial(_score, job, decided.feeds[:PROBES], evaluator)
     with clock.stage("tune"):
         done = finetune(

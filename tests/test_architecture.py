@@ -31,7 +31,8 @@ ALLOWED = {  # what each part may import of the others
     "pipeline": "core numerics graph engine stages job result",
     "": "core result pipeline",  # quark_onnx/__init__.py
     "demo": "core numerics graph engine stages job result pipeline",
-    "cli": "core numerics graph engine stages job result pipeline demo",
+    "plots": "core numerics",
+    "cli": "core numerics graph engine stages job result pipeline plots demo",
 }
 HOMES = {  # the only modules that may import these packages
     "onnx": "quark_onnx.graph",
@@ -39,12 +40,14 @@ HOMES = {  # the only modules that may import these packages
     "onnxscript": "quark_onnx.graph",
     "onnxruntime": "quark_onnx.engine.runner",
     "PIL": "quark_onnx.engine.images",
+    "matplotlib": "quark_onnx.plots",
     "sklearn": "quark_onnx.demo",
     "typer": "quark_onnx.cli",
     "rich": "quark_onnx.cli",
     "dask": "quark_onnx.zoo",
 }
-LATE = ("onnxscript", "typer", "rich", "sklearn", "PIL", "scipy", "dask")  # not needed by `import quark_onnx`
+LATE = ("onnxscript", "typer", "rich", "sklearn", "PIL", "matplotlib", "scipy", "dask")
+"""Not needed by `import quark_onnx`."""
 
 
 def imports(tree: ast.Module) -> Iterator[str]:

@@ -11,6 +11,7 @@ import quark_onnx
 from quark_onnx.cli.compare import compare_command
 from quark_onnx.cli.console import message, warnings_shown
 from quark_onnx.cli.demo import demo_command
+from quark_onnx.cli.histogram import histogram_command
 from quark_onnx.cli.look import inspect_command
 from quark_onnx.cli.plans import apply_command, diff_command, plan_command
 from quark_onnx.cli.presets import presets_command
@@ -78,6 +79,7 @@ _WORK, _LOOK, _PLANS, _LEARN = "Quantize", "Look", "Plans", "Learn"
 app.command("quantize", rich_help_panel=_WORK)(quantize_command)
 app.command("inspect", rich_help_panel=_LOOK)(inspect_command)
 app.command("compare", rich_help_panel=_LOOK)(compare_command)
+app.command("histogram", rich_help_panel=_LOOK)(histogram_command)
 app.command("plan", rich_help_panel=_PLANS)(plan_command)
 app.command("apply", rich_help_panel=_PLANS)(apply_command)
 app.command("diff", rich_help_panel=_PLANS)(diff_command)

@@ -101,7 +101,7 @@ def explained(config: QuantizationConfig) -> dict[str, str]:
         found["Operators"] = f"only {' and '.join(config.op_types_to_quantize)}; all else stays float"
     found |= {"Equalization": _equalization(config), "Fine-tuning": _finetuning(config)}
     if config.include_auto_mp:
-        found["Mixed precision"] = "layers become int8 one after the other, least harmful first, while outputs allow it"
+        found["Mixed precision"] = _mixed(config)
     told = {key: value for key, value in config.extra_options.items() if key not in _TOLD}
     return found | {key: f"{value}: {OPTIONS[key].meaning}" for key, value in told.items()}
 
@@ -137,6 +137,14 @@ def _biases(config: QuantizationConfig) -> str:
     if bits is None:
         return "float"
     return "int32, at input scale times weight scale" if bits == 32 else f"int{bits}, with a scale of their own"
+
+
+def _mixed(config: QuantizationConfig) -> str:
+    """Which way layers move."""
+    types = " and ".join(dict.fromkeys((config.moved.activation_type, config.moved.weight_type)))
+    if config.mixing.narrows(config.activation_type, config.weight_type):
+        return f"layers become {types} one after the other, the least harmful first, as far as the outputs allow"
+    return f"layers become {types} one after the other, the most harmful first, until the outputs are good enough"
 
 
 def _ranges(config: QuantizationConfig) -> str:

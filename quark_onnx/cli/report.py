@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.filesize import decimal
@@ -10,6 +11,7 @@ from quark_onnx.cli.console import out
 from quark_onnx.cli.tables import db_text, facts, float_table, fused_table, remarks_text, smaller_text
 from quark_onnx.cli.tuning import tuning_rows, worst_table
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.records import MixRecord
 from quark_onnx.result import Report
 
 
@@ -28,11 +30,18 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None) -> N
         "Samples" if resumed else "Calibrated on": f"{report.samples} samples" if report.samples else "",
         "Resumed": f"from a plan with {_tuned_weights(len(resumed.codes))}" if resumed else "",
         **tuning_rows(report.tuned, report.untuned, report.seconds.get("tune", 0.0)),
+        "Mixed precision": _mixed(report.mixed),
         "Remarks": remarks_text(report.remarks),
         "Seconds": f"{sum(report.seconds.values()):.1f}" + (f"  ({stages})" if stages else ""),
         "Wrote": f"{output}  ({decimal(written(output))})",
     }
     out.print(facts(rows))
+
+
+def _mixed(records: Sequence[MixRecord]) -> str:
+    """How many layers changed their type."""
+    moved = sum(record.moved for record in records)
+    return f"{moved} of {len(records)} layers moved; --json has the score of each" if records else ""
 
 
 def _tuned_weights(count: int) -> str:

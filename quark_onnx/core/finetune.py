@@ -66,7 +66,7 @@ class FastFinetune:
     positions: int = field(20000, whole(1))
     holdout: float = field(0.2, real(0.01, 0.9))
     memory_limit: int | None = field(None, optional(whole(2**20)))
-    ridge: float = field(0.01, real(0, 1))
+    ridge: float = field(0.03, real(0, 1))
 
     algorithm: ClassVar[str] = ""
     """The value of `OptimAlgorithm`."""

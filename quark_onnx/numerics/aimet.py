@@ -11,7 +11,7 @@ With the data in one batch they are AIMET's encodings. We depart from AIMET wher
   below 6. We measure it as far as it is.
 * Data that are all zero get an empty range here (scale 1), not AIMET's ±1.
 
-Measured on 24 distributions (`tests/conformance/test_peers.py`): from the data themselves `tf` and `tf_percentile` are
+Measured on 19 distributions (`tests/conformance/test_peers.py`): from the data themselves `tf` and `tf_percentile` are
 AIMET's to float32 rounding, and so is `tf_enhanced` with 8 bits and more; with fewer bits ends of candidates meet edges
 of bins, where rounding decides, and one choice in a hundred is another one of nearly the same cost. From a histogram
 that is 0.8 % fine, near-ties fall the other way more often.

@@ -49,5 +49,5 @@ class Recipe:
     scale_search: bool = True
     factors: tuple[float, ...] = FACTORS
     polish: int = 0
-    ridge: float = 0.01
+    ridge: float = 0.03
     update_bias: bool = True

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -198,7 +197,10 @@ def quark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.mark.parametrize("symmetric", (True, False))
 @from_both
 def test_quark_percentile(quark: Any, source: str, symmetric: bool, percent: float) -> None:
-    """Quark cuts at the lower edge of one of 2,048 bins, we inside of it: a bin less where |x| is far below its maximum."""
+    """Quark cuts at the lower edge of one of 2,048 bins, we inside of it, to which a histogram adds 0.8 % at most.
+
+    Where few values lie far out, a bin is a larger part of the range that is left.
+    """
     deviations, allowed, format = {}, {}, Format(symmetric=symmetric)
     for name, values in DISTRIBUTIONS.items():
         collector = quark.histogram("percentile", symmetric, 2048, 128, percent)
@@ -221,7 +223,7 @@ def test_quark_percentile(quark: Any, source: str, symmetric: bool, percent: flo
 @pytest.mark.parametrize("kind", ("QInt8", "QUInt8", "QInt16"))
 @from_both
 def test_quark_power_of_two(quark: Any, source: str, kind: str) -> None:
-    """The same power; with 16 bits Quark's bins are coarser than the steps, and its choice may make the larger error."""
+    """The same power. With 16 bits Quark's bins are coarser than steps: where choices differ, ours has less error."""
     signed, bits = kind[1] != "U", int(kind.lstrip("QUInt"))
     format = Format(bits, signed=signed, symmetric=True, strict=signed, scale="pow2")
     deviations = {}

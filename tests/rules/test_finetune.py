@@ -18,7 +18,7 @@ from tuning import Case, case, draw, same, tuned
 
 from quark_onnx import ModelQuantizer
 from quark_onnx.core.errors import PlanError
-from quark_onnx.core.finetune import AdaQuant, AdaRound
+from quark_onnx.core.finetune import AdaQuant, AdaRound, Nearest
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.apply import apply
 from quark_onnx.graph import Model
@@ -403,7 +403,7 @@ def test_biases_stay_with_update_bias_false() -> None:
 
 def test_bias_correction_alone_changes_values_only() -> None:
     made = net(BiasCorrection=True)
-    done = tuned(made, None)
+    done = tuned(made, Nearest(scale_search=False))
     assert not done.plan.codes
     assert done.plan.values
     assert {record.choice for record in done.records} <= {"raw", "untuned"}
@@ -474,7 +474,7 @@ def test_a_shared_weight_is_tuned_once_and_both_biases_move(name: str, options: 
     assert done.plan.codes.keys() == {"w"}
     assert len(done.plan.values) == 2
     assert all((done.plan.values[bias] != constants(made.model)[bias]).any() for bias in done.plan.values)
-    corrected = tuned(made, None)
+    corrected = tuned(made, Nearest(scale_search=False))
     assert not corrected.plan.codes
     assert len(corrected.plan.values) == 2
     assert [record.choice for record in corrected.records] == ["untuned"] * 2

@@ -10,6 +10,7 @@ import numpy as np
 from build import Feed, constants, settings
 from graphs import text_model
 
+from quark_onnx.core.finetune import FastFinetune
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.data import open_data
@@ -17,7 +18,7 @@ from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Clock, Job, open_job, unseen
 from quark_onnx.pipeline import decide
-from quark_onnx.stages.finetune import Options, Tuning, finetune
+from quark_onnx.stages.finetune import Tuning, finetune
 from quark_onnx.stages.importance import channel_importance
 
 MEMORY = 1 << 28
@@ -54,7 +55,7 @@ def case(text: str, feeds: list[Feed], arrays: Mapping[str, Any], opset: int = 2
 
 def tuned(
     made: Case,
-    options: Options | None,
+    options: FastFinetune,
     plan: Plan | None = None,
     limit: int = MEMORY,
     tell: Callable[[str, int, int], None] = unseen,

@@ -38,14 +38,10 @@ from quark_onnx.stages.finetune.units import Unit, match
 logger = logging.getLogger("quark_onnx")
 
 Array = NDArray[Any]
-Options = FastFinetune
 Tell = Callable[[str, int, int], None]
 
 KEPT = 6000
 """Positions of a layer that are kept to judge it through its activation function."""
-
-CORRECT = Nearest(scale_search=False)
-"""Bias correction alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +58,7 @@ def finetune(
     model: Model,
     plan: Plan,
     feeds: Sequence[Feed],
-    options: Options | None,
+    options: FastFinetune,
     gains: Mapping[str, Array],
     limit: int,
     tell: Tell,
@@ -72,32 +68,31 @@ def finetune(
 
     Args:
         model: the float model that the plan belongs to.
-        options: method and settings; `Nearest` learns no rounding; None corrects biases only.
+        options: method and settings; `Nearest` learns no rounding.
         gains: importance per channel of tensors, see `channel_importance`.
         limit: bytes of activations held in memory.
         tell: called as `tell(text, layers done, layers)`.
         judge: score of the whole model under a plan, higher is better; a layer that lowers it is not changed.
     """
-    settings = options or CORRECT
-    units, reasons = match(model, plan, [kind for kind in settings.target_op_type if kind not in NORMS])
-    norms, others = match_norms(model, plan, settings)
+    units, reasons = match(model, plan, [kind for kind in options.target_op_type if kind not in NORMS])
+    norms, others = match_norms(model, plan, options)
     reasons |= others
-    large = {name: _why_large(model, unit, settings) for name, unit in units.items()}
+    large = {name: _why_large(model, unit, options) for name, unit in units.items()}
     reasons |= {name: reason for name, reason in large.items() if reason is not None}
     todo = {name: unit for name, unit in units.items() if unit.weight not in plan.codes and large[name] is None}
     numbers = {name: i for i, name in enumerate(units)}  # not of `todo`: a resumed run draws what the first would have
-    tuner = _Tuner(model, plan, todo, numbers, settings, gains, tell, judge, norms)
-    start = replace(plan, codes={}, values={}) if settings.parallel else plan
+    tuner = _Tuner(model, plan, todo, numbers, options, gains, tell, judge, norms)
+    start = replace(plan, codes={}, values={}) if options.parallel else plan
     interrupted = False
     try:
-        walk(model, start, feeds, todo.keys() | norms.keys(), tuner.visit, limit, follow=not settings.parallel)
+        walk(model, start, feeds, todo.keys() | norms.keys(), tuner.visit, limit, follow=not options.parallel)
     except KeyboardInterrupt:
         interrupted = True
         logger.warning("interrupted: %d of %d layers are tuned, the others stay as they were", tuner.done, len(todo))
     return Tuning(tuner.plan, tuple(tuner.records), reasons | tuner.reasons, interrupted)
 
 
-def _why_large(model: Model, unit: Unit, options: Options) -> str | None:
+def _why_large(model: Model, unit: Unit, options: FastFinetune) -> str | None:
     """Why the layer is too large to be tuned: its sums grow with the square of its inputs. None if it is not."""
     array = constant(model.graph.initializers[unit.weight])
     assert array is not None
@@ -116,7 +111,7 @@ class _Tuner:
     plan: Plan
     units: Mapping[str, Unit]
     numbers: Mapping[str, int]
-    options: Options
+    options: FastFinetune
     gains: Mapping[str, Array]
     tell: Tell
     judge: Callable[[Plan], float] | None
