@@ -1,6 +1,6 @@
 """AIMET's quantization schemes as range methods: `tf`, `tf_enhanced` and `tf_percentile` of aimet-onnx 2.42.
 
-Each returns (lo, hi) that lie on the format's grid, so that `qparams` gives back the scheme's own scale and zero point.
+Each returns (lo, hi) such that `qparams` gives the scheme's own scale and zero point.
 With the data in one batch they are AIMET's encodings. We depart from AIMET where it depends on accidents:
 
 * Its histogram is laid out by the first batch, drops what later ones have outside three times that range, and weighs
