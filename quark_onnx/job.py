@@ -107,7 +107,11 @@ class Job:
         return realize(self.prepared, plan, self.config.conversion, half)
 
     def data(self, source: object, path: str | Path | None) -> CalibrationData | None:
-        """The calibration data; None when nothing has to be observed, or none are given and none are needed."""
+        """The calibration data; None when nothing has to be observed, or none are given and none are needed.
+
+        Raises:
+            ConfigError: data are given, and UseRandomData asks for others.
+        """
         inputs, option = input_specs(self.model), self.config.option
         if not self.sites.sites and self.config.conversion is None:
             return None
@@ -115,6 +119,8 @@ class Job:
         if not given and not self.config.needs_data:
             return None
         if option("UseRandomData"):
+            if source is not None or path is not None:
+                raise ConfigError("calibration data are given, and UseRandomData=True asks for others; give only one")
             ranges = option("RandomDataReaderInputDataRange")
             samples = option("CalibDataSize") or 8
             return random_data(inputs, samples=samples, shapes=option("RandomDataReaderInputShape"), ranges=ranges)

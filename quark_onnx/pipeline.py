@@ -1,4 +1,4 @@
-"""The story of a quantization: prepare, equalize, place, observe, choose ranges, fine-tune, apply, prove."""
+"""The story of a quantization: prepare, place, equalize, observe, choose ranges (and types), tune, apply, prove."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from quark_onnx.core.config import Config, QuantizationConfig
-from quark_onnx.core.errors import PlanError
+from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LayerRecord, MixRecord
 from quark_onnx.engine.cache import Key, remembered, usable
@@ -54,6 +54,9 @@ class ModelQuantizer:
         progress: called as `progress(stage, done, total)` while work goes on.
         evaluator: for `selective_update`: score of a quantized model, higher is better; default: how near its outputs
             are to the float ones on the first calibration samples.
+
+    Raises:
+        ConfigError: an evaluator without `selective_update`.
     """
 
     def __init__(
@@ -62,6 +65,12 @@ class ModelQuantizer:
         self.config = (config if isinstance(config, Config) else Config(config)).global_quant_config
         self.progress = progress
         self.evaluator = evaluator
+        tuning = self.config.tuning
+        if evaluator is not None and (tuning is None or not tuning.selective_update):
+            raise ConfigError(
+                "an evaluator judges layers for SelectiveUpdate, which nothing asks for: set it in FastFinetune, or "
+                "leave the evaluator out"
+            )
 
     def quantize_model(
         self,
@@ -121,12 +130,15 @@ def decide(
     resume: Plan | None = None,
     cache: Path | None = None,
 ) -> Decided:
-    """Everything that needs data: equalize, observe, choose ranges, fine-tune.
+    """Everything that needs data: equalize, observe, choose ranges and, with mixed precision, types, fine-tune.
 
     Raises:
+        ConfigError: there is nothing that `cache` could keep.
         DataError: the data does not fit the model.
         PlanError: `resume` belongs to another model.
     """
+    if cache is not None and not job.config.observes:
+        raise ConfigError("with this configuration no activation has a range; leave the calibration cache out")
     if data is None:
         return _without_data(job, clock, resume)
     with clock.stage("read"):

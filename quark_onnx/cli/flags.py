@@ -58,11 +58,9 @@ class ConfigFlags:
         str | None, _how("--weight-method", metavar="NAME", help="How ranges of weights are chosen; also SeqMSE.")
     ] = None
     activation_type: Annotated[
-        str | None, _how(metavar="TYPE", help="Activations become int8, uint8, int16 or uint16.")
+        str | None, _how(metavar="TYPE", help="Activations become int8, uint8, …: 2 to 16 bits; or float16, bfloat16.")
     ] = None
-    weight_type: Annotated[str | None, _how(metavar="TYPE", help="Weights become one of these, or int4 or uint4.")] = (
-        None
-    )
+    weight_type: Annotated[str | None, _how(metavar="TYPE", help="Weights likewise; float types for both.")] = None
     exclude: Annotated[
         list[str] | None,
         _how(
@@ -107,7 +105,13 @@ class ConfigFlags:
         extra |= {"WeightCalibrateMethod": self.weight_method} if self.weight_method is not None else {}
         changes |= {"include_cle": False} if self.no_cle else {}
         excluded = tuple(dict.fromkeys((*start.nodes_to_exclude, *(self.exclude or ()))))
-        return replace(start, nodes_to_exclude=excluded, extra_options={**extra, **more}, **changes)
+        config = replace(start, nodes_to_exclude=excluded, extra_options={**extra, **more}, **changes)
+        if self.method is not None and not config.observes:
+            raise ConfigError(
+                "--method chooses ranges of activations, which have none with this configuration; leave it out "
+                "(--weight-method is for weights)"
+            )
+        return config
 
     def _start(self) -> QuantizationConfig:
         if self.config is None:

@@ -92,6 +92,26 @@ def subset(known: Sequence[str]) -> Check:
     return check
 
 
+def names(name: str, value: Any) -> tuple[str, ...]:
+    """Names, globs or regular expressions of nodes, or operator types; none is as good as several."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"{name} must be a list of names, not {value!r}")
+    for entry in value:
+        if not isinstance(entry, str):
+            raise ConfigError(f"{name} must hold strings, not {entry!r}")
+    return tuple(value)
+
+
+def subgraphs(name: str, value: Any) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+    """Pairs ([start nodes], [end nodes])."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"{name} must be a list of pairs ([start nodes], [end nodes]), not {value!r}")
+    for entry in value:
+        if isinstance(entry, str) or not isinstance(entry, Sequence) or len(entry) != 2:
+            raise ConfigError(f"{name} must hold pairs ([start nodes], [end nodes]), not {entry!r}")
+    return tuple((names(name, start), names(name, end)) for start, end in value)
+
+
 def named(value: object, known: Sequence[str], name: str, aliases: Mapping[str, str] | None = None) -> str:
     """One of `known`, in any case, under an alias too, from a string or an enum member of onnxruntime or Quark.
 

@@ -7,19 +7,20 @@ not know is an error that says which known one is nearest; nothing is accepted a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
-from quark_onnx.core.checks import named
+from quark_onnx.core.checks import named, names, subgraphs
+from quark_onnx.core.combine import Situation, refuse_idle
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.extra import checked_options
 from quark_onnx.core.finetune import AdaQuant, AdaRound, FastFinetune, Nearest, from_quark
 from quark_onnx.core.formats import FLOATS, TYPES, Format, ScaleType, type_name
 from quark_onnx.core.mixing import Mixing, mixing_from_quark
 from quark_onnx.core.options import OPTIONS
-from quark_onnx.core.overrides import Override, tensor_overrides, type_overrides
+from quark_onnx.core.overrides import Override, asked_for, tensor_overrides, type_overrides
 from quark_onnx.core.ranging import ALIASES, CUTS_BOTH_ENDS, METHODS, WEIGHT_ONLY, Ranging
 from quark_onnx.core.targets import TARGETS, Target
 
@@ -34,7 +35,8 @@ _FLAGS = (
     "convert_fp16_to_fp32",
     "use_external_data_format",
 )
-_CLE_OPTIONS = ("CLESteps", "CLEBalanceMethod", "HighBiasAbsorption")
+_INTEGERS_ONLY = ("per_channel", "reduce_range", "include_fast_ft", "use_dynamic_quant")
+"""Fields that a conversion to float16 or bfloat16 has no use for."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class QuantizationConfig:
     """What to quantize and how. Variants by `dataclasses.replace`.
 
     target                what runs the model: one of `TARGETS`
-    calibrate_method      how ranges of activations are chosen: one of `quark_onnx.core.ranging.METHODS`
+    calibrate_method      how ranges of activations are chosen: one of `quark_onnx.core.ranging.METHODS`; no effect
+                          where they have none (WeightsOnly, use_dynamic_quant, conversions)
     quant_format          "QDQ": standard QuantizeLinear and DequantizeLinear nodes, the only format there is
     activation_type       "int8", "uint8", "int16", "uint4", … 2 to 16 bits, or onnxruntime's / Quark's QuantType
                           spelling; "float16" and "bfloat16", for weights too, convert the model instead
@@ -58,7 +61,7 @@ class QuantizationConfig:
                           nothing done, with per_channel
     include_fast_ft       tune weights layer by layer after quantizing, see `finetune`
     include_auto_mp       move layers to int8 where the outputs allow it, see the option AutoMixprecision
-    use_dynamic_quant     activations are quantized at run time; needs no data
+    use_dynamic_quant     inputs of layers become uint8 at run time, all else stays float; for CPUs, needs no data
     convert_fp16_to_fp32  a float16 model becomes a float32 one; otherwise its scales and float parts stay float16
     use_external_data_format  write weights beside the model, as is always done above 2 GB
     extra_options         see `OPTIONS`
@@ -91,13 +94,17 @@ class QuantizationConfig:
         put = partial(object.__setattr__, self)  # frozen: written once, here
         put("target", _choice(self.target, tuple(TARGETS), "target"))
         pow2 = type(self.calibrate_method).__name__ == "PowerOfTwoMethod"  # Quark's; its members are named as others
+        if str(self.calibrate_method) in WEIGHT_ONLY:
+            raise ConfigError(
+                f"calibrate_method: unknown value {self.calibrate_method!r} here; it is for WeightCalibrateMethod"
+            )
         put("calibrate_method", _choice(self.calibrate_method, tuple(METHODS), "calibrate_method"))
         put("quant_format", _choice(self.quant_format, ("QDQ",), "quant_format"))
         put("activation_type", type_name(self.activation_type, "activation_type"))
         put("weight_type", type_name(self.weight_type, "weight_type"))
         for name in ("op_types_to_quantize", "nodes_to_quantize", "nodes_to_exclude"):
-            put(name, _names(getattr(self, name), name))
-        put("subgraphs_to_exclude", _subgraphs(self.subgraphs_to_exclude))
+            put(name, names(name, getattr(self, name)))
+        put("subgraphs_to_exclude", subgraphs("subgraphs_to_exclude", self.subgraphs_to_exclude))
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
@@ -108,14 +115,10 @@ class QuantizationConfig:
 
     def _check_combination(self) -> None:
         self._check_types()
-        for key in ("TensorQuantOverrides", "OpTypeQuantOverrides"):
-            if self.conversion and self.extra_options.get(key):
-                raise ConfigError(
-                    f"extra option {key} is for integers; a model that becomes {self.conversion} has none"
-                )
-        for key in _CLE_OPTIONS:
-            if self.extra_options.get(key) and not self.include_cle:
-                raise ConfigError(f"extra option {key} is part of equalization; set include_cle=True or remove it")
+        for name in _INTEGERS_ONLY:
+            if self.conversion and getattr(self, name):
+                raise ConfigError(f"{name} is for integers; a model that becomes {self.conversion} has none; remove it")
+        refuse_idle(self.extra_options, self._situation)
         if self.extra_options.get("FastFinetune") is not None and not self.include_fast_ft:
             raise ConfigError(
                 "extra option FastFinetune says how to fine-tune, but nothing asks for it; set include_fast_ft=True, "
@@ -124,6 +127,7 @@ class QuantizationConfig:
         if self.moving_average is not None and self.calibrate_method != "MinMax":
             raise ConfigError("CalibMovingAverage is a way of MinMax; remove it, or set calibrate_method='MinMax'")
         self._check_mixing()
+        self._check_run_time()
 
     def _check_mixing(self) -> None:
         if not self.include_auto_mp:
@@ -146,8 +150,6 @@ class QuantizationConfig:
             allowed = getattr(target, f"{field_name}s")
             if allowed and value not in allowed and self.conversion is None:
                 raise ConfigError(f"target {target.name!r} runs {field_name} {' or '.join(allowed)}, not {value!r}")
-        if target.symmetric and self.extra_options.get("ActivationSymmetric") is False:
-            raise ConfigError(f"target {target.name!r} needs symmetric activations; remove ActivationSymmetric=False")
         if self.per_channel and not target.per_channel:
             raise ConfigError(f"target {target.name!r} runs one scale per weight; remove per_channel=True")
         if self.reduce_range and TYPES.get(self.weight_type, (8,))[0] != 8:
@@ -158,6 +160,36 @@ class QuantizationConfig:
             )
         if self.option("Int16Bias") and self.option("Int32Bias"):
             raise ConfigError("extra options Int16Bias and Int32Bias exclude each other; remove one")
+
+    def _check_run_time(self) -> None:
+        if not self.use_dynamic_quant:
+            return
+        if self.option("WeightsOnly"):
+            raise ConfigError("use_dynamic_quant and WeightsOnly exclude each other; leave one of them out")
+        if not self.row.on_cpu:
+            raise ConfigError(f"target {self.target!r} needs scales beforehand; remove use_dynamic_quant=True")
+        if self.activation_type not in ("uint8", "int8") or self.option("ActivationSymmetric"):
+            raise ConfigError(
+                "use_dynamic_quant: activations become asymmetric uint8, the only format that ONNX computes at run "
+                "time; use activation_type='uint8', without ActivationSymmetric"
+            )
+
+    @property
+    def _situation(self) -> Situation:
+        overrides = asked_for(self.tensor_overrides, self.type_overrides)
+        methods = {self.option("WeightCalibrateMethod") or "MinMax", *([self.calibrate_method] * self.observes)}
+        grids = [] if self.conversion else [self.weight, *([self.activation] * self.observes)]
+        told = any(one.symmetric for one in overrides)
+        return Situation(
+            self.row,
+            self.conversion,
+            self.observes,
+            self.per_channel,
+            self.include_cle,
+            methods | {one.method for one in overrides if one.method is not None},
+            told or any(grid.symmetric for grid in grids[1:]),
+            told or any(grid.symmetric for grid in grids),
+        )
 
     @property
     def tensor_overrides(self) -> dict[str, Override]:
@@ -204,8 +236,9 @@ class QuantizationConfig:
         bits, signed = TYPES[self.weight_type]
         symmetric = self.option("WeightSymmetric")
         reduced = bits == 8 and (self.reduce_range or self.row.reduce_range)
+        scale: ScaleType = "pow2" if self.option("WeightCalibrateMethod") == "NonOverflow" else self._scale
         return Format(
-            bits - reduced, signed, signed if symmetric is None else symmetric, scale=self._scale, strict=self._strict
+            bits - reduced, signed, signed if symmetric is None else symmetric, scale=scale, strict=self._strict
         )
 
     @property
@@ -243,15 +276,19 @@ class QuantizationConfig:
     def weight_ranging(self) -> Ranging:
         """How ranges of weights are chosen; SeqMSE starts from MinMax."""
         method = self.option("WeightCalibrateMethod") or "MinMax"
-        return self.ranging("MinMax" if method in WEIGHT_ONLY else method)
+        return self.ranging("MinMax" if method in WEIGHT_ONLY else method, observed=False)
 
-    def ranging(self, method: str) -> Ranging:
-        """A range method with the settings of this configuration."""
+    def ranging(self, method: str, *, observed: bool = True) -> Ranging:
+        """A range method with the settings of this configuration.
+
+        observed: of an activation. Weights and other constants are known exactly: no range of theirs is widened.
+        """
         both = self.option("CalibTensorRangeSymmetric")
+        cuts = method in CUTS_BOTH_ENDS
         return Ranging(
             method,
             float(self.option("Percentile")),
-            method in CUTS_BOTH_ENDS if both is None else both,
+            cuts if both is None else both and (cuts or observed),
             tuple(self.option("PercentileCandidates")),
             self.option("LWPMetric"),
             self.option("NumBins"),
@@ -297,8 +334,12 @@ class QuantizationConfig:
     @property
     def needs_data(self) -> bool:
         """Whether ranges of activations, or what is tuned, come from calibration data."""
-        static = not (self.conversion or self.use_dynamic_quant or self.option("WeightsOnly"))
-        return static or self.tunes or self.include_auto_mp
+        return self.observes or self.tunes or self.include_auto_mp
+
+    @property
+    def observes(self) -> bool:
+        """Whether activations have ranges."""
+        return not (self.conversion or self.use_dynamic_quant or self.option("WeightsOnly"))
 
     @property
     def searches_scales(self) -> bool:
@@ -350,25 +391,3 @@ class Config:
 
 def _choice(value: object, known: tuple[str, ...], name: str) -> str:
     return named(value, known, name, ALIASES)
-
-
-def _names(value: object, name: str) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise ConfigError(f"{name} must be a list of names, not {value!r}")
-    for entry in value:
-        if not isinstance(entry, str):
-            raise ConfigError(f"{name} must hold strings, not {entry!r}")
-    return tuple(value)
-
-
-def _subgraphs(value: object) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise ConfigError(f"subgraphs_to_exclude must be a list of pairs ([start nodes], [end nodes]), not {value!r}")
-    return tuple(_subgraph(pair) for pair in value)
-
-
-def _subgraph(pair: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-        raise ConfigError(f"subgraphs_to_exclude must hold pairs ([start nodes], [end nodes]), not {pair!r}")
-    start, end = pair
-    return _names(start, "subgraphs_to_exclude"), _names(end, "subgraphs_to_exclude")

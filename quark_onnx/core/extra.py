@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,9 +15,10 @@ from quark_onnx.core.options import OPTIONS, UNSUPPORTED
 from quark_onnx.core.overrides import plain_tensors, plain_types
 from quark_onnx.core.ranging import ALIASES, METHODS, WEIGHT_ONLY
 
+_ENDLESS = 2**31
 _LIMITS: dict[str, tuple[float, float]] = {
-    "CalibDataSize": (1, 2**62),
-    "CLESteps": (-1, 2**31),
+    "CalibDataSize": (1, math.inf),
+    "CLESteps": (-1, _ENDLESS),
     "NumBins": (64, 2**16),
     "NumQuantizedBins": (2, 2**12),
     "CalibMovingAverageConstant": (1e-9, 1),
@@ -68,7 +70,8 @@ def _check_values(values: Mapping[str, Any]) -> None:
     for key, (low, high) in _LIMITS.items():
         value = values.get(key)
         if value is not None and not low <= value <= high:
-            raise ConfigError(f"extra option {key} must be from {low} to {high}, not {value}")
+            wanted = f"from {low} to {high}" if high < _ENDLESS else f"at least {low}"
+            raise ConfigError(f"extra option {key} must be {wanted}, not {value}")
     percentile = values.get("Percentile")
     if percentile is not None and not 50 < percentile <= 100:
         raise ConfigError(f"extra option Percentile must be above 50 and at most 100, not {percentile}")
@@ -80,7 +83,9 @@ def _check_values(values: Mapping[str, Any]) -> None:
     candidates = values.get("PercentileCandidates")
     numbers = candidates is None or all(isinstance(p, (int, float)) and 50 < p <= 100 for p in candidates)
     if not numbers or candidates in ([], ()):
-        raise ConfigError(f"extra option PercentileCandidates must hold numbers above 50 and up to 100, not {candidates!r}")
+        raise ConfigError(
+            f"extra option PercentileCandidates must hold numbers above 50 and up to 100, not {candidates!r}"
+        )
 
 
 def _plain(value: Any) -> Any:

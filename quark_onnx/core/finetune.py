@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from quark_onnx.core.checks import choice, field, flag, optional, pair, real, subset, whole
 from quark_onnx.core.errors import ConfigError, nearest
 
-TARGETS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LayerNormalization", "InstanceNormalization")
+TUNABLE = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LayerNormalization", "InstanceNormalization")
 """Operator types that can be tuned."""
 
 
@@ -54,7 +54,7 @@ class FastFinetune:
     learning_rate: float = field(0.1, real(above=0))
     early_stop: bool = field(True, flag)
     lr_adjust: tuple[float, float] | None = field(None, optional(pair(real(0), real(above=0))))
-    target_op_type: tuple[str, ...] = field(TARGETS, subset(TARGETS))
+    target_op_type: tuple[str, ...] = field(TUNABLE, subset(TUNABLE))
     selective_update: bool = field(False, flag)
     update_bias: bool = field(True, flag)
     drop_ratio: float = field(1.0, real(0, 1))

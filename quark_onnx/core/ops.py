@@ -157,6 +157,9 @@ VITISAI: dict[str, Op] = _ELSEWHERE | {
 What ends in 0..1 has the scale 1/128, not the 1/64 that would hold 1 itself.
 """
 
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators with a matrix or kernel as weight."""
+
 PAIRED_CLIPS = ((0.0, 6.0), (0.0, 1.0))
 """Bounds of a Clip that an operator may take in (`Op.takes`)."""
 

@@ -45,7 +45,10 @@ OPTIONS: dict[str, Option] = {
     "NumBins": Option(int, 2048, "bins of the histogram that Entropy looks at"),
     "NumQuantizedBins": Option(int, 128, "levels that Entropy tells a candidate from"),
     "CalibTensorRangeSymmetric": Option(
-        bool, None, "one threshold on |x| for both ends; default: yes for MinMSE and the Percentile methods"
+        bool,
+        None,
+        "ranges of activations are the same on both sides of 0; of the Percentile methods, which do so unless this is "
+        "False, one threshold on |x|, and no end beyond what was seen",
     ),
     "CalibMovingAverage": Option(
         bool,
@@ -54,7 +57,9 @@ OPTIONS: dict[str, Option] = {
     ),
     "CalibMovingAverageConstant": Option((int, float), 0.01, "weight of a new feed in the moving average"),
     "WeightCalibrateMethod": Option(str, None, "how ranges of weights are chosen; default: MinMax"),
-    "MinimumRealRange": Option((int, float), None, "no range is narrower than this; default: the target's"),
+    "MinimumRealRange": Option(
+        (int, float), None, "no range of an activation is narrower than this; default: the target's"
+    ),
     "CalibDataSize": Option(int, None, "use at most this many items of the calibration data"),
     "ForceQuantizeNoInputCheck": Option(
         bool, False, "quantize operators that only pass values on also where no neighbour is quantized"

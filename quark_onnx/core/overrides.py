@@ -237,8 +237,13 @@ def _override(entries: Sequence[Mapping[str, Any]]) -> Override:
     )
 
 
+def asked_for(tensors: Mapping[str, Override], types: Mapping[str, Mapping[str, Override]]) -> list[Override]:
+    """All that is asked for, of second quantizers too."""
+    found = [*tensors.values(), *(one for parts in types.values() for one in parts.values())]
+    return found + [one.convert for one in found if one.convert is not None]
+
+
 def override_opset(tensors: Mapping[str, Override], types: Mapping[str, Mapping[str, Override]]) -> int:
     """The first opset that has all types that are asked for."""
-    asked = [*tensors.values(), *(one for parts in types.values() for one in parts.values())]
-    names = {o.type for one in asked for o in (one, one.convert) if o is not None and o.type is not None}
+    names = {one.type for one in asked_for(tensors, types) if one.type is not None}
     return max((Format(*TYPES[name]).opset for name in names), default=0)

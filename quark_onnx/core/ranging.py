@@ -34,8 +34,8 @@ ALIASES = {
 }
 """Other names of the methods: AIMET's quantization schemes, and what people say."""
 
-CUTS_BOTH_ENDS = ("MinMSE", "Percentile", "LayerwisePercentile", "NonOverflow")
-"""Methods that take one threshold on |x| unless told otherwise, as in Quark."""
+CUTS_BOTH_ENDS = ("Percentile", "LayerwisePercentile")
+"""Methods that take one threshold on |x| unless told otherwise, as in Quark and onnxruntime."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Ranging:
     """A range method with its settings.
 
     percentile   of Percentile and tf_percentile, in percent
-    symmetric    one threshold on |x| for both ends; False: each end has its own
+    symmetric    of the Percentile methods: one threshold on |x|, and no end beyond what was seen; False: each end has
+                 its own. Of all others: the range reaches as far to both sides of 0
     candidates   of LayerwisePercentile, in percent
     metric       of LayerwisePercentile: "mae" or "mse"
     bins, levels of Entropy: bins of the histogram, and quantized bins that a candidate is told from

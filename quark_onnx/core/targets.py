@@ -30,6 +30,7 @@ class Target:
     symmetric         activations must have their zero point in the middle
     pow2              scales must be powers of two
     per_channel       weights may have a scale per channel
+    blocks            … or one for every few neighbours
     reduce_range      weights use 7 of 8 bits
     bias_bits         32: at input scale · weight scale; 8 or 16: with a scale of its own; None: float
     align             operator types whose inputs and outputs must share one scale, beyond those that only move values
@@ -51,6 +52,7 @@ class Target:
     symmetric: bool = False
     pow2: bool = False
     per_channel: bool = True
+    blocks: bool = True
     reduce_range: bool = False
     bias_bits: int | None = 32
     align: tuple[str, ...] = ()
@@ -106,6 +108,7 @@ TARGETS: dict[str, Target] = {
             QNN,
             activation_types=("uint8", "uint16"),
             weight_types=("int8", "uint8", "int4"),
+            blocks=False,
             align=("Concat",),
             fixed_point=True,
             shown_float=False,
@@ -121,6 +124,7 @@ TARGETS: dict[str, Target] = {
             symmetric=True,
             pow2=True,
             per_channel=False,
+            blocks=False,
             bias_bits=8,
             align=("Concat", *POOLS),
             shifts=True,

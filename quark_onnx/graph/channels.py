@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph.view import constant, input_at, is_constant, is_float, is_op, rank, shape
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
@@ -56,7 +55,7 @@ def _transposed(node: ir.Node) -> bool:
 
 
 def kernel(node: ir.Node) -> Kernel | Skip:
-    """The weight of a layer, which is one of `LAYERS`, without reading it."""
+    """The weight of a layer, which is one of `core.ops.LAYERS`, without reading it."""
     value = input_at(node, 1)
     if value is None or not is_constant(value) or not is_float(value):
         return Skip("the weight is not a constant of floats")

@@ -114,18 +114,6 @@ def _largest(size: F64, axis: int) -> F64:
     return size if size.ndim == 1 else size.max(axis)
 
 
-def scale_outputs(rows: F32, t: F64) -> F32:
-    """A producer's weight (G, R, K) or bias (G, R), times t (G·R,)."""
-    return np.asarray(rows * t.reshape(rows.shape[0], rows.shape[1], *[1] * (rows.ndim - 2)), np.float32)
-
-
-def scale_inputs(rows: F32, t: F64) -> F32:
-    """A consumer's weight (G, R, K) by input channel, divided by t (G·C,)."""
-    groups, outputs, _ = rows.shape
-    by_channel = rows.reshape(groups, outputs, t.size // groups, -1)
-    return np.asarray(by_channel / t.reshape(groups, 1, -1, 1), np.float32).reshape(rows.shape)
-
-
 def high_bias_absorption(
     bias: F32, lowest: F32, response: F64, fixed: NDArray[np.bool_] | None = None
 ) -> tuple[F32, F32]:

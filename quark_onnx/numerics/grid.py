@@ -31,7 +31,6 @@ FINE = tuple(round(1 - 0.5 * i / 13, 4) for i in range(14))
 POWERS = (1.0, 0.5, 0.25, 0.125)
 """The same for scales that are powers of two, and have to stay so."""
 
-TINY = np.float32(1e-12)
 SETTLED = 1e-4
 """Descent ends when a sweep moves less than this part of the codes."""
 
@@ -56,14 +55,6 @@ def up_or_down(weight: F32, scale: F32, low: Bound, high: Bound) -> tuple[F32, F
     """The two codes next to each weight, within the bounds."""
     down = np.floor(weight / scale[..., None])
     return clip(down, low, high), clip(down + 1, low, high)
-
-
-def absmax_scale(weight: F32, high: int, shared: tuple[int, ...]) -> F32:
-    """(G, R): the largest |weight| of those that share a scale gets the code `high`; never 0."""
-    top = np.abs(weight).max(-1)
-    if shared:
-        top = np.broadcast_to(top.max(shared, keepdims=True), top.shape)
-    return np.asarray(np.maximum(top / np.float32(high), TINY))
 
 
 def search_scale(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.formats import Format
-from quark_onnx.core.ranging import METHODS, Ranging
+from quark_onnx.core.ranging import CUTS_BOTH_ENDS, METHODS, Ranging
 from quark_onnx.numerics import aimet, pow2
 from quark_onnx.numerics.observers import Statistics
 from quark_onnx.numerics.ranges import minmax, percentile
@@ -31,8 +32,17 @@ def find_range(seen: Spread | Statistics, format: Format, how: Ranging) -> Range
     spread = seen if isinstance(seen, Spread) else Spread.of(seen)
     if not spread.low.size or spread.lo == spread.hi == 0:
         return min(spread.lo, 0.0), max(spread.hi, 0.0)
+    if how.symmetric and how.method not in CUTS_BOTH_ENDS and not format.symmetric:
+        return _both_sides(spread, format, how)
     lo, hi = TABLE[how.method](spread, format, how)
     return min(float(lo), 0.0), max(float(hi), 0.0)
+
+
+def _both_sides(seen: Spread, format: Format, how: Ranging) -> Range:
+    """The range that a symmetric grid as wide would have. It has one code less, so that rounding up moves no scale."""
+    lo, hi = TABLE[how.method](seen, replace(format, symmetric=True, strict=True, one_sided=False), how)
+    reach = max(-float(lo), float(hi), 0.0)
+    return -reach, reach
 
 
 def _least_squares(seen: Spread, format: Format, how: Ranging) -> Range:

@@ -30,11 +30,11 @@ def squared_error(seen: Spread, format: Format, lo: Floats, hi: Floats) -> Float
 def min_mse(seen: Spread, format: Format) -> Range:
     """The range with the least sum of squared rounding and clipping errors, within what was seen.
 
-    Symmetric formats have one threshold on |x|. Asymmetric ones have both ends free, whatever `Ranging.symmetric`
-    says: a search needs no such rule. Candidates are fractions 2^(−j/n) of the ends; with rounding errors of step²/12
-    the sum is convex in both ends and a zoom finds its minimum. At the minimum Σ(x − end) over the clipped values is
-    (hi − lo)·count / (12·steps²), and the largest value is in that sum: this tells how low a fraction can be best. One
-    octave is added for what that model leaves out. MinMax is among the candidates, and wins ties.
+    Symmetric formats have one threshold on |x|, asymmetric ones have both ends free. Candidates are fractions
+    2^(−j/n) of the ends; with rounding errors of step²/12 the sum is convex in both ends and a zoom finds its minimum.
+    At the minimum Σ(x − end) over the clipped values is (hi − lo)·count / (12·steps²), and the largest value is in that
+    sum: this tells how low a fraction can be best. One octave is added for what that model leaves out. MinMax is among
+    the candidates, and wins ties.
     """
     steps = format.hi - format.lo
     octaves = 1 + math.log2(1 + seen.count / (3 * steps**2 if format.symmetric else 12 * steps**2))

@@ -1,4 +1,4 @@
-"""What a target needs of scales that were chosen one by one: equal ones around some operators, near ones around others.
+"""What is needed of scales that were chosen one by one: equal ones around some operators, near ones around others.
 
 `align_scales` gives the tensors around a Concat or an average pool one scale, that of the union of their ranges, where
 placement could not tie them because one of them shares its scale with another tensor already.
@@ -25,15 +25,14 @@ ROUNDS = 5
 
 MOVED = "position {0} → {1}, so that the shifts around it have few enough bits for the NPU"
 APART = "the shifts of {0!r} have too many bits for the NPU, whatever its positions"
-WIDENED = "has the scale of {0!r}: the target needs one around {1}"
-UNEQUAL = "keeps its own scale at {0}, which the target wants equal: {1}"
+WIDENED = "has the scale of {0!r}: all around {1} share one"
+UNEQUAL = "keeps its own scale at {0}, where all should share one: {1}"
 
 
 def align(model: Model, plan: Plan, config: QuantizationConfig) -> Plan:
-    """The plan with scales that the target can run; unchanged for targets that take any."""
+    """The plan with the scales that the target, or the user, wants equal or near; unchanged where any will do."""
     target = config.row
-    if target.align:
-        op_types = target.aligned(config.option("AlignConcat"), config.option("AlignPool"))
+    if op_types := target.aligned(config.option("AlignConcat"), config.option("AlignPool")):
         plan = align_scales(model, plan, op_types, target)
     return align_positions(model, plan) if target.shifts else plan
 

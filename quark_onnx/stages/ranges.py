@@ -90,10 +90,11 @@ def _range(site: Site, statistics: Mapping[str, Statistics], config: Quantizatio
     """Of an activation, or of a constant that is read as one: that one is exact data, nothing is clipped unasked."""
     if site.range is not None:
         return site.range
-    default = config.ranging("MinMax") if site.role == "constant" else config.activation_ranging
-    how = default if site.method is None else config.ranging(site.method)
+    exact = site.role == "constant"
+    how = config.ranging("MinMax", observed=False) if exact else config.activation_ranging
+    how = how if site.method is None else config.ranging(site.method, observed=not exact)
     lo, hi = find_range(statistics[site.tensor], site.format, how)
-    if site.role == "constant":
+    if exact:
         return lo, hi
     asked = config.option("MinimumRealRange")
     least = config.row.minimum_range if asked is None else float(asked)
@@ -104,8 +105,9 @@ def _constant_range(site: Site, array: NDArray[Any], config: QuantizationConfig)
     """Of a weight, or of a bias with a scale of its own: one per scale of its format."""
     if site.range is not None:
         return np.asarray(site.range[0]), np.asarray(site.range[1])
-    default = config.weight_ranging if site.role == "weight" else config.ranging("MinMax")
-    return weight_range(array, site.format, default if site.method is None else config.ranging(site.method))
+    how = config.weight_ranging if site.role == "weight" else config.ranging("MinMax", observed=False)
+    how = how if site.method is None else config.ranging(site.method, observed=False)
+    return weight_range(array, site.format, how)
 
 
 def weight_range(weight: NDArray[Any], format: Format, how: Ranging) -> tuple[NDArray[Any], NDArray[Any]]:

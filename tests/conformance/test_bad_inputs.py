@@ -418,10 +418,10 @@ CONFIGS: dict[str, Setting] = {
         lambda: QuantizationConfig.from_dict({"weight_typ": "int8"}), ("'weight_typ'", "did you mean 'weight_type'")
     ),
     "type": Setting(
-        config(weight_type="int7"), ("weight_type", "'int7'", "did you mean 'int"), ("--weight-type", "int7")
+        config(weight_type="int17"), ("weight_type", "'int17'", "did you mean 'int"), ("--weight-type", "int17")
     ),
-    "4-bit activations": Setting(
-        config(activation_type="int4"), ("activation_type", "8 or 16 bits"), ("--activation-type", "int4")
+    "float activations": Setting(
+        config(activation_type="float16"), ("'float16'", "convert both"), ("--activation-type", "float16")
     ),
     "int8 with uint8": Setting(
         config(activation_type="int8", weight_type="uint8"),
@@ -455,9 +455,7 @@ CONFIGS: dict[str, Setting] = {
     "subgraph that is no pair": Setting(
         config(subgraphs_to_exclude=["conv"]), ("subgraphs_to_exclude", "pairs", "'conv'")
     ),
-    "random data for no input": Setting(
-        option(UseRandomData=True, RandomDataReaderInputShape={"z": [1]}), ("no input 'z'", "known: m, x")
-    ),
+    "random data beside data": Setting(option(UseRandomData=True), ("calibration data are given", "UseRandomData")),
 }
 
 
@@ -468,6 +466,13 @@ def test_config(name: str, world: World) -> None:
     if flags:
         arguments = "quantize", world.model, "-o", world.output, "-d", world.samples, *flags
         refused_in_shell(ConfigError, says, world, *arguments)
+
+
+def test_random_data_for_no_input(world: World) -> None:
+    config = option(UseRandomData=True, RandomDataReaderInputShape={"z": [1]})()
+    model, output, *_ = world.arguments()
+    says = ("no input 'z'", "known: m, x")
+    refused(ConfigError, says, world, lambda: ModelQuantizer(config).quantize_model(model, output))
 
 
 FILES: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.formats import Format
-from quark_onnx.core.ranging import METHODS, Ranging
+from quark_onnx.core.ranging import CUTS_BOTH_ENDS, METHODS, Ranging
 from quark_onnx.numerics.methods import TABLE, find_range
 from quark_onnx.numerics.observers import Statistics
 from quark_onnx.numerics.quant import qparams
@@ -104,6 +105,39 @@ def test_the_same_range_however_the_data_are_split(how: Ranging, name: str) -> N
         whole = find_range(Statistics.of(DISTRIBUTIONS[name]), format, how)
         for merged in split_and_merged(name):
             assert find_range(merged, format, how) == whole, format_name
+
+
+BOTH_SIDES = [Ranging(name, symmetric=True) for name in METHODS if name not in CUTS_BOTH_ENDS]
+
+
+@by_distribution
+@pytest.mark.parametrize("how", BOTH_SIDES, ids=lambda how: how.method)
+def test_a_range_that_is_to_be_symmetric_is_what_a_symmetric_grid_would_have(how: Ranging, values: np.ndarray) -> None:
+    """CalibTensorRangeSymmetric. Powers of two are not doubled by it, and what is symmetric already does not move."""
+    seen = Statistics.of(values)
+    for name, format in FORMATS.items():
+        plain = find_range(seen, format, replace(how, symmetric=False))
+        lo, hi = find_range(seen, format, how)
+        if format.symmetric:
+            assert (lo, hi) == plain, name
+            continue
+        assert lo == -hi, name
+        wide = max(-plain[0], plain[1])
+        if how.method in ("MinMax", "NonOverflow"):
+            assert hi == wide, name
+        symmetric = replace(format, symmetric=True, strict=True)
+        one = qparams(*find_range(seen, symmetric, replace(how, symmetric=False)), symmetric)
+        both = qparams(lo, hi, format)
+        assert float(both.scale) <= float(one.scale) * (1 + 1e-6), name
+
+
+def test_powers_of_two_stay_where_ranges_become_symmetric() -> None:
+    format, how = Format(scale="pow2"), Ranging("MinMSE", symmetric=True)
+    for scale in (0.5, 0.9, 1.1):
+        seen = Statistics.of(NORMAL * scale)
+        both = qparams(*find_range(seen, format, how), format)
+        grid = replace(format, symmetric=True, strict=True)
+        assert both.scale == qparams(*find_range(seen, grid, Ranging("MinMSE")), grid).scale
 
 
 CUTTING = {name: how for name, how in HOW.items() if how.method not in ("MinMax", "NonOverflow", "tf")}

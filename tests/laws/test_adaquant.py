@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scales import absmax_scale
 
 from quark_onnx.numerics.activations import Relu
 from quark_onnx.numerics.adaquant import adaquant
-from quark_onnx.numerics.grid import PER_CHANNEL, absmax_scale, nearest
+from quark_onnx.numerics.grid import PER_CHANNEL, nearest
 from quark_onnx.numerics.moments import Moments, with_bias
 from quark_onnx.numerics.objectives import Objective, Quadratic, Sampled
 

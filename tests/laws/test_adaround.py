@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scales import absmax_scale
 
 from quark_onnx.numerics.activations import Relu
 from quark_onnx.numerics.adam import Adam
 from quark_onnx.numerics.adaround import Watch, adaround, beta_at, initial, polarise, soften
-from quark_onnx.numerics.grid import PER_CHANNEL, absmax_scale, descend, nearest, up_or_down
+from quark_onnx.numerics.grid import PER_CHANNEL, descend, nearest, up_or_down
 from quark_onnx.numerics.moments import Moments
 from quark_onnx.numerics.objectives import Objective, Quadratic, Sampled
 from quark_onnx.numerics.polish import pairs, polish

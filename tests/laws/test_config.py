@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 
 from quark_onnx import Config, ConfigError, QuantizationConfig, get_default_config
+from quark_onnx.core.combine import OF_ENTROPY, OF_EQUALIZATION, OF_LAYERWISE, OF_RANDOM, OF_RANGES
 from quark_onnx.core.finetune import AdaQuant, AdaRound
 from quark_onnx.core.formats import TYPES, Format
 from quark_onnx.core.options import OPTIONS, UNSUPPORTED
@@ -51,6 +52,25 @@ values: dict[str, st.SearchStrategy[Any]] = {
 options = st.fixed_dictionaries({}, optional={k: values.get(k, st.booleans()) | st.none() for k in OPTIONS})
 
 
+def idle(key: str, extra: dict[str, Any], method: str, per_channel: bool) -> bool:
+    """Whether the option has nothing to act on beside the others."""
+    weights, alone = extra.get("WeightCalibrateMethod") or "MinMax", extra.get("WeightsOnly")
+    methods = {weights} if alone else {weights, method}
+    if key in OF_ENTROPY or key in OF_LAYERWISE:
+        return ("Entropy" if key in OF_ENTROPY else "LayerwisePercentile") not in methods
+    unmet = {
+        "UseUnsignedReLU": not extra.get("ActivationSymmetric") or extra.get("CalibTensorRangeSymmetric"),
+        "StrictSymmetric": extra.get("WeightSymmetric") is not True,
+        "CalibMovingAverageConstant": extra.get("CalibMovingAverage") is None,
+        "UsePowerOf2Scale": "NonOverflow" in methods,
+        "Int32Bias": extra.get("QuantizeBias") is False,
+        "CalibImages": extra.get("UseRandomData"),
+    }
+    random = key in OF_RANDOM and extra.get("UseRandomData") is None
+    equalization = key in OF_EQUALIZATION and per_channel
+    return bool(unmet.get(key) or (alone and key in OF_RANGES) or random or equalization)
+
+
 @st.composite
 def configs(draw: st.DrawFn) -> QuantizationConfig:
     activation = draw(st.sampled_from([name for name, (bits, _) in TYPES.items() if bits > 4]))
@@ -59,12 +79,14 @@ def configs(draw: st.DrawFn) -> QuantizationConfig:
     method = draw(st.sampled_from(list(METHODS)))
     if extra.get("CalibMovingAverage"):
         method = "MinMax"
-    equalized = any(extra.get(key) for key in ("CLESteps", "CLEBalanceMethod", "HighBiasAbsorption"))
+    per_channel = draw(st.booleans())
+    extra = {key: value for key, value in extra.items() if not idle(key, extra, method, per_channel)}
+    equalized = any(extra.get(key) for key in OF_EQUALIZATION)
     return QuantizationConfig(
         calibrate_method=method,
         activation_type=activation,
         weight_type=weight,
-        per_channel=draw(st.booleans()),
+        per_channel=per_channel,
         reduce_range=draw(st.booleans()) and TYPES[weight][0] == 8,
         op_types_to_quantize=tuple(draw(names)),
         nodes_to_quantize=tuple(draw(names)),

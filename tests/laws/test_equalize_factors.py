@@ -16,8 +16,6 @@ from quark_onnx.numerics.equalize import (
     equalize,
     high_bias_absorption,
     magnitudes,
-    scale_inputs,
-    scale_outputs,
 )
 from quark_onnx.numerics.importance import energies, through
 
@@ -38,6 +36,18 @@ def affine(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     groups, _, inputs = weight.shape
     z = x.reshape(len(x), groups, inputs).astype(np.float64)
     return (np.einsum("ngk,grk->ngr", z, weight.astype(np.float64)) + bias).reshape(len(x), -1)
+
+
+def scale_outputs(rows: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """A producer's weight (G, R, K) or bias (G, R), times t (G·R,)."""
+    return np.asarray(rows * t.reshape(rows.shape[0], rows.shape[1], *[1] * (rows.ndim - 2)), np.float32)
+
+
+def scale_inputs(rows: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """A consumer's weight (G, R, K) by input channel, divided by t (G·C,)."""
+    groups, outputs, _ = rows.shape
+    by_channel = rows.reshape(groups, outputs, t.size // groups, -1)
+    return np.asarray(by_channel / t.reshape(groups, 1, -1, 1), np.float32).reshape(rows.shape)
 
 
 def assert_same_function(got: np.ndarray, want: np.ndarray) -> None:
@@ -145,9 +155,6 @@ def test_channels_of_grouped_and_depthwise_layers() -> None:
     np.testing.assert_array_equal(magnitudes(depthwise, 1), [3, 2])
     np.testing.assert_array_equal(energies(depthwise, 1), [10, 4])
     np.testing.assert_array_equal(magnitudes(depthwise[:1], 1), [[3]])  # a dense layer of one channel
-    t = np.array([1.0, 2, 3, 4, 5, 6, 7, 8])
-    want = rows.reshape(2, 3, 4, 2) / t.reshape(2, 1, 4, 1).astype(np.float32)
-    np.testing.assert_allclose(scale_inputs(rows, t), want.reshape(2, 3, 8), rtol=1e-6)
 
 
 @law

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from quark_onnx import ConfigError, QuantizationConfig
 from quark_onnx.core.finetune import (
     METHODS,
-    TARGETS,
+    TUNABLE,
     UNSUPPORTED,
     AdaQuant,
     AdaRound,
@@ -37,7 +37,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "learning_rate": rates,
     "early_stop": st.booleans(),
     "lr_adjust": st.none() | st.tuples(st.floats(0, 1e9), rates),
-    "target_op_type": st.lists(st.sampled_from(TARGETS), min_size=1, unique=True).map(tuple),
+    "target_op_type": st.lists(st.sampled_from(TUNABLE), min_size=1, unique=True).map(tuple),
     "selective_update": st.booleans(),
     "update_bias": st.booleans(),
     "drop_ratio": parts,
@@ -314,7 +314,7 @@ ROWS = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in PAGE
 
 def default_text(name: str) -> str:
     found = [getattr(method(), name) for method in (AdaRound, AdaQuant) if hasattr(method(), name)]
-    texts = ["all six" if value == TARGETS else str(value) for value in found]
+    texts = ["all six" if value == TUNABLE else str(value) for value in found]
     return " / ".join(dict.fromkeys(texts))
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scales import absmax_scale
 
 from quark_onnx.numerics.grid import (
     PER_CHANNEL,
     PER_ROW,
     PER_TENSOR,
-    absmax_scale,
     descend,
     nearest,
     search_scale,
@@ -56,19 +56,6 @@ def test_bounds_per_row() -> None:
     assert codes[1, 2].min() == -5 and codes[0, 1].max() == 0
     for bound in up_or_down(weight * 100, np.ones((2, 3), np.float32), low, high):
         assert np.all((bound >= low) & (bound <= high))
-
-
-@by_granularity
-def test_absmax_scale_takes_the_largest_of_those_that_share(shared: tuple[int, ...]) -> None:
-    weight, _ = problem(0)
-    weight[0, 0] = 0
-    scale = absmax_scale(weight, 7, shared)
-    assert scale.shape == (2, 3)
-    assert np.all(scale > 0)
-    top = np.abs(weight).max(-1)
-    expected = {PER_CHANNEL: top, PER_TENSOR: np.full((2, 3), top.max()), PER_ROW: np.stack([top.max(0)] * 2)}[shared]
-    np.testing.assert_allclose(scale, np.maximum(expected / 7, 1e-12), rtol=1e-6)
-    assert np.abs(nearest(weight, scale, -8, 8)).max() <= 7
 
 
 @law

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scales import absmax_scale
 
 from quark_onnx.numerics.activations import Activation, Clip, Relu
 from quark_onnx.numerics.bias import LIMIT
-from quark_onnx.numerics.grid import PER_CHANNEL, PER_ROW, PER_TENSOR, absmax_scale, nearest
+from quark_onnx.numerics.grid import PER_CHANNEL, PER_ROW, PER_TENSOR, nearest
 from quark_onnx.numerics.judge import Judge
 from quark_onnx.numerics.layer_data import Layer, LayerData, Samples, bytes_of, held_out, sample
 from quark_onnx.numerics.moments import ActiveMeans, Moments

@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -240,6 +241,12 @@ def test_what_must_not_be_overwritten_is_refused_before_any_work(tmp_path: Path,
     assert not passes
     assert usable(None) is None
     assert usable(str(tmp_path / "new.npz")) == tmp_path / "new.npz"
+
+
+@pytest.mark.parametrize("fields", [{"WeightsOnly": True}, {"use_dynamic_quant": True}])
+def test_a_cache_of_nothing_is_refused(fields: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no activation has a range; leave the calibration cache out"):
+        ModelQuantizer(settings(**fields)).quantize_model(MODEL, None, DATA, calibration_cache=tmp_path / "c.npz")
 
 
 def test_a_cache_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path, passes: list[int]) -> None:

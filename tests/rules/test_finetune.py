@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tuning import Case, case, draw, same, tuned
 
 from quark_onnx import ModelQuantizer
-from quark_onnx.core.errors import PlanError
+from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.finetune import AdaQuant, AdaRound, Nearest
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.apply import apply
@@ -516,6 +516,8 @@ def test_selective_update_by_the_evaluator_of_the_user() -> None:
         seen.append(candidate)
         return -len(seen)
 
+    with pytest.raises(ConfigError, match="an evaluator judges layers for SelectiveUpdate"):
+        ModelQuantizer(settings(include_fast_ft=True, FastFinetune=ROUND), evaluator=lower)
     result = ModelQuantizer(config, evaluator=lower).quantize_model(model, None, feeds)
     assert not result.plan.codes
     assert not result.plan.values

@@ -268,6 +268,13 @@ def test_activations_are_stored_in_bytes_at_least(dtype: str) -> None:
     assert (WIDE_ACTIVATIONS in plan.remarks.get("*", "")) is (bits <= 4)
 
 
+def test_two_remarks_on_all_activations_are_both_kept() -> None:
+    text = "(float[2,4] x) => (float[2,4] y) <float[4,4] w> { h = MatMul (x, w) y = Add (h, x) }"
+    plan = placed(graph(text, opset=21), TensorQuantOverrides={"h": [{"quant_type": "int4"}]})
+    assert WIDE_ACTIVATIONS in plan.remarks["*"]
+    assert "stored as uint8" in plan.remarks["*"]
+
+
 @pytest.mark.parametrize(("version", "added", "dtype"), [(21, True, "uint8"), (20, True, "int8"), (21, False, "int8")])
 def test_signed_activations_around_a_matmul_with_an_add(version: int, added: bool, dtype: str) -> None:
     """From opset 21 on onnxruntime 1.31 makes an invalid graph of them; the model must load."""

@@ -99,6 +99,8 @@ def test_the_command_line_needs_no_data_either(tmp_path: Path) -> None:
     alone = CliRunner().invoke(app, [*arguments, "--option", "WeightsOnly=true"])
     assert alone.exit_code == 0, alone.output
     assert (tmp_path / "out.onnx").is_file()
+    method = CliRunner().invoke(app, [*arguments, "--preset", "MATMUL_NBITS", "--method", "Entropy"])
+    assert (method.exit_code, "--method chooses ranges of activations" in method.stderr) == (2, True)
 
 
 def test_both_are_fields_of_the_configuration() -> None:

@@ -77,6 +77,20 @@ def test_a_method_takes_the_place_of_a_range_that_is_known() -> None:
     assert (site.range, site.method) == (None, "MinMSE")
 
 
+def test_non_overflow_makes_a_power_of_two_of_one_scale() -> None:
+    found = changed(plan(), plan(tensors={name: {"calibrate_method": "NonOverflow"} for name in "cv"}))
+    assert {name: (site.format.scale, site.method) for name, site in found.items()} == {
+        "c": ("pow2", "NonOverflow"),
+        "v": ("pow2", "NonOverflow"),
+    }
+    whole = plan(WeightCalibrateMethod="NonOverflow")
+    assert {name: site.format.scale for name, site in whole.sites.items() if name in "wvx"} == {
+        "w": "pow2",
+        "v": "pow2",
+        "x": "float",
+    }
+
+
 def test_one_scale_for_a_weight_that_would_have_many() -> None:
     before = plan(per_channel=True)
     assert (before.sites["w"].format.axis, before.sites["b"].format.axis) == (0, 0)
@@ -113,12 +127,17 @@ def test_tensors_of_one_scale_change_together() -> None:
         ({"Conv": {"input": {"calibrate_method": "MinMSE"}}}, {"x", "r", "p"}),
         ({"Conv": {"output": {"quant_type": "int16"}}}, {"c", "y"}),
         ({"LeakyRelu": {"output": {"quant_type": "int16"}}}, {"r", "p"}),
-        ({"LeakyRelu": {"weight": {"quant_type": "int4"}}}, set()),
         ({"Gemm": {"input": {"quant_type": "int16"}}}, set()),
     ],
 )
 def test_operator_types_change_what_they_read_and_write(types: dict[str, Any], tensors: set[str]) -> None:
     assert changed(plan(), plan(types=types)).keys() == tensors
+
+
+def test_what_no_operator_of_the_type_has_is_refused() -> None:
+    for part, asked in (("LeakyRelu", "weight"), ("Conv", "output")):
+        with pytest.raises(ConfigError, match=rf"OpTypeQuantOverrides\['{part}'\]\['{asked}'\]: nothing of the model"):
+            plan(types={part: {asked: {"quant_type": "int8"}}}, **({"target": "tensorrt"} if part == "Conv" else {}))
 
 
 def test_constants_are_inputs_too() -> None:
@@ -228,6 +247,13 @@ BAD: dict[str, tuple[Any, str, dict[str, Any]]] = {
     ),
     "weight of the target": ({"w": {"quant_type": "int16"}}, "runs weights of int8 or int4", {"target": "tensorrt"}),
     "symmetry of the target": ({"x": {"symmetric": False}}, "needs symmetric activations", {"target": "tensorrt"}),
+    "symmetric weights": ({"w": {"symmetric": False}}, "needs symmetric weights", {"target": "tensorrt"}),
+    "zero point of a weight": (
+        {"w": {"scale": 1.0, "zero_point": 3}},
+        "needs the zero point in the middle, 0",
+        {"target": "tensorrt"},
+    ),
+    "one scale per weight": ({"w": {"axis": 0}}, "'vitisai' runs one scale per weight", {"target": "vitisai"}),
     "zero point of the target": (
         {"x": {"scale": 1.0, "zero_point": 3}},
         "needs the zero point in the middle, 0",

@@ -186,7 +186,7 @@ def test_scales_that_placement_could_not_tie_become_one(fields: dict[str, Any]) 
     """g moves values of x and is joined to z: x, g, z and y have one scale, which holds the values of all."""
     model, plan = aligned(POOLED, **fields)
     assert {site.group for site in plan.sites.values()} == {"y"} == set(plan.qparams)
-    assert plan.remarks["g"] == "has the scale of 'y': the target needs one around Concat"
+    assert plan.remarks["g"] == "has the scale of 'y': all around Concat share one"
     q, format = plan.qparams["y"], plan.sites["y"].format
     low, high = ((code - int(q.zero_point)) * float(q.scale) for code in (format.lo, format.hi))
     for feed in feeds(model):
@@ -201,6 +201,12 @@ def test_the_cpu_needs_no_such_thing() -> None:
     assert not plan.remarks
     _, plan = aligned(POOLED, **QNN, AlignConcat=False)
     assert len(plan.qparams) == 3
+
+
+def test_the_cpu_does_it_where_it_is_asked_for() -> None:
+    """Placement cannot tie g, which has the scale of x."""
+    _, plan = aligned(POOLED, AlignConcat=True)
+    assert {site.group for site in plan.sites.values()} == {"y"}
 
 
 def test_a_pool_between_two_concats_joins_both() -> None:
@@ -227,5 +233,5 @@ def test_tensors_of_another_type_keep_their_scale() -> None:
     _, plan = aligned(POOLED, **QNN, TensorQuantOverrides={"x": [{"quant_type": "uint16"}]})
     assert {name: site.group for name, site in plan.sites.items()} == {"x": "x", "g": "x", "z": "y", "y": "y"}
     assert plan.remarks == {
-        "g": "keeps its own scale at Concat, which the target wants equal: it is uint16 asymmetric per-tensor"
+        "g": "keeps its own scale at Concat, where all should share one: it is uint16 asymmetric per-tensor"
     }

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from quark_onnx.core.ops import LAYERS
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Model, Node, Value
-from quark_onnx.graph.channels import LAYERS, RESHAPES, regrouped
+from quark_onnx.graph.channels import RESHAPES, regrouped
 from quark_onnx.graph.view import is_op, rank
 from quark_onnx.stages.equalize.layer import Layer, read
 from quark_onnx.stages.equalize.passage import PASSES, SHAPES, SUMS, clip_bounds, why_no_bias, why_no_shift

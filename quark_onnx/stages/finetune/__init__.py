@@ -348,10 +348,7 @@ def _sum(parts: Sequence[LayerData]) -> LayerData:
 def _interval(activation: Activation) -> tuple[float, float] | None:
     """Where the activation lets errors through, a little wider: rounding may push a value in."""
     low, high = activation.active
-    if math.isinf(low) and math.isinf(high):
-        return None
-    margin = 0.05 * (high - low) if math.isfinite(high - low) else 0.0
-    return low - margin, high + margin
+    return activation.region(0.05 * (high - low) if math.isfinite(high - low) else 0.0)
 
 
 def _record(node: Node, tuned: Tuned, accepted: bool, seconds: float) -> LayerRecord:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.plan import Plan, Site, Skip
 from quark_onnx.graph import Graph, Model, io
-from quark_onnx.stages.place.dynamic import needs_no_ranges, without_ranges
+from quark_onnx.stages.place.dynamic import without_ranges
 from quark_onnx.stages.place.exempt import shape_values, why_exempt
 from quark_onnx.stages.place.groups import grouped
 from quark_onnx.stages.place.idle import drop_idle
@@ -50,7 +50,7 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
         else:
             wishes[name] = wish
             absorbed |= dict.fromkeys((n.name or "" for n in wish.absorbed), name)
-    if needs_no_ranges(config):
+    if not config.observes:
         wishes, moving = without_ranges(graph, wishes, notes, config), {}
     if not target.fixed_point and not target.inputs_only:
         drop_idle(model.graph, wishes, moving, notes)
@@ -112,8 +112,9 @@ def _plan(
     sites, wider = wide_enough(model.graph, sites, nodes)
     always = fails_signed(model.graph, nodes)
     stored = runnable_storage(sites, _readers(model.graph), always=always) if config.row.on_cpu else sites
-    remarks = {"*": REMARK} if any(stored[name].format != site.format for name, site in sites.items()) else {}
-    return Plan(io.fingerprint(model), stored, nodes, notes, remarks=told | remarks | wider)
+    if any(stored[name].format != site.format for name, site in sites.items()):
+        wider["*"] = "; ".join([REMARK, *([wider["*"]] if "*" in wider else [])])
+    return Plan(io.fingerprint(model), stored, nodes, notes, remarks=told | wider)
 
 
 def _readers(graph: Graph) -> Counter[str]:

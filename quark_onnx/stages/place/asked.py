@@ -44,6 +44,8 @@ def asked(site: Site, value: Value, wanted: Override, where: str, config: Quanti
     if wanted.lo:
         known = _ends(_per(wanted.lo, value, format), _per(wanted.hi, value, format))
         return replace(site, format=format, range=known, method=None)
+    if wanted.method == "NonOverflow":  # chooses among powers of two
+        format = replace(format, scale="pow2")
     if wanted.method is not None:
         return replace(site, format=format, range=None, method=wanted.method)
     return replace(site, format=format)
@@ -69,8 +71,10 @@ def _check_target(wanted: Override, role: str, where: str, config: QuantizationC
     allowed = target.weight_types if role == "weight" else target.activation_types
     if allowed and wanted.type is not None and wanted.type not in allowed:
         raise ConfigError(f"{where}: target {target.name!r} runs {role}s of {' or '.join(allowed)}, not {wanted.type}")
-    if target.symmetric and role == "activation" and wanted.symmetric is False:
-        raise ConfigError(f"{where}: target {target.name!r} needs symmetric activations; remove 'symmetric'")
+    if target.symmetric and wanted.symmetric is False:
+        raise ConfigError(f"{where}: target {target.name!r} needs symmetric {role}s; remove 'symmetric'")
+    if wanted.per_channel and not target.per_channel:
+        raise ConfigError(f"{where}: target {target.name!r} runs one scale per weight; remove 'per_channel' or 'axis'")
 
 
 def _activation(site: Site, wanted: Override, config: QuantizationConfig) -> Format:
@@ -154,7 +158,7 @@ def _scaled(site: Site, value: Value, wanted: Override, where: str, config: Quan
     scale, zero = _per(wanted.scale, value, format), _per(wanted.zero_point, value, format)
     given = QParams(scale.astype(np.float32), zero.astype(np.int32))
     if format.symmetric and not np.all(zero == format.middle):
-        if target.symmetric and site.role != "weight":
+        if target.symmetric:
             raise ConfigError(f"{where}: target {target.name!r} needs the zero point in the middle, {format.middle}")
         format = replace(format, symmetric=False, one_sided=False)
     if np.any(zero < format.lo) or np.any(zero > format.hi):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quark_onnx.core.config import QuantizationConfig
-from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.formats import Format
+from quark_onnx.core.ops import LAYERS
 from quark_onnx.core.plan import Site
 from quark_onnx.graph import Graph, Node
 from quark_onnx.graph.view import is_op
@@ -18,28 +18,8 @@ from quark_onnx.stages.place.rules import Wish
 
 ALONE = "only weights are quantized (WeightsOnly)"
 AT_RUN_TIME = "only inputs of layers are quantized at run time (use_dynamic_quant)"
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 BYTES = Format(8, signed=False)
 """What DynamicQuantizeLinear makes."""
-
-
-def needs_no_ranges(config: QuantizationConfig) -> bool:
-    """Whether no activation has a range.
-
-    Raises:
-        ConfigError: the configuration asks for formats that DynamicQuantizeLinear does not make.
-    """
-    alone = bool(config.option("WeightsOnly"))
-    if not config.use_dynamic_quant:
-        return alone
-    if alone:
-        raise ConfigError("use_dynamic_quant and WeightsOnly exclude each other; leave one of them out")
-    if config.activation_type not in ("uint8", "int8") or config.option("ActivationSymmetric"):
-        raise ConfigError(
-            "use_dynamic_quant: activations become asymmetric uint8, the only format that ONNX computes at run time; "
-            "use activation_type='uint8', without ActivationSymmetric"
-        )
-    return True
 
 
 def without_ranges(

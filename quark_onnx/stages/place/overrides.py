@@ -162,13 +162,18 @@ class _Types:
                     f"OpTypeQuantOverrides: {op_type!r} is not in the operator table{nearest(op_type, self.ops)}"
                 )
         layers: dict[str, Wanted] = {"input": {}, "weight": {}, "output": {}}
+        met: dict[str, bool] = {}
         for node in graph:
             if (node.name or "") not in self.nodes or not is_op(node, *self.overrides):
                 continue
             for part, override in self.overrides[node.op_type].items():
                 where = f"OpTypeQuantOverrides[{node.op_type!r}][{part!r}]"
-                for tensor in self.tensors(node, part):
+                tensors = self.tensors(node, part)
+                met[where] = met.get(where, False) or bool(tensors)
+                for tensor in tensors:
                     self._add(layers[part], tensor, override, where)
+        for where in (where for where, some in met.items() if not some):
+            raise ConfigError(f"{where}: nothing of the model has a quantizer there; remove it")
         found = layers["output"] | layers["weight"]
         for group, (override, where) in layers["input"].items():
             below, other = found.get(group, (Override(), ""))

@@ -40,7 +40,7 @@ from quark_onnx.stages.prepare.convert import convert
 
 DROP = (drop_identity.RULE, drop_dropout.RULE)
 KNOWN = (known_dims.RULE, constant_of_shape.RULE)
-LAYERS = (gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE, fold_bn_forward.RULE)
+LAYER_RULES = (gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE, fold_bn_forward.RULE)
 MAX_FOLDS = 10
 """Rounds of folding: each lets shape inference see one link further down a chain of shape arithmetic."""
 
@@ -98,7 +98,7 @@ def prepare(
 
 def _optimize(model: Model) -> list[Outcome]:
     log = _fold(model)
-    layers = rewrite(model.graph, LAYERS)
+    layers = rewrite(model.graph, LAYER_RULES)
     remove_unused(model)
     if any(outcome.reason is None for outcome in layers):
         infer_shapes(model)

@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from quark_onnx.core.ops import LAYERS
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node
 from quark_onnx.graph.edit import bypass
 from quark_onnx.graph.rewrite import Rule
 from quark_onnx.graph.view import constant, is_constant, is_op, sole_reader
 from quark_onnx.stages.prepare.folding import Folded, after, per_channel, store
-from quark_onnx.stages.prepare.layer import LAYERS, Array, read
+from quark_onnx.stages.prepare.layer import Array, read
 
 
 class Found(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from quark_onnx.core.ops import LAYERS
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node
 from quark_onnx.graph.edit import add_constant, become, bypass, graph_of
@@ -19,7 +20,7 @@ from quark_onnx.graph.rewrite import Rule
 from quark_onnx.graph.view import is_op, sole_reader
 from quark_onnx.stages.prepare.batchnorm import scale_and_shift
 from quark_onnx.stages.prepare.folding import Folded, after, store
-from quark_onnx.stages.prepare.layer import LAYERS, read
+from quark_onnx.stages.prepare.layer import read
 
 
 class Found(NamedTuple):

@@ -13,8 +13,6 @@ from quark_onnx.graph.view import constant, input_at, is_constant, is_float, is_
 
 Array = NDArray[np.float64]
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-
 
 class Layer(NamedTuple):
     """A layer as found.
@@ -36,7 +34,7 @@ class Layer(NamedTuple):
 
 
 def read(node: Node) -> Layer | Skip:
-    """The layer at `node`, which is one of `LAYERS`, or why its constants cannot be changed."""
+    """The layer at `node`, which is one of `core.ops.LAYERS`, or why its constants cannot be changed."""
     at = 0 if is_op(node, "MatMul") and not is_constant(node.inputs[1]) else 1
     value = input_at(node, at)
     stored = constant(value)

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import NamedTuple
 
+from quark_onnx.core.ops import LAYERS
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.edit import add_constant, graph_of
 from quark_onnx.graph.rewrite import Rule
 from quark_onnx.graph.view import constant, is_constant, is_float, is_op
-from quark_onnx.stages.prepare.layer import LAYERS, weight_axes
+from quark_onnx.stages.prepare.layer import weight_axes
 
 PLAIN = "plain numbers"
 
