@@ -69,6 +69,8 @@ def histogram_command(
     if suffix not in SUFFIXES:
         raise ConfigError(f"--format {kind!r} is none of {', '.join(name[1:] for name in SUFFIXES)}")
     check_installed()
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"{output} is a file; give a folder to write the plots to")
     config = _untuned(data.configure(how))
     with progress(quiet=show.quiet) as tell:
         clock = Clock(tell)

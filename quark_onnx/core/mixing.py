@@ -17,9 +17,7 @@ from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.finetune import quark_key
 from quark_onnx.core.formats import FLOATS, TYPES, type_name
 from quark_onnx.core.frozen import FrozenDict
-
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operator types that can change their types."""
+from quark_onnx.core.ops import LAYERS
 
 METRICS = {
     "sqnr": "signal to noise in dB",

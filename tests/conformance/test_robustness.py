@@ -380,16 +380,18 @@ def test_empty_tensor() -> None:
 # Types
 
 
-@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.DOUBLE])
-def test_other_float_types_stay_as_they_are(kind: int) -> None:
+@pytest.mark.parametrize(("kind", "taken"), [(TensorProto.FLOAT16, True), (TensorProto.DOUBLE, False)])
+def test_float16_is_quantized_and_float64_stays_as_it_is(kind: int, *, taken: bool) -> None:
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     model = parse("g (float[N, 4] x) => (float[N, 5] y) { m = MatMul (x, k)  y = Relu (m) }")
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.elem_type = kind
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(normal(4, 5).astype(dtype), "k"))
     result = quantize(model, [{"x": normal(8, 4).astype(dtype)}])
-    assert not result.plan.nodes
-    assert any(f"{dtype}; only float32 is quantized" in reason for reason in result.report.float_nodes.values())
+    assert bool(result.plan.nodes) is taken
+    refused = any(f"{dtype}; only float32 is quantized" in reason for reason in result.report.float_nodes.values())
+    assert refused is not taken
+    assert all(value.type.tensor_type.elem_type == kind for value in result.model.graph.output)
 
 
 def test_float_island_in_a_half_model() -> None:
