@@ -26,7 +26,7 @@ from quark_onnx.graph.half import Widened, to_float32
 from quark_onnx.stages.convert import realize
 from quark_onnx.stages.equalize import rescale
 from quark_onnx.stages.place import place
-from quark_onnx.stages.place.half import half_scales, place_conversion
+from quark_onnx.stages.place.half import half_scales, needs_float, place_conversion
 from quark_onnx.stages.prepare import prepare
 
 logger = logging.getLogger("quark_onnx")
@@ -161,6 +161,9 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
         plain, opset=opset, optimize=config.optimize_model, biases=config.moves_biases, conversions=conversions
     )
     rewrites = Counter(outcome.rule for outcome in done.log if outcome.reason is None)
+    if widened is not None:
+        wide = {node.name or "" for node in done.model.graph if needs_float(node, config.row)}
+        widened = replace(widened, wide=widened.wide | wide)
     job = Job(source, config, model, done.model, Plan(""), rewrites, widened)
     return replace(job, sites=job.placed(config))
 

@@ -38,6 +38,8 @@ class Op:
     adds_bias    takes in the constant Add behind it, in its float accumulator
     fuses        the target has an integer kernel, or drops the Q/DQ around it
     kernels      names of the integer kernels in onnxruntime's optimized graph
+    needs_float  onnxruntime makes its integer kernel of it whatever type scales have, and then refuses float16 ones:
+                 it stays float32 in a float16 model
     """
 
     kind: Kind
@@ -52,6 +54,7 @@ class Op:
     adds_bias: bool = False
     fuses: bool = True
     kernels: tuple[str, ...] = ()
+    needs_float: bool = False
 
     def known_range(self, bits: int) -> Range | None:
         """The output range that is known beforehand, for activations of so many bits."""
@@ -71,7 +74,7 @@ CPU: dict[str, Op] = {
     "MatMul": Op("matmul", adds_bias=True, kernels=("QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulNBits")),
     "Add": Op("act", kernels=("QLinearAdd",)),
     "Mul": Op("act", kernels=("QLinearMul",)),
-    "Concat": Op("act", kernels=("QLinearConcat",)),
+    "Concat": Op("act", kernels=("QLinearConcat",), needs_float=True),
     "AveragePool": Op("act", kernels=("QLinearAveragePool",)),
     "GlobalAveragePool": Op("act", kernels=("QLinearGlobalAveragePool",)),
     "LeakyRelu": Op("act", kernels=("QLinearLeakyRelu",)),

@@ -38,7 +38,7 @@ class Widened:
     """A float32 model, and what of it was float16.
 
     interface  inputs and outputs that were float16
-    wide       nodes that computed in float32 all along
+    wide       nodes that compute in float32: they did all along, or a runtime needs it
     """
 
     model: ir.Model

@@ -225,6 +225,23 @@ def test_raw_and_optimized_agree_also_where_input_times_weight_scale_is_no_float
     assert result.report.sqnr["y"] > 25
 
 
+def test_a_concat_stays_float32() -> None:
+    """onnxruntime makes an integer Concat whatever type its scales have, and then refuses float16 ones."""
+    joined = """g (float16[1,3,8,8] x) => (float16[1,4,4,4] y) {
+        a = Conv (x, w) b = Conv (x, v) j = Concat <axis = 1> (a, b) y = Conv (j, u) }"""
+    weights = {"w": normal(4, 3, 3, 3), "v": normal(4, 3, 3, 3), "u": normal(4, 8, 3, 3)}
+    model = text_model(joined, **{name: (0.3 * array).astype(H) for name, array in weights.items()})
+    result = quantize(model)
+    assert "Concat_j" in result.plan.nodes
+    feed = samples()[0]
+    (raw,), (run,) = (outputs(result.model, feed, optimized=optimized) for optimized in (False, True))
+    np.testing.assert_allclose(run.astype(np.float32), raw.astype(np.float32), atol=0.05)
+    assert result.report.sqnr["y"] > 25
+    twin = open_job(model, QuantizationConfig(target="qnn", activation_type="uint8"))
+    assert twin.widened is not None
+    assert "Concat_j" not in twin.widened.wide
+
+
 def test_other_targets_get_float16_biases() -> None:
     plan = open_job(block(), QuantizationConfig(target="qnn", activation_type="uint8")).sites
     assert not [site for site in plan.sites.values() if site.role == "bias"]

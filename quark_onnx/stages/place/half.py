@@ -10,8 +10,9 @@ from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Plan, Site
 from quark_onnx.core.targets import Target
-from quark_onnx.graph import Model, io
+from quark_onnx.graph import Model, Node, io
 from quark_onnx.graph.convertible import losses, why_not
+from quark_onnx.graph.view import is_op
 from quark_onnx.stages.place.exempt import shape_values
 from quark_onnx.stages.place.select import excluded
 
@@ -44,6 +45,11 @@ def half_scales(plan: Plan, model: Model, wide: Collection[str], target: Target)
     sites = {tensor: site for tensor, site in sites.items() if tensor not in dropped}
     nodes = {name: tuple(t for t in tensors if t not in dropped) for name, tensors in plan.nodes.items()}
     return replace(plan, sites=sites, nodes=nodes)
+
+
+def needs_float(node: Node, target: Target) -> bool:
+    """Whether a node has to stay float32 in a float16 model that onnxruntime's CPU provider runs."""
+    return target.on_cpu and is_op(node, *target.ops) and target.ops[node.op_type].needs_float
 
 
 def _in_half(site: Site, half: Collection[str]) -> Site:
