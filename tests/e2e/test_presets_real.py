@@ -60,20 +60,22 @@ def test_presets_on_resnet(preset: str, least: float, protocol: ModuleType, tmp_
     assert abs(score - written(protocol, tmp_path / "m.onnx", "resnet20-cifar10")) <= 0.01
 
 
-def test_a16w8_on_minilm(protocol: ModuleType, tmp_path: Path) -> None:
-    assert quantized(protocol, tmp_path / "m.onnx", "minilm-stsb", "A16W8")[1] >= 0.80
+@pytest.mark.parametrize(
+    ("preset", "least"), [("A16W8", 11), ("A8W8", 4), ("UINT8_DYNAMIC_QUANT", 13), ("MATMUL_NBITS", 8)]
+)
+def test_presets_on_minilm(preset: str, least: float, protocol: ModuleType, tmp_path: Path) -> None:
+    """SQNR of the embedding, as run, in place of the score, which takes half a minute; README has the scores."""
+    job = protocol.TASKS["minilm-stsb"]
+    quantizer = ModelQuantizer(Config(get_default_config(preset)))
+    report = quantizer.quantize_model(job.model, tmp_path / "m.onnx", protocol.Reader(job.calib(16))).report
+    assert report.sqnr["embedding"] >= least
+    assert report.fused["MatMul"] == ((0, 48) if preset == "A16W8" else (48, 48) if preset == "A8W8" else (36, 48))
 
 
 @pytest.mark.parametrize(
-    ("preset", "task", "least"),
-    [
-        ("UINT8_DYNAMIC_QUANT", "minilm-stsb", 0.81),
-        ("MATMUL_NBITS", "minilm-stsb", 0.81),
-        ("FP16", "mobilenet-imagenet", 0.58),
-        ("BF16", "resnet20-cifar10", 0.81),
-    ],
+    ("preset", "task", "least"), [("FP16", "mobilenet-imagenet", 0.58), ("BF16", "resnet20-cifar10", 0.81)]
 )
-def test_presets_without_data(preset: str, task: str, least: float, protocol: ModuleType, tmp_path: Path) -> None:
+def test_conversions_need_no_data(preset: str, task: str, least: float, protocol: ModuleType, tmp_path: Path) -> None:
     _, score = quantized(protocol, tmp_path / "m.onnx", task, preset, data=False)
     assert score >= least
     assert (tmp_path / "m.onnx").stat().st_size <= 0.55 * protocol.TASKS[task].model.stat().st_size
