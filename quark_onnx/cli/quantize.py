@@ -75,12 +75,11 @@ def quantize_command(
         if layers and result.plan.nodes:
             tell("layers", 0, None)
             sqnr = result.layer_sqnr()
-    stopped = interrupted(result.report.warnings)
-    if stopped:
+    if stopped := interrupted(result.report.warnings):
         warn([_how_to_resume(folder)])
     if show.json:
-        document = {"model": str(model), "output": str(output), "config": config, "interrupted": stopped}
-        print_json(document | result.report.to_dict() | ({"layers": sqnr} if layers else {}))
+        named = {"model": str(model), "output": str(output), "config": config, "interrupted": stopped}
+        print_json(named | result.report.to_dict() | ({"layers": sqnr} if layers else {}))
     elif not show.quiet:
         if sqnr:
             out.print(layer_table(sqnr))

@@ -93,7 +93,7 @@ _OTHERS: dict[str, QuantizationConfig] = {
     ),
     "MATMUL_NBITS": QuantizationConfig(
         weight_type="int4",
-        op_types_to_quantize=("MatMul",),
+        op_types_to_quantize=("MatMul", "Gemm"),  # preparing makes a Gemm of MatMul + Add
         include_cle=False,
         extra_options={"WeightsOnly": True, "BlockSize": 128},
     ),
@@ -102,14 +102,16 @@ _OTHERS: dict[str, QuantizationConfig] = {
 }
 """Presets that come as they are, without the endings."""
 
+_ENDINGS = tuple(f"_{algorithm.upper()}" for algorithm in METHODS)
+"""What a static integer preset takes behind its name."""
+
 PRESETS = {
     f"{name}{suffix}": _tuned(config, suffix[1:].lower()) if suffix else config
     for name, config in _STATIC.items()
-    for suffix in ("", *(f"_{algorithm.upper()}" for algorithm in METHODS))
+    for suffix in ("", *_ENDINGS)
 } | _OTHERS
 """All presets that have a place in the list, by name."""
 
-_ENDINGS = "|".join(f"_{algorithm.upper()}" for algorithm in METHODS)
 _BLOCK_FLOAT = re.compile(r"(.*_)?(BFP|MX)\w*")
 _BLOCK_FLOAT_REASON = (
     "block floating point and microscaling formats share an exponent among neighbours; ONNX has no such type, and a "
@@ -125,7 +127,8 @@ def get_default_config(name: str) -> QuantizationConfig:
     """
     if name in PRESETS:
         return PRESETS[name]
-    base, ending, _ = re.fullmatch(rf"(.*?)({_ENDINGS})?()", str(name), re.DOTALL).groups()  # type: ignore[union-attr]
+    ending = next((ending for ending in _ENDINGS if str(name).endswith(ending)), "")
+    base = str(name).removesuffix(ending)
     if _SPELLED.fullmatch(base):
         config = _named(base)
         return _tuned(config, ending[1:].lower()) if ending else config

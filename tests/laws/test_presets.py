@@ -66,7 +66,7 @@ def test_presets_of_their_own_kind() -> None:
     assert (dynamic.activation, dynamic.weight, dynamic.bias_bits) == (U8, U8, None)
     assert (nbits.weight, nbits.bias_bits) == (Format(4, True, True), None)
     assert (nbits.option("WeightsOnly"), nbits.option("BlockSize")) == (True, 128)
-    assert nbits.op_types_to_quantize == ("MatMul",)
+    assert nbits.op_types_to_quantize == ("MatMul", "Gemm")
     assert (half.conversion, brain.conversion) == ("float16", "bfloat16")
 
 

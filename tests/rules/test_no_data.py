@@ -12,7 +12,7 @@ from build import feeds, run, settings
 from graphs import normal, text_model
 from typer.testing import CliRunner
 
-from quark_onnx import ModelQuantizer, QuantizationConfig
+from quark_onnx import ModelQuantizer, QuantizationConfig, get_default_config
 from quark_onnx.cli import app
 from quark_onnx.core.errors import ConfigError, DataError
 from quark_onnx.graph import io
@@ -44,6 +44,15 @@ def test_no_reader_is_needed_and_one_changes_no_scale(kind: dict[str, Any]) -> N
     assert "calibrate" not in bare.report.seconds or bare.report.seconds["calibrate"] < 0.5
     (x,), (y,) = (run(m, data[0]) for m in (model, io.load(bare.model)))
     assert 0 < np.abs(x - y).max() < 0.5 * np.abs(x).max()
+
+
+@pytest.mark.parametrize("dims", ["2", "2, 3"])
+def test_matmul_nbits_takes_every_product(dims: str) -> None:
+    """Preparing makes a Gemm of a MatMul of two axes and its Add."""
+    text = f"g (float[{dims}, 64] x) => (float[{dims}, 32] y) {{ a = MatMul (x, w) y = Add (a, b) }}"
+    model = text_model(text, w=normal(64, 32), b=normal(32))
+    report = ModelQuantizer(get_default_config("MATMUL_NBITS")).quantize_model(model).report
+    assert [row.kernel for row in report.ledger if row.status == "integer"] == ["MatMulNBits"]
 
 
 def test_ranges_of_activations_need_data() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from quark_onnx.core.ops import LAYERS
 from quark_onnx.core.plan import Plan, Site
-from quark_onnx.graph import Model
+from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import is_op
 
 Groups = Mapping[str, frozenset[str]]
@@ -65,8 +65,8 @@ def layout_of(model: Model, base: Plan, other: Plan, *, narrows: bool) -> Layout
     return Layout(base, other, narrows, layers, owners)
 
 
-def _is_layer(node: object, plan: Plan) -> bool:
-    return is_op(node, *LAYERS) and node.name in plan.nodes  # type: ignore[arg-type, attr-defined]
+def _is_layer(node: Node, plan: Plan) -> bool:
+    return is_op(node, *LAYERS) and node.name in plan.nodes
 
 
 def _groups(plan: Plan, tensors: Iterable[str]) -> frozenset[str]:
