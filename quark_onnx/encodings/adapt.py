@@ -20,17 +20,15 @@ def adapted(file: EncodingFile, *, relaxed: bool = False, unsigned: bool = False
     parameters = {tensor: e for tensor, e in file.parameters.items() if biases or e.bits != 32}
     if gone := tuple(file.parameters.keys() - parameters.keys()):
         losses.append(Loss("int32 biases are left out", tuple(sorted(gone))))
-    sections = {"activations": file.activations, "parameters": parameters}
-    if relaxed:
-        strict = tuple(e.tensor for section in sections.values() for e in section.values() if e.strict)
-        losses += [Loss("the lowest code is allowed", strict)] if strict else []
-        sections = {
-            name: {t: replace(e, strict=False) for t, e in section.items()} for name, section in sections.items()
-        }
-    if unsigned:
-        sections["activations"] = {t: _unsigned(e) for t, e in sections["activations"].items()}
-    return replace(file, **sections, losses=(*file.losses, *losses))
+    if relaxed and (strict := tuple(e.tensor for e in (*parameters.values(), *file.activations.values()) if e.strict)):
+        losses.append(Loss("the lowest code is allowed", strict))
+    activations = {t: _adapted(e, relaxed, unsigned) for t, e in file.activations.items()}
+    parameters = {t: _adapted(e, relaxed, False) for t, e in parameters.items()}
+    return replace(file, activations=activations, parameters=parameters, losses=(*file.losses, *losses))
 
 
-def _unsigned(encoding: Encoding) -> Encoding:
-    return replace(encoding, dtype=f"uint{encoding.bits}", zero_point=-encoding.offset) if encoding.signed else encoding
+def _adapted(encoding: Encoding, relaxed: bool, unsigned: bool) -> Encoding:
+    found = replace(encoding, strict=encoding.strict and not relaxed)
+    if not (unsigned and found.signed):
+        return found
+    return replace(found, dtype=f"uint{found.bits}", zero_point=-found.offset)

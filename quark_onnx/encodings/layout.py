@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.formats import Format, ScaleType
 from quark_onnx.core.plan import QParams
-from quark_onnx.encodings.values import Encoding, EncodingFile
+from quark_onnx.encodings.values import Encoding, EncodingFile, half
 from quark_onnx.numerics.quant import SMALLEST_SCALE
 
 Floats = NDArray[np.float64]
@@ -45,14 +45,12 @@ def with_axes(file: EncodingFile, shapes: Shapes, axes: Axes) -> EncodingFile:
     Raises:
         PlanError: an axis or a shape is missing, or there are not as many scales as it has channels or blocks.
     """
-    sections = {"activations": file.activations, "parameters": file.parameters}
-    return replace(
-        file,
-        **{
-            name: {t: e if e.kind == "tensor" else placed(e, shape_of(shapes, t), axes.get(t)) for t, e in s.items()}
-            for name, s in sections.items()
-        },
-    )
+
+    def known(section: Mapping[str, Encoding]) -> dict[str, Encoding]:
+        lain = {t: placed(e, shape_of(shapes, t), axes.get(t)) for t, e in section.items() if e.kind != "tensor"}
+        return {t: lain.get(t, e) for t, e in section.items()}
+
+    return replace(file, activations=known(file.activations), parameters=known(file.parameters))
 
 
 def placed(encoding: Encoding, shape: tuple[int, ...], axes: tuple[int, int] | None) -> Encoding:
@@ -79,16 +77,17 @@ def placed(encoding: Encoding, shape: tuple[int, ...], axes: tuple[int, int] | N
     elif found not in wanted:
         wanted = []
     if not wanted:
+        what = f"blocks of {encoding.block}" if encoding.block else "channels"
         raise PlanError(
-            f"tensor {encoding.tensor!r} of shape {shape} has {encoding.scale.size} scales (shape {found}), which are no "
-            f"{encoding.kind}s{f' of {encoding.block}' if encoding.block else ''} along axis {axis}"
+            f"tensor {encoding.tensor!r} of shape {shape} has {encoding.scale.size} scales (shape {found}), which are "
+            f"no {what} along axis {axis}"
         )
     if encoding.axis is not None or not encoding.block:
         return replace(encoding, axis=axis)
-    turned = len(shape) == 2 and axis == 0  # 1.0.0 has matrices by output channel
-    scale, zero_point = (
-        a.reshape(wanted[0][::-1]).T if turned else a.reshape(wanted[0]) for a in (encoding.scale, encoding.zero_point)
-    )
+    target = wanted[0]
+    scale, zero_point = encoding.scale.reshape(target), encoding.zero_point.reshape(target)
+    if len(shape) == 2 and axis == 0:  # 1.0.0 has matrices by output channel
+        scale, zero_point = encoding.scale.reshape(target[::-1]).T, encoding.zero_point.reshape(target[::-1]).T
     return replace(encoding, axis=axis, scale=scale, zero_point=zero_point)
 
 
@@ -130,8 +129,8 @@ def grid(
             f"tensor {encoding.tensor!r} has a scale that is no normal float32: {scale.min()}..{scale.max()}"
         )
     format = replace(_format(encoding, base, codes, typed), scale=_kind(single, base.scale))
-    half = 1 << (format.bits - 1)
-    zero_point = codes - half if format.signed else codes
+    middle = half(format.bits)
+    zero_point = codes - middle if format.signed else codes
     if format.symmetric:
         zero_point = np.where(codes == 0, format.lo, format.middle)
     return format, QParams(single, np.asarray(zero_point, np.int32))
@@ -164,15 +163,15 @@ def _format(encoding: Encoding, base: Format, codes: Integers, typed: bool) -> F
     """The base with the encoding's symmetry. Zero points of 0, counted from the lowest code, are one-sided; AIMET has
     them in the middle, less one where it is strict, and writes that less one in 2.0.0 too.
     """
-    half = 1 << (base.bits - 1)
-    below = bool(np.all(codes == half - 1))
-    central = bool(np.all((codes == half) | (codes == 0)))
+    middle = half(base.bits)
+    below = bool(np.all(codes == middle - 1))
+    central = bool(np.all((codes == middle) | (codes == 0)))
     symmetric = base.symmetric and (below or central) if typed else encoding.symmetric
     if not symmetric:
         return replace(base, symmetric=False)
     found = replace(base, symmetric=True, one_sided=base.one_sided or bool(np.any(codes == 0)))
     said = below if typed else encoding.strict
-    is_strict = found.lo > (-half if found.signed else 0)
+    is_strict = found.lo > (-middle if found.signed else 0)
     unsaid = not np.any(codes) or (typed and central)
     return found if unsaid or is_strict == said else replace(found, strict=said)
 

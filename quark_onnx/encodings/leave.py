@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan, QParams, Site
 from quark_onnx.encodings.layout import Shapes, shape_of
-from quark_onnx.encodings.values import PRODUCER, Encoding, EncodingFile, Loss
+from quark_onnx.encodings.values import PRODUCER, Encoding, EncodingFile, Loss, half
 from quark_onnx.numerics import bias
 
 
@@ -65,7 +65,7 @@ def _encoding(plan: Plan, site: Site, shapes: Shapes) -> Encoding:
     scale, zero_point = q.scale, np.broadcast_to(q.zero_point, q.scale.shape)
     if format.block and format.axis in (0, 1):
         scale, zero_point = _without_taps(scale, zero_point)
-    lowest = -(1 << (format.bits - 1)) if format.signed else 0
+    lowest = -half(format.bits) if format.signed else 0
     strict = format.symmetric and format.lo > lowest
     if strict and format.one_sided:  # the type's lowest code stands for the grid's: the values are the same
         zero_point = np.where(zero_point == format.lo, lowest, zero_point)

@@ -63,7 +63,7 @@ def into_plan(plan: Plan, file: EncodingFile, shapes: Shapes, axes: Axes = NO_AX
     grids = found | _followers(plan, found)
     moved = {t: g for t, g in grids.items() if not _stays(plan, t, *g)}
     merged = _with_grids(plan, grids, moved)
-    changed = {t: f"{old} → {new}" for t in moved if (old := plan.sites[t].format) != (new := merged.sites[t].format)}
+    changed = {t: f"{was} → {new}" for t in moved if (was := plan.sites[t].format) != (new := merged.sites[t].format)}
     missing = tuple(t for t, site in plan.sites.items() if has_grid(site) and t not in everything and t not in grids)
     foreign = tuple(sorted(everything.keys() - plan.sites.keys()))
     losses = _losses(plan, merged, everything, moved.keys(), shapes)
@@ -128,10 +128,9 @@ def _with_grids(plan: Plan, grids: Grids, moved: Grids) -> Plan:
             qparams[group] = grids[head][1]
     taken = {site.group for site in sites.values()}
     for tensor, site in plan.sites.items():
-        if site.group not in heads or not has_grid(site):
-            continue
-        q = grids[tensor][1] if tensor in grids else plan.qparams[site.group]
-        if not q.same(qparams[site.group]):
+        head_moved = has_grid(site) and heads.get(site.group) in moved
+        q = grids[tensor][1] if tensor in moved else plan.qparams.get(site.group) if head_moved else None
+        if q is not None and not q.same(qparams[site.group]):
             name = tensor
             while name in taken:
                 name += "'"

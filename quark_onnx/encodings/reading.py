@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.errors import PlanError
 from quark_onnx.encodings.fields import Spot
-from quark_onnx.encodings.values import INTEGERS, OLDER, PRODUCER, VERSIONS, Encoding, EncodingFile
+from quark_onnx.encodings.values import INTEGERS, OLDER, PRODUCER, VERSIONS, Encoding, EncodingFile, half
 
 SECTIONS = ("activation_encodings", "param_encodings")
 NOTES = ("producer", "quantizer_args")
@@ -202,11 +202,11 @@ def _grid(
     block: int | None = None,
 ) -> Encoding:
     """From offsets: −2^(bits − 1) in the middle of a symmetric grid, or one more all over where it is strict."""
-    half = 1 << (bits - 1)
-    strict = symmetric and bool(np.any(offset == 1 - half)) and not np.any(offset == -half)
-    codes = np.where(offset == 1 - half, half, -offset) if strict else -offset
+    middle = half(bits)
+    strict = symmetric and bool(np.any(offset == 1 - middle)) and not np.any(offset == -middle)
+    codes = np.where(offset == 1 - middle, middle, -offset) if strict else -offset
     dtype = f"{'' if symmetric else 'u'}int{bits}"
-    zero_point = np.asarray(codes - half if symmetric else codes, np.int64)
+    zero_point = np.asarray(codes - middle if symmetric else codes, np.int64)
     return Encoding(spot.tensor or "", dtype, scale, zero_point, symmetric, strict, None, block)
 
 

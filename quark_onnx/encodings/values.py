@@ -24,6 +24,11 @@ OLDER = ("0.4.0", "0.5.0")
 PRODUCER = FrozenDict({"package": "quark-onnx"})
 
 
+def half(bits: int) -> int:
+    """Half of the codes: how far signed and unsigned types are apart."""
+    return int(1 << (bits - 1))
+
+
 @dataclass(frozen=True, eq=False)
 class Encoding:
     """The integer grid of a tensor, or the float type it is cast to: v ≈ (q − zero_point) · scale.
@@ -67,13 +72,13 @@ class Encoding:
                 f"zero point {outside[0] + lo} (offset {-outside[0]}) is outside {self.dtype}, which has zero points "
                 f"{lo}..{lo + (1 << self.bits) - 1} (offsets {1 - (1 << self.bits)}..0)"
             )
-        if self.symmetric and np.any((codes != 0) & (codes != 1 << (self.bits - 1))):
+        if self.symmetric and np.any((codes != 0) & (codes != half(self.bits))):
             raise PlanError(f"symmetric, but the zero point is not in the middle: offset {-codes.max()}")
 
     @property
     def bits(self) -> int:
         """Width of the type."""
-        return INTEGERS.get(self.dtype, 16)
+        return INTEGERS[self.dtype] if self.dtype in INTEGERS else 16
 
     @property
     def signed(self) -> bool:
@@ -83,7 +88,7 @@ class Encoding:
     @property
     def lowest(self) -> int:
         """The lowest code of the type."""
-        return -(1 << (self.bits - 1)) if self.signed else 0
+        return -half(self.bits) if self.signed else 0
 
     @property
     def offset(self) -> NDArray[np.int64]:
@@ -159,6 +164,6 @@ class EncodingFile:
         return replace(self, parameters=found, activations=rest)
 
     def same(self, other: EncodingFile) -> bool:
-        """Whether both hold the same encodings in the same sections; who wrote them, and in which order, is no matter."""
+        """Whether both have the same encodings in the same sections, whoever wrote them and in whatever order."""
         sections = ((self.activations, other.activations), (self.parameters, other.parameters))
         return all(a.keys() == b.keys() and all(a[name].same(b[name]) for name in a) for a, b in sections)
