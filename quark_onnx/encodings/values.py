@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.frozen import FrozenDict
 
-INTEGERS = {f"{sign}int{bits}": bits for bits in (*range(2, 17), 32) for sign in ("", "u")}
+INTEGERS: dict[str, int] = {f"{sign}int{bits}": bits for bits in (*range(2, 17), 32) for sign in ("", "u")}
 """Integer types by name, and their bits. AIMET writes widths that ONNX does not have in the same way."""
 
 VERSIONS = ("0.6.1", "1.0.0", "2.0.0")
@@ -78,7 +78,7 @@ class Encoding:
     @property
     def bits(self) -> int:
         """Width of the type."""
-        return INTEGERS[self.dtype] if self.dtype in INTEGERS else 16
+        return INTEGERS.get(self.dtype, 16)
 
     @property
     def signed(self) -> bool:
@@ -140,7 +140,7 @@ class EncodingFile:
     activations: Mapping[str, Encoding]
     parameters: Mapping[str, Encoding]
     version: str = "1.0.0"
-    producer: Mapping[str, Any] = PRODUCER
+    producer: Mapping[str, Any] = field(default_factory=lambda: PRODUCER)
     quantizer_args: Mapping[str, Any] | None = None
     excluded: tuple[str, ...] | None = None
     losses: tuple[Loss, ...] = ()
