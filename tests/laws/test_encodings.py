@@ -237,7 +237,7 @@ def test_values_are_the_same_in_every_version(file: EncodingFile) -> None:
                 assert e.scale.reshape(-1).tolist() == flat[1].reshape(-1).tolist()
 
 
-SHAPES = {"w": (4, 6), "k": (4, 6, 3, 3), "b": (4,), "c": (1, 4), "v": (4,)}
+SHAPES = {"w": (4, 6), "k": (4, 6, 3, 3), "b": (4,), "c": (1, 4), "v": (4,), "o": (1, 5)}
 
 
 @st.composite
@@ -283,7 +283,7 @@ def plans(draw: st.DrawFn) -> Plan:
         group = draw(st.sampled_from([tensor, *(t for t in sites if sites[t].group == t)]))
         sites[tensor] = Site(tensor, "activation", plain, group, "layer")
         chosen.setdefault(group, drawn_qparams(draw, plain, None))
-    for tensor in draw(st.lists(st.sampled_from(["w", "k", "c", "v"]), unique=True)):
+    for tensor in draw(st.lists(st.sampled_from(["w", "k", "c", "v", "o"]), unique=True)):
         role = {"c": "constant", "v": "bias"}.get(tensor, "weight")
         format = draw(formats(SHAPES[tensor] if role == "weight" else None))
         sites[tensor] = Site(tensor, role, format, tensor, "layer")
@@ -401,6 +401,9 @@ def test_tensors_that_share_a_grid() -> None:
     assert (both.sites["x"].group, both.sites["y"].group) == ("x", "y")
     assert both.qparams_of("x").scale == np.float32(0.25)
     assert both.qparams_of("y").scale == np.float32(0.75)
+    stays = into_plan(small(), made(entry("x"), entry("y", 0.5, -7)), {"w": (4, 6)}).plan
+    assert stays.sites["y"].group == "y"
+    assert (stays.qparams_of("x").scale, stays.qparams_of("y").scale) == (np.float32(0.25), np.float32(0.5))
 
 
 def test_settings_that_change_are_told() -> None:
@@ -452,6 +455,13 @@ def test_blocks_of_version_1_are_in_the_order_of_the_outputs() -> None:
     assert sites["k"].format == Format(8, True, True, 1, 3, strict=False)
     assert numbers["k"].scale.shape == (2, 2, 3, 3)
     assert numbers["k"].scale[:, :, 0, 0].tolist() == [[1, 2], [3, 4]]
+    plan = Plan("m", sites, {}, {}, numbers)
+    assert from_plan(plan, {}).parameters["k"].scale.tolist() == [[[[1]], [[2]]], [[[3]], [[4]]]]
+    taps = numbers["k"].scale * np.arange(1, 10, dtype=np.float32).reshape(3, 3)
+    file = from_plan(replace(plan, qparams={"k": QParams(taps, numbers["k"].zero_point)}), {})
+    assert losses(file, "2.0.0") == []
+    assert losses(file, "1.0.0")[0].what == "blocks over more than two axes, which 1.0.0 does not have, left out"
+    assert document(file, "1.0.0")["param_encodings"] == []
 
 
 def test_sites_of_a_file_alone() -> None:
