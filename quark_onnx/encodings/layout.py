@@ -129,8 +129,7 @@ def grid(
             f"tensor {encoding.tensor!r} has a scale that is no normal float32: {scale.min()}..{scale.max()}"
         )
     format = replace(_format(encoding, base, codes, typed), scale=_kind(single, base.scale))
-    middle = half(format.bits)
-    zero_point = codes - middle if format.signed else codes
+    zero_point = codes - half(format.bits) if format.signed else codes
     if format.symmetric:
         zero_point = np.where(codes == 0, format.lo, format.middle)
     return format, QParams(single, np.asarray(zero_point, np.int32))
@@ -160,20 +159,20 @@ def _placement(
 
 
 def _format(encoding: Encoding, base: Format, codes: Integers, typed: bool) -> Format:
-    """The base with the encoding's symmetry. Zero points of 0, counted from the lowest code, are one-sided; AIMET has
-    them in the middle, less one where it is strict, and writes that less one in 2.0.0 too.
+    """The base with the encoding's symmetry.
+
+    Zero points of 0, counted from the lowest code, are one-sided, and do not say whether the grid is strict; those in
+    the middle are not strict, and those one below are.
     """
     middle = half(base.bits)
-    below = bool(np.all(codes == middle - 1))
+    below = bool(np.all((codes == middle - 1) | (codes == 0)))
     central = bool(np.all((codes == middle) | (codes == 0)))
     symmetric = base.symmetric and (below or central) if typed else encoding.symmetric
     if not symmetric:
         return replace(base, symmetric=False)
     found = replace(base, symmetric=True, one_sided=base.one_sided or bool(np.any(codes == 0)))
-    said = below if typed else encoding.strict
-    is_strict = found.lo > (-middle if found.signed else 0)
-    unsaid = not np.any(codes) or (typed and central)
-    return found if unsaid or is_strict == said else replace(found, strict=said)
+    strict = found.lo > (-middle if found.signed else 0)
+    return found if (below and central) or strict == below else replace(found, strict=below)
 
 
 def _kind(scale: NDArray[np.float32], wanted: ScaleType) -> ScaleType:

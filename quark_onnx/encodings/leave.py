@@ -66,7 +66,7 @@ def _encoding(plan: Plan, site: Site, shapes: Shapes) -> Encoding:
     if format.block and format.axis in (0, 1):
         scale, zero_point = _without_taps(scale, zero_point)
     lowest = -half(format.bits) if format.signed else 0
-    strict = format.symmetric and format.lo > lowest
+    strict = format.symmetric and format.lo > lowest and format.bits != 32
     if strict and format.one_sided:  # the type's lowest code stands for the grid's: the values are the same
         zero_point = np.where(zero_point == format.lo, lowest, zero_point)
     try:

@@ -62,7 +62,7 @@ def into_plan(plan: Plan, file: EncodingFile, shapes: Shapes, axes: Axes = NO_AX
             found[tensor] = grid(everything[tensor], site.format, typed=typed, old=old, shape=shape, axes=pair)
     grids = found | _followers(plan, found)
     moved = {t: g for t, g in grids.items() if not _stays(plan, t, *g)}
-    merged = _with_grids(plan, grids, moved)
+    merged = _with_biases(_with_grids(plan, grids, moved))
     changed = {t: f"{was} → {new}" for t in moved if (was := plan.sites[t].format) != (new := merged.sites[t].format)}
     missing = tuple(t for t, site in plan.sites.items() if has_grid(site) and t not in everything and t not in grids)
     foreign = tuple(sorted(everything.keys() - plan.sites.keys()))
@@ -140,17 +140,35 @@ def _with_grids(plan: Plan, grids: Grids, moved: Grids) -> Plan:
     return replace(plan, sites=sites, qparams=qparams, codes=codes)
 
 
+def _with_biases(plan: Plan) -> Plan:
+    """Int32 biases have a scale per channel where the weight has; blocks have none, so that their bias is float."""
+    weights = {
+        t: plan.sites[s.factors[1]].format for t, s in plan.sites.items() if s.role == "bias" and not has_grid(s)
+    }
+    sites = {
+        t: s if t not in weights else replace(s, format=replace(s.format, axis=None if weights[t].axis is None else 0))
+        for t, s in plan.sites.items()
+        if t not in weights or weights[t].block is None
+    }
+    nodes = {node: tuple(t for t in tensors if t in sites) for node, tensors in plan.nodes.items()}
+    return replace(plan, sites=sites, nodes=nodes)
+
+
 def _losses(
     plan: Plan, merged: Plan, everything: Mapping[str, Encoding], moved: Collection[str], shapes: Shapes
 ) -> tuple[Loss, ...]:
     both = [(site, everything[tensor]) for tensor, site in plan.sites.items() if tensor in everything]
+    gone = [tensor for tensor in plan.sites if tensor not in merged.sites]
     said = {
+        "int32 bias of a weight in blocks, which is left float": gone,
         "float16, which a plan does not have: the planned grid stays": [s.tensor for s, e in both if e.is_float],
         "quantized at run time: the file's grid is not used": [s.tensor for s, e in both if s.role == "dynamic"],
         "int32 bias: its scale stays the product of those of input and weight, the file has another": [
             s.tensor
             for s, e in both
-            if not (has_grid(s) or s.role == "dynamic" or e.is_float) and not _is_product(e, merged, s, shapes)
+            if s.tensor in merged.sites
+            and not (has_grid(s) or s.role == "dynamic" or e.is_float)
+            and not _is_product(e, merged, s, shapes)
         ],
         "tuned integers of another grid: rounded to nearest instead": [t for t in plan.codes if t in moved],
     }

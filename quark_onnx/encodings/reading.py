@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.errors import PlanError
 from quark_onnx.encodings.fields import Spot
-from quark_onnx.encodings.values import INTEGERS, OLDER, PRODUCER, VERSIONS, Encoding, EncodingFile, half
+from quark_onnx.encodings.values import INTEGERS, OLDER, PRODUCER, VERSIONS, Encoding, EncodingFile, half, symmetry
 
 SECTIONS = ("activation_encodings", "param_encodings")
 NOTES = ("producer", "quantizer_args")
@@ -233,5 +233,6 @@ def _of_2_0_0(spot: Spot) -> Encoding:
         spot["y_scale"].fail("nested lists of scales need a block_size")
     if block is not None and (axis is None or not -scale.ndim <= axis < scale.ndim):
         spot.fail(f"blocks need scales in lists nested beyond their axis {axis}: shape {scale.shape}")
-    symmetric = dtype.startswith("int") and not zero_point.any()
-    return Encoding(spot.tensor or "", dtype, scale, zero_point, symmetric, False, axis, block)
+    symmetric, strict = symmetry(dtype.startswith("int"), zero_point)
+    zero_point = np.zeros(scale.shape, np.int64) if strict else zero_point
+    return Encoding(spot.tensor or "", dtype, scale, zero_point, symmetric, strict, axis, block)

@@ -29,6 +29,12 @@ def half(bits: int) -> int:
     return int(1 << (bits - 1))
 
 
+def symmetry(signed: bool, zero_point: NDArray[np.int64]) -> tuple[bool, bool]:
+    """Symmetric, and strict, as AIMET sees it in a file of version 2.0.0, which says neither."""
+    strict = signed and bool(np.all(zero_point == -1))
+    return strict or (signed and not zero_point.any()), strict
+
+
 @dataclass(frozen=True, eq=False)
 class Encoding:
     """The integer grid of a tensor, or the float type it is cast to: v ≈ (q − zero_point) · scale.
@@ -64,7 +70,7 @@ class Encoding:
         bad = self.scale[~(np.isfinite(self.scale) & (self.scale > 0))]
         if bad.size:
             raise PlanError(f"scale must be a finite number above 0, not {bad[0]}")
-        codes = -self.offset
+        codes = self.zero_point - self.lowest
         outside = codes[(codes < 0) | (codes >= 1 << self.bits)]
         if outside.size:
             lo = self.lowest
@@ -72,6 +78,8 @@ class Encoding:
                 f"zero point {outside[0] + lo} (offset {-outside[0]}) is outside {self.dtype}, which has zero points "
                 f"{lo}..{lo + (1 << self.bits) - 1} (offsets {1 - (1 << self.bits)}..0)"
             )
+        if self.strict and not self.symmetric:
+            raise PlanError("strict, but not symmetric")
         if self.symmetric and np.any((codes != 0) & (codes != half(self.bits))):
             raise PlanError(f"symmetric, but the zero point is not in the middle: offset {-codes.max()}")
 
@@ -92,8 +100,11 @@ class Encoding:
 
     @property
     def offset(self) -> NDArray[np.int64]:
-        """AIMET's: minus the zero point that the unsigned type would have."""
-        return self.lowest - self.zero_point
+        """As AIMET has it: minus the zero point that the unsigned type would have; one more in the middle of a strict
+        grid, whose lowest code then stands for a value that is on the grid.
+        """
+        offset = self.lowest - self.zero_point
+        return np.asarray(offset + (self.strict & (offset != 0)), np.int64)
 
     @property
     def is_float(self) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.errors import PlanError, nearest
 from quark_onnx.core.files import new_file
-from quark_onnx.encodings.values import VERSIONS, Encoding, EncodingFile, Loss
+from quark_onnx.encodings.values import VERSIONS, Encoding, EncodingFile, Loss, symmetry
 
 Test = Callable[[Encoding], bool]
 
@@ -117,19 +117,12 @@ _FACTS: dict[str, dict[str, Test]] = {
     "0.6.1": _FACTS_BEFORE_2 | {"one channel is not told from the whole tensor": lambda e: e.scale.shape == (1,)},
     "1.0.0": _FACTS_BEFORE_2,
     "2.0.0": {
-        "symmetric or not is not said: readers take signed types with zero point 0 as symmetric": lambda e: (
-            e.symmetric != (e.signed and not e.zero_point.any())
+        "symmetric or not is not said: readers take signed types with zero point 0 as symmetric, with −1 as strict": (
+            lambda e: (e.symmetric, e.strict) != symmetry(e.signed, e.lowest - e.offset)
         ),
-        "that the lowest code is left out is not said": lambda e: e.strict,
     },
 }
 """By version: what the tensors lose, and which of them do."""
-
-
-def _offset(encoding: Encoding) -> NDArray[np.float64]:
-    """AIMET's offsets of 0.6.1 and 1.0.0."""
-    offset = encoding.offset
-    return np.asarray(np.where(offset != 0, offset + 1, offset) if encoding.strict else offset, np.float64)
 
 
 def _to_0_6_1(encoding: Encoding) -> list[dict[str, Any]]:
@@ -140,7 +133,7 @@ def _to_0_6_1(encoding: Encoding) -> list[dict[str, Any]]:
     return [
         {**common, "scale": scale, "offset": offset, "min": offset * scale, "max": (offset + steps) * scale}
         for scale, offset in zip(
-            encoding.scale.reshape(-1).tolist(), _offset(encoding).reshape(-1).tolist(), strict=True
+            encoding.scale.reshape(-1).tolist(), encoding.offset.astype(np.float64).reshape(-1).tolist(), strict=True
         )
     ]
 
@@ -151,7 +144,7 @@ def _to_1_0_0(encoding: Encoding) -> dict[str, Any]:
         return entry | {"dtype": "FLOAT"}
     entry |= {"dtype": "INT", "is_sym": encoding.symmetric}
     entry |= {"block_size": encoding.block} if encoding.block else {}
-    arrays = {"scale": encoding.scale, "offset": _offset(encoding)}
+    arrays = {"scale": encoding.scale, "offset": encoding.offset.astype(np.float64)}
     return entry | {key: in_row(array, encoding.axis).tolist() for key, array in arrays.items()}
 
 
@@ -162,12 +155,13 @@ def in_row(array: NDArray[Any], axis: int | None) -> NDArray[Any]:
 
 
 def _to_2_0_0(encoding: Encoding) -> dict[str, Any]:
+    zero_point = encoding.lowest - encoding.offset
     entry: dict[str, Any] = {
         "name": encoding.tensor,
         "output_dtype": encoding.dtype,
         "y_scale": encoding.scale.tolist(),
     }
-    entry |= {"y_zero_point": encoding.zero_point.tolist()} if encoding.zero_point.any() else {}
+    entry |= {"y_zero_point": zero_point.tolist()} if zero_point.any() else {}
     entry |= {} if encoding.axis is None else {"axis": encoding.axis}
     return entry | ({"block_size": encoding.block} if encoding.block else {})
 

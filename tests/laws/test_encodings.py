@@ -330,12 +330,11 @@ def test_quantized_values_are_those_of_the_file(plan: Plan) -> None:
     file = from_plan(plan, SHAPES)
     for tensor, site in plan.sites.items():
         format = site.format
-        if format.bits == 32 or site.role == "dynamic" or format.block or (format.one_sided and format.strict):
-            continue  # no grid of their own, in another order, or one code apart
+        if format.bits == 32 or site.role == "dynamic" or format.block:
+            continue  # no grid of their own, or in another order
         e, q, shape = file.all[tensor], plan.qparams_of(tensor), SHAPES.get(tensor, (5,))
         found = quantize(np.random.default_rng(0).standard_normal(shape).astype(np.float32), q, format)
-        steps = found + (1 << (format.bits - 1) if format.signed else 0)
-        values = (steps + along(e.offset, shape, format)) * along(e.scale, shape, format)
+        values = (found - format.lo + along(e.offset, shape, format)) * along(e.scale, shape, format)
         assert np.allclose(values, dequantize(found, q, format), rtol=1e-6, atol=0)
 
 
@@ -468,7 +467,7 @@ def test_sites_of_a_file_alone() -> None:
     shapes = {"conv.w": (2, 3, 1, 1), "fc.w": (2, 8), "conv.b": (2,)}
     sites, numbers, lost = to_sites(read(V200, shapes), shapes)
     assert {t: (s.role, s.format) for t, s in sites.items()} == {
-        "conv.w": ("weight", Format(8, True, True, 0, strict=None)),
+        "conv.w": ("weight", Format(8, True, True, 0, strict=False)),
         "x": ("activation", Format(8, False)),
         "fc.w": ("weight", Format(4, True, True, 1, 4)),
     }
@@ -480,16 +479,41 @@ def test_sites_of_a_file_alone() -> None:
 
 def test_strict_grids_of_aimet() -> None:
     """2.0.0: int8 with zero point −1, codes −128..126; ours −127..127 with 0, at the same values."""
-    content = {
-        "version": "2.0.0",
-        "encodings": [{"name": "w", "output_dtype": "int8", "y_scale": 0.5, "y_zero_point": -1}],
-    }
-    sites, numbers, _ = to_sites(read(content, ["w"]), {"w": (2, 2)})
+    entry = {"name": "w", "output_dtype": "int8", "y_scale": 0.5, "y_zero_point": -1}
+    read_back = read({"version": "2.0.0", "encodings": [entry]}, ["w"])
+    sites, numbers, _ = to_sites(read_back, {"w": (2, 2)})
     assert (sites["w"].format.lo, sites["w"].format.symmetric, numbers["w"].zero_point.item()) == (-127, True, 0)
     file = EncodingFile({}, {"w": Encoding("w", "int8", np.array(0.5), np.array(0), True, True)})
+    assert read_back.same(file)
+    assert document(file, "2.0.0")["encodings"] == [entry]
     assert document(file, "1.0.0")["param_encodings"][0]["offset"] == [-127]
     assert document(adapted(file, relaxed=True), "1.0.0")["param_encodings"][0]["offset"] == [-128]
     assert adapted(file, relaxed=True).losses[0].tensors == ("w",)
+    asymmetric = Plan("m", {"w": Site("w", "activation", Format(), "w", "layer")}, {}, {}, {"w": numbers["w"]})
+    assert into_plan(asymmetric, read_back, {}, strict=True).plan.qparams_of("w").zero_point == -1
+    full = replace(asymmetric, sites={"w": Site("w", "weight", Format(symmetric=True), "w", "layer")})
+    zero = read({"version": "2.0.0", "encodings": [{**entry, "y_zero_point": 0}]}, ["w"])
+    assert into_plan(full, zero, {"w": (2, 2)}).plan.sites["w"].format.lo == -128  # 2.0.0 has all codes of the type
+
+
+def test_biases_of_weights_that_get_other_scales() -> None:
+    """Per channel where the weight is, none where it is in blocks."""
+    sites = {
+        "x": Site("x", "activation", Format(8, False), "x", "layer"),
+        "w": Site("w", "weight", Format(8, True, True), "w", "layer"),
+        "b": Site("b", "bias", Format(32, True, True), "b", "layer", ("x", "w")),
+    }
+    one, shapes = QParams(np.float32(0.5), np.int32(0)), {"w": (2, 4), "b": (2,)}
+    plan = Plan("m", sites, {"node": ("x", "w", "b")}, {}, {"x": one, "w": one})
+    channels = entry("w", [1.0, 2], [-128, -128], enc_type="PER_CHANNEL", is_sym=True)
+    merged = into_plan(plan, made(entry("x"), parameters=(channels,)), shapes, {"w": (0, 1)})
+    assert merged.plan.sites["b"].format == Format(32, True, True, 0)
+    assert from_plan(merged.plan, shapes).parameters["b"].scale.tolist() == [0.25, 0.5]
+    blocks = entry("w", [1.0] * 4, [-128] * 4, enc_type="PER_BLOCK", is_sym=True, block_size=2)
+    merged = into_plan(plan, made(entry("x"), parameters=(blocks,)), shapes, {"w": (0, 1)})
+    assert merged.plan.nodes == {"node": ("x", "w")}
+    assert merged.plan.sites.keys() == {"x", "w"}
+    assert [loss.tensors for loss in merged.losses] == [("b",)]
 
 
 def test_activations_of_the_unsigned_type() -> None:
