@@ -177,7 +177,7 @@ def _losses(
 
 def _is_product(encoding: Encoding, plan: Plan, site: Site, shapes: Shapes) -> bool:
     scale = product_scale(plan, site, shapes)
-    fits = encoding.bits == 32 and encoding.scale.size == scale.size and not np.any(encoding.offset + (1 << 31))
+    fits = encoding.scale.size == scale.size and not np.any(encoding.offset + (1 << 31))
     return fits and bool(np.allclose(encoding.scale.reshape(-1), scale.reshape(-1), rtol=TOLERANCE, atol=0))
 
 

@@ -356,6 +356,9 @@ def test_a_bias_has_the_product_of_scales() -> None:
     other = replace(file.parameters["b"], scale=file.parameters["b"].scale * 1.01)
     merged = into_plan(plan, replace(file, version="2.0.0", parameters={**file.parameters, "b": other}), shapes)
     assert [(loss.what[:10], loss.tensors) for loss in merged.losses] == [("int32 bias", ("b",))]
+    other = replace(file.parameters["b"], dtype="int16")
+    merged = into_plan(plan, replace(file, version="2.0.0", parameters={**file.parameters, "b": other}), shapes)
+    assert [loss.tensors for loss in merged.losses] == [("b",)]
     assert "b" not in adapted(file, biases=False).parameters
     assert adapted(file, biases=False).losses[0].tensors == ("b",)
 
@@ -412,6 +415,43 @@ def test_settings_that_change_are_told() -> None:
     assert (merged.missing, merged.foreign) == (("w",), ("q",))
     with pytest.raises(PlanError, match=r"file and plan differ: .*'x'.*strict=False"):
         into_plan(small(), made(entry("x", bw=4, offset=-3)), {"w": (4, 6)}, strict=True)
+
+
+def test_a_weight_of_one_channel() -> None:
+    """0.6.1 does not tell it from a whole tensor: it stays what the plan has."""
+    weight = Site("w", "weight", Format(8, True, True, 0), "w", "layer")
+    plan = Plan("m", {"w": weight}, {}, {}, {"w": QParams(np.ones(1, np.float32), np.zeros(1, np.int32))})
+    file = from_plan(plan, {"w": (1, 4)})
+    merged = into_plan(plan, read(document(file, "0.6.1")), {"w": (1, 4)}, strict=True)
+    assert merged.plan.qparams_of("w").scale.shape == (1,)
+    assert losses(file, "0.6.1")[-1].what == "one channel is not told from the whole tensor"
+
+
+@pytest.mark.parametrize(
+    ("base", "dtype", "zero_point", "format"),
+    [
+        (Format(8, True, True), "int8", 5, Format(8, True, False)),
+        (Format(8, True, True), "uint8", 5, Format(8, False, False)),
+        (Format(8, True, True), "uint8", 128, Format(8, False, True)),
+        (Format(8, True, True), "int8", -128, Format(8, True, True, one_sided=True)),
+        (Format(8, True, True, strict=False), "int8", -1, Format(8, True, True, strict=True)),
+        (Format(8, True, False), "int8", 0, Format(8, True, False)),
+        (Format(8, False, True, strict=False), "uint8", 127, Format(8, False, True, strict=True)),
+        (Format(6, True, False, stored=8), "int8", 0, Format(8, True, False, stored=8)),
+        (Format(6, True, False, stored=8), "int16", 0, Format(16, True, False)),
+        (Format(8, False, scale="pow2"), "uint8", 0, Format(8, False)),
+    ],
+)
+def test_types_of_version_2_are_taken(base: Format, dtype: str, zero_point: int, format: Format) -> None:
+    """Symmetry stays as planned where the zero point allows it."""
+    plan = Plan("m", {"x": Site("x", "activation", base, "x", "layer")}, {}, {}, {})
+    one = {"name": "x", "output_dtype": dtype, "y_scale": 0.3, "y_zero_point": zero_point}
+    merged = into_plan(plan, read({"version": "2.0.0", "encodings": [one]}, ["w"]), {}).plan
+    found, q = merged.sites["x"].format, merged.qparams_of("x")
+    assert found == format
+    assert q.scale == np.float32(0.3)
+    lowest = (found.lo - q.zero_point) * 0.3
+    assert lowest == pytest.approx((Format(found.bits, found.signed).lo - zero_point) * 0.3)
 
 
 def test_tuned_integers_stay_with_their_grid() -> None:
