@@ -1,6 +1,7 @@
 """AIMET's encodings files, read and written, and the plan that they stand for.
 
     values    an encoding, a file of them, and what a file could not hold
+    fields    fields of a JSON object, checked one by one
     reading   0.4.0, 0.5.0, 0.6.1, 1.0.0 and 2.0.0 → values, every field checked
     writing   values → 0.6.1, 1.0.0 or 2.0.0, with the list of what the version cannot hold
     adapt     the same grids the way a default AIMET simulation has them

@@ -21,6 +21,7 @@ def adapted(
     Args:
         relaxed: strict grids (−127..127) get their lowest code back, offset −128: SNPE refuses −127
             (https://github.com/qualcomm/aimet/issues/2468), and so does a default AIMET simulation with strict=True.
+            A value that the strict grid clipped may then be one step lower.
         unsigned: activations get the unsigned type (zero point + 2^(bits − 1)), which AIMET gives them in 2.0.0.
         biases: False leaves int32 biases out; a simulation whose bias quantizers are off refuses them.
         without: tensors to leave out, e.g. outputs of Reshape and Transpose, on which AIMET has no quantizers.
