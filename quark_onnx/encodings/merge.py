@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Merged:
 
 
 def into_plan(plan: Plan, file: EncodingFile, shapes: Shapes, axes: Axes = NO_AXES, *, strict: bool = False) -> Merged:
-    """The plan with the grids of a file; what it does not say (axis, signed, strict, kind of scale) stays as planned.
+    """The plan with the grids of a file; what it does not say (axis, signed or symmetric, kind of scale) stays as planned.
 
     Tensors that shared a grid part where the file gives them different ones; those that it does not name go with their
     group. An int32 bias has the product of scales whatever the file says; tuned integers whose grid changes are
@@ -63,7 +63,7 @@ def into_plan(plan: Plan, file: EncodingFile, shapes: Shapes, axes: Axes = NO_AX
     grids = found | _followers(plan, found)
     moved = {t: g for t, g in grids.items() if not _stays(plan, t, *g)}
     merged = _with_biases(_with_grids(plan, grids, moved))
-    changed = {t: f"{was} → {new}" for t in moved if (was := plan.sites[t].format) != (new := merged.sites[t].format)}
+    changed = {t: _change(was, merged.sites[t].format) for t in moved if (was := plan.sites[t].format) != grids[t][0]}
     missing = tuple(t for t, site in plan.sites.items() if has_grid(site) and t not in everything and t not in grids)
     foreign = tuple(sorted(everything.keys() - plan.sites.keys()))
     losses = _losses(plan, merged, everything, moved.keys(), shapes)
@@ -87,6 +87,13 @@ def _insist(
     if found:
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
         raise PlanError(f"file and plan differ: {'; '.join(map(str, found[:3]))}{more}; load it with strict=False")
+
+
+def _change(before: Format, after: Format) -> str:
+    """What is another; formats that read alike differ in a detail."""
+    pairs = [(f.name, getattr(before, f.name), getattr(after, f.name)) for f in fields(Format)]
+    details = ", ".join(f"{name}: {a} → {b}" for name, a, b in pairs if a != b)
+    return f"{before} → {after}" if str(before) != str(after) else details
 
 
 def _stays(plan: Plan, tensor: str, format: Format, q: QParams) -> bool:
@@ -176,6 +183,8 @@ def _losses(
 
 
 def _is_product(encoding: Encoding, plan: Plan, site: Site, shapes: Shapes) -> bool:
+    if any(plan.sites[factor].group not in plan.qparams for factor in site.factors):
+        return True  # not chosen yet
     scale = product_scale(plan, site, shapes)
     fits = encoding.scale.size == scale.size and not np.any(encoding.offset + (1 << 31))
     return fits and bool(np.allclose(encoding.scale.reshape(-1), scale.reshape(-1), rtol=TOLERANCE, atol=0))
