@@ -39,7 +39,7 @@ class Merged:
 
 
 def into_plan(plan: Plan, file: EncodingFile, shapes: Shapes, axes: Axes = NO_AXES, *, strict: bool = False) -> Merged:
-    """The plan with the grids of a file; what it does not say (axis, signed or symmetric, kind of scale) stays as planned.
+    """The plan with the grids of a file; what it does not say (axis, type, symmetry, kind of scale) stays as planned.
 
     Tensors that shared a grid part where the file gives them different ones; those that it does not name go with their
     group. An int32 bias has the product of scales whatever the file says; tuned integers whose grid changes are
