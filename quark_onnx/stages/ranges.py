@@ -93,6 +93,7 @@ def _range(site: Site, statistics: Mapping[str, Statistics], config: Quantizatio
     default = config.ranging("MinMax") if site.role == "constant" else config.activation_ranging
     how = default if site.method is None else config.ranging(site.method)
     lo, hi = find_range(statistics[site.tensor], site.format, how)
+    lo = lo if site.low is None else site.low
     if site.role == "constant":
         return lo, hi
     asked = config.option("MinimumRealRange")
