@@ -140,9 +140,13 @@ def _even(constraint: tuple[float, float | None] | None, symmetric: bool) -> tup
 
 
 def _share_state(board: Board, unit: Unit) -> None:
-    """Y, Y_h, initial_h, and the input have the quantizer of Y; Y_c and initial_c that of Y_c."""
+    """Y_h and initial_h have the quantizer of Y, initial_c that of Y_c.
+
+    AIMET has X follow Y as well, and pools what it sees of both. Here a group has the range of its leader, and that of
+    a state is too narrow for X.
+    """
     node = unit.nodes[0]
-    states = ((0, (0, 5), (1,)),) if unit.type != "LSTM" else ((0, (0, 5), (1,)), (2, (6,), ()))
+    states = ((0, (5,), (1,)),) if unit.type != "LSTM" else ((0, (5,), (1,)), (2, (6,), ()))
     for leader, inputs, outputs in states:
         lead = _output(board, unit, leader)
         if lead is None or not lead.on:
