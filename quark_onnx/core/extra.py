@@ -80,9 +80,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
     candidates = values.get("PercentileCandidates")
     numbers = candidates is None or all(isinstance(p, (int, float)) and 50 < p <= 100 for p in candidates)
     if not numbers or candidates in ([], ()):
-        raise ConfigError(
-            f"extra option PercentileCandidates must hold numbers above 50 and up to 100, not {candidates!r}"
-        )
+        raise ConfigError(f"extra option PercentileCandidates must hold numbers above 50 and up to 100, not {candidates!r}")
 
 
 def _plain(value: Any) -> Any:
