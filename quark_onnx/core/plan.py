@@ -54,6 +54,7 @@ class Site:
     rule    the placement rule that put it here
     factors (input tensor, weight tensor) of an int32 bias, else empty
     range   known beforehand, e.g. (0, 1) behind a Softmax, one pair or (weights) one per channel; None: observed
+    low     the lower end of an observed range, where that much is known beforehand; None: observed as well
     method  range method; None: the configuration's
     """
 
@@ -65,6 +66,7 @@ class Site:
     factors: tuple[str, ...] = ()
     range: tuple[Ends, Ends] | None = None
     method: str | None = None
+    low: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

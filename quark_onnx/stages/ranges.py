@@ -94,6 +94,7 @@ def _range(site: Site, statistics: Mapping[str, Statistics], config: Quantizatio
     how = config.ranging("MinMax", observed=False) if exact else config.activation_ranging
     how = how if site.method is None else config.ranging(site.method, observed=not exact)
     lo, hi = find_range(statistics[site.tensor], site.format, how)
+    lo = lo if site.low is None else site.low
     if exact:
         return lo, hi
     asked = config.option("MinimumRealRange")

@@ -1,0 +1,114 @@
+"""Simulated placement: the quantizers that AIMET would set under a runtime configuration, as an ordinary plan.
+
+Unlike `place`, which looks for what onnxruntime runs on integers, this simulates other hardware: almost every float32
+tensor carries a quantizer, and the names are those of the user's model.
+
+It decides as aimet-onnx 2.42 does, with these exceptions. Where that stops with an error: ranges known on both sides of
+a Relu that do not agree stay two; scales per channel of a weight without channels are one; inputs that are asked for
+beat what is known of operators that move values. Where it misses a pattern: a LayerNormalization is found whether axes
+are attributes or inputs, and only where its square is one. The scale and bias of a normalization are constants. The
+input of a recurrent operator has a range of its own; a Concat without quantizer ties nothing; only float32 counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from quark_onnx.core.formats import Format
+from quark_onnx.core.plan import Plan, Role, Site
+from quark_onnx.core.runtime_config import RuntimeConfig
+from quark_onnx.graph import Graph, Model, Node, Value, io
+from quark_onnx.graph.view import is_constant, numpy_dtype
+from quark_onnx.stages.simulate.fusions import fused
+from quark_onnx.stages.simulate.quantizers import Board, Quantizer, configure
+from quark_onnx.stages.simulate.rules import exceptions, per_channel
+from quark_onnx.stages.simulate.ties import tie
+from quark_onnx.stages.simulate.units import Circuit, Unit
+
+ACTIVATION = Format(8, signed=False)
+WEIGHT = Format(8, signed=True, symmetric=True)
+
+
+def simulated_sites(
+    model: Model, config: RuntimeConfig, activation: Format = ACTIVATION, weight: Format = WEIGHT
+) -> Plan:
+    """A plan with sites, nodes and notes; scales are still open.
+
+    Args:
+        model: constants lifted, nodes named, types inferred: `stages.prepare` with `optimize=False`, or the passes.
+        activation: width, signedness and kind of scale; symmetry is the configuration's.
+        weight: the same of parameters; their axis, too, is the configuration's.
+
+    Raises:
+        ConfigError: two operator types of the configuration contradict each other at a tensor.
+    """
+    circuit = Circuit(model.graph, fused(model.graph, config.passes))
+    board = Board(circuit, activation.bits, weight.bits)
+    configure(board, config)
+    remarks = per_channel(board, config)
+    exceptions(board, config)
+    tie(board)
+    on = {value: quantizer for value, quantizer in board.of.items() if quantizer.on}
+    sites = {v.name or "": _site(v, quantizer, activation, weight) for v, quantizer in on.items()}
+    nodes, notes = _nodes(model.graph, circuit, sites)
+    kept = {tensor: remark for tensor, remark in remarks.items() if tensor in sites}
+    return Plan(io.fingerprint(model), sites, nodes, notes, remarks=kept)
+
+
+def _site(value: Value, quantizer: Quantizer, activation: Format, weight: Format) -> Site:
+    """The quantizer of a tensor; its range is that of the tensor it was made for."""
+    role: Role = "constant" if is_constant(value) else "activation"
+    if quantizer.param:
+        role = "bias" if quantizer.param == "bias" else "weight"
+    low, high = quantizer.constraint or (None, None)
+    known = None if low is None or high is None else (low, high)
+    return Site(
+        value.name or "",
+        role,
+        _format(quantizer, weight if quantizer.param else activation),
+        quantizer.owner.name or "",
+        quantizer.rule,
+        range=known,
+        low=low if known is None else None,
+    )
+
+
+def _format(quantizer: Quantizer, base: Format) -> Format:
+    """Grids of less than 8 bits are stored with 8: the values are the same, and any operator set will do."""
+    return replace(
+        base,
+        bits=quantizer.bits,
+        symmetric=quantizer.symmetric,
+        axis=quantizer.axis,
+        block=None,
+        strict=quantizer.symmetric and quantizer.strict,
+        one_sided=quantizer.symmetric and quantizer.unsigned,
+        stored=8 if quantizer.bits < 8 else None,
+    )
+
+
+def _nodes(
+    graph: Graph, circuit: Circuit, sites: Mapping[str, Site]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """The tensors with a quantizer around each node, and why there is none around the others."""
+    inside = {node: unit for unit in circuit.units if len(unit.nodes) > 1 for node in unit.nodes}
+    nodes, notes = {}, {}
+    for node in graph:
+        values = [value for value in (*node.inputs, *node.outputs) if value is not None]
+        tensors = tuple(dict.fromkeys(value.name or "" for value in values if value.name in sites))
+        if tensors:
+            nodes[node.name or ""] = tensors
+        else:
+            notes[node.name or ""] = _why_none(node, inside.get(node))
+    return nodes, notes
+
+
+def _why_none(node: Node, unit: Unit | None) -> str:
+    if unit is not None:
+        return f"inside one {unit.type} of the target"
+    for value in (*node.outputs, *node.inputs):
+        dtype = None if value is None else numpy_dtype(value)
+        if value is not None and value.name and dtype is not None and dtype != "float32":
+            return f"{value.name!r} holds {dtype}; only float32 is quantized"
+    return "the runtime configuration puts no quantizer around it"
