@@ -32,6 +32,7 @@ ALLOWED = {  # what each part may import of the others
     "pipeline": "core numerics graph engine stages job result",
     "": "core result pipeline",  # quark_onnx/__init__.py
     "demo": "core numerics graph engine stages job result pipeline",
+    "quantsim": "core numerics graph engine stages encodings job result pipeline",
     "plots": "core numerics",
     "cli": "core numerics graph engine stages job result pipeline plots demo",
 }

@@ -34,7 +34,7 @@ def test_every_site_gets_a_range_and_the_simulation_runs(protocol: ModuleType, n
     sites, masked, least = EXPECTED[name]
     task = protocol.TASKS[name]
     model = prepare(io.load(task.model), opset=13, optimize=name != "minilm-stsb").model
-    plan = simulated_sites(model, load_runtime_config())
+    plan = simulated_sites(model, load_runtime_config()).plan
     assert len(plan.sites) == sites
     feeds = task.calib(SAMPLES)
     statistics = observe(model, feeds, observed_tensors(plan), lambda done: None)

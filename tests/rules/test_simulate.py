@@ -324,7 +324,7 @@ def layout(plan: Plan) -> str:
 def simulated(model: Model, source: Any = None, **formats: Format) -> Plan:
     """Sites only. The model must come out untouched, and every node be in the plan or have a reason not to."""
     before = io.fingerprint(model)
-    plan = simulated_sites(model, load_runtime_config(source), **formats)
+    plan = simulated_sites(model, load_runtime_config(source), **formats).plan
     assert io.fingerprint(model) == before == plan.model
     assert sorted([*plan.nodes, *plan.notes]) == sorted(node.name or "" for node in model.graph)
     return plan

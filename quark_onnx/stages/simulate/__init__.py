@@ -13,7 +13,7 @@ input of a recurrent operator has a range of its own; a Concat without quantizer
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Plan, Role, Site
@@ -30,10 +30,22 @@ ACTIVATION = Format(8, signed=False)
 WEIGHT = Format(8, signed=True, symmetric=True)
 
 
+@dataclass(frozen=True)
+class Simulated:
+    """Where quantizers stand.
+
+    plan  with sites, nodes and notes; scales are still open
+    off   tensor → the site it would have: a quantizer could stand there, but the configuration wants none
+    """
+
+    plan: Plan
+    off: Mapping[str, Site]
+
+
 def simulated_sites(
     model: Model, config: RuntimeConfig, activation: Format = ACTIVATION, weight: Format = WEIGHT
-) -> Plan:
-    """A plan with sites, nodes and notes; scales are still open.
+) -> Simulated:
+    """The quantizers of a model, on and off.
 
     Args:
         model: constants lifted, nodes named, types inferred: `stages.prepare` with `optimize=False`, or the passes.
@@ -49,11 +61,12 @@ def simulated_sites(
     remarks = per_channel(board, config)
     exceptions(board, config)
     tie(board)
-    on = {value: quantizer for value, quantizer in board.of.items() if quantizer.on}
-    sites = {v.name or "": _site(v, quantizer, activation, weight) for v, quantizer in on.items()}
+    both = {v.name or "": (q.on, _site(v, q, activation, weight)) for v, q in board.of.items()}
+    sites = {tensor: site for tensor, (on, site) in both.items() if on}
     nodes, notes = _nodes(model.graph, circuit, sites)
     kept = {tensor: remark for tensor, remark in remarks.items() if tensor in sites}
-    return Plan(io.fingerprint(model), sites, nodes, notes, remarks=kept)
+    off = {tensor: site for tensor, (on, site) in both.items() if not on}
+    return Simulated(Plan(io.fingerprint(model), sites, nodes, notes, remarks=kept), off)
 
 
 def _site(value: Value, quantizer: Quantizer, activation: Format, weight: Format) -> Site:

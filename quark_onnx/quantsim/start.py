@@ -1,0 +1,82 @@
+"""Where every simulation begins: the user's float model, and the quantizers that a runtime configuration puts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quark_onnx.core.checks import whole
+from quark_onnx.core.config import QuantizationConfig
+from quark_onnx.core.formats import Format
+from quark_onnx.core.plan import Plan, Site
+from quark_onnx.core.runtime_config import load_runtime_config
+from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.quantsim.scheme import QuantScheme
+from quark_onnx.stages.prepare import prepare
+from quark_onnx.stages.simulate import simulated_sites
+
+Source = str | Path | ModelProto
+ConfigFile = str | Path | Mapping[str, Any] | None
+
+bits = whole(2, 16)
+"""Checks a bit width, as `bits(name, value)`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """A model and its quantizers; no range is chosen yet.
+
+    model   float; nodes are named, constants are initializers, all other names are the user's
+    plan    sites of the quantizers that are on
+    off     sites of those that could be switched on
+    ranges  how ranges are chosen
+    """
+
+    model: Model
+    plan: Plan
+    off: Mapping[str, Site]
+    ranges: QuantizationConfig
+
+
+def open_float(source: Source) -> Model:
+    """A float model, its names as they are: nothing is folded.
+
+    Raises:
+        ModelError: it cannot be read, or is quantized already.
+    """
+    model = io.load(source)
+    io.refuse_quantized(model)
+    return prepare(model, opset=Format().opset, optimize=False).model
+
+
+def begin(
+    source: Source, config_file: ConfigFile, scheme: QuantScheme, param_bits: int, activation_bits: int
+) -> Start:
+    """The quantizers that AIMET would put on a model.
+
+    Args:
+        config_file: a runtime configuration, see `load_runtime_config`; None: our default, with weights per channel.
+        scheme: how ranges are chosen.
+        param_bits, activation_bits: widths, 2..16.
+
+    Raises:
+        ConfigError, ModelError: the configuration or the model cannot be used.
+    """
+    model = open_float(source)
+    weight = Format(bits("default_param_bw", param_bits), signed=True, symmetric=True)
+    activation = Format(bits("default_output_bw", activation_bits), signed=False)
+    placed = simulated_sites(model, load_runtime_config(config_file), activation, weight)
+    return Start(model, placed.plan, placed.off, ranging(scheme))
+
+
+def ranging(scheme: QuantScheme, percentile: float | None = None) -> QuantizationConfig:
+    """The configuration that makes `choose_ranges` use a scheme, for weights and activations alike.
+
+    percentile: of post_training_percentile, in percent; None: the default of the option Percentile.
+    """
+    options: dict[str, Any] = {"WeightCalibrateMethod": scheme.method}
+    if percentile is not None:
+        options["Percentile"] = percentile
+    return QuantizationConfig(calibrate_method=scheme.method, extra_options=options)
