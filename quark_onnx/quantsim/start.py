@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from quark_onnx.core.checks import whole
 from quark_onnx.core.config import QuantizationConfig
@@ -17,7 +17,7 @@ from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.simulate import simulated_sites
 
-Source = str | Path | ModelProto
+Source: TypeAlias = "str | Path | ModelProto"
 ConfigFile = str | Path | Mapping[str, Any] | None
 
 bits = whole(2, 16)
