@@ -35,6 +35,7 @@ def read(source: str | Path | Mapping[str, Any], parameters: Collection[str] = (
     """The encodings of a file, or of a document that was parsed already.
 
     Args:
+        source: a path, or what was read of one; a section of parameters alone is taken, too.
         parameters: names of the model's initializers, by which 2.0.0 is sorted into parameters and activations.
             Without them, parameters are what has an axis or 32 bits.
 
@@ -42,7 +43,7 @@ def read(source: str | Path | Mapping[str, Any], parameters: Collection[str] = (
         PlanError: no such file, no encodings, or something in it is wrong: file, JSON path and tensor are named.
     """
     name = "encodings" if isinstance(source, Mapping) else str(source)
-    top = Spot(name, "", source if isinstance(source, Mapping) else _parsed(Path(source)))
+    top = Spot(name, "", _whole(source if isinstance(source, Mapping) else _parsed(Path(source))))
     if not isinstance(top.value, Mapping) or "version" not in top.value:
         top.fail("this is no encodings file: it must be an object with a 'version'")
     version = top["version"].one_of((*OLDER, *VERSIONS))
@@ -62,6 +63,14 @@ def read(source: str | Path | Mapping[str, Any], parameters: Collection[str] = (
         notes["quantizer_args"],
         None if excluded is None else tuple(excluded),
     )
+
+
+def _whole(document: Any) -> Any:
+    """A document; what is only a section of parameters, as AdaRound of AIMET 1.x writes it, in one of its version."""
+    if isinstance(document, list):
+        return {"version": "1.0.0", "activation_encodings": [], "param_encodings": document}
+    bare = isinstance(document, Mapping) and document and all(isinstance(grids, list) for grids in document.values())
+    return {"version": "0.6.1", "activation_encodings": {}, "param_encodings": document} if bare else document
 
 
 def _parsed(path: Path) -> Any:

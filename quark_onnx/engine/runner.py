@@ -68,6 +68,11 @@ class Runner:
         self.inputs = [i.name for i in self._session.get_inputs()]
         self.outputs = [o.name for o in self._session.get_outputs()] if outputs is None else list(outputs)
 
+    @property
+    def session(self) -> ort.InferenceSession:
+        """onnxruntime's own session."""
+        return self._session
+
     def __call__(self, feed: Feed) -> Arrays:
         """The outputs for one feed.
 

@@ -18,7 +18,7 @@ class QuantScheme(Enum):
     """
 
     post_training_tf = 1
-    min_max = 1
+    min_max = 1  # noqa: PIE796 - another name of the first, as in AIMET
     post_training_tf_enhanced = 2
     training_range_learning_with_tf_init = 3
     training_range_learning_with_tf_enhanced_init = 4

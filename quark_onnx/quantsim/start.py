@@ -28,15 +28,17 @@ bits = whole(2, 16)
 class Start:
     """A model and its quantizers; no range is chosen yet.
 
-    model   float; nodes are named, constants are initializers, all other names are the user's
-    plan    sites of the quantizers that are on
-    off     sites of those that could be switched on
-    ranges  how ranges are chosen
+    model     float; nodes are named, constants are initializers, all other names are the user's
+    plan      sites of the quantizers that are on
+    off       sites of those that could be switched on
+    channels  parameter → axis of its output channels
+    ranges    how ranges are chosen
     """
 
     model: Model
     plan: Plan
     off: Mapping[str, Site]
+    channels: Mapping[str, int]
     ranges: QuantizationConfig
 
 
@@ -51,9 +53,7 @@ def open_float(source: Source) -> Model:
     return prepare(model, opset=Format().opset, optimize=False).model
 
 
-def begin(
-    source: Source, config_file: ConfigFile, scheme: QuantScheme, param_bits: int, activation_bits: int
-) -> Start:
+def begin(source: Source, config_file: ConfigFile, scheme: QuantScheme, param_bits: int, activation_bits: int) -> Start:
     """The quantizers that AIMET would put on a model.
 
     Args:
@@ -68,7 +68,7 @@ def begin(
     weight = Format(bits("default_param_bw", param_bits), signed=True, symmetric=True)
     activation = Format(bits("default_output_bw", activation_bits), signed=False)
     placed = simulated_sites(model, load_runtime_config(config_file), activation, weight)
-    return Start(model, placed.plan, placed.off, ranging(scheme))
+    return Start(model, placed.plan, placed.off, placed.channels, ranging(scheme))
 
 
 def ranging(scheme: QuantScheme, percentile: float | None = None) -> QuantizationConfig:

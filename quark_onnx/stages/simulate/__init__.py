@@ -12,7 +12,7 @@ input of a recurrent operator has a range of its own; a Concat without quantizer
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from quark_onnx.core.formats import Format
@@ -34,12 +34,14 @@ WEIGHT = Format(8, signed=True, symmetric=True)
 class Simulated:
     """Where quantizers stand.
 
-    plan  with sites, nodes and notes; scales are still open
-    off   tensor → the site it would have: a quantizer could stand there, but the configuration wants none
+    plan      with sites, nodes and notes; scales are still open
+    off       tensor → the site it would have: a quantizer could stand there, but the configuration wants none
+    channels  parameter → axis of its output channels, where it has one, whether or not they have scales of their own
     """
 
     plan: Plan
     off: Mapping[str, Site]
+    channels: Mapping[str, int]
 
 
 def simulated_sites(
@@ -63,10 +65,20 @@ def simulated_sites(
     tie(board)
     both = {v.name or "": (q.on, _site(v, q, activation, weight)) for v, q in board.of.items()}
     sites = {tensor: site for tensor, (on, site) in both.items() if on}
-    nodes, notes = _nodes(model.graph, circuit, sites)
+    nodes = around(model.graph, sites)
+    notes = _notes(model.graph, circuit, nodes)
     kept = {tensor: remark for tensor, remark in remarks.items() if tensor in sites}
     off = {tensor: site for tensor, (on, site) in both.items() if not on}
-    return Simulated(Plan(io.fingerprint(model), sites, nodes, notes, remarks=kept), off)
+    axes = {q.owner.name or "": unit.channel_axis(q.owner) for unit, _, q in board.params()}
+    channels = {tensor: axis for tensor, axis in axes.items() if axis is not None}
+    return Simulated(Plan(io.fingerprint(model), sites, nodes, notes, remarks=kept), off, channels)
+
+
+def around(graph: Graph, sites: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Node → the tensors in `sites` that it reads or computes, for the nodes that have any."""
+    values = {node.name or "": [v.name or "" for v in (*node.inputs, *node.outputs) if v is not None] for node in graph}
+    found = {node: tuple(dict.fromkeys(name for name in names if name in sites)) for node, names in values.items()}
+    return {node: tensors for node, tensors in found.items() if tensors}
 
 
 def _site(value: Value, quantizer: Quantizer, activation: Format, weight: Format) -> Site:
@@ -101,20 +113,10 @@ def _format(quantizer: Quantizer, base: Format) -> Format:
     )
 
 
-def _nodes(
-    graph: Graph, circuit: Circuit, sites: Mapping[str, Site]
-) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """The tensors with a quantizer around each node, and why there is none around the others."""
+def _notes(graph: Graph, circuit: Circuit, nodes: Collection[str]) -> dict[str, str]:
+    """Why there is no quantizer around the other nodes."""
     inside = {node: unit for unit in circuit.units if len(unit.nodes) > 1 for node in unit.nodes}
-    nodes, notes = {}, {}
-    for node in graph:
-        values = [value for value in (*node.inputs, *node.outputs) if value is not None]
-        tensors = tuple(dict.fromkeys(value.name or "" for value in values if value.name in sites))
-        if tensors:
-            nodes[node.name or ""] = tensors
-        else:
-            notes[node.name or ""] = _why_none(node, inside.get(node))
-    return nodes, notes
+    return {node.name or "": _why_none(node, inside.get(node)) for node in graph if node.name not in nodes}
 
 
 def _why_none(node: Node, unit: Unit | None) -> str:

@@ -1,0 +1,51 @@
+"""A QDQ model computed as AIMET's simulator computes it, to the bit: ties are rounded up, nothing is fused.
+
+    QuantizeLinear → DequantizeLinear   becomes   (clamp(⌊v / s + z + ½⌋, lo, hi) − z) · s   in float32
+
+Both differ at ties only; but pixels of 8 bits are often ties in all their values, and in a network of many layers a
+code that differs changes many others. Run it without onnxruntime's optimizations, which add up products in another
+order. It takes three times as long as the fast simulation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quark_onnx.graph import Graph, Model, Node, io
+from quark_onnx.graph.edit import add_constant, new_node, remove, take_over
+from quark_onnx.graph.view import constant, is_op
+
+
+def exact(quantized: Model) -> Model:
+    """A copy of a model that `apply` made with the quantizers of its activations written out; scales per tensor."""
+    model = io.copy(quantized)
+    for restore in [node for node in model.graph if is_op(node, "DequantizeLinear")]:
+        quantize = None if restore.inputs[0] is None else restore.inputs[0].producer()
+        if quantize is not None and is_op(quantize, "QuantizeLinear"):
+            _write_out(model.graph, quantize, restore)
+    return model
+
+
+def _write_out(graph: Graph, quantize: Node, restore: Node) -> None:
+    value, scale = quantize.inputs[0], quantize.inputs[1]
+    zero = constant(quantize.inputs[2])
+    assert value is not None and scale is not None and zero is not None
+    name, info, z = value.name or "", np.iinfo(zero.dtype), zero.astype(np.float32)
+    steps = [
+        ("Div", scale),
+        ("Add", add_constant(graph, z + np.float32(0.5), f"{name}_half_up")),
+        ("Floor", None),
+        ("Max", add_constant(graph, np.float32(info.min), f"{name}_lowest")),
+        ("Min", add_constant(graph, np.float32(info.max), f"{name}_highest")),
+        ("Sub", add_constant(graph, z, f"{name}_zero")),
+        ("Mul", scale),
+    ]
+    for op_type, operand in steps:
+        inputs = [value] if operand is None else [value, operand]
+        node = new_node(graph, op_type, inputs, f"{name}_{op_type}", f"{name}_{op_type}")
+        graph.insert_before(restore, node)
+        value = node.outputs[0]
+    take_over(restore.outputs[0], value)
+    remove(restore)
+    if not quantize.outputs[0].uses():
+        remove(quantize)

@@ -1,0 +1,149 @@
+"""Encodings files of a simulation: made of its quantizers, and read into them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from quark_onnx.core.errors import PlanError, nearest
+from quark_onnx.core.plan import Plan
+from quark_onnx.encodings import EncodingFile, Merged, from_plan, into_plan
+from quark_onnx.graph import Model, io
+from quark_onnx.graph.view import shape
+from quark_onnx.quantsim.quantizer import Quantizer
+from quark_onnx.stages.simulate import around
+from quark_onnx.stages.simulate.biases import source
+
+SHOWN = 8
+"""Mismatches that an error names."""
+
+
+def shapes_of(model: Model) -> dict[str, tuple[int, ...]]:
+    """Shapes of all initializers."""
+    found = {name: shape(value) for name, value in model.graph.initializers.items()}
+    return {name: tuple(n or 0 for n in dims) for name, dims in found.items() if dims is not None}
+
+
+def axes_of(shapes: Mapping[str, tuple[int, ...]], channels: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Axes of output and input channels of parameters: what encodings mean that do not say their axes."""
+    return {tensor: (axis, _other(axis, len(shapes[tensor]))) for tensor, axis in channels.items() if tensor in shapes}
+
+
+def _other(axis: int, rank: int) -> int:
+    """Input channels are the other one of the first two axes, or (MatMul) of the last two."""
+    return axis if rank == 1 else 1 - axis if axis < 2 else axis - 1
+
+
+def encoding_file(model: Model, plan: Plan) -> EncodingFile:
+    """The encodings of a simulation; its integers follow from them by rounding to nearest."""
+    return from_plan(replace(plan, codes={}, values={}), shapes_of(model))
+
+
+def load(
+    model: Model,
+    quantizers: Mapping[str, Quantizer],
+    channels: Mapping[str, int],
+    file: EncodingFile,
+    *,
+    strict: bool,
+    freeze: bool,
+    disable_missing: bool,
+) -> tuple[dict[str, Quantizer], list[str]]:
+    """Lay the grids of a file on quantizers; those that the file names are switched on. All or nothing.
+
+    Args:
+        quantizers: by tensor; they are changed, but for frozen ones.
+        channels: parameter → axis of its output channels.
+        disable_missing: switch off what the file does not name.
+
+    Returns:
+        The quantizers by tensor: tensors that shared one, and have different grids in the file, have their own; and a
+        line for each thing in which file and quantizers differ.
+
+    Raises:
+        PlanError: scales do not fit the shape of their tensor, or `strict` and something differs.
+    """
+    file, mismatches = _without_floats(_expected(model, quantizers, file))
+    named = {t for t in file.all if t in quantizers}
+    free = {t: q for t, q in quantizers.items() if not q.is_encoding_frozen()}
+    used = dict.fromkeys(q for t, q in free.items() if t in named or (q.enabled and disable_missing))
+    shapes = shapes_of(model)
+    merged = into_plan(plan_of(model, used), file, shapes, axes_of(shapes, channels))
+    mismatches += _mismatches(merged, quantizers, file)
+    if strict:
+        _refuse(mismatches)
+    found = dict(quantizers)
+    for quantizer in used:
+        groups: dict[str, list[str]] = {}
+        for tensor in quantizer.tensors:
+            groups.setdefault(merged.plan.sites[tensor].group, []).append(tensor)
+        if not named & set(quantizer.tensors):
+            quantizer.enabled = False
+            continue
+        for group, tensors in groups.items():
+            part = quantizer if len(groups) == 1 else quantizer.part(tensors)
+            part.enabled = True
+            part.take(merged.plan.sites[tensors[0]].format, merged.plan.qparams[group], freeze=freeze)
+            found |= dict.fromkeys(tensors, part)
+    return found, mismatches
+
+
+def plan_of(model: Model, quantizers: Iterable[Quantizer]) -> Plan:
+    """Sites and scales of quantizers, whether on or off; the plan belongs to this model."""
+    sites = {site.tensor: site for quantizer in quantizers for site in quantizer.sites}
+    qparams = {q.sites[0].group: q.qparams for q in quantizers if q.qparams is not None}
+    return Plan(io.fingerprint(model), sites, around(model.graph, sites), qparams=qparams)
+
+
+def _without_floats(file: EncodingFile) -> tuple[EncodingFile, list[str]]:
+    """The file without casts to float16, which are not simulated, and a line for each of them."""
+    floats = [tensor for tensor, encoding in file.all.items() if encoding.is_float]
+    return _without(file, floats), [f"{tensor!r}: float16 in the file, which is left float32" for tensor in floats]
+
+
+def _without(file: EncodingFile, tensors: Collection[str]) -> EncodingFile:
+    activations, parameters = (
+        {t: e for t, e in section.items() if t not in tensors} for section in (file.activations, file.parameters)
+    )
+    return replace(file, activations=activations, parameters=parameters)
+
+
+def _expected(model: Model, quantizers: Mapping[str, Quantizer], file: EncodingFile) -> EncodingFile:
+    """The file without what a simulation has no quantizers for by design.
+
+    These are int32 biases, which stay float, and (2.0.0) tensors that hold values of a quantized one moved about.
+    """
+    values = {v.name or "": v for node in model.graph for v in node.outputs}
+    gone = {t for t, e in file.all.items() if e.bits == 32 and t in model.graph.initializers}
+    on = {tensor for tensor, quantizer in quantizers.items() if quantizer.enabled}
+    if file.version == "2.0.0":
+        gone |= {t for t in file.all.keys() & values.keys() - on if source(values[t], on)}
+    return _without(file, gone)
+
+
+def _mismatches(merged: Merged, quantizers: Mapping[str, Quantizer], file: EncodingFile) -> Iterator[str]:
+    for tensor in file.all:
+        if tensor not in quantizers:
+            yield f"{tensor!r}: the simulation has no quantizer there{nearest(tensor, quantizers)}"
+        elif not quantizers[tensor].enabled:
+            yield f"{tensor!r}: its quantizer is off, the file has an encoding"
+    for tensor, change in merged.changed.items():
+        yield f"{tensor!r}: {change}"
+    for tensor in merged.missing:
+        yield f"{tensor!r}: its quantizer is on, the file has no encoding"
+    for loss in merged.losses:
+        yield str(loss)
+
+
+def _refuse(mismatches: Sequence[str]) -> None:
+    """Raise what a strict load says.
+
+    Raises:
+        PlanError: there are mismatches.
+    """
+    if mismatches:
+        more = f" and {len(mismatches) - SHOWN} more" if len(mismatches) > SHOWN else ""
+        raise PlanError(
+            f"the encodings do not belong to this simulation: {'; '.join(mismatches[:SHOWN])}{more}; make the "
+            "simulation with the same configuration and bit widths, or load with strict=False"
+        )

@@ -1,0 +1,401 @@
+"""The simulation: a float model, a quantizer on every tensor that a runtime configuration names, and what they make."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from quark_onnx.core.errors import ConfigError, DataError, nearest
+from quark_onnx.core.plan import Coded, Plan, QParams, Site
+from quark_onnx.encodings import EncodingFile, read, write
+from quark_onnx.engine.apply import apply
+from quark_onnx.engine.data import open_data
+from quark_onnx.engine.exact import exact as written_out
+from quark_onnx.engine.runner import Runner, input_specs
+from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.graph.view import constant
+from quark_onnx.numerics.observers import Statistics
+from quark_onnx.numerics.quant import quantize_half_up
+from quark_onnx.quantsim.files import encoding_file, load, plan_of, shapes_of
+from quark_onnx.quantsim.quantizer import Quantizer
+from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
+from quark_onnx.quantsim.session import ObservingSession
+from quark_onnx.quantsim.start import ConfigFile, Source, begin, ranging
+from quark_onnx.stages.prepare import prepare
+from quark_onnx.stages.ranges import choose_ranges, observed_tensors
+from quark_onnx.stages.simulate import around
+from quark_onnx.stages.simulate.biases import with_int32_biases
+
+logger = logging.getLogger("quark_onnx")
+
+ForwardPass = Callable[..., Any]
+
+
+class QuantizationSimModel:
+    """A float model that computes as quantized hardware would, as AIMET simulates it.
+
+        sim = QuantizationSimModel("model.onnx", default_param_bw=8, default_output_bw=8)
+        sim.compute_encodings(samples)
+        sim.session.run(None, sample)
+        sim.export("out", "model")
+
+    Args:
+        model: path or `onnx.ModelProto` of a float model; never modified.
+        dummy_input: one feed, or the array of a model with one input; only checked to fit.
+        quant_scheme: how ranges are chosen, a `QuantScheme` or its name.
+        default_param_bw: width of parameters, 2..16.
+        default_output_bw: width of activations, 2..16; `default_activation_bw` is another name of it.
+        config_file: a runtime configuration: path, dictionary, or a name such as "default_per_tensor"; None: weights of
+            layers per channel and symmetric, activations per tensor and asymmetric, biases float.
+        percentile: of the scheme post_training_percentile, in percent.
+        exact: compute to the bit as aimet-onnx does, about three times as slow: see `engine.exact`. Otherwise ties are
+            rounded to even, as onnxruntime does, and its optimizations are on.
+        threads: that onnxruntime may use; 0: all cores.
+
+    Raises:
+        ConfigError, ModelError, DataError: an argument cannot be used; the message names it.
+    """
+
+    def __init__(
+        self,
+        model: Source,
+        *,
+        dummy_input: object = None,
+        quant_scheme: QuantScheme | str = QuantScheme.post_training_tf_enhanced,
+        default_param_bw: int = 8,
+        default_output_bw: int | None = None,
+        default_activation_bw: int | None = None,
+        config_file: ConfigFile = None,
+        percentile: float | None = None,
+        exact: bool = False,
+        threads: int = 0,
+    ) -> None:
+        widths = {width for width in (default_output_bw, default_activation_bw) if width is not None}
+        if len(widths) > 1:
+            raise ConfigError(
+                f"default_output_bw and default_activation_bw are the same, but given as {default_output_bw} and "
+                f"{default_activation_bw}; give one of them"
+            )
+        self.quant_scheme = as_scheme(quant_scheme)
+        start = begin(model, config_file, self.quant_scheme, default_param_bw, widths.pop() if widths else 8)
+        self.float_model = start.model
+        self._source = io.load(model)
+        self._channels = start.channels
+        self._ranges = ranging(self.quant_scheme, percentile)
+        self._exact, self._threads = exact, threads
+        self._statistics: dict[str, Statistics] = {}
+        self._runner: Runner | None = None
+        self.qc_quantize_op_dict = self._made({**start.plan.sites, **start.off}, start.plan.sites.keys())
+        if dummy_input is not None:
+            next(iter(open_data([dummy_input], input_specs(self.float_model))))
+        self._warn_of_batch_norms()
+
+    def _made(self, sites: Mapping[str, Site], on: Collection[str]) -> dict[str, Quantizer]:
+        """A quantizer for every group of sites, by tensor."""
+        groups: dict[str, list[Site]] = {}
+        for site in sites.values():
+            groups.setdefault(site.group, []).append(site)
+        shapes = shapes_of(self.float_model)
+        made: dict[str, Quantizer] = {}
+        for members in groups.values():
+            tensor = members[0].tensor
+            axis = self._channels.get(tensor)
+            channels = None if axis is None else (axis, shapes[tensor][axis])
+            quantizer = Quantizer(members, any(site.tensor in on for site in members), channels, self._forget)
+            made |= dict.fromkeys(quantizer.tensors, quantizer)
+        return {tensor: made[tensor] for tensor in sites}
+
+    def _warn_of_batch_norms(self) -> None:
+        count = sum(node.op_type == "BatchNormalization" for node in self.float_model.graph)
+        if count:
+            logger.warning(
+                "the model has %d BatchNormalization operators, whose parameters are quantized one by one; hardware "
+                "usually folds them into layers: call fold_all_batch_norms before the simulation",
+                count,
+            )
+
+    # --- quantizers
+
+    def quantizer(self, tensor: str) -> Quantizer:
+        """The quantizer of a tensor of the model.
+
+        Raises:
+            ConfigError: there is none under this name.
+        """
+        if tensor not in self.qc_quantize_op_dict:
+            raise ConfigError(f"no quantizer on tensor {tensor!r}{nearest(tensor, self.qc_quantize_op_dict)}")
+        return self.qc_quantize_op_dict[tensor]
+
+    def get_all_quantizers(self) -> tuple[list[Quantizer], list[Quantizer]]:
+        """Those of parameters, and those of activations, on and off; each once."""
+        every = list(dict.fromkeys(self.qc_quantize_op_dict.values()))
+        return [q for q in every if q.is_param], [q for q in every if not q.is_param]
+
+    def get_op_quantizers(self, node: str) -> tuple[list[Quantizer], list[Quantizer], dict[str, Quantizer]]:
+        """Those of the inputs and the outputs of a node, and of its parameters by tensor; on and off.
+
+        Raises:
+            ConfigError: the model has no such node.
+        """
+        named = {n.name or "": n for n in self.float_model.graph}
+        if node not in named:
+            raise ConfigError(f"the model has no node {node!r}{nearest(node, named)}")
+        known, found = self.qc_quantize_op_dict, named[node]
+        read = [v.name or "" for v in found.inputs if v is not None and v.name in known]
+        inputs = [known[tensor] for tensor in read if not known[tensor].is_param]
+        outputs = [known[v.name or ""] for v in found.outputs if v.name in known]
+        return inputs, outputs, {tensor: known[tensor] for tensor in read if known[tensor].is_param}
+
+    def set_tensor_precision(self, tensors: Iterable[str], bitwidth: int) -> None:
+        """Give several tensors another width.
+
+        Raises:
+            ConfigError: an unknown tensor, a frozen one, or a width that there is not.
+        """
+        for quantizer in dict.fromkeys(self.quantizer(tensor) for tensor in tensors):
+            quantizer.bitwidth = bitwidth
+
+    # --- encodings
+
+    def compute_encodings(self, forward_pass_callback: object, forward_pass_callback_args: object = None) -> None:
+        """Choose the ranges of everything that is on and not frozen; all or nothing.
+
+        Args:
+            forward_pass_callback: called as f(session) or f(session, args), it runs the session on samples; or the
+                samples: a reader with `get_next()`, or any iterable of feeds, arrays or tuples.
+            forward_pass_callback_args: what the callback is given beside the session.
+
+        Raises:
+            DataError: nothing was run, or the data do not fit the model.
+        """
+        free = [q for q in self._on() if not q.is_encoding_frozen()]
+        sites = {site.tensor: site for quantizer in free for site in quantizer.sites}
+        constants = {tensor: site for tensor, site in sites.items() if site.role != "activation"}
+        chosen = self._chosen(constants, {})
+        tensors = observed_tensors(Plan("", sites))
+        session = ObservingSession(self._with_parameters(chosen), tensors)
+        _forward(session, forward_pass_callback, forward_pass_callback_args, self.float_model)
+        statistics = session.statistics()
+        chosen |= self._chosen({t: site for t, site in sites.items() if t not in constants}, statistics)
+        self._statistics |= statistics
+        for quantizer in free:
+            self._take(quantizer, chosen)
+
+    def _on(self) -> list[Quantizer]:
+        return list(dict.fromkeys(q for q in self.qc_quantize_op_dict.values() if q.enabled))
+
+    def _chosen(self, sites: Mapping[str, Site], statistics: Mapping[str, Statistics]) -> dict[str, QParams | None]:
+        """Grids by group; None, with a warning, for what cannot be quantized."""
+        plan = Plan("", sites, {tensor: (tensor,) for tensor in sites})  # every tensor on its own
+        done = choose_ranges(self.float_model, plan, statistics, self._ranges)
+        for tensor, reason in done.notes.items():
+            logger.warning("%r stays float: %s", tensor, reason)
+        return {site.group: done.qparams.get(site.group) for site in sites.values()}
+
+    def _take(self, quantizer: Quantizer, chosen: Mapping[str, QParams | None]) -> None:
+        q = chosen[quantizer.sites[0].group]
+        if q is None:
+            quantizer.enabled = False
+        else:
+            quantizer.take(quantizer.format, q)
+
+    def _with_parameters(self, chosen: Mapping[str, QParams | None]) -> Model:
+        """The model whose activations are observed: parameters are quantized, activations are not."""
+        ready = {q: chosen.get(q.sites[0].group, q.qparams) for q in self._on() if q.sites[0].role != "activation"}
+        sites = {site.tensor: site for q, grid in ready.items() if grid is not None for site in q.sites}
+        grids = {q.sites[0].group: grid for q, grid in ready.items() if grid is not None}
+        plan = Plan(io.fingerprint(self.float_model), sites, around(self.float_model.graph, sites), qparams=grids)
+        return self._realized(self._rounded(plan))
+
+    def _rounded(self, plan: Plan) -> Plan:
+        """The plan with the integers of all constants, rounded as AIMET does."""
+        codes = {}
+        for tensor, site in plan.sites.items():
+            array = None if site.role == "activation" else constant(self.float_model.graph.initializers[tensor])
+            if array is not None:
+                q = plan.qparams_of(tensor)
+                codes[tensor] = Coded(quantize_half_up(array, q, site.format), q.scale)
+        return replace(plan, codes=codes)
+
+    def set_and_freeze_param_encodings(self, encoding_path: str | Path | Mapping[str, Any]) -> None:
+        """Take over the encodings of parameters, e.g. those that AdaRound wrote, and keep them.
+
+        Raises:
+            PlanError: the file cannot be read, or its scales do not fit the parameters.
+        """
+        file = replace(read(encoding_path, self._parameters()), activations={})
+        self._load(file, strict=False, freeze=True, disable_missing=False)
+
+    def load_encodings(
+        self,
+        encodings: str | Path | Mapping[str, Any],
+        strict: bool = True,
+        *,
+        allow_overwrite: bool = True,
+        disable_missing_quantizers: bool = True,
+    ) -> list[str]:
+        """Take over the encodings of a file of AIMET or of ours, versions 0.4.0 to 2.0.0; all or nothing.
+
+        Args:
+            encodings: a path, or the document that was read of it.
+            strict: quantizers that are on, their widths and symmetries must be those of the file.
+            allow_overwrite: False freezes what was loaded.
+            disable_missing_quantizers: without `strict`, switch off those that the file does not name.
+
+        Returns:
+            What did not meet, a line each; the settings of the file hold then.
+
+        Raises:
+            PlanError: the file cannot be read, its scales do not fit, or `strict` and something did not meet.
+        """
+        file = read(encodings, self._parameters())
+        missing = strict or disable_missing_quantizers
+        return self._load(file, strict=strict, freeze=not allow_overwrite, disable_missing=missing)
+
+    def _load(self, file: EncodingFile, *, strict: bool, freeze: bool, disable_missing: bool) -> list[str]:
+        loaded = load(
+            self.float_model,
+            self.qc_quantize_op_dict,
+            self._channels,
+            file,
+            strict=strict,
+            freeze=freeze,
+            disable_missing=disable_missing,
+        )
+        self.qc_quantize_op_dict, mismatches = loaded
+        self._forget()
+        return mismatches
+
+    def _parameters(self) -> list[str]:
+        return [tensor for tensor, quantizer in self.qc_quantize_op_dict.items() if quantizer.is_param]
+
+    # --- what comes of it
+
+    @property
+    def plan(self) -> Plan:
+        """Everything that is quantized, with scales and the integers of parameters.
+
+        Raises:
+            ConfigError: a quantizer that is on has no encoding.
+        """
+        on = self._on()
+        self._complete([q for q in on if not q.is_initialized()])
+        return self._rounded(plan_of(self.float_model, [q for q in on if q.enabled]))
+
+    def _complete(self, open: Sequence[Quantizer]) -> None:
+        """Encodings of quantizers whose settings were changed, of what is known of their tensors already."""
+        sites = {site.tensor: site for quantizer in open for site in quantizer.sites}
+        unseen = [tensor for tensor in observed_tensors(Plan("", sites)) if tensor not in self._statistics]
+        if unseen:
+            more = f" and {len(unseen) - 1} others" if len(unseen) > 1 else ""
+            raise ConfigError(
+                f"no encoding for {unseen[0]!r}{more}: call compute_encodings with samples, or load_encodings"
+            )
+        chosen = self._chosen(sites, self._statistics)
+        for quantizer in open:
+            self._take(quantizer, chosen)
+
+    @property
+    def model(self) -> ModelProto:
+        """The simulated model, with QuantizeLinear and DequantizeLinear on float tensors; onnxruntime runs it."""
+        return io.to_proto(self._simulated())
+
+    @property
+    def session(self) -> Any:
+        """An onnxruntime.InferenceSession of the simulated model; made anew after a change.
+
+        Raises:
+            ConfigError: a quantizer that is on has no encoding.
+        """
+        if self._runner is None:
+            model = written_out(self._simulated()) if self._exact else self._simulated()
+            self._runner = Runner(model, optimized=not self._exact, fuse=False, threads=self._threads)
+        return self._runner.session
+
+    def _simulated(self) -> Model:
+        return self._realized(self.plan)
+
+    def _realized(self, plan: Plan) -> Model:
+        """The plan applied, in an operator set that has its formats."""
+        opset = max((site.format.opset for site in plan.sites.values()), default=0)
+        model = prepare(self.float_model, opset=opset, optimize=False).model
+        return apply(model, replace(plan, model=io.fingerprint(model)))
+
+    def _forget(self) -> None:
+        self._runner = None
+
+    def to_onnx_qdq(self, *, export_int32_bias: bool = True) -> ModelProto:
+        """The quantized model for onnxruntime: QuantizeLinear and DequantizeLinear, parameters as integers.
+
+        Args:
+            export_int32_bias: biases of layers as int32 where they fit, as integer kernels add them. onnxruntime would
+                do it by itself otherwise, with less care.
+
+        Raises:
+            ConfigError: a quantizer that is on has no encoding.
+        """
+        plan = self.plan
+        sites = {t: s if s.role == "activation" else _as_stored(s) for t, s in plan.sites.items()}
+        plan = replace(plan, sites=sites)
+        return io.to_proto(self._realized(with_int32_biases(self.float_model, plan) if export_int32_bias else plan))
+
+    def export(
+        self,
+        path: str | Path,
+        filename_prefix: str,
+        export_model: bool = True,
+        *,
+        encoding_version: str = "1.0.0",
+        export_int32_bias: bool | None = None,
+    ) -> None:
+        """Write `<path>/<filename_prefix>.encodings`, and the float model beside it as `.onnx`.
+
+        Args:
+            encoding_version: "0.6.1", "1.0.0" or "2.0.0"; what it cannot hold is logged as a warning.
+            export_int32_bias: encodings of int32 biases, too; None: in 2.0.0, whose readers miss them otherwise.
+
+        Raises:
+            ConfigError: a quantizer that is on has no encoding, or the folder cannot be written.
+            PlanError: there is no such version.
+        """
+        wanted = encoding_version == "2.0.0" if export_int32_bias is None else export_int32_bias
+        plan = with_int32_biases(self.float_model, self.plan) if wanted else self.plan
+        file = encoding_file(self.float_model, plan)
+        folder = Path(path)
+        for loss in write(file, folder / f"{filename_prefix}.encodings", encoding_version):
+            logger.warning("%s.encodings: %s", filename_prefix, loss)
+        if export_model:
+            io.save(self.float_model, folder / f"{filename_prefix}.onnx", source=self._source)
+
+
+def _as_stored(site: Site) -> Site:
+    """A 4-bit parameter in the 4-bit type of ONNX, in place of one of 8 bits."""
+    return replace(site, format=replace(site.format, stored=None)) if site.format.bits == 4 else site
+
+
+def _forward(session: ObservingSession, source: object, args: object, model: Model) -> None:
+    """Run a user's forward pass, or the samples.
+
+    Raises:
+        DataError: nothing was run.
+    """
+    if not callable(source) or hasattr(source, "get_next"):
+        for feed in open_data(source, input_specs(model)):
+            session.run(None, feed)
+        return
+    given = (session, args) if args is not None or _takes_two(source) else (session,)
+    source(*given)
+    if not session.runs:
+        raise DataError("forward_pass_callback never ran the session it was given: call session.run(None, feed) in it")
+
+
+def _takes_two(callback: ForwardPass) -> bool:
+    try:
+        inspect.signature(callback).bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    return True
