@@ -182,7 +182,11 @@ class Nearest(FastFinetune):
     """Rounds to nearest, and no more than scales (`scale_search`) and biases (`update_bias`) are looked for.
 
     What bias correction and the weight method SeqMSE ask for; it is no value of `OptimAlgorithm`.
+
+    num_candidates  scales to try: k / num_candidates of the plan's, for k from 1; None: a set that suits the format
     """
+
+    num_candidates: int | None = field(None, optional(whole(1)))
 
     algorithm: ClassVar[str] = "nearest"
 

@@ -61,6 +61,9 @@ GRID_PRESERVING = frozenset(
 JOINING = frozenset({"Concat", "Scatter", "ScatterElements", "ScatterND"})
 """Operators whose inputs share the quantizer of their output."""
 
+INHERITING = NEVER_BEHIND | GRID_PRESERVING | JOINING | {"Clip", "Max", "Min", "Where"}
+"""Operators on both sides of which a file of version 2.0.0 has one encoding, though only one may have a quantizer."""
+
 REUSING = frozenset({"AveragePool", "Relu", "Resize", "Upsample"})
 """Operators whose output shares the quantizer of their first input."""
 

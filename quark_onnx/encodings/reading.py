@@ -67,7 +67,7 @@ def read(source: str | Path | Mapping[str, Any], parameters: Collection[str] = (
 
 def _whole(document: Any) -> Any:
     """A document; what is only a section of parameters, as AdaRound of AIMET 1.x writes it, in one of its version."""
-    if isinstance(document, list):
+    if document and isinstance(document, list):
         return {"version": "1.0.0", "activation_encodings": [], "param_encodings": document}
     bare = isinstance(document, Mapping) and document and all(isinstance(grids, list) for grids in document.values())
     return {"version": "0.6.1", "activation_encodings": {}, "param_encodings": document} if bare else document

@@ -127,10 +127,11 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Loss:
-    """Something that could not be carried over, and the tensors it concerns."""
+    """Something that could not be carried over, and the tensors it concerns; `left_out`: the file has none of them."""
 
     what: str
     tensors: tuple[str, ...]
+    left_out: bool = False
 
     def __str__(self) -> str:
         names = ", ".join(map(repr, self.tensors[:3])) + (", …" if len(self.tensors) > 3 else "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def losses(file: EncodingFile, version: str | None = None) -> list[Loss]:
 
 
 def _left_out(everything: Iterable[Encoding], version: str) -> list[Loss]:
-    return _concerned(everything, _LEFT_OUT[version])
+    return [replace(loss, left_out=True) for loss in _concerned(everything, _LEFT_OUT[version])]
 
 
 def _concerned(everything: Iterable[Encoding], tests: Mapping[str, Test]) -> list[Loss]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -45,17 +45,18 @@ def apply(model: Model, plan: Plan) -> Model:
     return quantized
 
 
-def apply_codes(part: Model, plan: Plan) -> Model:
+def apply_codes(part: Model, plan: Plan, floats: Collection[str] = ()) -> Model:
     """A segment of the model, quantized, that takes and returns integer codes where its ends carry a quantizer.
 
-    Tensors that are quantized at run time are floats at the ends of a segment.
+    Tensors that are quantized at run time are floats at the ends of a segment, and so are those in `floats`: each
+    segment that reads one of them quantizes it for itself.
     """
     quantized = io.copy(part)
     present = {value.name for value in quantized.graph.initializers.values()} | {v.name for v in quantized.graph.inputs}
     present |= {value.name for node in quantized.graph for value in node.outputs}
     sites = {tensor: site for tensor, site in plan.sites.items() if tensor in present}
     values = {name: array for name, array in plan.values.items() if name in present}
-    writer = _Writer(quantized.graph, replace(plan, sites=sites, values=values))
+    writer = _Writer(quantized.graph, replace(plan, sites=sites, values=values), floats)
     writer.write()
     writer.cut()
     remove_unused(quantized)
@@ -63,11 +64,12 @@ def apply_codes(part: Model, plan: Plan) -> Model:
 
 
 class _Writer:
-    """Puts one site after the other into a graph."""
+    """Puts one site after the other into a graph. `floats`: tensors that the graph takes and returns unquantized."""
 
-    def __init__(self, graph: Graph, plan: Plan) -> None:
+    def __init__(self, graph: Graph, plan: Plan, floats: Collection[str] = ()) -> None:
         self.graph = graph
         self.plan = plan
+        self.floats = floats
         self.first = graph[0]
         self.values = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
         self.values |= {value.name: value for node in graph for value in node.outputs}
@@ -96,7 +98,7 @@ class _Writer:
         inputs, outputs = self.graph.inputs, self.graph.outputs
         for i, value in enumerate(inputs):
             quantizer = self.quantizers.get(value.name or "")
-            if quantizer is not None:
+            if quantizer is not None and value.name not in self.floats:
                 inputs[i] = take_input(quantizer, self.plan.sites[value.name or ""].format.dtype)
         for i, value in enumerate(outputs):
             producer = value.producer()
@@ -119,7 +121,7 @@ class _Writer:
         self.quantizers[site.tensor] = quantizer
         self._insert(value, [*clip, quantizer, restored])
         read_instead(value, restored.outputs[0], keep=[*clip, quantizer])
-        if value.is_graph_output() and not value.is_graph_input():
+        if value.is_graph_output() and not value.is_graph_input() and site.tensor not in self.floats:
             self._take_output(value, restored.outputs[0])
 
     def _clip(self, value: Value, site: Site, q: QParams) -> Node:

@@ -30,7 +30,8 @@ class Frontier:
     """What the next layer reads, by tensor name, one array per sample.
 
     exact    float activations
-    rounded  activations of the quantized model: integer codes where the tensor has a quantizer, else floats
+    rounded  activations of the quantized model: integer codes where the tensor has a quantizer, else floats (and where
+             `walk` was asked for floats)
     pool     threads that a visitor may use
     """
 
@@ -50,6 +51,7 @@ def walk(
     visit: Visitor,
     limit: int,
     follow: bool = True,
+    floats: Collection[str] = (),
 ) -> Plan:
     """Visit every layer in the order of the graph; the plan that the last visit returned.
 
@@ -60,6 +62,8 @@ def walk(
         visit: called as `visit(layer, frontier, plan)` before the layer runs.
         limit: bytes of activations held in memory.
         follow: later layers read what the changed plan makes of earlier ones; False: what the given plan makes.
+        floats: tensors that are held on both sides as they are before their quantizer, so that a visitor may still
+            change it: what reads them later quantizes them with the plan of then.
     """
     given = plan
     if not layers:
@@ -70,13 +74,14 @@ def walk(
         for value in model.graph.inputs:
             samples = [feed[value.name or ""] for feed in feeds]
             exact.put(value.name or "", samples)
-            rounded.put(value.name or "", _entering(samples, value.name or "", plan))
+            held = samples if value.name in floats else _entering(samples, value.name or "", plan)
+            rounded.put(value.name or "", held)
         for i, piece in enumerate(pieces[:-1] if _is_layer(pieces[-1], layers) else pieces):
             if _is_layer(piece, layers):
                 plan = visit(piece.nodes[0], Frontier(exact, rounded, pool), plan)
             if piece.outputs:  # else nobody reads what it makes
                 part = submodel(model, piece)
-                tuned = apply_codes(part, plan if follow else given)
+                tuned = apply_codes(part, plan if follow else given, floats)
                 _run(Runner(part, threads=1), piece, exact, pool, len(feeds))
                 _run(Runner(tuned, threads=1, fuse=False), piece, rounded, pool, len(feeds))
             for name in (*piece.inputs, *piece.outputs):

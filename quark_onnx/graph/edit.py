@@ -73,6 +73,13 @@ def set_constant(node: ir.Node, index: int, array: Any, hint: str) -> None:
         new.name = name
 
 
+def set_arrays(graph: ir.Graph, arrays: Mapping[str, Any]) -> None:
+    """Other numbers, of the same type, for initializers by name: all their readers see them."""
+    for name, array in arrays.items():
+        value = graph.initializers[name]
+        value.const_value = ir.tensor(np.asarray(array), name=name)
+
+
 def become(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
     """The node keeps its name, its place and its first output; all else is that of a plain `op_type`."""
     node.op_type = op_type

@@ -28,8 +28,9 @@ class OwnGrid:
     format: Format
 
     def nearest(self, bias: NDArray[np.floating]) -> NDArray[np.float32]:
-        """What the quantized model adds instead of `bias`."""
-        return dequantize(quantize(bias, self.q, self.format), self.q, self.format)
+        """What the quantized model adds instead of `bias`, of whatever shape."""
+        flat = bias.reshape(-1)  # scales may be one per element
+        return dequantize(quantize(flat, self.q, self.format), self.q, self.format).reshape(bias.shape)
 
 
 def scale(input_scale: NDArray[np.float32], weight_scale: NDArray[np.float32], groups: int = 1) -> NDArray[np.float32]:

@@ -97,7 +97,7 @@ def sample(
     seeds = np.random.SeedSequence(seed).spawn(len(samples.x))
 
     def work(which: list[int]) -> Part:
-        drawn = [_draw(layer, samples, i, per, drop_ratio, np.random.PCG64(seeds[i])) for i in which]
+        drawn = [draw(layer, samples, i, per, drop_ratio, np.random.PCG64(seeds[i])) for i in which]
         x, z = (np.concatenate(side, 1) for side in zip(*drawn, strict=True))
         return _part(layer, x, z, stride)
 
@@ -144,10 +144,8 @@ def _chunks(which: list[int], counts: list[int], chunk: int) -> Iterator[list[in
         yield job
 
 
-def _draw(
-    layer: Layer, samples: Samples, i: int, per: int, drop_ratio: float, bits: np.random.PCG64
-) -> tuple[F32, F32]:
-    """x and z (G, n, K) at random positions of one sample."""
+def draw(layer: Layer, samples: Samples, i: int, per: int, drop_ratio: float, bits: np.random.PCG64) -> tuple[F32, F32]:
+    """x and z (G, n, K) at `per` random positions of sample number i; see `sample`."""
     rng = np.random.Generator(bits)
     count = _positions(layer, samples.x[i])
     if layer.shape is None:

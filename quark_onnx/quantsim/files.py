@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from quark_onnx.core.errors import PlanError, nearest
 from quark_onnx.core.plan import Plan
-from quark_onnx.encodings import EncodingFile, Merged, from_plan, into_plan
+from quark_onnx.core.simulated_ops import INHERITING
+from quark_onnx.encodings import Encoding, EncodingFile, Merged, from_plan, into_plan
+from quark_onnx.encodings.values import half
 from quark_onnx.graph import Model, io
-from quark_onnx.graph.view import shape
+from quark_onnx.graph.view import is_op, shape
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.stages.simulate import around
-from quark_onnx.stages.simulate.biases import source
 
 SHOWN = 8
 """Mismatches that an error names."""
@@ -35,8 +36,13 @@ def _other(axis: int, rank: int) -> int:
 
 
 def encoding_file(model: Model, plan: Plan) -> EncodingFile:
-    """The encodings of a simulation; its integers follow from them by rounding to nearest."""
-    return from_plan(replace(plan, codes={}, values={}), shapes_of(model))
+    """The encodings of a simulation; its integers follow from them by rounding to nearest.
+
+    Symmetric grids have a signed type, others an unsigned one, with the same values: version 2.0.0 says symmetry by the
+    type alone, and AIMET's simulation refuses what it takes for another symmetry.
+    """
+    file = from_plan(replace(plan, codes={}, values={}), shapes_of(model))
+    return _with_types(file, {tensor: encoding.symmetric for tensor, encoding in file.all.items()})
 
 
 def load(
@@ -64,6 +70,7 @@ def load(
         PlanError: scales do not fit the shape of their tensor, or `strict` and something differs.
     """
     file, mismatches = _without_floats(_expected(model, quantizers, file))
+    file = _with_types(file, {tensor: quantizer.format.signed for tensor, quantizer in quantizers.items()})
     named = {t for t in file.all if t in quantizers}
     free = {t: q for t, q in quantizers.items() if not q.is_encoding_frozen()}
     used = dict.fromkeys(q for t, q in free.items() if t in named or (q.enabled and disable_missing))
@@ -108,17 +115,50 @@ def _without(file: EncodingFile, tensors: Collection[str]) -> EncodingFile:
     return replace(file, activations=activations, parameters=parameters)
 
 
+def _with_types(file: EncodingFile, signed: Mapping[str, bool]) -> EncodingFile:
+    """The file with signed or unsigned codes where `signed` says so, and the same values."""
+    activations, parameters = (
+        {t: _with_type(e, signed.get(t, e.signed)) for t, e in section.items()}
+        for section in (file.activations, file.parameters)
+    )
+    return replace(file, activations=activations, parameters=parameters)
+
+
+def _with_type(encoding: Encoding, signed: bool) -> Encoding:
+    if encoding.is_float or encoding.signed == signed:
+        return encoding
+    name = f"int{encoding.bits}" if signed else f"uint{encoding.bits}"
+    codes = encoding.zero_point - encoding.lowest
+    return replace(encoding, dtype=name, zero_point=codes - (half(encoding.bits) if signed else 0))
+
+
 def _expected(model: Model, quantizers: Mapping[str, Quantizer], file: EncodingFile) -> EncodingFile:
     """The file without what a simulation has no quantizers for by design.
 
-    These are int32 biases, which stay float, and (2.0.0) tensors that hold values of a quantized one moved about.
+    These are int32 biases, which stay float, and (2.0.0) tensors that inherited the encoding of a quantized one.
     """
-    values = {v.name or "": v for node in model.graph for v in node.outputs}
     gone = {t for t, e in file.all.items() if e.bits == 32 and t in model.graph.initializers}
-    on = {tensor for tensor, quantizer in quantizers.items() if quantizer.enabled}
     if file.version == "2.0.0":
-        gone |= {t for t in file.all.keys() & values.keys() - on if source(values[t], on)}
+        gone |= _inherited(model, file, {tensor for tensor, quantizer in quantizers.items() if quantizer.enabled})
     return _without(file, gone)
+
+
+def _inherited(model: Model, file: EncodingFile, on: Collection[str]) -> set[str]:
+    """Tensors without a quantizer that have the encoding of a quantized one, passed on by operators of INHERITING."""
+    found, reached = file.all, {tensor for tensor in on if tensor in file.all}
+    passing = [node for node in model.graph if is_op(node, *INHERITING)]
+    size = -1
+    while size < len(reached):
+        size = len(reached)
+        for node in passing:
+            names = [v.name or "" for v in (*node.inputs, *node.outputs) if v is not None and v.name in found]
+            known = [found[name] for name in names if name in reached]
+            reached |= {name for name in names if any(_alike(found[name], encoding) for encoding in known)}
+    return reached - set(on)
+
+
+def _alike(one: Encoding, other: Encoding) -> bool:
+    return replace(one, tensor=other.tensor).same(other)
 
 
 def _mismatches(merged: Merged, quantizers: Mapping[str, Quantizer], file: EncodingFile) -> Iterator[str]:

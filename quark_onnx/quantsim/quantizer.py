@@ -13,6 +13,7 @@ from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import QParams, Site
 from quark_onnx.numerics.quant import dequantize, ends, qparams, quantize_half_up
+from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
 from quark_onnx.quantsim.start import bits
 
 Array = NDArray[Any]
@@ -124,6 +125,16 @@ class Quantizer:
     def use_unsigned_symmetric(self, unsigned: bool) -> None:
         self._set(one_sided=bool(unsigned))
 
+    def set_quant_scheme(self, scheme: QuantScheme | str) -> None:
+        """Choose the range in another way than the simulation does.
+
+        Raises:
+            ConfigError: there is no such scheme, or the encoding is frozen.
+        """
+        method = as_scheme(scheme).method
+        self._set()
+        self._sites = [replace(site, method=method) for site in self._sites]
+
     def enable_per_channel_quantization(self, enable: bool = True) -> None:
         """One scale per output channel, or one for all.
 
@@ -145,9 +156,10 @@ class Quantizer:
         Raises:
             ConfigError: the ends are not finite, or not in this order.
         """
-        lo, hi = (float(end) for end in range)
-        if not (np.isfinite([lo, hi]).all() and lo < hi):
-            raise ConfigError(f"{self._name}: a fixed range needs two finite ends, the lower one first, not {range}")
+        both = np.asarray(range)
+        if both.shape != (2,) or both.dtype.kind not in "iuf" or not np.isfinite(both).all() or both[0] >= both[1]:
+            raise ConfigError(f"{self._name}: a fixed range needs two finite ends, the lower one first, not {range!r}")
+        lo, hi = map(float, both)
         self._set(known=(lo, hi))
         size = self._channels[1] if self._channels and self.format.axis is not None else None
         low, high = (np.asarray(end) if size is None else np.full(size, end) for end in (lo, hi))
@@ -199,7 +211,8 @@ class Quantizer:
 
     def take(self, format: Format, q: QParams, *, freeze: bool = False) -> None:
         """Another grid, from a file or from calibration."""
-        self._sites = [replace(site, format=format) for site in self._sites]
+        carried = replace(format, stored=8 if format.bits < 8 else None)
+        self._sites = [replace(site, format=carried) for site in self._sites]
         self._q, self._frozen = q, self._frozen or freeze
         self._touch()
 

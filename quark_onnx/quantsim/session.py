@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import DataError, nearest
-from quark_onnx.engine.runner import Runner
+from quark_onnx.engine.data import open_data
+from quark_onnx.engine.runner import Runner, input_specs
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.observers import Ends, Statistics, Tally
 
@@ -18,11 +20,16 @@ Array = NDArray[Any]
 class ObservingSession:
     """Like an onnxruntime.InferenceSession; every run adds to the statistics of the tensors that are observed."""
 
-    def __init__(self, model: Model, tensors: Sequence[str]) -> None:
-        """Of a model in which parameters are quantized and activations are not."""
+    def __init__(self, model: Model, tensors: Mapping[str, str]) -> None:
+        """Of a model in which parameters are quantized and activations are not.
+
+        Args:
+            tensors: that are observed, and for each the one whose values count, see `passed`.
+        """
         inputs = {value.name for value in model.graph.inputs}
         self._outputs = [value.name or "" for value in model.graph.outputs]
-        self._runner = Runner(io.with_outputs(model, [t for t in tensors if t not in inputs]), optimized=True)
+        self._tensors = tensors
+        self._runner = Runner(io.with_outputs(model, [t for t in tensors.values() if t not in inputs]), optimized=True)
         self._tallies = {tensor: Tally() for tensor in tensors}
         self._ends: dict[str, Ends] = {}
         self.runs = 0
@@ -39,7 +46,7 @@ class ObservingSession:
                 raise DataError(f"the model has no output {name!r}{nearest(name, self._outputs)}")
         found = dict(input_feed) | dict(zip(self._runner.outputs, self._runner(dict(input_feed)), strict=True))
         for tensor, tally in self._tallies.items():
-            self._widen(tensor, tally.add(found[tensor]))
+            self._widen(tensor, tally.add(found[self._tensors[tensor]]))
         self.runs += 1
         return [found[name] for name in wanted]
 
@@ -59,3 +66,30 @@ class ObservingSession:
         if new is not None:
             lo, hi = self._ends.get(tensor, new)
             self._ends[tensor] = min(lo, new[0]), max(hi, new[1])
+
+
+def run_forward(session: ObservingSession, source: object, args: object, model: Model) -> None:
+    """Run a user's forward pass, or the samples.
+
+    Args:
+        source: called as f(session), or f(session, args) if there are any or it takes two; or samples for `model`.
+
+    Raises:
+        DataError: nothing was run.
+    """
+    if not callable(source) or hasattr(source, "get_next"):
+        for feed in open_data(source, input_specs(model)):
+            session.run(None, feed)
+        return
+    given = (session, args) if args is not None or _takes_two(source) else (session,)
+    source(*given)
+    if not session.runs:
+        raise DataError("forward_pass_callback never ran the session it was given: call session.run(None, feed) in it")
+
+
+def _takes_two(callback: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(callback).bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quark_onnx.core.errors import ConfigError, DataError, nearest
+from quark_onnx.core.checks import flag, whole
+from quark_onnx.core.errors import ConfigError, ModelError, nearest
 from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.encodings import EncodingFile, read, write
 from quark_onnx.engine.apply import apply
@@ -20,10 +20,12 @@ from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics.observers import Statistics
 from quark_onnx.numerics.quant import quantize_half_up
+from quark_onnx.numerics.ranges import range_with_mask
 from quark_onnx.quantsim.files import encoding_file, load, plan_of, shapes_of
+from quark_onnx.quantsim.passed import passed
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
-from quark_onnx.quantsim.session import ObservingSession
+from quark_onnx.quantsim.session import ObservingSession, run_forward
 from quark_onnx.quantsim.start import ConfigFile, Source, begin, ranging
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
@@ -31,8 +33,6 @@ from quark_onnx.stages.simulate import around
 from quark_onnx.stages.simulate.biases import with_int32_biases
 
 logger = logging.getLogger("quark_onnx")
-
-ForwardPass = Callable[..., Any]
 
 
 class QuantizationSimModel:
@@ -86,10 +86,12 @@ class QuantizationSimModel:
         self._source = io.load(model)
         self._channels = start.channels
         self._ranges = ranging(self.quant_scheme, percentile)
-        self._exact, self._threads = exact, threads
+        self._exact, self._threads = flag("exact", exact), whole(0)("threads", threads)
         self._statistics: dict[str, Statistics] = {}
         self._runner: Runner | None = None
         self.qc_quantize_op_dict = self._made({**start.plan.sites, **start.off}, start.plan.sites.keys())
+        if not self.qc_quantize_op_dict:
+            raise ModelError("nothing can be simulated: the model has no float32 tensors; convert it to float32 first")
         if dummy_input is not None:
             next(iter(open_data([dummy_input], input_specs(self.float_model))))
         self._warn_of_batch_norms()
@@ -156,7 +158,8 @@ class QuantizationSimModel:
         Raises:
             ConfigError: an unknown tensor, a frozen one, or a width that there is not.
         """
-        for quantizer in dict.fromkeys(self.quantizer(tensor) for tensor in tensors):
+        names = [tensors] if isinstance(tensors, str) else tensors
+        for quantizer in dict.fromkeys(self.quantizer(tensor) for tensor in names):
             quantizer.bitwidth = bitwidth
 
     # --- encodings
@@ -176,9 +179,9 @@ class QuantizationSimModel:
         sites = {site.tensor: site for quantizer in free for site in quantizer.sites}
         constants = {tensor: site for tensor, site in sites.items() if site.role != "activation"}
         chosen = self._chosen(constants, {})
-        tensors = observed_tensors(Plan("", sites))
+        tensors = passed(self.float_model, observed_tensors(Plan("", sites)))
         session = ObservingSession(self._with_parameters(chosen), tensors)
-        _forward(session, forward_pass_callback, forward_pass_callback_args, self.float_model)
+        run_forward(session, forward_pass_callback, forward_pass_callback_args, self.float_model)
         statistics = session.statistics()
         chosen |= self._chosen({t: site for t, site in sites.items() if t not in constants}, statistics)
         self._statistics |= statistics
@@ -190,11 +193,21 @@ class QuantizationSimModel:
 
     def _chosen(self, sites: Mapping[str, Site], statistics: Mapping[str, Statistics]) -> dict[str, QParams | None]:
         """Grids by group; None, with a warning, for what cannot be quantized."""
+        sites = {tensor: self._masked(site, statistics.get(tensor)) for tensor, site in sites.items()}
         plan = Plan("", sites, {tensor: (tensor,) for tensor in sites})  # every tensor on its own
         done = choose_ranges(self.float_model, plan, statistics, self._ranges)
         for tensor, reason in done.notes.items():
             logger.warning("%r stays float: %s", tensor, reason)
         return {site.group: done.qparams.get(site.group) for site in sites.values()}
+
+    def _masked(self, site: Site, seen: Statistics | None) -> Site:
+        """The site, with a range of its own where the tensor holds a mask: the range of its values would be absurd."""
+        if site.range is not None or site.role not in ("activation", "constant"):
+            return site
+        array = constant(self.float_model.graph.initializers.get(site.tensor))
+        seen = Statistics.of(array) if site.role == "constant" and array is not None else seen
+        found = None if seen is None else range_with_mask(seen, 1 << site.format.bits)
+        return replace(site, range=found)
 
     def _take(self, quantizer: Quantizer, chosen: Mapping[str, QParams | None]) -> None:
         q = chosen[quantizer.sites[0].group]
@@ -205,7 +218,7 @@ class QuantizationSimModel:
 
     def _with_parameters(self, chosen: Mapping[str, QParams | None]) -> Model:
         """The model whose activations are observed: parameters are quantized, activations are not."""
-        ready = {q: chosen.get(q.sites[0].group, q.qparams) for q in self._on() if q.sites[0].role != "activation"}
+        ready = {q: chosen.get(q.sites[0].group, q.qparams) for q in self._on() if q.is_param}
         sites = {site.tensor: site for q, grid in ready.items() if grid is not None for site in q.sites}
         grids = {q.sites[0].group: grid for q, grid in ready.items() if grid is not None}
         plan = Plan(io.fingerprint(self.float_model), sites, around(self.float_model.graph, sites), qparams=grids)
@@ -224,11 +237,14 @@ class QuantizationSimModel:
     def set_and_freeze_param_encodings(self, encoding_path: str | Path | Mapping[str, Any]) -> None:
         """Take over the encodings of parameters, e.g. those that AdaRound wrote, and keep them.
 
+        What differs from the settings is logged as a warning; the settings of the file hold then.
+
         Raises:
             PlanError: the file cannot be read, or its scales do not fit the parameters.
         """
         file = replace(read(encoding_path, self._parameters()), activations={})
-        self._load(file, strict=False, freeze=True, disable_missing=False)
+        for mismatch in self._load(file, strict=False, freeze=True, disable_missing=False):
+            logger.warning("%s", mismatch)
 
     def load_encodings(
         self,
@@ -302,7 +318,7 @@ class QuantizationSimModel:
     @property
     def model(self) -> ModelProto:
         """The simulated model, with QuantizeLinear and DequantizeLinear on float tensors; onnxruntime runs it."""
-        return io.to_proto(self._simulated())
+        return io.to_proto(self._realized(self.plan))
 
     @property
     def session(self) -> Any:
@@ -312,12 +328,11 @@ class QuantizationSimModel:
             ConfigError: a quantizer that is on has no encoding.
         """
         if self._runner is None:
-            model = written_out(self._simulated()) if self._exact else self._simulated()
+            plan = self.plan
+            model, lowest = self._realized(plan), {tensor: site.format.lo for tensor, site in plan.sites.items()}
+            model = written_out(model, lowest) if self._exact else model
             self._runner = Runner(model, optimized=not self._exact, fuse=False, threads=self._threads)
         return self._runner.session
-
-    def _simulated(self) -> Model:
-        return self._realized(self.plan)
 
     def _realized(self, plan: Plan) -> Model:
         """The plan applied, in an operator set that has its formats."""
@@ -355,7 +370,8 @@ class QuantizationSimModel:
         """Write `<path>/<filename_prefix>.encodings`, and the float model beside it as `.onnx`.
 
         Args:
-            encoding_version: "0.6.1", "1.0.0" or "2.0.0"; what it cannot hold is logged as a warning.
+            encoding_version: "0.6.1", "1.0.0" or "2.0.0"; tensors that it cannot hold
+                are a warning in the log, what it does not say of the others is told there.
             export_int32_bias: encodings of int32 biases, too; None: in 2.0.0, whose readers miss them otherwise.
 
         Raises:
@@ -367,7 +383,8 @@ class QuantizationSimModel:
         file = encoding_file(self.float_model, plan)
         folder = Path(path)
         for loss in write(file, folder / f"{filename_prefix}.encodings", encoding_version):
-            logger.warning("%s.encodings: %s", filename_prefix, loss)
+            level = logging.WARNING if loss.left_out else logging.INFO
+            logger.log(level, "%s.encodings: %s", filename_prefix, loss)
         if export_model:
             io.save(self.float_model, folder / f"{filename_prefix}.onnx", source=self._source)
 
@@ -375,27 +392,3 @@ class QuantizationSimModel:
 def _as_stored(site: Site) -> Site:
     """A 4-bit parameter in the 4-bit type of ONNX, in place of one of 8 bits."""
     return replace(site, format=replace(site.format, stored=None)) if site.format.bits == 4 else site
-
-
-def _forward(session: ObservingSession, source: object, args: object, model: Model) -> None:
-    """Run a user's forward pass, or the samples.
-
-    Raises:
-        DataError: nothing was run.
-    """
-    if not callable(source) or hasattr(source, "get_next"):
-        for feed in open_data(source, input_specs(model)):
-            session.run(None, feed)
-        return
-    given = (session, args) if args is not None or _takes_two(source) else (session,)
-    source(*given)
-    if not session.runs:
-        raise DataError("forward_pass_callback never ran the session it was given: call session.run(None, feed) in it")
-
-
-def _takes_two(callback: ForwardPass) -> bool:
-    try:
-        inspect.signature(callback).bind(None, None)
-    except (TypeError, ValueError):
-        return False
-    return True

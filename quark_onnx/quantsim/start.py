@@ -42,29 +42,41 @@ class Start:
     ranges: QuantizationConfig
 
 
-def open_float(source: Source) -> Model:
+def open_float(source: Source, *, biases: bool = False) -> Model:
     """A float model, its names as they are: nothing is folded.
+
+    Args:
+        biases: layers without a bias get one of zeros.
 
     Raises:
         ModelError: it cannot be read, or is quantized already.
     """
     model = io.load(source)
     io.refuse_quantized(model)
-    return prepare(model, opset=Format().opset, optimize=False).model
+    return prepare(model, opset=Format().opset, optimize=False, biases=biases).model
 
 
-def begin(source: Source, config_file: ConfigFile, scheme: QuantScheme, param_bits: int, activation_bits: int) -> Start:
+def begin(
+    source: Source,
+    config_file: ConfigFile,
+    scheme: QuantScheme,
+    param_bits: int,
+    activation_bits: int,
+    *,
+    biases: bool = False,
+) -> Start:
     """The quantizers that AIMET would put on a model.
 
     Args:
         config_file: a runtime configuration, see `load_runtime_config`; None: our default, with weights per channel.
         scheme: how ranges are chosen.
         param_bits, activation_bits: widths, 2..16.
+        biases: layers without a bias get one of zeros.
 
     Raises:
         ConfigError, ModelError: the configuration or the model cannot be used.
     """
-    model = open_float(source)
+    model = open_float(source, biases=biases)
     weight = Format(bits("default_param_bw", param_bits), signed=True, symmetric=True)
     activation = Format(bits("default_output_bw", activation_bits), signed=False)
     placed = simulated_sites(model, load_runtime_config(config_file), activation, weight)

@@ -21,6 +21,8 @@ from quark_onnx.core.finetune import AdaRound, FastFinetune, Nearest
 from quark_onnx.core.plan import Coded, Plan, Skip
 from quark_onnx.core.records import LayerRecord
 from quark_onnx.engine.data import Feed
+from quark_onnx.engine.layers import Unit, match
+from quark_onnx.engine.layers.grids import all_factors, bias_grid, coded, codes_of, factors_for, grid_of
 from quark_onnx.engine.samples import quarter_of_memory
 from quark_onnx.engine.walk import Frontier, walk
 from quark_onnx.graph import Model, Node
@@ -31,9 +33,7 @@ from quark_onnx.numerics.layer_data import Layer, LayerData, Samples, bytes_of, 
 from quark_onnx.numerics.moments import with_bias
 from quark_onnx.numerics.quant import dequantize
 from quark_onnx.numerics.tune import Recipe, Tuned, tune
-from quark_onnx.stages.finetune.grids import all_factors, bias_grid, coded, codes_of, factors_for, grid_of
 from quark_onnx.stages.finetune.norms import NORMS, NormUnit, fit_line, match_norms
-from quark_onnx.stages.finetune.units import Unit, match
 
 logger = logging.getLogger("quark_onnx")
 
@@ -255,7 +255,6 @@ class _Tuner:
 
     def _recipe(self, unit: Unit, samples: int, kept: int, *, movable: bool) -> Recipe:
         o, site = self.options, self.plan.sites[unit.weight]
-        factors = all_factors if isinstance(o, Nearest) else factors_for
         names = ("learning_rate", "lr_adjust", "early_stop", "window", "objective")
         names += ("polish", "ridge", *(("reg_param", "beta_range", "warm_start") if isinstance(o, AdaRound) else ()))
         return Recipe(
@@ -265,7 +264,7 @@ class _Tuner:
             seed=(o.seed, self.numbers[unit.node.name or ""]),
             num_iterations=o.steps(site.format.bits),
             scale_search=o.scale_search and site.range is None,  # a scale that is given stays
-            factors=factors(site.format),
+            factors=all_factors(site.format, o.num_candidates) if isinstance(o, Nearest) else factors_for(site.format),
             update_bias=movable and o.update_bias,
             **{name: getattr(o, name) for name in names},
         )

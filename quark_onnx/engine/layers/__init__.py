@@ -6,11 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from quark_onnx.core.plan import Plan, Skip
+from quark_onnx.engine.layers.functions import activation_of
+from quark_onnx.engine.layers.geometry import Geometry, geometry
 from quark_onnx.graph import Model, Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op, rank, sole_reader
 from quark_onnx.numerics.activations import Activation, LeakyRelu, PRelu
-from quark_onnx.stages.finetune.functions import activation_of
-from quark_onnx.stages.finetune.geometry import Geometry, geometry
 
 POOLS = ("Pad", "MaxPool", "AveragePool", "GlobalAveragePool")
 BETWEEN = (*POOLS, "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")
@@ -26,6 +26,7 @@ class Unit:
     bias        name of its bias, None when it has none
     movable     nobody else reads the bias: it may be re-fitted
     geometry    how positions of the activation become rows, and weights a matrix
+    output      what it computes, bias included
     activation  the function behind it: errors that it swallows do not count
     """
 
@@ -35,6 +36,7 @@ class Unit:
     bias: str | None
     movable: bool
     geometry: Geometry
+    output: Value
     activation: Activation
 
 
@@ -80,7 +82,7 @@ def _unit(node: Node, plan: Plan) -> Unit | Skip:
     movable = bias is not None and len(bias.uses()) == 1
     name_of_bias = None if bias is None else bias.name
     activation = _per_row(*_behind(output), node, weight, shape)
-    return Unit(node, data.name or "", weight.name or "", name_of_bias, movable, shape, activation)
+    return Unit(node, data.name or "", weight.name or "", name_of_bias, movable, shape, output, activation)
 
 
 def _weight_index(node: Node) -> int | None:

@@ -35,11 +35,16 @@ def factors_for(format: Format) -> tuple[float, ...]:
     return FACTORS if format.axis is None else FINE
 
 
-def all_factors(format: Format) -> tuple[float, ...]:
-    """As `factors_for`, and AIMET's twentieths: for a search whose only result is the scale (SeqMSE)."""
-    twentieths = tuple(i / 20 for i in range(20, 0, -1))
+def all_factors(format: Format, count: int | None = None) -> tuple[float, ...]:
+    """For a search whose only result is the scale (SeqMSE): k / count for every k, largest first.
+
+    Without a count those of `factors_for`, and AIMET's twentieths. Powers of two have to stay so in either case.
+    """
     found = factors_for(format)
-    return found if format.scale != "float" else tuple(sorted({*found, *twentieths}, reverse=True))
+    if format.scale != "float":
+        return found
+    shares = {i / (count or 20) for i in range(1, (count or 20) + 1)}
+    return tuple(sorted(shares if count else {*found, *shares}, reverse=True))
 
 
 def codes_of(plan: Plan, tensor: str) -> QParams | None:

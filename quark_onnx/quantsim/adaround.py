@@ -1,0 +1,260 @@
+"""AIMET's AdaRound: a float model whose weights are rounded by what layers make of data, and the encodings they are on.
+
+    params = AdaroundParameters(data_loader, num_batches=32)
+    model = Adaround.apply_adaround(model, None, params, "out", "model", default_param_bw=8)
+    sim = QuantizationSimModel(model, default_param_bw=8)
+    sim.set_and_freeze_param_encodings("out/model.encodings")
+    sim.compute_encodings(samples)
+
+Rounding the weights to nearest on these encodings gives the very integers that were chosen. The method is that of the
+`_ADAROUND` presets. AIMET keeps activations float meanwhile. Here layers read them as the simulation will have them,
+with 8 bits: what is rounded, and the bias, then make up for that, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from quark_onnx.core.checks import field, optional, pair, real, whole
+from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.finetune import AdaRound
+from quark_onnx.core.plan import Plan
+from quark_onnx.encodings import from_plan, write
+from quark_onnx.engine.data import Feed
+from quark_onnx.engine.samples import quarter_of_memory
+from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.graph.edit import set_arrays
+from quark_onnx.graph.view import constant
+from quark_onnx.numerics.quant import dequantize, quantize_half_up
+from quark_onnx.quantsim.files import shapes_of
+from quark_onnx.quantsim.loader import feeds_of
+from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
+from quark_onnx.quantsim.sim import QuantizationSimModel
+from quark_onnx.quantsim.start import ConfigFile, Source
+from quark_onnx.stages.finetune import Tuning, finetune
+from quark_onnx.stages.importance import channel_importance
+from quark_onnx.stages.prepare import prepare
+from quark_onnx.stages.simulate.units import unit_of
+
+logger = logging.getLogger("quark_onnx")
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operator types whose weights are rounded by what they do to the output."""
+
+
+@dataclass(frozen=True, eq=False)
+class AdaroundParameters:
+    """What AdaRound learns from, and how long.
+
+    data_loader             yields batches, see `loader.feeds_of`: dicts, arrays, tuples of arrays
+    num_batches             how many of them are used
+    default_num_iterations  per layer; None: 500, for weights below 8 bits 1,500. AIMET needs 10,000 and 15,000
+    default_reg_param       weight of the term that drives each weight to one of its two roundings
+    default_beta_range      the exponent of that term goes from the first to the second
+    default_warm_start      part of the iterations before that term starts
+    forward_fn              called as forward_fn(session, batch) for batches that are no feeds, e.g. hold labels: it
+                            runs the session, which is like an onnxruntime.InferenceSession, on what the model reads
+
+    Raises:
+        ConfigError: a value is out of its range, or the loader has fewer batches.
+    """
+
+    data_loader: object
+    num_batches: int = dataclasses.field(metadata={"check": whole(1)})
+    default_num_iterations: int | None = field(None, optional(whole(1)))
+    default_reg_param: float = field(0.01, real(0))
+    default_beta_range: tuple[float, float] = field((20, 2), pair(real(above=0), real(above=0)))
+    default_warm_start: float = field(0.2, real(0, below=1))
+    forward_fn: Callable[[Any, Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            if "check" in entry.metadata:
+                object.__setattr__(self, entry.name, entry.metadata["check"](entry.name, getattr(self, entry.name)))
+        if self.default_beta_range[0] < self.default_beta_range[1]:
+            raise ConfigError(f"default_beta_range must go down, e.g. (20, 2), not {self.default_beta_range}")
+        if self.forward_fn is not None and not callable(self.forward_fn):
+            raise ConfigError(f"forward_fn must be a function of a session and a batch, not {self.forward_fn!r}")
+        loader = self.data_loader
+        if isinstance(loader, Sized) and not isinstance(loader, (str, Mapping)) and len(loader) < self.num_batches:
+            raise ConfigError(
+                f"num_batches is {self.num_batches}, but the data_loader has {len(loader)}; give at most as many as it "
+                "has"
+            )
+
+    @property
+    def options(self) -> AdaRound:
+        """The same as settings of fine-tuning."""
+        return AdaRound(
+            num_iterations=self.default_num_iterations,
+            reg_param=self.default_reg_param,
+            beta_range=self.default_beta_range,
+            warm_start=self.default_warm_start,
+            target_op_type=LAYERS,
+        )
+
+
+class Adaround:
+    """AIMET's name for the place of `apply_adaround`."""
+
+    @staticmethod
+    def apply_adaround(
+        model: Source,
+        dummy_input: object,
+        params: AdaroundParameters,
+        path: str | Path,
+        filename_prefix: str,
+        default_param_bw: int = 4,
+        param_bw_override_list: Iterable[tuple[str, int]] | None = None,
+        ignore_quant_ops_list: Iterable[str] | None = None,
+        default_quant_scheme: QuantScheme | str = QuantScheme.post_training_tf_enhanced,
+        default_config_file: ConfigFile = None,
+    ) -> ModelProto:
+        """Round the weights of Conv, ConvTranspose, Gemm and MatMul, and write `<path>/<filename_prefix>.encodings`.
+
+        Args:
+            model: path or `onnx.ModelProto` of a float model, best with BatchNormalizations folded; never modified.
+            dummy_input: None, or one feed, only checked to fit.
+            default_param_bw: width of parameters, 2..16; the simulation must be made with the same.
+            param_bw_override_list: pairs of a layer, or one of its parameters, by name, and the width it has instead.
+            ignore_quant_ops_list: names of nodes whose parameters and outputs stay float meanwhile.
+            default_quant_scheme: how ranges are chosen; the scale of a weight is then searched around it.
+            default_config_file: a runtime configuration, as of the simulation.
+
+        Returns:
+            The float model, parameters being on the grids of the encodings; biases make up for what rounding changed.
+            Layers that could not be tuned are rounded to nearest, and a warning says why.
+
+        Raises:
+            ConfigError, ModelError, DataError: an argument cannot be used; nothing is written then.
+        """
+        if not isinstance(params, AdaroundParameters):
+            raise ConfigError(
+                f"params must be AdaroundParameters, not {type(params).__name__}; the arguments begin with model, "
+                "dummy_input (may be None), params, path"
+            )
+        scheme = as_scheme(default_quant_scheme)
+        if scheme.learns:
+            raise ConfigError(
+                f"default_quant_scheme {scheme.name} learns ranges by training, AdaRound needs them beforehand; give "
+                f"post_training_{scheme.method}, and learn ranges after it"
+            )
+        sim = QuantizationSimModel(
+            model,
+            dummy_input=dummy_input,
+            quant_scheme=scheme,
+            default_param_bw=default_param_bw,
+            config_file=default_config_file,
+        )
+        _set_widths(sim, param_bw_override_list or ())
+        ignored = _ignore(sim, ignore_quant_ops_list or ())
+        feeds = feeds_of(params.data_loader, params.num_batches, params.forward_fn, sim.float_model)
+        sim.compute_encodings(feeds)
+        done = _tuned(sim, feeds, params.options)
+        _tell(sim.float_model, done, ignored)
+        rounded = _rounded(sim.float_model, done.plan)
+        _write(rounded, done.plan, Path(path) / f"{filename_prefix}.encodings")
+        return io.to_proto(rounded)
+
+
+def _set_widths(sim: QuantizationSimModel, pairs: Iterable[tuple[str, int]]) -> None:
+    """Give layers or parameters other widths.
+
+    Raises:
+        ConfigError: an entry is no pair, there is no such layer or parameter, or no such width.
+    """
+    known, nodes = sim.qc_quantize_op_dict, [node.name or "" for node in sim.float_model.graph]
+    for entry in pairs:
+        if not isinstance(entry, Sequence) or isinstance(entry, str) or len(entry) != 2:
+            raise ConfigError(f"param_bw_override_list must hold pairs (name, bits), not {entry!r}")
+        name, width = entry
+        tensors = [name] if name in known and known[name].is_param else []
+        if not tensors and name in nodes:
+            tensors = list(sim.get_op_quantizers(name)[2])
+        if not tensors:
+            choices = [tensor for tensor, quantizer in known.items() if quantizer.is_param]
+            choices += [node for node in nodes if sim.get_op_quantizers(node)[2]]
+            near = nearest(str(name), choices)
+            raise ConfigError(f"param_bw_override_list: no layer or parameter of one is named {name!r}{near}")
+        sim.set_tensor_precision(tensors, width)
+
+
+def _ignore(sim: QuantizationSimModel, names: Iterable[str]) -> set[str]:
+    """Switch off what these nodes write and the parameters they read.
+
+    Raises:
+        ConfigError: the model has no such node, or a string is given for a list.
+    """
+    if isinstance(names, str):
+        raise ConfigError(f"ignore_quant_ops_list must be a list of names, not {names!r}")
+    ignored = set(names)
+    for name in sorted(ignored):
+        _, outputs, parameters = sim.get_op_quantizers(name)
+        for quantizer in (*outputs, *parameters.values()):
+            quantizer.enabled = False
+    return ignored
+
+
+def _tuned(sim: QuantizationSimModel, feeds: Sequence[Feed], options: AdaRound) -> Tuning:
+    """Fine-tuning of all layers, in an operator set that has the formats of the simulation.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+    """
+    plan = sim.plan
+    opset = max((site.format.opset for site in plan.sites.values()), default=0)
+    model = prepare(sim.float_model, opset=opset, optimize=False).model
+    plan = replace(plan, model=io.fingerprint(model), codes={})
+
+    def tell(text: str, done: int, layers: int) -> None:
+        logger.info("AdaRound: %s, %d of %d layers", text, done, layers)
+
+    done = finetune(model, plan, feeds, options, channel_importance(model), quarter_of_memory(), tell)
+    if done.interrupted:
+        raise KeyboardInterrupt
+    return done
+
+
+def _tell(model: Model, done: Tuning, ignored: set[str]) -> None:
+    """Log the layers with a weight that were not tuned, and why."""
+    for node in model.graph:
+        name = node.name or ""
+        weight = unit_of(node).params.get("weight") if node.op_type in LAYERS else None
+        if weight is not None and name in done.reasons and name not in ignored:
+            reason = done.reasons[name] if weight in node.inputs else "its weight is computed from a constant: fold it"
+            logger.warning("AdaRound leaves %r rounded to nearest: %s", name, reason)
+    for record in done.records:
+        if not record.accepted:
+            logger.info("AdaRound leaves %r rounded to nearest: held-out samples say that it is better so", record.node)
+
+
+def _rounded(model: Model, plan: Plan) -> Model:
+    """The float model with all parameters on their grids, and the biases that were fitted."""
+    arrays: dict[str, NDArray[Any]] = dict(plan.values)
+    for tensor, site in plan.sites.items():
+        if site.role not in ("weight", "bias"):
+            continue
+        q, tuned = plan.qparams_of(tensor), plan.codes.get(tensor)
+        array = arrays.get(tensor, constant(model.graph.initializers[tensor]))
+        assert array is not None
+        codes = quantize_half_up(array, q, site.format) if tuned is None else tuned.codes
+        arrays[tensor] = dequantize(codes, q, site.format)
+    rounded = io.copy(model)
+    set_arrays(rounded.graph, arrays)
+    return rounded
+
+
+def _write(model: Model, plan: Plan, path: Path) -> None:
+    """The encodings of the parameters, with the scales of the tuned integers."""
+    parameters = {tensor: site for tensor, site in plan.sites.items() if site.role in ("weight", "bias")}
+    file = from_plan(replace(plan, sites=parameters, values={}), shapes_of(model))
+    # the integers are those of the model's weights: nothing is lost there
+    for loss in write(replace(file, losses=()), path):
+        logger.info("%s: %s", path.name, loss)

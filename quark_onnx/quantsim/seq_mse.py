@@ -1,0 +1,131 @@
+"""SeqMSE: weight scales by the error that they make at the output of their layer, one layer after the other.
+
+Every layer reads what the layers before it, with the scales that they have by now, make of the samples; activations are
+not quantized meanwhile. The candidates are k / num_candidates of the grid from the smallest to the largest weight.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from quark_onnx.core.checks import names, whole
+from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.finetune import Nearest
+from quark_onnx.core.ops import LAYERS
+from quark_onnx.core.plan import Coded, Plan
+from quark_onnx.engine.data import open_data
+from quark_onnx.engine.runner import input_specs
+from quark_onnx.engine.samples import keep, quarter_of_memory
+from quark_onnx.graph import Model, io
+from quark_onnx.graph.view import constant, is_op
+from quark_onnx.numerics.quant import quantize_half_up
+from quark_onnx.quantsim.files import plan_of
+from quark_onnx.quantsim.quantizer import Quantizer
+from quark_onnx.quantsim.scheme import QuantScheme
+from quark_onnx.quantsim.sim import QuantizationSimModel
+from quark_onnx.quantsim.start import ranging
+from quark_onnx.stages.finetune import Tuning, finetune
+from quark_onnx.stages.prepare import prepare
+from quark_onnx.stages.ranges import choose_ranges
+
+logger = logging.getLogger("quark_onnx")
+
+
+def apply_seq_mse(
+    sim: QuantizationSimModel, inputs: object, num_candidates: int = 20, nodes_to_exclude: Collection[str] | None = None
+) -> None:
+    """Choose the scales of the weights of layers by output error, and freeze them in the simulation.
+
+    Layers are Conv, ConvTranspose, Gemm and MatMul with a constant weight that is quantized, with one scale or one per
+    channel. The scheme of the simulation does not matter for them. Frozen weights stay as they are, and so does one
+    that has a fixed range. A scale that held-out samples do not confirm stays that of the smallest and largest weight.
+    Afterwards call `compute_encodings` for everything else.
+
+    Args:
+        sim: changed in place, or not at all.
+        inputs: samples: a reader with `get_next()`, a folder, or any iterable of feeds, arrays or tuples.
+        num_candidates: scales that are tried for each weight; more than AIMET's 20 help, above all at few bits.
+        nodes_to_exclude: names of layers whose weights keep what the simulation has.
+
+    Raises:
+        ConfigError: there is no such layer, or `num_candidates` is no positive whole number.
+        DataError: the samples do not fit the model.
+        KeyboardInterrupt: it was interrupted; nothing has changed then.
+    """
+    count = whole(1)("num_candidates", num_candidates)
+    excluded = _excluded(sim, nodes_to_exclude)
+    weights = _weights(sim)
+    kept = {t: q for node in excluded for t, q in sim.get_op_quantizers(node)[2].items() if t in weights}
+    kept |= {t: q for t, q in weights.items() if q.is_encoding_frozen() or len(q.tensors) > 1}
+    done = _searched(sim.float_model, _start(sim.float_model, weights, kept), inputs, count)
+    for record in done.records:
+        scale = "another scale" if record.accepted else "its widest scale"
+        logger.info("SeqMSE: %s has %s, error %.4g → %.4g", record.node, scale, record.held_before, record.held_after)
+        for tensor, quantizer in sim.get_op_quantizers(record.node)[2].items():
+            if tensor in weights and not quantizer.is_encoding_frozen():
+                quantizer.take(quantizer.format, done.plan.qparams_of(tensor), freeze=True)
+    for node, reason in done.reasons.items():
+        if node not in excluded and sim.get_op_quantizers(node)[2].keys() & weights.keys():
+            logger.warning("SeqMSE leaves %r as it is: %s", node, reason)
+
+
+def _excluded(sim: QuantizationSimModel, asked: Collection[str] | None) -> tuple[str, ...]:
+    """The layers to leave out.
+
+    Raises:
+        ConfigError: a name is not that of a layer.
+    """
+    layers = [node.name or "" for node in sim.float_model.graph if is_op(node, *LAYERS)]
+    excluded = names("nodes_to_exclude", () if asked is None else list(asked) if isinstance(asked, set) else asked)
+    for node in excluded:
+        if node not in layers:
+            raise ConfigError(f"nodes_to_exclude: the model has no layer {node!r}{nearest(node, layers)}")
+    return excluded
+
+
+def _weights(sim: QuantizationSimModel) -> dict[str, Quantizer]:
+    """Quantizers that are on, of weights and other parameters but biases."""
+    found = sim.qc_quantize_op_dict.items()
+    return {t: q for t, q in found if q.enabled and q.sites[0].role == "weight"}
+
+
+def _start(model: Model, weights: Mapping[str, Quantizer], kept: Mapping[str, Quantizer]) -> Plan:
+    """A plan of weights alone: from the smallest to the largest value, but for those that are kept.
+
+    What is kept and has no encoding yet is quantized so, too.
+    """
+    plan = plan_of(model, dict.fromkeys(weights.values()))
+    given = {t: q.qparams for t, q in kept.items() if q.qparams is not None}
+    sites = {t: site if t in kept else replace(site, method=None) for t, site in plan.sites.items()}
+    widest = choose_ranges(model, replace(plan, sites=sites, qparams={}), {}, ranging(QuantScheme.min_max))
+    qparams = {**widest.qparams, **{widest.sites[t].group: q for t, q in given.items() if t in widest.sites}}
+    start = replace(widest, qparams=qparams)
+    codes = {}
+    for tensor in kept.keys() & start.sites.keys():
+        array, q = constant(model.graph.initializers[tensor]), start.qparams_of(tensor)
+        assert array is not None
+        codes[tensor] = Coded(quantize_half_up(array, q, start.sites[tensor].format), q.scale)
+    return replace(start, codes=codes)
+
+
+def _searched(model: Model, plan: Plan, inputs: object, count: int) -> Tuning:
+    """The search, in an operator set that has the formats of the simulation.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+    """
+    feeds = keep(open_data(inputs, input_specs(model)))
+    opset = max((site.format.opset for site in plan.sites.values()), default=0)
+    model = prepare(model, opset=opset, optimize=False).model
+    options = Nearest(update_bias=False, target_op_type=LAYERS, num_candidates=count)
+
+    def tell(text: str, done: int, layers: int) -> None:
+        logger.debug("SeqMSE: %s, %d of %d layers", text, done, layers)
+
+    start = replace(plan, model=io.fingerprint(model))
+    done = finetune(model, start, feeds, options, {}, quarter_of_memory(), tell)  # {}: all channels count the same
+    if done.interrupted:
+        raise KeyboardInterrupt
+    return done
