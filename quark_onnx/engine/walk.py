@@ -70,7 +70,8 @@ def walk(
         return plan
     pieces = segments(model, layers)
     last_reader = {name: i for i, piece in enumerate(pieces) for name in piece.inputs}
-    with Store(limit * 3 // 4) as exact, Store(limit // 4) as rounded, ThreadPoolExecutor(WORKERS) as pool:
+    part = limit // (2 if floats else 4)
+    with Store(limit - part) as exact, Store(part) as rounded, ThreadPoolExecutor(WORKERS) as pool:
         for value in model.graph.inputs:
             samples = [feed[value.name or ""] for feed in feeds]
             exact.put(value.name or "", samples)

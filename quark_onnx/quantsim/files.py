@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from quark_onnx.core.errors import PlanError, nearest
@@ -10,10 +10,10 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.simulated_ops import INHERITING
 from quark_onnx.encodings import Encoding, EncodingFile, Merged, from_plan, into_plan
 from quark_onnx.encodings.values import half
-from quark_onnx.graph import Model, io
+from quark_onnx.graph import Model
 from quark_onnx.graph.view import is_op, shape
+from quark_onnx.quantsim.grids import plan_of
 from quark_onnx.quantsim.quantizer import Quantizer
-from quark_onnx.stages.simulate import around
 
 SHOWN = 8
 """Mismatches that an error names."""
@@ -93,13 +93,6 @@ def load(
             part.take(merged.plan.sites[tensors[0]].format, merged.plan.qparams[group], freeze=freeze)
             found |= dict.fromkeys(tensors, part)
     return found, mismatches
-
-
-def plan_of(model: Model, quantizers: Iterable[Quantizer]) -> Plan:
-    """Sites and scales of quantizers, whether on or off; the plan belongs to this model."""
-    sites = {site.tensor: site for quantizer in quantizers for site in quantizer.sites}
-    qparams = {q.sites[0].group: q.qparams for q in quantizers if q.qparams is not None}
-    return Plan(io.fingerprint(model), sites, around(model.graph, sites), qparams=qparams)
 
 
 def _without_floats(file: EncodingFile) -> tuple[EncodingFile, list[str]]:

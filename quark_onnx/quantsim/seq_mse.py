@@ -21,7 +21,7 @@ from quark_onnx.engine.samples import keep, quarter_of_memory
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import constant, is_op
 from quark_onnx.numerics.quant import quantize_half_up
-from quark_onnx.quantsim.files import plan_of
+from quark_onnx.quantsim.grids import plan_of
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.quantsim.sim import QuantizationSimModel

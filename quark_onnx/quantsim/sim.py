@@ -10,26 +10,21 @@ from typing import Any
 
 from quark_onnx.core.checks import flag, whole
 from quark_onnx.core.errors import ConfigError, ModelError, nearest
-from quark_onnx.core.plan import Coded, Plan, QParams, Site
+from quark_onnx.core.plan import Plan, Site
 from quark_onnx.encodings import EncodingFile, read, write
-from quark_onnx.engine.apply import apply
 from quark_onnx.engine.data import open_data
 from quark_onnx.engine.exact import exact as written_out
 from quark_onnx.engine.runner import Runner, input_specs
 from quark_onnx.graph import Model, ModelProto, io
-from quark_onnx.graph.view import constant
 from quark_onnx.numerics.observers import Statistics
-from quark_onnx.numerics.quant import quantize_half_up
-from quark_onnx.numerics.ranges import range_with_mask
-from quark_onnx.quantsim.files import encoding_file, load, plan_of, shapes_of
+from quark_onnx.quantsim.files import encoding_file, load, shapes_of
+from quark_onnx.quantsim.grids import Chosen, choose, on_grid, plan_of, realized, rounded
 from quark_onnx.quantsim.passed import passed
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
 from quark_onnx.quantsim.session import ObservingSession, run_forward
 from quark_onnx.quantsim.start import ConfigFile, Source, begin, ranging
-from quark_onnx.stages.prepare import prepare
-from quark_onnx.stages.ranges import choose_ranges, observed_tensors
-from quark_onnx.stages.simulate import around
+from quark_onnx.stages.ranges import observed_tensors
 from quark_onnx.stages.simulate.biases import with_int32_biases
 
 logger = logging.getLogger("quark_onnx")
@@ -178,12 +173,13 @@ class QuantizationSimModel:
         free = [q for q in self._on() if not q.is_encoding_frozen()]
         sites = {site.tensor: site for quantizer in free for site in quantizer.sites}
         constants = {tensor: site for tensor, site in sites.items() if site.role != "activation"}
-        chosen = self._chosen(constants, {})
+        chosen = choose(self.float_model, constants, {}, self._ranges)
         tensors = passed(self.float_model, observed_tensors(Plan("", sites)))
         session = ObservingSession(self._with_parameters(chosen), tensors)
         run_forward(session, forward_pass_callback, forward_pass_callback_args, self.float_model)
         statistics = session.statistics()
-        chosen |= self._chosen({t: site for t, site in sites.items() if t not in constants}, statistics)
+        others = {tensor: site for tensor, site in sites.items() if tensor not in constants}
+        chosen |= choose(self.float_model, others, statistics, self._ranges)
         self._statistics |= statistics
         for quantizer in free:
             self._take(quantizer, chosen)
@@ -191,48 +187,20 @@ class QuantizationSimModel:
     def _on(self) -> list[Quantizer]:
         return list(dict.fromkeys(q for q in self.qc_quantize_op_dict.values() if q.enabled))
 
-    def _chosen(self, sites: Mapping[str, Site], statistics: Mapping[str, Statistics]) -> dict[str, QParams | None]:
-        """Grids by group; None, with a warning, for what cannot be quantized."""
-        sites = {tensor: self._masked(site, statistics.get(tensor)) for tensor, site in sites.items()}
-        plan = Plan("", sites, {tensor: (tensor,) for tensor in sites})  # every tensor on its own
-        done = choose_ranges(self.float_model, plan, statistics, self._ranges)
-        for tensor, reason in done.notes.items():
-            logger.warning("%r stays float: %s", tensor, reason)
-        return {site.group: done.qparams.get(site.group) for site in sites.values()}
-
-    def _masked(self, site: Site, seen: Statistics | None) -> Site:
-        """The site, with a range of its own where the tensor holds a mask: the range of its values would be absurd."""
-        if site.range is not None or site.role not in ("activation", "constant"):
-            return site
-        array = constant(self.float_model.graph.initializers.get(site.tensor))
-        seen = Statistics.of(array) if site.role == "constant" and array is not None else seen
-        found = None if seen is None else range_with_mask(seen, 1 << site.format.bits)
-        return replace(site, range=found)
-
-    def _take(self, quantizer: Quantizer, chosen: Mapping[str, QParams | None]) -> None:
+    def _take(self, quantizer: Quantizer, chosen: Chosen) -> None:
         q = chosen[quantizer.sites[0].group]
         if q is None:
             quantizer.enabled = False
         else:
             quantizer.take(quantizer.format, q)
 
-    def _with_parameters(self, chosen: Mapping[str, QParams | None]) -> Model:
+    def _with_parameters(self, chosen: Chosen) -> Model:
         """The model whose activations are observed: parameters are quantized, activations are not."""
-        ready = {q: chosen.get(q.sites[0].group, q.qparams) for q in self._on() if q.is_param}
-        sites = {site.tensor: site for q, grid in ready.items() if grid is not None for site in q.sites}
-        grids = {q.sites[0].group: grid for q, grid in ready.items() if grid is not None}
-        plan = Plan(io.fingerprint(self.float_model), sites, around(self.float_model.graph, sites), qparams=grids)
-        return self._realized(self._rounded(plan))
-
-    def _rounded(self, plan: Plan) -> Plan:
-        """The plan with the integers of all constants, rounded as AIMET does."""
-        codes = {}
-        for tensor, site in plan.sites.items():
-            array = None if site.role == "activation" else constant(self.float_model.graph.initializers[tensor])
-            if array is not None:
-                q = plan.qparams_of(tensor)
-                codes[tensor] = Coded(quantize_half_up(array, q, site.format), q.scale)
-        return replace(plan, codes=codes)
+        groups = {q.sites[0].group: q for q in self._on() if q.is_param}
+        grids = {group: chosen.get(group, quantizer.qparams) for group, quantizer in groups.items()}
+        ready = {group: q for group, q in grids.items() if q is not None}
+        plan = replace(plan_of(self.float_model, [groups[group] for group in ready]), qparams=ready)
+        return realized(self.float_model, rounded(self.float_model, plan))
 
     def set_and_freeze_param_encodings(self, encoding_path: str | Path | Mapping[str, Any]) -> None:
         """Take over the encodings of parameters, e.g. those that AdaRound wrote, and keep them.
@@ -300,7 +268,17 @@ class QuantizationSimModel:
         """
         on = self._on()
         self._complete([q for q in on if not q.is_initialized()])
-        return self._rounded(plan_of(self.float_model, [q for q in on if q.enabled]))
+        return rounded(self.float_model, plan_of(self.float_model, [q for q in on if q.enabled]))
+
+    def adopt(self, tuned: Plan) -> None:
+        """Take over what fine-tuning made of the plan: new numbers in the float model, new grids, which are frozen."""
+        before = self.plan
+        self.float_model = on_grid(self.float_model, tuned)
+        for tensor in tuned.sites:
+            q, known = tuned.qparams_of(tensor), self.quantizer(tensor)
+            if tensor in tuned.codes or not q.same(before.qparams_of(tensor)):
+                known.take(known.format, q, freeze=True)
+        self._forget()
 
     def _complete(self, open: Sequence[Quantizer]) -> None:
         """Encodings of quantizers whose settings were changed, of what is known of their tensors already."""
@@ -311,14 +289,14 @@ class QuantizationSimModel:
             raise ConfigError(
                 f"no encoding for {unseen[0]!r}{more}: call compute_encodings with samples, or load_encodings"
             )
-        chosen = self._chosen(sites, self._statistics)
+        chosen = choose(self.float_model, sites, self._statistics, self._ranges)
         for quantizer in open:
             self._take(quantizer, chosen)
 
     @property
     def model(self) -> ModelProto:
         """The simulated model, with QuantizeLinear and DequantizeLinear on float tensors; onnxruntime runs it."""
-        return io.to_proto(self._realized(self.plan))
+        return io.to_proto(realized(self.float_model, self.plan))
 
     @property
     def session(self) -> Any:
@@ -329,16 +307,11 @@ class QuantizationSimModel:
         """
         if self._runner is None:
             plan = self.plan
-            model, lowest = self._realized(plan), {tensor: site.format.lo for tensor, site in plan.sites.items()}
+            lowest = {tensor: site.format.lo for tensor, site in plan.sites.items()}
+            model = realized(self.float_model, plan)
             model = written_out(model, lowest) if self._exact else model
             self._runner = Runner(model, optimized=not self._exact, fuse=False, threads=self._threads)
         return self._runner.session
-
-    def _realized(self, plan: Plan) -> Model:
-        """The plan applied, in an operator set that has its formats."""
-        opset = max((site.format.opset for site in plan.sites.values()), default=0)
-        model = prepare(self.float_model, opset=opset, optimize=False).model
-        return apply(model, replace(plan, model=io.fingerprint(model)))
 
     def _forget(self) -> None:
         self._runner = None
@@ -356,7 +329,8 @@ class QuantizationSimModel:
         plan = self.plan
         sites = {t: s if s.role == "activation" else _as_stored(s) for t, s in plan.sites.items()}
         plan = replace(plan, sites=sites)
-        return io.to_proto(self._realized(with_int32_biases(self.float_model, plan) if export_int32_bias else plan))
+        plan = with_int32_biases(self.float_model, plan) if export_int32_bias else plan
+        return io.to_proto(realized(self.float_model, plan))
 
     def export(
         self,

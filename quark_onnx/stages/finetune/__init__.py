@@ -22,6 +22,7 @@ from quark_onnx.core.plan import Coded, Plan, Skip
 from quark_onnx.core.records import LayerRecord
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.layers import Unit, match
+from quark_onnx.engine.layers.data import bias_rows, float_of, like_bias, sides
 from quark_onnx.engine.layers.grids import all_factors, bias_grid, coded, codes_of, factors_for, grid_of
 from quark_onnx.engine.samples import quarter_of_memory
 from quark_onnx.engine.walk import Frontier, walk
@@ -185,16 +186,10 @@ class _Tuner:
 
     def _data(self, unit: Unit, frontier: Frontier, shared: bool) -> tuple[LayerData | Skip, int]:
         """Statistics of the layer's input, and of how many samples."""
-        pairs = zip(frontier.exact[unit.data], frontier.rounded[unit.data], strict=True)
-        x, z = ([s for side in sides for s in unit.geometry.samples(side)] for sides in zip(*pairs, strict=True))
-        if [s.shape for s in x] != [s.shape for s in z]:
-            return Skip("its input has another shape in the quantized model"), len(x)
-        x, z = ([s for s in side if s.size][: self.options.data_size] for side in (x, z))
-        if not x:
-            return Skip("no data reaches it"), 0
-        shapes = {unit.geometry.shape(s) for s in x}
-        if len(shapes) > 1:  # auto_pad on images of several sizes
-            return Skip("its padding differs from sample to sample"), len(x)
+        read = sides(unit, frontier, self.options.data_size)
+        if isinstance(read, Skip):
+            return read, 0
+        x, z = read.x, read.z
         scale, zero_point = 1.0, 0
         if (q := codes_of(self.plan, unit.data)) is not None:
             scale, zero_point = float(q.scale), int(q.zero_point)
@@ -202,7 +197,7 @@ class _Tuner:
         bias = np.zeros(weight.shape[:2], np.float32)
         if unit.bias is not None and not shared:
             bias = self._bias(unit, weight)
-        layer = Layer(weight, bias, shapes.pop(), None if shared else _interval(unit.activation))
+        layer = Layer(weight, bias, read.shape, None if shared else _interval(unit.activation))
         seed = (self.options.seed, self.numbers[unit.node.name or ""])
         # every group sees every position, and a depthwise group has a handful of unknowns only
         positions = self.options.positions if len(weight) == 1 else max(1, self.options.positions // 4)
@@ -224,14 +219,11 @@ class _Tuner:
         return data, len(x)
 
     def _float(self, name: str) -> Array:
-        array = constant(self.model.graph.initializers[name])
-        assert array is not None
-        return array.astype(np.float32)
+        return float_of(self.model, name)
 
     def _bias(self, unit: Unit, weight: Array) -> Array:
         assert unit.bias is not None
-        flat = self._float(unit.bias).reshape(-1)
-        return np.broadcast_to(flat, (weight.shape[0] * weight.shape[1],)).reshape(weight.shape[:2])
+        return bias_rows(self._float(unit.bias), weight.shape)
 
     def _tune(self, unit: Unit, data: LayerData, shared: bool, samples: int, frontier: Frontier) -> Tuned:
         weight = unit.geometry.rows(self._float(unit.weight))
@@ -309,8 +301,7 @@ class _Tuner:
             codes[unit.weight] = Coded(unit.geometry.weight(whole, original), scale)
         values = dict(self.plan.values)
         for name, value in moved.items():
-            like = self._float(name)
-            values[name] = value.astype(np.float32).reshape(-1 if like.size == 1 else like.shape)
+            values[name] = like_bias(value, self._float(name))
         return replace(self.plan, codes=codes, values=values)
 
     def _fits(self, unit: Unit, after: Plan) -> bool:
