@@ -70,8 +70,8 @@ def walk(
         return plan
     pieces = segments(model, layers)
     last_reader = {name: i for i, piece in enumerate(pieces) for name in piece.inputs}
-    part = limit // (2 if floats else 4)
-    with Store(limit - part) as exact, Store(part) as rounded, ThreadPoolExecutor(WORKERS) as pool:
+    codes = limit // (2 if floats else 4)
+    with Store(limit - codes) as exact, Store(codes) as rounded, ThreadPoolExecutor(WORKERS) as pool:
         for value in model.graph.inputs:
             samples = [feed[value.name or ""] for feed in feeds]
             exact.put(value.name or "", samples)

@@ -85,7 +85,7 @@ def _used(s: Statistics) -> NDArray[np.intp]:
 
 
 def _loud_from(s: Statistics, levels: int) -> int | None:
-    """The first magnitude bin of values above `LOUD` behind a gap wider than the levels of a grid; None: no such gap."""
+    """The first magnitude bin of values above `LOUD` behind a gap wider than a grid has levels; None: no such gap."""
     used = _used(s)
     wide = np.flatnonzero(np.diff(used) >= OCTAVE * math.log2(levels))
     if wide.size and edges(used[wide[-1] + 1]) >= LOUD:

@@ -10,6 +10,7 @@ from quark_onnx.quantsim.quantizer import Quantizer, TensorEncoding
 from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.quantsim.seq_mse import apply_seq_mse
 from quark_onnx.quantsim.sim import QuantizationSimModel
+from quark_onnx.quantsim.tuning import fine_tune
 
 __all__ = [
     "Adaround",
@@ -24,6 +25,7 @@ __all__ = [
     "apply_seq_mse",
     "correct_bias",
     "equalize_model",
+    "fine_tune",
     "fold_all_batch_norms",
     "fold_all_batch_norms_to_weight",
     "fold_high_biases",

@@ -20,27 +20,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from quark_onnx.core.checks import field, optional, pair, real, whole
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.finetune import AdaRound
 from quark_onnx.core.plan import Plan
 from quark_onnx.encodings import from_plan, write
-from quark_onnx.engine.data import Feed
-from quark_onnx.engine.samples import quarter_of_memory
 from quark_onnx.graph import Model, ModelProto, io
-from quark_onnx.graph.edit import set_arrays
-from quark_onnx.graph.view import constant
-from quark_onnx.numerics.quant import dequantize, quantize_half_up
 from quark_onnx.quantsim.files import shapes_of
+from quark_onnx.quantsim.grids import on_grid, rounded
 from quark_onnx.quantsim.loader import feeds_of
 from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
 from quark_onnx.quantsim.sim import QuantizationSimModel
 from quark_onnx.quantsim.start import ConfigFile, Source
-from quark_onnx.stages.finetune import Tuning, finetune
-from quark_onnx.stages.importance import channel_importance
-from quark_onnx.stages.prepare import prepare
+from quark_onnx.quantsim.tuning import Done, tuned
 from quark_onnx.stages.simulate.units import unit_of
 
 logger = logging.getLogger("quark_onnx")
@@ -157,11 +149,11 @@ class Adaround:
         ignored = _ignore(sim, ignore_quant_ops_list or ())
         feeds = feeds_of(params.data_loader, params.num_batches, params.forward_fn, sim.float_model)
         sim.compute_encodings(feeds)
-        done = _tuned(sim, feeds, params.options)
+        done = tuned(sim.float_model, replace(sim.plan, codes={}), feeds, params.options)
         _tell(sim.float_model, done, ignored)
-        rounded = _rounded(sim.float_model, done.plan)
-        _write(rounded, done.plan, Path(path) / f"{filename_prefix}.encodings")
-        return io.to_proto(rounded)
+        model_on_grid = on_grid(sim.float_model, rounded(sim.float_model, done.plan))
+        _write(model_on_grid, done.plan, Path(path) / f"{filename_prefix}.encodings")
+        return io.to_proto(model_on_grid)
 
 
 def _set_widths(sim: QuantizationSimModel, pairs: Iterable[tuple[str, int]]) -> None:
@@ -202,27 +194,7 @@ def _ignore(sim: QuantizationSimModel, names: Iterable[str]) -> set[str]:
     return ignored
 
 
-def _tuned(sim: QuantizationSimModel, feeds: Sequence[Feed], options: AdaRound) -> Tuning:
-    """Fine-tuning of all layers, in an operator set that has the formats of the simulation.
-
-    Raises:
-        KeyboardInterrupt: it was interrupted.
-    """
-    plan = sim.plan
-    opset = max((site.format.opset for site in plan.sites.values()), default=0)
-    model = prepare(sim.float_model, opset=opset, optimize=False).model
-    plan = replace(plan, model=io.fingerprint(model), codes={})
-
-    def tell(text: str, done: int, layers: int) -> None:
-        logger.info("AdaRound: %s, %d of %d layers", text, done, layers)
-
-    done = finetune(model, plan, feeds, options, channel_importance(model), quarter_of_memory(), tell)
-    if done.interrupted:
-        raise KeyboardInterrupt
-    return done
-
-
-def _tell(model: Model, done: Tuning, ignored: set[str]) -> None:
+def _tell(model: Model, done: Done, ignored: set[str]) -> None:
     """Log the layers with a weight that were not tuned, and why."""
     for node in model.graph:
         name = node.name or ""
@@ -233,22 +205,6 @@ def _tell(model: Model, done: Tuning, ignored: set[str]) -> None:
     for record in done.records:
         if not record.accepted:
             logger.info("AdaRound leaves %r rounded to nearest: held-out samples say that it is better so", record.node)
-
-
-def _rounded(model: Model, plan: Plan) -> Model:
-    """The float model with all parameters on their grids, and the biases that were fitted."""
-    arrays: dict[str, NDArray[Any]] = dict(plan.values)
-    for tensor, site in plan.sites.items():
-        if site.role not in ("weight", "bias"):
-            continue
-        q, tuned = plan.qparams_of(tensor), plan.codes.get(tensor)
-        array = arrays.get(tensor, constant(model.graph.initializers[tensor]))
-        assert array is not None
-        codes = quantize_half_up(array, q, site.format) if tuned is None else tuned.codes
-        arrays[tensor] = dequantize(codes, q, site.format)
-    rounded = io.copy(model)
-    set_arrays(rounded.graph, arrays)
-    return rounded
 
 
 def _write(model: Model, plan: Plan, path: Path) -> None:

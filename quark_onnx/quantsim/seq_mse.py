@@ -14,20 +14,18 @@ from quark_onnx.core.checks import names, whole
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.finetune import Nearest
 from quark_onnx.core.ops import LAYERS
-from quark_onnx.core.plan import Coded, Plan
+from quark_onnx.core.plan import Plan
 from quark_onnx.engine.data import open_data
 from quark_onnx.engine.runner import input_specs
-from quark_onnx.engine.samples import keep, quarter_of_memory
-from quark_onnx.graph import Model, io
-from quark_onnx.graph.view import constant, is_op
-from quark_onnx.numerics.quant import quantize_half_up
-from quark_onnx.quantsim.grids import plan_of
+from quark_onnx.engine.samples import keep
+from quark_onnx.graph import Model
+from quark_onnx.graph.view import is_op
+from quark_onnx.quantsim.grids import plan_of, rounded
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.quantsim.sim import QuantizationSimModel
 from quark_onnx.quantsim.start import ranging
-from quark_onnx.stages.finetune import Tuning, finetune
-from quark_onnx.stages.prepare import prepare
+from quark_onnx.quantsim.tuning import tuned
 from quark_onnx.stages.ranges import choose_ranges
 
 logger = logging.getLogger("quark_onnx")
@@ -59,7 +57,10 @@ def apply_seq_mse(
     weights = _weights(sim)
     kept = {t: q for node in excluded for t, q in sim.get_op_quantizers(node)[2].items() if t in weights}
     kept |= {t: q for t, q in weights.items() if q.is_encoding_frozen() or len(q.tensors) > 1}
-    done = _searched(sim.float_model, _start(sim.float_model, weights, kept), inputs, count)
+    feeds = keep(open_data(inputs, input_specs(sim.float_model)))
+    options = Nearest(update_bias=False, target_op_type=LAYERS, num_candidates=count)
+    # no gains: all channels count the same, as in AIMET
+    done = tuned(sim.float_model, _start(sim.float_model, weights, kept), feeds, options, gains={})
     for record in done.records:
         scale = "another scale" if record.accepted else "its widest scale"
         logger.info("SeqMSE: %s has %s, error %.4g → %.4g", record.node, scale, record.held_before, record.held_after)
@@ -102,30 +103,4 @@ def _start(model: Model, weights: Mapping[str, Quantizer], kept: Mapping[str, Qu
     widest = choose_ranges(model, replace(plan, sites=sites, qparams={}), {}, ranging(QuantScheme.min_max))
     qparams = {**widest.qparams, **{widest.sites[t].group: q for t, q in given.items() if t in widest.sites}}
     start = replace(widest, qparams=qparams)
-    codes = {}
-    for tensor in kept.keys() & start.sites.keys():
-        array, q = constant(model.graph.initializers[tensor]), start.qparams_of(tensor)
-        assert array is not None
-        codes[tensor] = Coded(quantize_half_up(array, q, start.sites[tensor].format), q.scale)
-    return replace(start, codes=codes)
-
-
-def _searched(model: Model, plan: Plan, inputs: object, count: int) -> Tuning:
-    """The search, in an operator set that has the formats of the simulation.
-
-    Raises:
-        KeyboardInterrupt: it was interrupted.
-    """
-    feeds = keep(open_data(inputs, input_specs(model)))
-    opset = max((site.format.opset for site in plan.sites.values()), default=0)
-    model = prepare(model, opset=opset, optimize=False).model
-    options = Nearest(update_bias=False, target_op_type=LAYERS, num_candidates=count)
-
-    def tell(text: str, done: int, layers: int) -> None:
-        logger.debug("SeqMSE: %s, %d of %d layers", text, done, layers)
-
-    start = replace(plan, model=io.fingerprint(model))
-    done = finetune(model, start, feeds, options, {}, quarter_of_memory(), tell)  # {}: all channels count the same
-    if done.interrupted:
-        raise KeyboardInterrupt
-    return done
+    return replace(start, codes={t: codes for t, codes in rounded(model, start).codes.items() if t in kept})

@@ -18,7 +18,7 @@ from tuning import draw
 from quark_onnx.core.errors import ConfigError, DataError
 from quark_onnx.core.formats import Format
 from quark_onnx.engine.layers.grids import all_factors
-from quark_onnx.quantsim import QuantizationSimModel, seq_mse
+from quark_onnx.quantsim import QuantizationSimModel, tuning
 from quark_onnx.quantsim.analysis import analyze_per_layer_sensitivity, make_psnr_eval_fn, psnr
 from quark_onnx.quantsim.seq_mse import apply_seq_mse
 
@@ -377,7 +377,7 @@ def test_bad_arguments_change_nothing(fields: Mapping[str, Any], message: str) -
 
 
 def test_an_interrupted_search_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    search = seq_mse.finetune
+    search = tuning.finetune
 
     def interrupted(model: Any, plan: Any, feeds: Any, options: Any, gains: Any, limit: int, tell: Any) -> Any:
         def stop(text: str, done: int, layers: int) -> None:
@@ -386,7 +386,7 @@ def test_an_interrupted_search_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
 
         return search(model, plan, feeds, options, gains, limit, stop)
 
-    monkeypatch.setattr(seq_mse, "finetune", interrupted)
+    monkeypatch.setattr(tuning, "finetune", interrupted)
     sim = QuantizationSimModel(chain())
     with pytest.raises(KeyboardInterrupt):
         searched(sim)

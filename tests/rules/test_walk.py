@@ -196,6 +196,29 @@ def test_what_a_visitor_changes_is_seen_downstream_if_that_is_wanted(follow: boo
     assert any((seen["two"][0] != shown(made, data, LAYERS)["two b"][1][0]).ravel()) is follow
 
 
+@pytest.mark.parametrize("widen", [1, 2])
+def test_floats_are_held_before_their_quantizer_and_are_read_through_the_latest_one(widen: int) -> None:
+    """A visitor that changes the range of what its layer reads changes what this layer, and all others, make of it."""
+    made, data = residual()
+    seen: dict[str, Arrays] = {}
+    q = made.plan.qparams_of("b")
+    wider = QParams(q.scale * np.float32(widen), q.zero_point)
+    plan = replace(made.plan, qparams={**made.plan.qparams, made.plan.sites["b"].group: wider})
+    changed = apply(made.model, plan)
+
+    def visit(node: Node, frontier: Frontier, current: Plan) -> Plan:
+        seen[node.name or ""] = list(frontier.rounded[node.inputs[0].name or ""])
+        return plan if node.name == "two" else current
+
+    assert walk(made.model, made.plan, data, LAYERS, visit, ROOMY, floats={"x", "b"}) is plan
+    for i, feed in enumerate(data):
+        np.testing.assert_array_equal(seen["one"][i], feed["x"])
+        np.testing.assert_array_equal(seen["two"][i], inside(made.quantized, feed, ["b"])[0])
+        np.testing.assert_array_equal(seen["head"][i], inside(changed, feed, ["g_quantized"])[0])
+    others = [inside(made.quantized, feed, ["g_quantized"])[0] for feed in data]
+    assert all(np.array_equal(a, b) for a, b in zip(seen["head"], others, strict=True)) is (widen == 1)
+
+
 @pytest.mark.parametrize("limit", [0, 1, 1000, 4000, 1 << 40])
 def test_the_memory_limit_changes_nothing(limit: int) -> None:
     made, data = residual()

@@ -100,6 +100,8 @@ class ConvGeometry:
 def geometry(node: Node, weight: Value, data: Value, at: int) -> MatrixGeometry | ConvGeometry | Skip:
     """The geometry of a layer whose weight is input number `at`."""
     if node.op_type == "Gemm":
+        if any(node.attributes.get_float(name, 1.0) != 1 for name in ("alpha", "beta")):
+            return Skip("its alpha or beta is not 1")
         turned = [node.attributes.get_int(name, 0) == 1 for name in ("transA", "transB")]
         return MatrixGeometry(transposed=turned[1], across=turned[0])
     if node.op_type == "MatMul":
