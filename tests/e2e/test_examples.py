@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -84,6 +85,37 @@ def test_read_the_plan(tmp_path: Path) -> None:
     assert after < before
     assert Plan.load(tmp_path / "digits_plan").sites["logits"].role == "activation"
     onnx.checker.check_model(tmp_path / "digits_wider.onnx", full_check=True)
+
+
+def test_aimet_tutorial(tmp_path: Path) -> None:
+    """4-bit weights; the float model has .988 of the 599 digits: 1 point is two standard deviations."""
+    text = run(tmp_path, "aimet_tutorial.py")
+    assert float(text.split("simulated: ")[1]) >= 0.97
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "adaround.encodings",
+        "digits.encodings",
+        "digits.onnx",
+        "digits_qdq.onnx",
+    }
+    onnx.checker.check_model(tmp_path / "out" / "digits_qdq.onnx", full_check=True)
+
+
+@pytest.mark.assets
+@pytest.mark.slow
+def test_simulate_mobilenet(tmp_path: Path, protocol: ModuleType) -> None:
+    """100 test images: 5 points are one standard deviation of a top-1 around .6."""
+    test = [i for i in range(1000) if i % 5][::8]
+    np.savez(
+        tmp_path / "calibration.npz",
+        input=np.concatenate([feed["input"] for feed in protocol.TASKS["mobilenet-imagenet"].calib(100)]),
+    )
+    np.savez(tmp_path / "test.npz", input=protocol.imagenet(test), labels=np.array(test))
+    model = protocol.TASKS["mobilenet-imagenet"].model
+    text = run(tmp_path, "simulate_mobilenet.py", model, "calibration.npz", "test.npz")
+    score = {name: float(value) for name, value in (line.rsplit(": ", 1) for line in text.splitlines())}
+    assert score["rounded to nearest"] < 0.1
+    assert score["AdaRound"] > score["float"] - 0.1
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"mobilenet.onnx", "mobilenet.encodings"}
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.py")), ids=lambda file: file.stem)

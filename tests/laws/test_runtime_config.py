@@ -147,6 +147,7 @@ MALFORMED: dict[str, tuple[dict[str, Any] | str, str]] = {
         changed("supergroup_pass_list", value=["MatMulAdd"]),
         r"supergroup_pass_list\[0\] is 'MatMulAdd'.*'MatmulAdd'",
     ),
+    "huge": (changed("op_type", "Relu", "encoding_constraints", value={"min": 0, "max": 10**400}), "a finite number"),
     "open below": (changed("op_type", "Relu", "encoding_constraints", value={"max": 1.0}), "has no 'min'"),
     "no range": (changed("op_type", "Relu", "encoding_constraints", value={"min": 1, "max": 1}), "is no range"),
     "not finite": (
@@ -237,6 +238,12 @@ def test_a_path_that_does_not_exist() -> None:
         load_runtime_config("nowhere/config.json")
     with pytest.raises(ConfigError, match="did you mean 'default'"):
         load_runtime_config("defalt")
+
+
+@pytest.mark.parametrize("source", [3, b"default", ["default"]])
+def test_what_is_no_source(source: Any) -> None:
+    with pytest.raises(ConfigError, match="config_file must be a path, a name or a dictionary"):
+        load_runtime_config(source)
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:

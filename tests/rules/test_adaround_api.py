@@ -230,9 +230,21 @@ def test_what_is_refused(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_order_of_arguments_of_aimet_onnx_is_pointed_out(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="model, dummy_input"):
-        Adaround.apply_adaround(net(), parameters(), tmp_path, "m", "")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (("params", "path", "prefix", 4), {}),
+        (("params", "path", "prefix"), {"default_param_bw": 8}),
+        (("params",), {"path": "out", "filename_prefix": "m"}),
+        ((), {"params": "params", "path": "out", "filename_prefix": "m"}),
+        ((None, "params", "path", "prefix"), {"use_cuda": False}),
+    ],
+)
+def test_the_order_of_arguments_of_aimet_onnx_is_pointed_out(given: Any, named: dict[str, Any]) -> None:
+    """1.x has no `dummy_input` there."""
+    values = [parameters() if value == "params" else value for value in given]
+    with pytest.raises(ConfigError, match=r"begin with model, dummy_input \(may be None\), params, path"):
+        Adaround.apply_adaround(net(), *values, **named)
 
 
 def test_a_dummy_input_that_fits_is_taken(tmp_path: Path) -> None:

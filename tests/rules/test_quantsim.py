@@ -71,6 +71,29 @@ def test_widths_of_several_tensors() -> None:
 # --- what changing a quantizer does
 
 
+def test_widths_of_several_tensors_change_together_or_not_at_all() -> None:
+    sim = ready()
+    sim.quantizer("v").freeze_encodings()
+    before = encodings(sim)
+    with pytest.raises(ConfigError, match="'v' is frozen"):
+        sim.set_tensor_precision(["w", "v"], 4)
+    assert encodings(sim) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["use_symmetric_encodings", "use_strict_symmetric", "use_unsigned_symmetric", "enabled"]
+)
+def test_what_is_on_or_off_is_no_text(name: str) -> None:
+    """The strings of a runtime configuration are not taken for truth."""
+    quantizer = ready().quantizer("x")
+    before = getattr(quantizer, name)
+    with pytest.raises(ConfigError, match=f"'x': {name} must be True or False, not 'False'"):
+        setattr(quantizer, name, "False")
+    assert getattr(quantizer, name) == before
+    with pytest.raises(ConfigError, match="enable must be True or False"):
+        quantizer.enable_per_channel_quantization("False")  # type: ignore[arg-type]
+
+
 def test_a_change_drops_the_encoding_and_needs_no_new_data() -> None:
     sim = ready()
     before, kept = output(sim), sim.quantizer("r").get_encodings()

@@ -133,6 +133,7 @@ def mismatched(folder: Path) -> dict[str, tuple[Document, str]]:
     off["activation_encodings"].append(x | {"name": "c"})
     floats = changed(without(good, "x"), "r", bw=8)
     floats["activation_encodings"].append({"name": "x", "bw": 16, "dtype": "FLOAT", "enc_type": "PER_TENSOR"})
+    wide = changed(good, "x", bw=32)
     return {
         "width": (changed(good, "x", bw=4, offset=[-8.0]), "'x': uint8 asymmetric per-tensor → uint4"),
         "symmetry": (changed(good, "x", is_sym=True, offset=[-128.0]), "'x': uint8 asymmetric .* → uint8 symmetric"),
@@ -140,10 +141,11 @@ def mismatched(folder: Path) -> dict[str, tuple[Document, str]]:
         "unknown": (more, "'rr': the simulation has no quantizer there; did you mean 'r'"),
         "off": (off, "'c': its quantizer is off, the file has an encoding"),
         "float16": (floats, "'x': float16 in the file, which is left float32"),
+        "uint32": (wide, "'x': uint32 in the file, which is left float32"),
     }
 
 
-@pytest.mark.parametrize("kind", ["width", "symmetry", "missing", "unknown", "off", "float16"])
+@pytest.mark.parametrize("kind", ["width", "symmetry", "missing", "unknown", "off", "float16", "uint32"])
 def test_a_strict_load_refuses_what_differs_and_changes_nothing(tmp_path: Path, kind: str) -> None:
     document, message = mismatched(tmp_path)[kind]
     sim = ready()
@@ -154,7 +156,7 @@ def test_a_strict_load_refuses_what_differs_and_changes_nothing(tmp_path: Path, 
     assert encodings(sim) == before
 
 
-@pytest.mark.parametrize("kind", ["width", "symmetry", "missing", "unknown", "off", "float16"])
+@pytest.mark.parametrize("kind", ["width", "symmetry", "missing", "unknown", "off", "float16", "uint32"])
 def test_another_load_takes_what_there_is_and_tells(tmp_path: Path, kind: str) -> None:
     document, message = mismatched(tmp_path)[kind]
     sim = simulation()
@@ -162,7 +164,8 @@ def test_another_load_takes_what_there_is_and_tells(tmp_path: Path, kind: str) -
     assert any(np.char.find(line, message.split(":")[0]) == 0 for line in found)
     on = {t for t, q in sim.qc_quantize_op_dict.items() if q.enabled}
     expected = {"w", "v", "x", "r", "d", "y"}
-    assert on == {"missing": expected - {"x"}, "float16": expected - {"x"}, "off": expected | {"c"}}.get(kind, expected)
+    lost = dict.fromkeys(("missing", "float16", "uint32"), expected - {"x"})
+    assert on == {**lost, "off": expected | {"c"}}.get(kind, expected)
     if kind == "width":
         assert sim.quantizer("x").bitwidth == 4
         assert sim.model.opset_import[0].version == 17  # which has no type of 4 bits
@@ -184,9 +187,11 @@ def test_scales_that_do_not_fit_are_refused_whatever_is_asked(tmp_path: Path) ->
     bad = changed(document, "w", scale=[0.1] * 3, offset=[-128.0] * 3)
     sim = ready()
     before = encodings(sim)
+    path = tmp_path / "bad.encodings"
+    path.write_text(json.dumps(bad))
     for strict in (True, False):
-        with pytest.raises(PlanError, match=r"'w' of shape .* has 3 scales"):
-            sim.load_encodings(bad, strict=strict)
+        with pytest.raises(PlanError, match=r"bad\.encodings: tensor 'w' of shape .* has 3 scales"):
+            sim.load_encodings(path, strict=strict)
     with pytest.raises(PlanError, match="no encodings file"):
         sim.load_encodings(tmp_path / "nowhere.encodings")
     assert encodings(sim) == before
@@ -256,7 +261,22 @@ def test_parameters_of_another_model_are_told(tmp_path: Path, caplog: pytest.Log
         sim.set_and_freeze_param_encodings(document)
         assert "no quantizer" not in caplog.text
         sim.set_and_freeze_param_encodings(changed(document, "v", name="vv"))
+        assert "has no encodings" not in caplog.text
+        other = simulation()
+        other.set_and_freeze_param_encodings(without(document, "v"))
     assert "'vv': the simulation has no quantizer there; did you mean 'v'" in caplog.text
+    assert "encodings has no encodings for 1 of the quantized parameters, e.g. 'v'" in caplog.text
+
+
+def test_a_list_of_parameters_alone(tmp_path: Path) -> None:
+    """As AdaRound of AIMET 1.x writes it; what is no document at all is refused."""
+    document = written(ready(), tmp_path)
+    sim = simulation()
+    sim.set_and_freeze_param_encodings(document["param_encodings"])
+    assert {t for t, q in sim.qc_quantize_op_dict.items() if q.is_encoding_frozen()} == {"w", "v"}
+    for other in (None, 3, [1], b"{}"):
+        with pytest.raises(PlanError, match="encodings: "):
+            sim.load_encodings(other)  # type: ignore[arg-type]
 
 
 def test_loaded_encodings_may_be_frozen(tmp_path: Path) -> None:

@@ -16,6 +16,16 @@ from quark_onnx import ConfigError, DataError, ModelError
 from quark_onnx.graph import io
 from quark_onnx.quantsim import QuantizationSimModel
 
+LEAST: dict[str, Any] = {
+    "defaults": {"ops": {}, "params": {}},
+    "params": {},
+    "op_type": {},
+    "supergroups": [],
+    "model_input": {},
+    "model_output": {},
+}
+"""A configuration that quantizes nothing."""
+
 
 def loud(sim: QuantizationSimModel, source: onnx.ModelProto) -> float:
     """Signal to noise against the float model, in dB, over the feeds that it was calibrated with."""
@@ -115,3 +125,26 @@ def test_arguments_that_cannot_be_used(options: dict[str, Any], error: type[Exce
 def test_arguments_that_can() -> None:
     sim = QuantizationSimModel(model(), dummy_input=FEEDS[0], default_output_bw=4, default_activation_bw=4)
     assert {q.bitwidth for q in sim.get_all_quantizers()[1]} == {4}
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "message"),
+    [
+        ("op_type", {"Convv": {}}, r"op_type\.Convv: there is no operator 'Convv'; did you mean 'Conv'"),
+        ("op_type", {"relu": {}}, r"op_type\.relu: .* did you mean 'Relu'"),
+        ("supergroups", [{"op_list": ["Conv", "ReLU"]}], r"supergroups\[0\]\.op_list: .*'ReLU'.*'Relu'"),
+    ],
+)
+def test_misspelt_operators_of_a_configuration_are_refused(section: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        simulation(config_file=LEAST | {section: value})
+
+
+def test_operators_of_a_target_or_of_the_model_are_no_misspelt_ones() -> None:
+    """AIMET's public files name a ChannelShuffle; operators of other domains may be called like those of ONNX."""
+    others = {"ChannelShuffle": {}, "Sinh": {}, "Conv": {}}
+    assert not simulation(config_file=LEAST | {"op_type": others}).plan.sites
+    text = "g (float[1,4] x) => (float[1,4] y) { y = my.domain.Relu2(x) }"
+    own = text_model(text)
+    own.opset_import.add(domain="my.domain", version=1)
+    assert QuantizationSimModel(own, config_file=LEAST | {"op_type": {"Relu2": {}}}).qc_quantize_op_dict

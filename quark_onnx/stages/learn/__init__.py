@@ -80,7 +80,8 @@ def learn(model: Model, plan: Plan, feeds: Sequence[Feed], options: RangeLearnin
     why = {name: _why_not(model, unit, plan) for name, unit in units.items()}
     reasons |= {name: reason for name, reason in why.items() if reason is not None}
     todo = {name: unit for name, unit in units.items() if why[name] is None}
-    learner = _Learner(model, plan, todo, {name: i for i, name in enumerate(units)}, options, tell)
+    readers = Counter(unit.weight for unit in units.values())
+    learner = _Learner(model, plan, todo, readers, {name: i for i, name in enumerate(units)}, options, tell)
     open_ends = {unit.data for unit in todo.values() if is_fixed_grid(plan.sites.get(unit.data))}
     interrupted = False
     try:
@@ -122,6 +123,7 @@ class _Learner:
     model: Model
     plan: Plan
     units: Mapping[str, Unit]
+    readers: Mapping[str, int]
     numbers: Mapping[str, int]
     options: RangeLearning
     tell: Tell
@@ -130,7 +132,6 @@ class _Learner:
     learned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.readers = Counter(unit.weight for unit in self.units.values())
         sites = (self.plan.sites.get(unit.data) for unit in self.units.values())
         self.taken = {site.group for site in sites if site is not None}
 
