@@ -1,7 +1,7 @@
 """AIMET's AdaRound tutorial, step by step: `python aimet_tutorial.py`.
 
-On the model of digits that comes with the package; it writes `out/digits.onnx` and `out/digits.encodings` for Qualcomm's
-tools, and `out/digits_qdq.onnx` for onnxruntime. Needs `pip install 'quark-onnx[demo]'`.
+On the model of digits that comes with the package; it writes `out/digits.onnx` and `out/digits.encodings` for
+Qualcomm's tools, and `out/digits_qdq.onnx` for onnxruntime. Needs `pip install 'quark-onnx[demo]'`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Simulate an ImageNet classifier: `python simulate_mobilenet.py MODEL.onnx CALIBRATION.npz TEST.npz`.
 
-CALIBRATION.npz holds the array `input`, TEST.npz also `labels`. Prints the accuracy of the float model, and of the simulation with 8 bits
-and one scale per tensor: as it is, equalized, and with AdaRound; writes the last one to `out/`.
+CALIBRATION.npz holds the array `input`, TEST.npz also `labels`. Prints the accuracy of the float model, and of the
+simulation with 8 bits and one scale per tensor: as it is, equalized, and with AdaRound; writes the last one to `out/`.
 """
 
 from __future__ import annotations

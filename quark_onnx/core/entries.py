@@ -106,9 +106,17 @@ class Entry:
 
     def number(self) -> float:
         """Itself, if it is a finite number."""
-        if isinstance(self.value, bool) or not isinstance(self.value, (int, float)) or not math.isfinite(self.value):
+        if isinstance(self.value, bool) or not isinstance(self.value, (int, float)) or not finite(self.value):
             self.wrong(f"must be a finite number, not {shown(self.value)}")
         return float(self.value)
+
+
+def finite(number: float) -> bool:
+    """Whether a float can hold it: a whole number in JSON may have hundreds of digits."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def shown(value: Any) -> str:

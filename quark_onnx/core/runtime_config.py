@@ -121,6 +121,8 @@ def load_runtime_config(source: str | Path | Mapping[str, Any] | None = None) ->
     """
     if isinstance(source, Mapping):
         return _config(Entry(source, "runtime configuration"))
+    if source is not None and not isinstance(source, (str, Path)):
+        raise ConfigError(f"config_file must be a path, a name or a dictionary, not {shown(source)}")
     return _config(read_json(_path("default" if source is None else source), "config_file"))
 
 
@@ -223,6 +225,6 @@ def _precision(entry: Entry) -> Precision:
     entries = entry.object(("bitwidth", "dtype"), ("bitwidth", "dtype"))
     bits, dtype = entries["bitwidth"], entries["dtype"].choice(("int", "float"))
     allowed = (4, 8, 16, 32) if dtype == "int" else (16, 32)
-    if isinstance(bits.value, bool) or bits.value not in allowed:
+    if not isinstance(bits.value, int) or bits.value not in allowed:
         bits.wrong(f"must be one of {', '.join(map(str, allowed))} for dtype {dtype!r}, not {shown(bits.value)}")
     return Precision(bits.value, dtype == "float")

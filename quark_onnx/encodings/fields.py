@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -10,6 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from quark_onnx.core.entries import finite
 from quark_onnx.core.errors import PlanError, nearest
 
 
@@ -75,7 +75,7 @@ class Spot:
     def whole(self, low: int, high: int) -> int:
         """The whole number, also where it is written as a float."""
         number = self.value
-        usable = isinstance(number, int | float) and not isinstance(number, bool) and _finite(number)
+        usable = isinstance(number, int | float) and not isinstance(number, bool) and finite(number)
         if not usable or number != int(number) or not low <= number <= high:
             self.fail(f"must be a whole number from {low} to {high}, not {_show(number)}")
         return int(number)
@@ -83,7 +83,7 @@ class Spot:
     def real(self) -> float:
         """The finite number."""
         number = self.value
-        if isinstance(number, bool) or not isinstance(number, int | float) or not _finite(number):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not finite(number):
             self.fail(f"must be a finite number, not {_show(number)}")
         return float(number)
 
@@ -110,13 +110,6 @@ class Spot:
             if shape != shapes[0]:
                 self.fail(f"lists must have equal lengths: [0] has shape {shapes[0]}, [{i}] has shape {shape}")
         return parts if parts else self.fail("must be a list that is not empty, not []")
-
-
-def _finite(number: float) -> bool:
-    try:
-        return math.isfinite(number)
-    except OverflowError:  # a whole number of hundreds of digits
-        return False
 
 
 def _show(value: object) -> str:

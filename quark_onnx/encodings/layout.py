@@ -68,7 +68,9 @@ def placed(encoding: Encoding, shape: tuple[int, ...], axes: tuple[int, int] | N
             )
         axis = axes[encoding.kind == "block"]
     if not -len(shape) <= axis < len(shape):
-        raise PlanError(f"tensor {encoding.tensor!r} of shape {shape} has no axis {axis}")
+        raise PlanError(
+            f"tensor {encoding.tensor!r} of shape {shape} has no axis {axis}; axes are {-len(shape)}..{len(shape) - 1}"
+        )
     axis %= len(shape)
     wanted = _shapes(encoding, shape, axis)
     found = encoding.scale.shape
@@ -80,7 +82,7 @@ def placed(encoding: Encoding, shape: tuple[int, ...], axes: tuple[int, int] | N
         what = f"blocks of {encoding.block}" if encoding.block else "channels"
         raise PlanError(
             f"tensor {encoding.tensor!r} of shape {shape} has {encoding.scale.size} scales (shape {found}), which are "
-            f"no {what} along axis {axis}"
+            f"no {what} along axis {axis}; take the file that was made for this model"
         )
     if encoding.axis is not None or not encoding.block:
         return replace(encoding, axis=axis)
@@ -126,7 +128,8 @@ def grid(
         single = scale.astype(np.float32)
     if not np.all(np.isfinite(single) & (single >= SMALLEST_SCALE)):
         raise PlanError(
-            f"tensor {encoding.tensor!r} has a scale that is no normal float32: {scale.min()}..{scale.max()}"
+            f"tensor {encoding.tensor!r} has a scale that is no normal float32: {scale.min():g}..{scale.max():g}; "
+            "compute the encodings again"
         )
     format = replace(_format(encoding, base, codes, typed), scale=_kind(single, base.scale))
     zero_point = codes - half(format.bits) if format.signed else codes
@@ -148,7 +151,7 @@ def _placement(
     if shape is None:
         raise PlanError(
             f"tensor {encoding.tensor!r} has {encoding.scale.size} scales, but is computed by the model; "
-            "an activation has one"
+            "an activation has one: export the file with per-tensor activations"
         )
     found = placed(encoding, shape, axes)
     scale, codes = found.scale, -found.offset

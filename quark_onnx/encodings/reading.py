@@ -12,9 +12,9 @@ A symmetric grid is a signed type there; its offset is −2^(bits − 1), one mo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,13 @@ SECTIONS = ("activation_encodings", "param_encodings")
 NOTES = ("producer", "quantizer_args")
 WIDTHS = tuple(dict.fromkeys(INTEGERS.values()))
 KINDS = ("PER_TENSOR", "PER_CHANNEL", "PER_BLOCK")
+Source: TypeAlias = "str | Path | Mapping[str, Any] | Sequence[Any]"
+
 RANK = 8
 """Axes run from −RANK to RANK − 1; the tensor's own rank is checked where it is known."""
 
 
-def read(source: str | Path | Mapping[str, Any], parameters: Collection[str] = ()) -> EncodingFile:
+def read(source: Source, parameters: Collection[str] = ()) -> EncodingFile:
     """The encodings of a file, or of a document that was parsed already.
 
     Args:
@@ -42,11 +44,13 @@ def read(source: str | Path | Mapping[str, Any], parameters: Collection[str] = (
     Raises:
         PlanError: no such file, no encodings, or something in it is wrong: file, JSON path and tensor are named.
     """
-    name = "encodings" if isinstance(source, Mapping) else str(source)
-    top = Spot(name, "", _whole(source if isinstance(source, Mapping) else _parsed(Path(source))))
+    top = Spot(named(source), "", _whole(_parsed(Path(source)) if isinstance(source, (str, Path)) else source))
     if not isinstance(top.value, Mapping) or "version" not in top.value:
         top.fail("this is no encodings file: it must be an object with a 'version'")
-    version = top["version"].one_of((*OLDER, *VERSIONS))
+    if top.value["version"] not in (*OLDER, *VERSIONS):
+        known = ", ".join((*OLDER, *VERSIONS))
+        top.fail(f"version {top.value['version']!r} cannot be read; export the encodings again in one of {known}")
+    version = top.value["version"]
     sections = ("encodings",) if version == "2.0.0" else SECTIONS
     top.fields(("version", *sections), (*NOTES, *(("excluded_layers",) if version == "1.0.0" else ())))
     notes = {note: _object(top[note]) if note in top.value else None for note in NOTES}
@@ -65,9 +69,14 @@ def read(source: str | Path | Mapping[str, Any], parameters: Collection[str] = (
     )
 
 
+def named(source: object) -> str:
+    """What messages call a source."""
+    return str(source) if isinstance(source, (str, Path)) else "encodings"
+
+
 def _whole(document: Any) -> Any:
     """A document; what is only a section of parameters, as AdaRound of AIMET 1.x writes it, in one of its version."""
-    if document and isinstance(document, list):
+    if document and isinstance(document, (list, tuple)):
         return {"version": "1.0.0", "activation_encodings": [], "param_encodings": document}
     bare = isinstance(document, Mapping) and document and all(isinstance(grids, list) for grids in document.values())
     return {"version": "0.6.1", "activation_encodings": {}, "param_encodings": document} if bare else document
@@ -119,12 +128,12 @@ def _entries(spot: Spot, version: str) -> Iterator[tuple[Spot, Encoding]]:
         for entry in _listed(spot):
             if not isinstance(entry.value, Mapping) or "name" not in entry.value:
                 entry.fail("must be an object with a 'name'")
-            named = entry.of(entry["name"].text())
-            yield named, _made(named, one)
+            about = entry.of(entry["name"].text())
+            yield about, _made(about, one)
     else:
         for tensor in _object(spot):
-            named = spot[tensor].of(tensor)
-            yield named, _made(named, lambda entry: _of_0_6_1(entry, typed=version != "0.4.0"))
+            about = spot[tensor].of(tensor)
+            yield about, _made(about, lambda entry: _of_0_6_1(entry, typed=version != "0.4.0"))
 
 
 def _made(spot: Spot, one: Callable[[Spot], Encoding]) -> Encoding:

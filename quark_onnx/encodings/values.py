@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -80,8 +80,9 @@ class Encoding:
             )
         if self.strict and not self.symmetric:
             raise PlanError("strict, but not symmetric")
-        if self.symmetric and np.any((codes != 0) & (codes != half(self.bits))):
-            raise PlanError(f"symmetric, but the zero point is not in the middle: offset {-codes.max()}")
+        aside = codes[(codes != 0) & (codes != half(self.bits))]
+        if self.symmetric and aside.size:
+            raise PlanError(f"symmetric, but the zero point is not in the middle: offset {-aside[0]}")
 
     @property
     def bits(self) -> int:
@@ -167,13 +168,6 @@ class EncodingFile:
     def all(self) -> Mapping[str, Encoding]:
         """Both sections, parameters first."""
         return {**self.parameters, **self.activations}
-
-    def sorted_by(self, parameters: Collection[str]) -> EncodingFile:
-        """The same file with exactly these tensors as parameters: 2.0.0 does not tell them apart."""
-        names = set(parameters)
-        found = {tensor: encoding for tensor, encoding in self.all.items() if tensor in names}
-        rest = {tensor: encoding for tensor, encoding in self.all.items() if tensor not in names}
-        return replace(self, parameters=found, activations=rest)
 
     def same(self, other: EncodingFile) -> bool:
         """Whether both have the same encodings in the same sections, whoever wrote them and in whatever order."""

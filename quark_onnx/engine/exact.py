@@ -5,7 +5,7 @@
 in float32, as `numerics.quant.quantize_half_up`. Both differ at ties only, and below a strict grid, which leaves out
 the lowest code of its type. But pixels of 8 bits are often ties in all their values, and in a network of many layers a
 code that differs changes many others. Run it without onnxruntime's optimizations, which add up products in another
-order. It takes three times as long as the fast simulation.
+order. It takes two to four times as long as the fast simulation.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Raising a model to the operator set that its new nodes need."""
+"""Operator sets: which operators there are, and raising a model to the set that its new nodes need."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import onnx
 import onnx_ir as ir
@@ -12,6 +14,12 @@ from quark_onnx.graph.passes import infer_shapes
 
 FIRST_WITHOUT_INPUTS = 4
 """The IR version from which initializers need not be listed as inputs."""
+
+
+@lru_cache(maxsize=1)
+def operator_types() -> frozenset[str]:
+    """Operator types of ONNX, of all its domains and operator sets."""
+    return frozenset(schema.name for schema in onnx.defs.get_all_schemas_with_history())
 
 
 def raise_opset(model: ir.Model, needed: int) -> bool:

@@ -14,11 +14,13 @@ with 8 bits: what is rounded, and the bias, then make up for that, too.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from quark_onnx.core.checks import field, optional, pair, real, whole
 from quark_onnx.core.errors import ConfigError, nearest
@@ -39,6 +41,11 @@ logger = logging.getLogger("quark_onnx")
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operator types whose weights are rounded by what they do to the output."""
+
+ORDER = "the arguments begin with model, dummy_input (may be None), params, path, filename_prefix"
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +100,25 @@ class AdaroundParameters:
         )
 
 
+def _told_the_order(function: Callable[P, T]) -> Callable[P, T]:
+    """The function; who calls it as AIMET for ONNX 1.x, which has no `dummy_input`, is told what comes first."""
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            inspect.signature(function).bind(*args, **kwargs)
+        except TypeError as error:
+            raise ConfigError(f"apply_adaround: {error}; {ORDER}") from error
+        return function(*args, **kwargs)
+
+    return checked
+
+
 class Adaround:
     """AIMET's name for the place of `apply_adaround`."""
 
     @staticmethod
+    @_told_the_order
     def apply_adaround(
         model: Source,
         dummy_input: object,
@@ -128,10 +150,7 @@ class Adaround:
             ConfigError, ModelError, DataError: an argument cannot be used; nothing is written then.
         """
         if not isinstance(params, AdaroundParameters):
-            raise ConfigError(
-                f"params must be AdaroundParameters, not {type(params).__name__}; the arguments begin with model, "
-                "dummy_input (may be None), params, path"
-            )
+            raise ConfigError(f"params must be AdaroundParameters, not {type(params).__name__}; {ORDER}")
         scheme = as_scheme(default_quant_scheme)
         if scheme.learns:
             raise ConfigError(

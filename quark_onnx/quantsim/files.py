@@ -69,7 +69,7 @@ def load(
     Raises:
         PlanError: scales do not fit the shape of their tensor, or `strict` and something differs.
     """
-    file, mismatches = _without_floats(_expected(model, quantizers, file))
+    file, mismatches = _without_wide(_expected(model, quantizers, file))
     file = _with_types(file, {tensor: quantizer.format.signed for tensor, quantizer in quantizers.items()})
     named = {t for t in file.all if t in quantizers}
     free = {t: q for t, q in quantizers.items() if not q.is_encoding_frozen()}
@@ -95,10 +95,11 @@ def load(
     return found, mismatches
 
 
-def _without_floats(file: EncodingFile) -> tuple[EncodingFile, list[str]]:
-    """The file without casts to float16, which are not simulated, and a line for each of them."""
-    floats = [tensor for tensor, encoding in file.all.items() if encoding.is_float]
-    return _without(file, floats), [f"{tensor!r}: float16 in the file, which is left float32" for tensor in floats]
+def _without_wide(file: EncodingFile) -> tuple[EncodingFile, list[str]]:
+    """The file without float16 and 32 bits, which are not simulated, and a line for each of them."""
+    wide = {tensor: e.dtype for tensor, e in file.all.items() if e.is_float or e.bits == 32}
+    lines = [f"{tensor!r}: {dtype} in the file, which is left float32" for tensor, dtype in wide.items()]
+    return _without(file, wide), lines
 
 
 def _without(file: EncodingFile, tensors: Collection[str]) -> EncodingFile:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quark_onnx.core.checks import flag
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import QParams, Site
@@ -83,9 +84,7 @@ class Quantizer:
 
     @enabled.setter
     def enabled(self, on: bool) -> None:
-        if not isinstance(on, bool):
-            raise ConfigError(f"{self._name}: enabled must be True or False, not {on!r}")
-        self._enabled = on
+        self._enabled = flag(f"{self._name}: enabled", on)
         self._touch()
 
     @property
@@ -105,7 +104,7 @@ class Quantizer:
 
     @use_symmetric_encodings.setter
     def use_symmetric_encodings(self, symmetric: bool) -> None:
-        self._set(symmetric=bool(symmetric))
+        self._set(symmetric=flag(f"{self._name}: use_symmetric_encodings", symmetric))
 
     @property
     def use_strict_symmetric(self) -> bool:
@@ -114,7 +113,7 @@ class Quantizer:
 
     @use_strict_symmetric.setter
     def use_strict_symmetric(self, strict: bool) -> None:
-        self._set(strict=bool(strict))
+        self._set(strict=flag(f"{self._name}: use_strict_symmetric", strict))
 
     @property
     def use_unsigned_symmetric(self) -> bool:
@@ -123,7 +122,7 @@ class Quantizer:
 
     @use_unsigned_symmetric.setter
     def use_unsigned_symmetric(self, unsigned: bool) -> None:
-        self._set(one_sided=bool(unsigned))
+        self._set(one_sided=flag(f"{self._name}: use_unsigned_symmetric", unsigned))
 
     def set_quant_scheme(self, scheme: QuantScheme | str) -> None:
         """Choose the range in another way than the simulation does.
@@ -141,9 +140,10 @@ class Quantizer:
         Raises:
             ConfigError: the tensor has no output channels.
         """
-        if enable and self._channels is None:
+        wanted = flag(f"{self._name}: enable", enable)
+        if wanted and self._channels is None:
             raise ConfigError(f"{self._name} has no output channels: only weights of layers have scales per channel")
-        self._set(axis=self._channels[0] if enable and self._channels else None, block=None)
+        self._set(axis=self._channels[0] if wanted and self._channels else None, block=None)
 
     @property
     def has_fixed_range(self) -> bool:

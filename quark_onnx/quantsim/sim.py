@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from quark_onnx.core.checks import flag, whole
-from quark_onnx.core.errors import ConfigError, ModelError, nearest
+from quark_onnx.core.errors import ConfigError, ModelError, PlanError, nearest
 from quark_onnx.core.plan import Plan, Site
 from quark_onnx.encodings import EncodingFile, read, write
+from quark_onnx.encodings.reading import Source as EncodingSource
+from quark_onnx.encodings.reading import named
 from quark_onnx.engine.data import open_data
 from quark_onnx.engine.exact import exact as written_out
 from quark_onnx.engine.runner import Runner, input_specs
@@ -47,7 +49,7 @@ class QuantizationSimModel:
         config_file: a runtime configuration: path, dictionary, or a name such as "default_per_tensor"; None: weights of
             layers per channel and symmetric, activations per tensor and asymmetric, biases float.
         percentile: of the scheme post_training_percentile, in percent.
-        exact: compute to the bit as aimet-onnx does, about three times as slow: see `engine.exact`. Otherwise ties are
+        exact: compute to the bit as aimet-onnx does, two to four times as slow: see `engine.exact`. Otherwise ties are
             rounded to even, as onnxruntime does, and its optimizations are on.
         threads: that onnxruntime may use; 0: all cores.
 
@@ -148,13 +150,14 @@ class QuantizationSimModel:
         return inputs, outputs, {tensor: known[tensor] for tensor in read if known[tensor].is_param}
 
     def set_tensor_precision(self, tensors: Iterable[str], bitwidth: int) -> None:
-        """Give several tensors another width.
+        """Give several tensors another width; all or none.
 
         Raises:
             ConfigError: an unknown tensor, a frozen one, or a width that there is not.
         """
         names = [tensors] if isinstance(tensors, str) else tensors
-        for quantizer in dict.fromkeys(self.quantizer(tensor) for tensor in names):
+        found = dict.fromkeys(self.quantizer(tensor) for tensor in names)
+        for quantizer in sorted(found, key=lambda q: not q.is_encoding_frozen()):  # a frozen one refuses at once
             quantizer.bitwidth = bitwidth
 
     # --- encodings
@@ -202,21 +205,26 @@ class QuantizationSimModel:
         plan = replace(plan_of(self.float_model, [groups[group] for group in ready]), qparams=ready)
         return realized(self.float_model, rounded(self.float_model, plan))
 
-    def set_and_freeze_param_encodings(self, encoding_path: str | Path | Mapping[str, Any]) -> None:
+    def set_and_freeze_param_encodings(self, encoding_path: EncodingSource) -> None:
         """Take over the encodings of parameters, e.g. those that AdaRound wrote, and keep them.
 
-        What differs from the settings is logged as a warning; the settings of the file hold then.
+        What differs from the settings is logged as a warning; the settings of the file hold then. A warning also counts
+        the parameters that are quantized and not in the file: `compute_encodings` chooses their encodings.
 
         Raises:
             PlanError: the file cannot be read, or its scales do not fit the parameters.
         """
         file = replace(read(encoding_path, self._parameters()), activations={})
-        for mismatch in self._load(file, strict=False, freeze=True, disable_missing=False):
+        for mismatch in self._load(encoding_path, file, strict=False, freeze=True, disable_missing=False):
             logger.warning("%s", mismatch)
+        left = [q.tensors[0] for q in self._on() if q.is_param and not q.is_encoding_frozen()]
+        if left:
+            text = "%s has no encodings for %d of the quantized parameters, e.g. %r; compute_encodings chooses them"
+            logger.warning(text, named(encoding_path), len(left), left[0])
 
     def load_encodings(
         self,
-        encodings: str | Path | Mapping[str, Any],
+        encodings: EncodingSource,
         strict: bool = True,
         *,
         allow_overwrite: bool = True,
@@ -238,18 +246,23 @@ class QuantizationSimModel:
         """
         file = read(encodings, self._parameters())
         missing = strict or disable_missing_quantizers
-        return self._load(file, strict=strict, freeze=not allow_overwrite, disable_missing=missing)
+        return self._load(encodings, file, strict=strict, freeze=not allow_overwrite, disable_missing=missing)
 
-    def _load(self, file: EncodingFile, *, strict: bool, freeze: bool, disable_missing: bool) -> list[str]:
-        loaded = load(
-            self.float_model,
-            self.qc_quantize_op_dict,
-            self._channels,
-            file,
-            strict=strict,
-            freeze=freeze,
-            disable_missing=disable_missing,
-        )
+    def _load(
+        self, source: EncodingSource, file: EncodingFile, *, strict: bool, freeze: bool, disable_missing: bool
+    ) -> list[str]:
+        try:
+            loaded = load(
+                self.float_model,
+                self.qc_quantize_op_dict,
+                self._channels,
+                file,
+                strict=strict,
+                freeze=freeze,
+                disable_missing=disable_missing,
+            )
+        except PlanError as error:
+            raise PlanError(f"{named(source)}: {error}") from error
         self.qc_quantize_op_dict, mismatches = loaded
         self._forget()
         return mismatches

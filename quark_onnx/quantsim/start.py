@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from quark_onnx.core.checks import whole
 from quark_onnx.core.config import QuantizationConfig
+from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Plan, Site
-from quark_onnx.core.runtime_config import load_runtime_config
+from quark_onnx.core.runtime_config import RuntimeConfig, load_runtime_config
 from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.graph.opset import operator_types
 from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.simulate import simulated_sites
 
 Source: TypeAlias = "str | Path | ModelProto"
 ConfigFile = str | Path | Mapping[str, Any] | None
+
+ALIKE = 0.8
+"""How like one another two names are, from 0 to 1, if one is taken for the other misspelt."""
 
 bits = whole(2, 16)
 """Checks a bit width, as `bits(name, value)`."""
@@ -79,8 +85,27 @@ def begin(
     model = open_float(source, biases=biases)
     weight = Format(bits("default_param_bw", param_bits), signed=True, symmetric=True)
     activation = Format(bits("default_output_bw", activation_bits), signed=False)
-    placed = simulated_sites(model, load_runtime_config(config_file), activation, weight)
+    config = load_runtime_config(config_file)
+    _refuse_misspelt(config, model)
+    placed = simulated_sites(model, config, activation, weight)
     return Start(model, placed.plan, placed.off, placed.channels, ranging(scheme))
+
+
+def _refuse_misspelt(config: RuntimeConfig, model: Model) -> None:
+    """Raise if an operator type is nearly one of ONNX: a rule for it would do nothing.
+
+    Names that are like none are taken for operators of a target, which other models have.
+
+    Raises:
+        ConfigError: it is.
+    """
+    known = operator_types() | {node.op_type for node in model.graph.all_nodes()}
+    said = [(f"op_type.{name}", name) for name in config.op_types]
+    said += [(f"supergroups[{i}].op_list", name) for i, chain in enumerate(config.supergroups) for name in chain]
+    lower = [name.lower() for name in known]
+    for place, name in said:
+        if name not in known and get_close_matches(name.lower(), lower, 1, ALIKE):
+            raise ConfigError(f"config_file: {place}: there is no operator {name!r}{nearest(name, known)}")
 
 
 def ranging(scheme: QuantScheme, percentile: float | None = None) -> QuantizationConfig:
