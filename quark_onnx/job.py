@@ -21,6 +21,7 @@ from quark_onnx.core.overrides import override_opset
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.data import CalibrationData, ImageOptions, open_data, random_data
 from quark_onnx.engine.runner import input_specs
+from quark_onnx.engine.shield import shield
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.half import Widened, to_float32
 from quark_onnx.stages.convert import realize
@@ -104,7 +105,10 @@ class Job:
             PlanError: the plan was made for another model, or is not complete.
         """
         half = None if self.config.convert_fp16_to_fp32 else self.widened
-        return realize(self.prepared, plan, self.config.conversion, half)
+        quantized = realize(self.prepared, plan, self.config.conversion, half)
+        if self.config.row.on_cpu:
+            shield(quantized)
+        return quantized
 
     def data(self, source: object, path: str | Path | None) -> CalibrationData | None:
         """The calibration data; None when nothing has to be observed, or none are given and none are needed.
@@ -164,8 +168,11 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
     if widened is not None:
         wide = {node.name or "" for node in done.model.graph if needs_float(node, config.row)}
         widened = replace(widened, wide=widened.wide | wide)
+    io.settle(done.model)
     job = Job(source, config, model, done.model, Plan(""), rewrites, widened)
-    return replace(job, sites=job.placed(config))
+    job = replace(job, sites=job.placed(config))
+    io.let_go(job.prepared)
+    return job
 
 
 def _opset(config: QuantizationConfig, *, half: bool) -> int:

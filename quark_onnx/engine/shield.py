@@ -1,0 +1,29 @@
+"""Layers that are to stay float, shielded from onnxruntime's CPU provider."""
+
+from __future__ import annotations
+
+from quark_onnx.graph import Model, Node
+from quark_onnx.graph.edit import new_node
+from quark_onnx.graph.view import is_constant, is_op
+
+
+def shield(quantized: Model) -> None:
+    """Put a `Max` of one tensor, which changes nothing, before layers with a float weight that read a quantized one.
+
+    Between a DequantizeLinear and a QuantizeLinear, with or without an activation, onnxruntime 1.31 quantizes the
+    weight of a Conv, ConvTranspose or Gemm while it loads the model (`WeightBiasQuantization`): to int8 with one scale,
+    whatever the reason was to leave the layer float. An Identity would not do: it is removed before that.
+    """
+    graph = quantized.graph
+    for node in [node for node in graph if _exposed(node)]:
+        (value, *_) = node.inputs
+        apart = new_node(graph, "Max", [value], f"{node.name}_float", f"{node.name}_input")
+        graph.insert_before(node, apart)
+        node.replace_input_with(0, apart.outputs[0])
+
+
+def _exposed(node: Node) -> bool:
+    if not is_op(node, "Conv", "ConvTranspose", "Gemm"):
+        return False
+    value, weight, *_ = node.inputs
+    return value is not None and is_op(value.producer(), "DequantizeLinear") and is_constant(weight)
