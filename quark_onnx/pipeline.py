@@ -13,17 +13,17 @@ from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LayerRecord, MixRecord
 from quark_onnx.engine.cache import Key, remembered, usable
-from quark_onnx.engine.compare import compare, quantized_values
+from quark_onnx.engine.compare import compare
 from quark_onnx.engine.data import CalibrationData, Feed
 from quark_onnx.engine.extremes import channel_extremes
 from quark_onnx.engine.ledger import ledger
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import fit
 from quark_onnx.engine.samples import keep, quarter_of_memory
-from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.graph import ModelProto, io, large
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
 from quark_onnx.numerics.observers import Statistics
-from quark_onnx.result import Report, Result
+from quark_onnx.result import Evidence, Report, Result
 from quark_onnx.stages.convert import spare_large
 from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune
@@ -259,6 +259,9 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
     job, plan, probes = decided.job, decided.plan, list(decided.feeds[:PROBES])
     with clock.stage("apply"):
         quantized = job.realize(plan)
+        if io.is_large(job.prepared):
+            large.settle(quantized)
+        io.let_go(job.prepared)
         io.check(quantized)
     with clock.stage("prove"):
         rows = ledger(job.prepared, plan, quantized, job.config.row)
@@ -285,8 +288,4 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
         mixed=decided.mixed,
         target=job.config.target,
     )
-    return Result(plan, io.to_proto(quantized), report, output, partial(_layers, job.prepared, quantized, probes))
-
-
-def _layers(model: Model, quantized: Model, probes: list[Feed]) -> dict[str, float]:
-    return compare(model, quantized, probes, quantized_values(quantized), optimized=False)
+    return Result(plan, io.to_proto(quantized), report, output, Evidence(job.prepared, quantized, tuple(probes)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LayerRecord, MixRecord
 from quark_onnx.core.targets import TARGETS
+from quark_onnx.engine.compare import compare, quantized_values
+from quark_onnx.engine.data import Feed
 from quark_onnx.engine.ledger import Row
-from quark_onnx.graph import ModelProto
+from quark_onnx.graph import Model, ModelProto
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,24 +67,40 @@ class Report:
 
 
 @dataclass(frozen=True, eq=False)
+class Evidence:
+    """What can be measured again: the models and samples that the proofs used.
+
+    model      the float model as quantizers were put into it: prepared and equalized, in float32
+    quantized  what became of it
+    feeds      the first calibration samples
+    """
+
+    model: Model
+    quantized: Model
+    feeds: tuple[Feed, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """The outcome of `ModelQuantizer.quantize_model`.
 
-    plan    every decision, ready to save, diff and apply again
-    model   the quantized model (an `onnx.ModelProto`; with external weights when it is above 2 GB)
-    report  the evidence
-    output  path of the written file, None when none was asked for
+    plan      every decision, ready to save, diff and apply again
+    model     the quantized model (an `onnx.ModelProto`; with external weights when it is above 2 GB)
+    report    the figures
+    output    path of the written file, None when none was asked for
+    evidence  both models and some samples, for reports and analysis
     """
 
     plan: Plan
     model: ModelProto
     report: Report
     output: Path | None
-    _layers: Callable[[], dict[str, float]] = field(repr=False)
+    evidence: Evidence = field(repr=False)
 
     def layer_sqnr(self) -> dict[str, float]:
         """SQNR in dB of every quantized activation, in order of the graph, on the first calibration samples.
 
         Both models run from the input on, so the noise of earlier layers is included.
         """
-        return self._layers()
+        e = self.evidence
+        return compare(e.model, e.quantized, e.feeds, quantized_values(e.quantized), optimized=False)

@@ -21,6 +21,7 @@ from quark_onnx.graph.edit import (
     read_instead,
     take_input,
 )
+from quark_onnx.graph.large import let_go
 from quark_onnx.graph.passes import remove_unused
 from quark_onnx.graph.view import constant, input_at, is_op, rank, sole_reader
 from quark_onnx.numerics import bias
@@ -226,6 +227,7 @@ class _Writer:
         dq.outputs[0].type = value.type
         self.graph.insert_before(self.first, dq)
         read_instead(value, dq.outputs[0], keep=list(self._float_readers(value)))
+        let_go(value.const_value)
 
     def _node(self, op_type: str, inputs: list[Value], site: Site, output: str) -> Node:
         attributes = {} if site.format.axis is None else {"axis": site.format.axis}

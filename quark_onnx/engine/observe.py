@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from quark_onnx.core.cores import cores
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
@@ -51,17 +51,18 @@ def observe(
 def _in_order(look: Look, feeds: Iterable[Feed]) -> Iterator[list[Ends | None]]:
     """What `look` finds, in the order of the feeds; it works on several of them at a time."""
     waiting: deque[Future[list[Ends | None]]] = deque()
-    with ThreadPoolExecutor(WORKERS) as executor:
+    workers = min(WORKERS, cores())
+    with ThreadPoolExecutor(workers) as executor:
         for feed in feeds:
             waiting.append(executor.submit(look, feed))
-            if len(waiting) > WORKERS:
+            if len(waiting) > workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
 def _threads() -> int:
-    return max(1, (os.cpu_count() or 1) - WORKERS + 1)
+    return max(1, cores() - WORKERS + 1)
 
 
 def _joined(before: Ends | None, new: Ends | None, moving: float | None) -> Ends | None:

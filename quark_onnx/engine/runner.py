@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from quark_onnx.core.cores import allowed_threads
 from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.engine.data import Feed, InputSpec
 from quark_onnx.graph import Model, io, view
@@ -29,7 +31,7 @@ class Runner:
         model: runs as it is; it is not kept.
         outputs: names of tensors to return, default the graph outputs.
         optimized: all graph optimizations of onnxruntime, or none (the arithmetic exactly as written).
-        threads: of one run; 0 leaves it to onnxruntime.
+        threads: of one run; 0: as many as this process may use, or what onnxruntime thinks best.
         fuse: run quantized layers on integer kernels; False keeps the float arithmetic of the simulation.
         keep: write onnxruntime's optimized graph to this path.
 
@@ -49,18 +51,21 @@ class Runner:
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or allowed_threads()
         if not optimized:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if not fuse:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         if keep is not None:
             options.optimized_model_filepath = str(keep)
-            if io.weight_bytes(model) > io.EXTERNAL_ABOVE:
+            if io.is_large(model):
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
         try:
-            with io.runnable(model) as source:
-                self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            source, folder = io.runnable(model)
+            if folder is not None:
+                options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+                options.add_session_config_entry("session.disable_prepacking", "1")  # it copies all weights
+            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a dozen types of its own, none with a common base
             raise ModelError(
                 f"onnxruntime {ort.__version__} cannot load the model: {_reason(error)}; {LOADABLE}"
@@ -72,6 +77,12 @@ class Runner:
     def session(self) -> ort.InferenceSession:
         """onnxruntime's own session."""
         return self._session
+
+    def returning(self, outputs: Sequence[str]) -> Runner:
+        """The same session, asked for other outputs of the model."""
+        other = copy.copy(self)
+        other.outputs = list(outputs)
+        return other
 
     def __call__(self, feed: Feed) -> Arrays:
         """The outputs for one feed.
@@ -118,6 +129,14 @@ def optimized_nodes(model: Model) -> Sequence[Mapping[str, Any]]:
         path = Path(folder) / "optimized.onnx"
         Runner(model, keep=path)
         return io.node_list(path)
+
+
+def run_file(path: Path, feed: Feed, threads: int = 0) -> None:
+    """Load a model file and run it once: nothing else, so that what it costs can be seen."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]).run(None, feed)
 
 
 def input_specs(model: Model) -> list[InputSpec]:

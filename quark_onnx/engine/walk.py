@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from quark_onnx.core.cores import cores
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.apply import apply_codes
 from quark_onnx.engine.data import Feed
@@ -71,7 +72,7 @@ def walk(
     pieces = segments(model, layers)
     last_reader = {name: i for i, piece in enumerate(pieces) for name in piece.inputs}
     codes = limit // (2 if floats else 4)
-    with Store(limit - codes) as exact, Store(codes) as rounded, ThreadPoolExecutor(WORKERS) as pool:
+    with Store(limit - codes) as exact, Store(codes) as rounded, ThreadPoolExecutor(min(WORKERS, cores())) as pool:
         for value in model.graph.inputs:
             samples = [feed[value.name or ""] for feed in feeds]
             exact.put(value.name or "", samples)

@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from quark_onnx.core.errors import ConfigError, ModelError
+from quark_onnx.graph import large
 from quark_onnx.graph.edit import forget_names
 from quark_onnx.graph.light import light_proto
 
@@ -65,7 +66,7 @@ def _check_external(model: ir.Model) -> None:
     Raises:
         ModelError: a file is missing or too short.
     """
-    for tensor in _external(model):
+    for tensor in large.in_files(model):
         path = Path(tensor.path)
         if not path.is_file():
             raise ModelError(f"weight {tensor.name!r} is in {path}, which is missing; pass the path of the model")
@@ -101,7 +102,7 @@ def _own(tensor: Any) -> Any:
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
     """The model as a protobuf, complete; above 1.8 GB tensors in external files stay there."""
-    return ir.to_proto(_inlined(model) if weight_bytes(model) <= EXTERNAL_ABOVE else model)
+    return ir.to_proto(model if is_large(model) else _inlined(model))
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -121,7 +122,7 @@ def spare_data(source: ir.Model, path: Path) -> None:
         ConfigError: it would.
     """
     written = {path.resolve(), data_file(path).resolve()}
-    for tensor in _external(source):
+    for tensor in large.in_files(source):
         if Path(tensor.path).resolve() in written:
             raise ConfigError(f"{tensor.path} holds weights of the input model; choose another output name")
 
@@ -137,7 +138,7 @@ def save(model: ir.Model, path: Path, *, source: ir.Model, external: bool = Fals
     """
     spare_data(source, path)
     data = data_file(path)
-    external = external or weight_bytes(model) > EXTERNAL_ABOVE
+    external = external or is_large(model)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _beside(path) as folder:
@@ -161,30 +162,37 @@ def _beside(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def runnable(model: ir.Model) -> Iterator[bytes | str]:
-    """What onnxruntime can open: the serialized model, or the path of a temporary file when it is too large."""
-    if weight_bytes(model) <= EXTERNAL_ABOVE:
-        yield to_proto(model).SerializeToString()
-        return
-    with tempfile.TemporaryDirectory(prefix="quark_onnx-") as folder:
-        ir.save(model, Path(folder) / "model.onnx", external_data="model.onnx.data", size_threshold_bytes=1024)
-        yield str(Path(folder) / "model.onnx")
+def is_large(model: ir.Model) -> bool:
+    """Whether the model has more weights than a protobuf can hold."""
+    return weight_bytes(model) > EXTERNAL_ABOVE
+
+
+def settle(model: ir.Model) -> None:
+    """Weights of a large model that are in memory, where a pass made them, go to a temporary file."""
+    if is_large(model):
+        large.settle(model)
+
+
+def runnable(model: ir.Model) -> tuple[bytes, Path | None]:
+    """What onnxruntime can open: the serialized model, and the folder of its weights if they stay in a file."""
+    if not is_large(model) and not large.moved(model):
+        return to_proto(model).SerializeToString(), None
+    large.settle(model)
+    let_go(model)
+    return ir.to_proto(model).SerializeToString(), large.home(model)
+
+
+def let_go(model: ir.Model) -> None:
+    """Have the system take back the memory of files that are mapped: it reads them again where that is needed."""
+    for tensor in large.in_files(model):
+        large.let_go(tensor)
 
 
 def _inlined(model: ir.Model) -> ir.Model:
     """The model with tensors of external files read into memory, so that its bytes stand alone."""
-    if next(_external(model), None) is None:
+    if next(large.in_files(model), None) is None:
         return model
     return ir.external_data.load_to_model(model.clone())
-
-
-def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    """The tensors that are in other files."""
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                yield value.const_value
 
 
 def check(model: ir.Model) -> None:
@@ -194,7 +202,7 @@ def check(model: ir.Model) -> None:
         ModelError: the checker refuses it.
     """
     try:
-        onnx.checker.check_model(to_proto(model) if weight_bytes(model) <= EXTERNAL_ABOVE else light_proto(model))
+        onnx.checker.check_model(light_proto(model) if is_large(model) else to_proto(model))
     except Exception as error:
         raise ModelError(f"the resulting model is invalid: {_first_lines(error)}") from error
 
@@ -210,6 +218,7 @@ def fingerprint(model: ir.Model) -> str:
         if tensor is not None:
             digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
             digest.update(tensor.tobytes())
+            large.let_go(tensor)
     for node in graph:
         digest.update(ir.to_proto(node).SerializeToString(deterministic=True))
     return digest.hexdigest()[:16]

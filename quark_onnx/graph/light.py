@@ -12,19 +12,21 @@ READABLE = (ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64, ir.DataType
 def light_proto(model: ir.Model) -> onnx.ModelProto:
     """The model as a protobuf in which large initializers are inputs, behind the real ones, and none is in a file."""
     graph = model.graph
-    held = [(value, value.const_value) for value in graph.initializers.values()]
+    held = [(value, value.const_value, value.type, value.shape) for value in graph.initializers.values()]
     inputs = len(graph.inputs)
     try:
-        for value, tensor in held:
+        for value, tensor, _, _ in held:
             if tensor is None or tensor.size > SMALL or tensor.dtype not in READABLE:
                 graph.initializers.pop(value.name or "")
                 graph.inputs.append(value)
+                if tensor is not None:  # an input has to say what it is
+                    value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
             elif isinstance(tensor, ir.ExternalTensor):
                 value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
         return ir.to_proto(model)
     finally:  # as it was, the order of the initializers included
         graph.inputs[inputs:] = []  # not del, which would leave them marked as inputs
         graph.initializers.clear()
-        for value, tensor in held:
-            value.const_value = tensor
+        for value, tensor, kind, shape in held:
+            value.const_value, value.type, value.shape = tensor, kind, shape
             graph.initializers.add(value)

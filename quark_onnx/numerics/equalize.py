@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ MARGIN = 0.98
 
 LIMIT = 1e4
 """t stays within [1 / LIMIT, LIMIT]."""
+
+PART = 1 << 20
+"""Elements that are scaled at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,19 +64,20 @@ def ceiling_of(
     return np.where(fixed, 1.0, np.maximum(room, 1.0)), fixed
 
 
-def channel_matrix(values: NDArray[np.floating]) -> F64:
+def channel_matrix(values: NDArray[Any]) -> NDArray[Any]:
     """(G, R, C) per group → (outputs, inputs), zero outside the groups; (outputs,), the diagonal, when depthwise."""
     groups, rows, channels = values.shape
     if groups == 1:
-        return np.asarray(values[0], np.float64)
+        whole: NDArray[Any] = values[0]
+        return whole
     if rows == channels == 1:
-        return np.asarray(values.reshape(-1), np.float64)
-    out = np.zeros((groups, rows, groups, channels))
+        return values.reshape(-1)
+    out = np.zeros((groups, rows, groups, channels), values.dtype)
     out[np.arange(groups), :, np.arange(groups)] = values
     return out.reshape(groups * rows, groups * channels)
 
 
-def magnitudes(rows: F32, channels: int) -> F64:
+def magnitudes(rows: F32, channels: int) -> NDArray[Any]:
     """(outputs, inputs) absmax over the kernel of a weight (G, R, K) with `channels` inputs per group.
 
     This is all that equalization looks at. (outputs,) for a depthwise layer.
@@ -80,21 +85,22 @@ def magnitudes(rows: F32, channels: int) -> F64:
     return channel_matrix(np.abs(rows).reshape(*rows.shape[:2], channels, -1).max(-1))
 
 
-def equalize(sizes: Sequence[F64], links: Sequence[Link], sweeps: int = 20, tolerance: float = 1e-3) -> list[F64]:
+def equalize(sizes: Sequence[F32 | F64], links: Sequence[Link], sweeps: int = 20, tolerance: float = 1e-3) -> list[F64]:
     """The total t of every link, (channels,): sweeps over the links until log t is still.
 
-    sizes[l]: `magnitudes` of layer l.
+    sizes[l]: `magnitudes` of layer l; only read, a few rows at a time: of fully connected layers they are as large as
+    the model.
     """
-    sizes = [size.astype(np.float64) for size in sizes]
+    layers = [_Scaled(size, np.ones(len(size)), np.ones(size.shape[-1])) for size in sizes]
     totals = [np.ones(len(link.ceiling)) for link in links]
     for _ in range(sweeps):
         change = 0.0
         for link, total in zip(links, totals, strict=True):
-            t = _step(sizes, link, total)
+            t = _step(layers, link, total)
             for layer in link.producers:
-                sizes[layer] *= t if sizes[layer].ndim == 1 else t[:, None]
+                layers[layer].rows[:] *= t
             for layer in link.consumers:
-                sizes[layer] /= t
+                layers[layer].columns[:] /= t
             total *= t
             change = max(change, float(np.abs(np.log(t)).max()))
         if change < tolerance:
@@ -102,16 +108,39 @@ def equalize(sizes: Sequence[F64], links: Sequence[Link], sweeps: int = 20, tole
     return totals
 
 
-def _step(sizes: Sequence[F64], link: Link, total: F64) -> F64:
-    r1 = np.max([_largest(sizes[layer], 1) for layer in link.producers], 0)
-    r2 = np.max([_largest(sizes[layer], 0) for layer in link.consumers], 0)
+@dataclass(frozen=True, eq=False)
+class _Scaled:
+    """Sizes (outputs, inputs) and what their rows and columns are multiplied by; (outputs,) by both, when depthwise."""
+
+    sizes: F32 | F64
+    rows: F64
+    columns: F64
+
+    def largest_of_rows(self) -> F64:
+        """(outputs,)"""
+        if self.sizes.ndim == 1:
+            return np.asarray(self.sizes * self.rows * self.columns, np.float64)
+        largest = np.concatenate([(part * self.columns).max(1) for part in self._parts(self.sizes)])
+        return np.asarray(self.rows * largest, np.float64)
+
+    def largest_of_columns(self) -> F64:
+        """(inputs,)"""
+        if self.sizes.ndim == 1:
+            return self.largest_of_rows()
+        parts = zip(self._parts(self.sizes), self._parts(self.rows), strict=True)
+        return np.asarray(self.columns * np.max([(part * rows[:, None]).max(0) for part, rows in parts], 0), np.float64)
+
+    def _parts(self, array: NDArray[Any]) -> list[NDArray[Any]]:
+        step = max(1, PART // self.sizes.shape[1])
+        return [array[start : start + step] for start in range(0, len(array), step)]
+
+
+def _step(layers: Sequence[_Scaled], link: Link, total: F64) -> F64:
+    r1 = np.max([layers[layer].largest_of_rows() for layer in link.producers], 0)
+    r2 = np.max([layers[layer].largest_of_columns() for layer in link.consumers], 0)
     alive = (r1 > DEAD * r1.max()) & ~link.fixed & (r2.max() > 0)
     t = np.sqrt(np.maximum(r2, DEAD * r2.max()) / np.where(alive, r1, 1))
     return np.asarray(np.where(alive, np.clip(t, 1 / (LIMIT * total), link.ceiling / total), 1.0))
-
-
-def _largest(size: F64, axis: int) -> F64:
-    return size if size.ndim == 1 else size.max(axis)
 
 
 def high_bias_absorption(

@@ -25,14 +25,18 @@ def verify(model: Model, prepared: Model, feeds: Sequence[Feed]) -> str | None:
     Raises:
         ModelError: onnxruntime refuses a model, or an output differs by more than rounding.
     """
-    before, after = Runner(model), _runner_of(prepared)
-    ratios = {name: Sqnr() for name in before.outputs}
+    before = Runner(model)
+    names, known = before.outputs, []
     for feed in feeds:
-        expected = before(feed)
-        for x, again in zip(expected, before(feed), strict=True):
+        known.append(before(feed))
+        for x, again in zip(known[-1], before(feed), strict=True):
             if isinstance(x, np.ndarray) and not np.array_equal(x, again, equal_nan=x.dtype.kind == "f"):
                 return "the model is not deterministic: preparing could not be verified"
-        for name, x, y in zip(before.outputs, expected, after(feed), strict=True):
+    del before  # two sessions on a large model would be twice its size
+    after = _runner_of(prepared)
+    ratios = {name: Sqnr() for name in names}
+    for feed, expected in zip(feeds, known, strict=True):
+        for name, x, y in zip(names, expected, after(feed), strict=True):
             if isinstance(x, np.ndarray) and x.dtype.kind == "f":
                 ratios[name].add(x, y)
     worst = min(ratios, key=lambda name: ratios[name].db, default="")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 
 from quark_onnx.graph import Model
 from quark_onnx.graph.edit import set_constant
-from quark_onnx.graph.io import copy
+from quark_onnx.graph.io import copy, is_large, settle
+from quark_onnx.graph.large import compute_late, let_go, spilled
 from quark_onnx.graph.rewrite import Outcome
-from quark_onnx.graph.view import constant
 from quark_onnx.numerics.equalize import Link, ceiling_of
 from quark_onnx.numerics.equalize import equalize as balance
 from quark_onnx.stages.equalize.absorb import absorb_biases
@@ -88,22 +89,35 @@ def equalize(model: Model, extremes: Extremes, *, sweeps: int = 20, absorb: bool
 def rescale(model: Model, factors: Mapping[str, Array], shifts: Mapping[str, Array]) -> Model:
     """A copy with `initializer · factor + shift` in place of the initializers named."""
     scaled = copy(model)
-    for name in dict.fromkeys((*factors, *shifts)):
-        value = scaled.graph.initializers[name]
-        array = constant(value)
-        (use,) = value.uses()  # `find` takes no other
-        assert array is not None
-        result = array * factors[name] if name in factors else array
-        result = result + shifts[name] if name in shifts else result
-        set_constant(use.node, use.idx, result.astype(array.dtype, copy=False), name)
+    names = dict.fromkeys((*factors, *shifts))
+    makers = {
+        name: partial(_rescaled, scaled.graph.initializers[name].const_value, factors.get(name), shifts.get(name))
+        for name in names
+    }
+    if is_large(scaled):
+        compute_late(scaled.graph, makers)
+        settle(scaled)
+        return scaled
+    for name, make in makers.items():
+        (use,) = scaled.graph.initializers[name].uses()  # `find` takes no other
+        set_constant(use.node, use.idx, make(), name)
     return scaled
+
+
+def _rescaled(tensor: Any, factor: Array | None, shift: Array | None) -> Array:
+    array: Array = tensor.numpy()
+    result = array if factor is None else array * factor
+    result = result if shift is None else result + shift
+    for used in (tensor, factor):
+        let_go(used)
+    return result.astype(array.dtype, copy=False)
 
 
 def _sizes(found: Found) -> dict[int, Array]:
     """Of the layers of all spaces that may be scaled, by index."""
     free = [space for space in found.spaces if space.reason is None]
     indices = {i for space in free for i in (*space.producers, *space.consumers)}
-    return {i: found.layers[i].sizes() for i in sorted(indices)}
+    return {i: spilled(found.layers[i].sizes()) for i in sorted(indices)}
 
 
 def _why_not(space: Space, sizes: Mapping[int, Array], extremes: Extremes) -> str | None:
@@ -135,7 +149,7 @@ def _factors(layers: Sequence[Layer], rows: Mapping[int, Array], columns: Mappin
     factors = {}
     for i, layer in enumerate(layers):
         if i in rows or i in columns:
-            factors[layer.kernel.value.name or ""] = layer.factor(rows.get(i), columns.get(i))
+            factors[layer.kernel.value.name or ""] = spilled(layer.factor(rows.get(i), columns.get(i)))
         if i in rows:
             factors |= layer.for_bias(rows[i])
     return factors

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.channels import Kernel, kernel
+from quark_onnx.graph.large import let_go
 from quark_onnx.graph.view import constant, input_at, is_constant, numpy_dtype, rank, shape
 from quark_onnx.numerics.equalize import channel_matrix, magnitudes
 
@@ -56,6 +57,7 @@ class Layer(NamedTuple):
         """The largest magnitude by output and input channel, as `numerics.equalize` wants it."""
         weight = self._weight()
         size = magnitudes(weight.reshape(*weight.shape[:2], -1), weight.shape[2])
+        let_go(self.kernel.value.const_value)
         return size if self.repeat == 1 else self._runs(size).max(-1)
 
     def response(self) -> Array:
