@@ -5,10 +5,9 @@ from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError
 from quark_onnx.core.finetune import AdaQuant, AdaRound
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.presets import PRESETS, get_default_config
+from quark_onnx.core.version import VERSION as __version__  # noqa: F401
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Report, Result
-
-__version__ = "0.1.0"
 
 __all__ = [
     "PRESETS",

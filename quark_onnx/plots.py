@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.files import new_file
@@ -37,20 +39,75 @@ def plot_histogram(statistics: Statistics, ends: tuple[float, float], title: str
     Raises:
         ConfigError: matplotlib is missing, the file type is another one, or the file cannot be written.
     """
-    target = Path(path)
-    if target.suffix.lower() not in SUFFIXES:
-        raise ConfigError(
-            f"a plot cannot be written to {target.name!r}: give a name that ends in {', '.join(SUFFIXES)}"
-        )
-    figure = _figure()
+    target, figure = _target(path), _figure()
     spread = Spread.of(statistics)
     outside = part_outside(spread, ends)
     axes = figure.add_subplot()
     _draw(axes, spread, ends)
     axes.set_title(f"{title}\n{ends[0]:.4g} … {ends[1]:.4g}, {outside:.2%} outside", fontsize="medium")
-    with new_file(target) as file:
-        figure.savefig(file, dpi=120)
+    _save(figure, target)
     return outside
+
+
+def plot_layers(
+    names: Sequence[str], isolated: Sequence[float], accumulated: Sequence[float | None], title: str, path: str | Path
+) -> None:
+    """Write a plot of the error of layers in dB, in the order given; what is infinite is drawn at the upper edge.
+
+    Raises:
+        ConfigError: see `plot_histogram`.
+    """
+    target, figure = _target(path), _figure(max(SIZE[0], 0.16 * len(names)))
+    axes, places = figure.add_subplot(), np.arange(len(names))
+    ends = [value for value in (*isolated, *accumulated) if value is not None and np.isfinite(value)]
+    top = max(ends, default=0.0) + 5
+    axes.plot(
+        places,
+        np.clip(_floats(accumulated), 0, top),
+        "o-",
+        color="tab:blue",
+        label="all in front quantized",
+        clip_on=False,
+    )
+    axes.plot(places, np.clip(_floats(isolated), 0, top), "D", color="tab:purple", label="alone", clip_on=False)
+    axes.set_ylim(0, top)
+    axes.set_xticks(places, [_short(name) for name in names], rotation=90, fontsize="x-small")
+    axes.set_ylabel("SQNR, dB")
+    axes.grid(axis="y", alpha=0.4)
+    axes.set_title(_plain(title), fontsize="medium")
+    axes.legend(fontsize="small")
+    _save(figure, target)
+
+
+def plot_ranking(names: Sequence[str], values: Sequence[float], what: str, title: str, path: str | Path) -> None:
+    """Write bars, the first name on top. `what`: the axis of the values.
+
+    Raises:
+        ConfigError: see `plot_histogram`.
+    """
+    target, figure = _target(path), _figure(height=max(2.0, 0.22 * len(names) + 1))
+    axes = figure.add_subplot()
+    axes.barh(np.arange(len(names)), values, color="tab:blue")
+    axes.set_yticks(np.arange(len(names)), [_short(name) for name in names], fontsize="small")
+    axes.invert_yaxis()
+    axes.set_xlabel(_plain(what))
+    axes.set_title(_plain(title), fontsize="medium")
+    _save(figure, target)
+
+
+def _floats(values: Sequence[float | None]) -> NDArray[np.float64]:
+    """NaN where there is none: nothing is drawn there."""
+    return np.asarray([np.nan if value is None else value for value in values], np.float64)
+
+
+def _short(name: str, most: int = 40) -> str:
+    """The end of a name, where names of layers differ."""
+    return _plain(name if len(name) <= most else f"…{name[1 - most :]}")
+
+
+def _plain(text: str) -> str:
+    """The text as it is: matplotlib would set what stands between dollar signs as a formula."""
+    return text.replace("$", r"\$")
 
 
 def check_installed() -> None:
@@ -65,12 +122,26 @@ def part_outside(spread: Spread, ends: tuple[float, float]) -> float:
     return 1 - float(inside) / spread.count if spread.count else 0.0
 
 
-def _figure() -> Any:
+def _target(path: str | Path) -> Path:
+    target = Path(path)
+    if target.suffix.lower() not in SUFFIXES:
+        raise ConfigError(
+            f"a plot cannot be written to {target.name!r}: give a name that ends in {', '.join(SUFFIXES)}"
+        )
+    return target
+
+
+def _save(figure: Any, target: Path) -> None:
+    with new_file(target) as file:
+        figure.savefig(file, dpi=120)
+
+
+def _figure(width: float = SIZE[0], height: float = SIZE[1]) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError("plots need matplotlib, which is not installed: pip install 'quark-onnx[plot]'") from None
-    return Figure(figsize=SIZE, layout="constrained")
+    return Figure(figsize=(min(width, 200.0), min(height, 200.0)), layout="constrained")
 
 
 def _draw(axes: Any, spread: Spread, ends: tuple[float, float]) -> None:

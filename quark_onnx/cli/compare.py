@@ -81,7 +81,7 @@ def compare_command(
     - `quark-onnx compare model.onnx int8.onnx --data samples/ --samples 100 --layers`
     """
     model, quantized = io.load(float_model), io.load(quantized_model)
-    _check_interface(model, quantized)
+    check_interface(model, quantized)
     feeds = data.open(input_specs(model))
     with progress(quiet=show.quiet) as tell:
         outputs, samples = agreement(model, quantized, feeds, tell)
@@ -100,7 +100,7 @@ def compare_command(
         _print(outputs, samples)
 
 
-def _check_interface(model: Model, quantized: Model) -> None:
+def check_interface(model: Model, quantized: Model) -> None:
     """Both models must take and give the same names.
 
     Raises:

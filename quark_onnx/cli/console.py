@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from quark_onnx.cli.line import Line, display
+from quark_onnx.core.plain import json_text
 from quark_onnx.job import Progress as Told
 
 logger = logging.getLogger("quark_onnx")
@@ -73,17 +71,4 @@ def progress(*, quiet: bool) -> Iterator[Told]:
 
 def print_json(document: Any) -> None:
     """The document on stdout, the same bytes wherever it goes: never wrapped or coloured."""
-    print(json.dumps(_strict(document), indent=1, ensure_ascii=False))
-
-
-def _strict(value: Any) -> Any:
-    """Plain values. JSON has no infinity: it becomes the string "inf" or "-inf", which Python's float() reads."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _strict(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    print(json_text(document))

@@ -121,6 +121,11 @@ class ConfigFlags:
         return read_config(self.config)
 
 
+def preset_of(how: ConfigFlags) -> str:
+    """The preset that the flags begin with; empty where that is a file."""
+    return "" if how.config is not None else how.preset or DEFAULT_PRESET
+
+
 def read_config(file: Path) -> QuantizationConfig:
     """The configuration in a JSON file.
 

@@ -31,6 +31,7 @@ STAGES = {
     "layers": "measuring every layer",
     "compare": "running both models",
     "latency": "measuring latency",
+    "report": "measuring for the report",
 }
 """Stages in words; one that is not listed is called by its name."""
 

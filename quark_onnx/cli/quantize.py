@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from quark_onnx.cli.console import out, print_json, progress, warn
-from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, show_flag
+from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, preset_of, show_flag
 from quark_onnx.cli.plans import Cache, Model, resumed_config, save_plan, usable_folder
 from quark_onnx.cli.report import print_report
 from quark_onnx.cli.spread import spread
@@ -17,6 +17,18 @@ from quark_onnx.cli.tables import layer_table
 from quark_onnx.cli.tuning import interrupted
 from quark_onnx.core.plan import Plan
 from quark_onnx.pipeline import ModelQuantizer
+from quark_onnx.report.build import report_of
+from quark_onnx.report.pages import check_target, write_report
+
+Page = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Also measure layers, latency and memory, and write a page to this .html file, with .json beside.",
+        show_default=False,
+    ),
+]
 
 
 @spread
@@ -40,6 +52,7 @@ def quantize_command(
             show_default=False,
         ),
     ] = None,
+    report: Page = None,
     how: ConfigFlags,
     data: DataFlags,
     calibration_cache: Cache = None,
@@ -57,6 +70,7 @@ def quantize_command(
     - `quark-onnx quantize model.onnx -o int8.onnx --data samples/`
     - `quark-onnx quantize model.onnx -o int8.onnx --data samples.npz --preset A8W8 --per-channel --layers`
     - `quark-onnx quantize model.onnx -o int8.onnx --data samples/ --preset S8S8_AAWS_ADAROUND --save-plan plan`
+    - `quark-onnx quantize model.onnx -o int8.onnx --data samples/ --report int8.html`
     - `quark-onnx quantize model.onnx -o int8.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225`
     """
     before = None if resume is None else Plan.load(resume)
@@ -64,6 +78,7 @@ def quantize_command(
     if external_data:
         config = replace(config, use_external_data_format=True)
     folder = None if plan is None else usable_folder(plan)
+    page = None if report is None else check_target(report)
     with progress(quiet=show.quiet) as tell:
         quantizer = ModelQuantizer(config, tell)
         result = quantizer.quantize_model(
@@ -75,6 +90,9 @@ def quantize_command(
         if layers and result.plan.nodes:
             tell("layers", 0, None)
             sqnr = result.layer_sqnr()
+        if page is not None:
+            preset = preset_of(how) if resume is None else ""
+            write_report(report_of(result, config, model, model.stem, preset=preset, tell=tell), page)
     if stopped := interrupted(result.report.warnings):
         warn([_how_to_resume(folder)])
     if show.json:
@@ -83,7 +101,7 @@ def quantize_command(
     elif not show.quiet:
         if sqnr:
             out.print(layer_table(sqnr))
-        print_report(result.report, output, before)
+        print_report(result.report, output, before, page)
 
 
 def _how_to_resume(folder: Path | None) -> str:

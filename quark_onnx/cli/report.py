@@ -15,8 +15,8 @@ from quark_onnx.core.records import MixRecord
 from quark_onnx.result import Report
 
 
-def print_report(report: Report, output: Path, resumed: Plan | None = None) -> None:
-    """What became of the model, and where it is; `resumed` is the plan that it went on from."""
+def print_report(report: Report, output: Path, resumed: Plan | None = None, page: Path | None = None) -> None:
+    """What became of the model, and where it and its page are; `resumed` is the plan that it went on from."""
     out.print(fused_table(report.fused))
     floats = [row for row in report.ledger if row.status == "float"]
     if floats:
@@ -34,6 +34,7 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None) -> N
         "Remarks": remarks_text(report.remarks),
         "Seconds": f"{sum(report.seconds.values()):.1f}" + (f"  ({stages})" if stages else ""),
         "Wrote": f"{output}  ({decimal(written(output))})",
+        "Report": "" if page is None else str(page),
     }
     out.print(facts(rows))
 

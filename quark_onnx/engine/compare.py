@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.runner import Runner, fit
-from quark_onnx.graph import Model, Value, io
+from quark_onnx.graph import Model, Node, Value, io
 from quark_onnx.graph.view import is_op
 from quark_onnx.numerics.metrics import Sqnr
 
 
-def quantized_values(quantized: Model) -> dict[str, str]:
-    """Tensor of the float model → tensor of the QDQ model that holds its dequantized value."""
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """An activation of a QDQ model: the value in front of its quantizer, the quantizer, and the value behind both."""
+
+    source: Value
+    quantizer: Node
+    result: Value
+
+
+def quantized_activations(quantized: Model) -> dict[str, Quantized]:
+    """Tensor of the float model → what the QDQ model makes of it."""
     found = {}
     for node in quantized.graph:
         if is_op(node, "DequantizeLinear") and node.inputs[0] is not None:
             q = node.inputs[0].producer()
             if is_op(q, "QuantizeLinear") and q is not None and q.inputs[0] is not None:
                 result = _shown(node.outputs[0])
-                name = result.name or ""
                 source = _source(_in_front_of_clip(q.inputs[0]))
-                found[name if result.is_graph_output() else source.name or ""] = name
+                name = result.name if result.is_graph_output() else source.name
+                found[name or ""] = Quantized(source, q, result)
     return found
+
+
+def quantized_values(quantized: Model) -> dict[str, str]:
+    """Tensor of the float model → tensor of the QDQ model that holds its dequantized value."""
+    return {name: found.result.name or "" for name, found in quantized_activations(quantized).items()}
 
 
 def _shown(value: Value) -> Value:
@@ -54,17 +69,25 @@ def compare(
 
     optimized: run the quantized model as a user's runtime would, or exactly as it is written.
     """
+    alone = not pairs and io.is_large(model)  # two sessions would be more than its size
     pairs = pairs or {name: name for name in (value.name or "" for value in model.graph.outputs)}
     left, right = list(pairs), [pairs[name] for name in pairs]
     inputs = {value.name for value in model.graph.inputs}
     computed = [name for name in left if name not in inputs]
-    float_run = Runner(io.with_outputs(model, computed), computed or None)
+    answers = _answers(model, computed, feeds, at_once=alone)
     quantized_run = Runner(io.with_outputs(quantized, right), right, optimized=optimized)
     ratios = {name: Sqnr() for name in left}
-    for feed in feeds:
-        expected = feed | dict(zip(float_run.outputs, float_run(feed), strict=True))
+    for feed, answer in answers:
+        expected = feed | answer
         for name, y in zip(left, quantized_run(fit(feed, quantized)), strict=True):
             x = expected[name]
             if isinstance(x, np.ndarray) and x.dtype.kind == "f":  # sequences and maps come as Python objects
                 ratios[name].add(x, y)
     return {name: ratio.db for name, ratio in ratios.items()}
+
+
+def _answers(model: Model, names: list[str], feeds: Iterable[Feed], *, at_once: bool) -> Iterable[tuple[Feed, Feed]]:
+    """The feeds, and what the model makes of each; `at_once`: all are kept, and the session is closed."""
+    runner = Runner(io.with_outputs(model, names), names or None)
+    answers = ((feed, dict(zip(runner.outputs, runner(feed), strict=True))) for feed in feeds)
+    return list(answers) if at_once else answers

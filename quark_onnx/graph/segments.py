@@ -37,7 +37,7 @@ def segments(model: ir.Model, anchors: Collection[str]) -> list[Segment]:
     found = []
     for i, nodes in enumerate(slices):
         made = {value for node in nodes for value in node.outputs}
-        inputs = [value for value in _reads(nodes) if value not in made and not value.is_initializer()]
+        inputs = [value for value in reads(nodes) if value not in made and not value.is_initializer()]
         outputs = [v for n in nodes for v in n.outputs if v.is_graph_output() or last_reader.get(v, i) > i]
         found.append(Segment(tuple(nodes), _names(inputs), _names(outputs)))
     return found
@@ -45,9 +45,9 @@ def segments(model: ir.Model, anchors: Collection[str]) -> list[Segment]:
 
 def submodel(model: ir.Model, segment: Segment, extra: Sequence[str] = ()) -> ir.Model:
     """A copy of the segment as a model, tensors shared. `extra`: inner values that it returns as well."""
-    reads = _reads(segment.nodes)
-    inner = {value.name or "": value for value in (*reads, *(v for node in segment.nodes for v in node.outputs))}
-    constants = [value for value in reads if value.is_initializer()]
+    read = reads(segment.nodes)
+    inner = {value.name or "": value for value in (*read, *(v for node in segment.nodes for v in node.outputs))}
+    constants = [value for value in read if value.is_initializer()]
     view = ir.GraphView(
         [inner[name] for name in segment.inputs],
         [inner[name] for name in dict.fromkeys((*segment.outputs, *extra))],
@@ -59,7 +59,7 @@ def submodel(model: ir.Model, segment: Segment, extra: Sequence[str] = ()) -> ir
     return ir.Model(view.clone(), ir_version=model.ir_version)
 
 
-def _reads(nodes: Sequence[ir.Node]) -> list[ir.Value]:
+def reads(nodes: Sequence[ir.Node]) -> list[ir.Value]:
     """Values of this graph that the nodes, or bodies inside them, read; each once, in order."""
     found: dict[ir.Value, None] = {}
     for node in nodes:
@@ -74,7 +74,7 @@ def _reads(nodes: Sequence[ir.Node]) -> list[ir.Value]:
 
 
 def _last_readers(slices: Sequence[Sequence[ir.Node]]) -> dict[ir.Value, int]:
-    return {value: i for i, nodes in enumerate(slices) for value in _reads(nodes)}
+    return {value: i for i, nodes in enumerate(slices) for value in reads(nodes)}
 
 
 def _names(values: Sequence[ir.Value]) -> tuple[str, ...]:

@@ -23,6 +23,11 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
     return value.const_value.numpy()
 
 
+def constant_tensor(value: ir.Value | None) -> Any:
+    """The tensor behind such an initializer, of which nothing is read or decoded; None for any other value."""
+    return value.const_value if value is not None and is_constant(value) else None
+
+
 def input_at(node: ir.Node, index: int) -> ir.Value | None:
     """Input number `index`, None when it is absent."""
     return node.inputs[index] if index < len(node.inputs) else None

@@ -1,0 +1,210 @@
+"""Advice: rules, each a pure function of the report that says nothing, or a sentence with its numbers.
+
+`RULES` is the table; `advise` asks all of them. A rule names what to try by the field of the configuration, in
+backticks. Bounds are where measurements on our models (docs/reports.md) begin to show in accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from quark_onnx.core.ops import LAYERS
+from quark_onnx.core.presets import PRESETS
+from quark_onnx.core.targets import TARGETS
+from quark_onnx.report import blame
+from quark_onnx.report.data import GOOD, POOR, Advice, ModelReport
+from quark_onnx.report.words import count
+
+Rule = Callable[[ModelReport], Iterator[tuple[str, str, str]]]
+"""Yields (level, subject, text)."""
+
+FEW = 32
+"""Samples: fewer leave out rare values."""
+
+SLOW = 0.95
+"""Time of the quantized model as a part of the float one's from which on it is none less."""
+
+BRIEF = 0.1
+"""Milliseconds of a run below which what onnxruntime does around the kernels decides."""
+
+SMALL = 100_000
+"""Bytes of a model below which the rest of the graph may outweigh the weights."""
+
+
+def random_data(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """Ranges of noise are no ranges."""
+    if any("RANDOM data" in warning for warning in r.warnings):
+        yield "act", "", "Calibrated on random numbers, so the accuracy figures mean nothing: give real samples."
+
+
+def few_samples(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """Too few samples to know ranges by, and figures that are those of the same samples."""
+    if 0 < r.samples < FEW and r.config and r.sites.get("activation"):
+        said = f"Calibrated on {count(r.samples, 'sample')} only, which the figures here are of, too"
+        yield "consider", "", f"{said}: on others the model may be much worse; 100 or more are usual."
+
+
+def nothing_quantized(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """The model stays what it was."""
+    if r.failure is None and r.ledger and not r.sites and all(row.status == "float" for row in r.ledger):
+        reason, times = Counter(row.reason for row in r.ledger).most_common(1)[0]
+        if not _converted(r):
+            yield "act", "", f"Nothing was quantized: all {len(r.ledger)} nodes are float, {times} of them: {reason}."
+
+
+def poor_output(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """An output that has lost its accuracy, and the next step up."""
+    if r.worst_sqnr is not None and r.worst_sqnr < POOR and r.config and not _converted(r):
+        name = min(r.sqnr, key=lambda output: r.sqnr[output])
+        said = f"Output {name} has {r.worst_sqnr:.1f} dB, below the {POOR:.0f} dB where accuracy usually goes"
+        yield "act", name, f"{said}: {_step_up(r)}."
+
+
+def _step_up(r: ModelReport) -> str:
+    """What to do next where no single layer is to blame: the cheapest that was not done yet."""
+    tuned = f"{r.preset}_ADAROUND"
+    if r.config.get("use_dynamic_quant"):
+        return "exclude the layers that lose most (`nodes_to_exclude`)"
+    if not r.tuned:
+        return "fine-tune with `include_fast_ft`" + (f" (preset `{tuned}`)" if tuned in PRESETS else "")
+    if _is_8(r, "activation"):
+        preset = "`include_auto_mp`, preset `S16S16_MIXED_S8S8`"
+        return f"fine-tuning was not enough; try 16 bits where they are needed ({preset})"
+    if _is_8(r, "weight"):
+        return "16 bits for activations were not enough; try them for weights, too (`weight_type`)"
+    return "more bits are not to be had; exclude the layers that lose most (`nodes_to_exclude`)"
+
+
+def _is_8(r: ModelReport, what: str) -> bool:
+    """Whether activations, or weights, have fewer bits than they could."""
+    return blame.takes_16(r, what) and not str(r.config.get(f"{what}_type")).endswith("16")
+
+
+def fair_output(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """Some accuracy is lost, which may matter or not."""
+    fair = r.worst_sqnr is not None and POOR <= r.worst_sqnr < GOOD
+    if fair and r.config and not (r.config.get("use_dynamic_quant") or r.tuned or _converted(r)):
+        yield (
+            "consider",
+            "",
+            f"The outputs keep {r.worst_sqnr:.1f} dB: if that is too little, fine-tune with `include_fast_ft`.",
+        )
+
+
+def score_lost(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """The evaluator sees a loss of more than a hundredth."""
+    if r.score is None or r.score.original - r.score.quantized <= 0.01 * abs(r.score.original):
+        return
+    lost = r.score.original - r.score.quantized
+    text = f"{r.score.metric} falls by {lost:.4g}, from {r.score.original:.4g} to {r.score.quantized:.4g}"
+    more = "mixed precision (`include_auto_mp`)" if r.tuned else "fine-tuning (`include_fast_ft`)"
+    yield "act", "", f"{text}: try {more}, or exclude the layers that make most of the noise."
+
+
+def unfused(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """Quantized layers that are computed in float all the same."""
+    rows = [row for row in r.ledger if row.op_type in LAYERS and row.status == "float" and row.node not in r.notes]
+    if rows and TARGETS[r.target].on_cpu and not _converted(r):
+        total = sum(row.op_type in LAYERS for row in r.ledger)
+        reason, times = Counter(row.reason for row in rows).most_common(1)[0]
+        yield (
+            "consider",
+            rows[0].node,
+            f"{len(rows)} of {total} layers are quantized but computed in float, which is slower than not to quantize "
+            f"them, {times} because: {reason}.",
+        )
+
+
+def not_faster(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """The point of it, for many, is missed."""
+    if r.latency is None or r.latency.original.median < BRIEF or r.latency.ratio < SLOW or not TARGETS[r.target].on_cpu:
+        return
+    floats = sum(row.status == "float" for row in r.ledger)
+    why = f"; {floats} of {len(r.ledger)} nodes are float" if floats else ""
+    yield (
+        "consider",
+        "",
+        f"The quantized model takes {r.latency.ratio:.2f} × the time of the float one on this processor, at batch "
+        f"{r.latency.batch}{why}: time it on the one that it is to run on.",
+    )
+
+
+def not_smaller(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """Most of the weights are still float."""
+    if r.sizes is None or r.sizes.original < SMALL or r.sizes.quantized / r.sizes.original <= 0.6 or not r.config:
+        return
+    if str(r.config.get("weight_type")) not in ("int16", "uint16", "float16", "bfloat16"):
+        left = Counter(row.op_type for row in r.ledger if row.node in r.notes)
+        which = f": not quantized are {', '.join(f'{n} {op}' for op, n in left.most_common(3))}" if left else ""
+        part = r.sizes.quantized / r.sizes.original
+        yield "consider", "", f"The model has {part:.0%} of its size, where 8 bits would leave about 28%{which}."
+
+
+def tuning_refused(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """Fine-tuning found little that held-out samples confirm."""
+    kept = sum(record.accepted for record in r.tuned)
+    if r.config.get("include_fast_ft") and len(r.tuned) >= 4 and kept < len(r.tuned) / 2:
+        yield (
+            "consider",
+            "",
+            f"Fine-tuning was kept for {kept} of {len(r.tuned)} layers; held-out samples say that the rest got worse: "
+            f"give more samples than {r.samples}.",
+        )
+
+
+def ran_out_of_time(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """A failure that a limit made."""
+    if r.failure is not None and re.search(r"time(d )?[- ]?out", r.failure.reason, re.I):
+        yield "act", "", f"Stopped during {r.failure.stage}: give it more time, or fewer samples."
+
+
+def ran_out_of_memory(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """A failure of the process."""
+    memory = r"out of memory|memoryerror|bad_alloc|killed|signal 9\b|memory limit"
+    if r.failure is not None and re.search(memory, r.failure.reason, re.I):
+        yield "act", "", f"Killed during {r.failure.stage}: give it more memory, smaller batches, or fewer samples."
+
+
+RULES: dict[str, Rule] = {
+    rule.__name__: rule
+    for rule in (
+        ran_out_of_time,
+        ran_out_of_memory,
+        random_data,
+        nothing_quantized,
+        score_lost,
+        blame.uneven_weights,
+        blame.clipped,
+        blame.masked,
+        blame.coarse,
+        blame.harmful_layer,
+        poor_output,
+        fair_output,
+        blame.rough_weights,
+        blame.too_wide,
+        few_samples,
+        tuning_refused,
+        unfused,
+        not_faster,
+        not_smaller,
+    )
+}
+"""All rules by name, most important first."""
+
+LEVELS = ("act", "consider", "note")
+
+
+def advise(report: ModelReport) -> tuple[Advice, ...]:
+    """What the rules say, the urgent first; a word that all is well where no rule asks for anything."""
+    found = [Advice(name, *told) for name, rule in RULES.items() for told in rule(report)]
+    if not found and report.worst_sqnr is not None and report.worst_sqnr >= GOOD:
+        kept = "are exact" if report.worst_sqnr == math.inf else f"keep {report.worst_sqnr:.1f} dB"
+        found = [Advice("fine", "note", "", f"The outputs {kept}: nothing to do.")]
+    return tuple(sorted(found, key=lambda advice: LEVELS.index(advice.level)))
+
+
+def _converted(r: ModelReport) -> bool:
+    return r.config.get("activation_type") in ("float16", "bfloat16")

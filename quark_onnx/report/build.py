@@ -1,0 +1,212 @@
+"""From a finished quantization, or two models, to the report: what is known is copied, the rest is measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from quark_onnx.core.config import Config, QuantizationConfig
+from quark_onnx.core.presets import get_default_config
+from quark_onnx.core.version import VERSION
+from quark_onnx.engine.compare import compare, quantized_values
+from quark_onnx.engine.data import Feed
+from quark_onnx.engine.pieces import pieces
+from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.report.advice import advise
+from quark_onnx.report.data import Failure, Memory, ModelReport, Score, Sizes
+from quark_onnx.report.footprint import footprint, peak_bytes
+from quark_onnx.report.layers import FOLLOWED, layer_errors
+from quark_onnx.report.timing import latency
+from quark_onnx.report.values import histograms, weights
+from quark_onnx.result import Result
+
+Source: TypeAlias = str | Path | ModelProto
+Tell = Callable[[str, int, int | None], None]
+
+LARGE = 1 << 30
+"""Bytes of float weights above which nothing is measured again: it would need several copies of the model."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What to measure for a report, beyond what quantizing proved.
+
+    layers    the error of every layer
+    feeds     samples that layers are measured on
+    followed  samples whose noise is followed from each layer to the outputs
+    most      layers that are followed, those with the largest error; None: all
+    worst     layers that are shown with a histogram
+    latency   time both models
+    memory    run both models in processes of their own
+    """
+
+    layers: bool = True
+    feeds: int = 8
+    followed: int = FOLLOWED
+    most: int | None = 64
+    worst: int = 6
+    latency: bool = True
+    memory: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """What is measured.
+
+    original   the user's float model
+    base       the float model as quantizers were put into it, e.g. with BatchNormalization folded
+    quantized  a QDQ model
+    pairs      tensor of `base` → tensor of the quantized model that holds its dequantized value
+    """
+
+    original: Model
+    base: Model
+    quantized: Model
+    pairs: Mapping[str, str]
+
+
+def untold(stage: str, done: int, total: int | None) -> None:
+    """Progress that nobody sees."""
+
+
+def report_of(
+    result: Result,
+    config: Config | QuantizationConfig,
+    source: Source,
+    name: str,
+    *,
+    preset: str = "",
+    score: Score | None = None,
+    measure: Measure | None = None,
+    tell: Tell = untold,
+) -> ModelReport:
+    """The report of a quantization.
+
+    Args:
+        config: that it was made with.
+        source: the user's float model.
+        name: of the model, as the page calls it.
+        preset: that the configuration began with, if any.
+        score: what an evaluator said of both models.
+        measure: default: all of `Measure`.
+        tell: progress, called with ("report", steps done, steps).
+
+    Raises:
+        ModelError, ConfigError: the float model cannot be read again, or there is no such preset.
+    """
+    config = config.global_quant_config if isinstance(config, Config) else config
+    known, plan, evidence = result.report, result.plan, result.evidence
+    files = None if result.output is None or not isinstance(source, (str, Path)) else (Path(source), result.output)
+    report = ModelReport(
+        name=name,
+        version=VERSION,
+        preset=preset,
+        target=config.target,
+        config=asdict(config),
+        default=asdict(get_default_config(preset)) if preset else {},
+        score=score,
+        sqnr=known.sqnr,
+        sizes=_sizes(files, known.bytes),
+        fused=known.fused,
+        ledger=known.ledger,
+        notes=plan.notes,
+        prepared=known.prepared,
+        sites=Counter(site.role for site in plan.sites.values()),
+        tuned=known.tuned,
+        untuned=known.untuned,
+        mixed=known.mixed,
+        remarks=known.remarks,
+        warnings=known.warnings,
+        seconds=known.seconds,
+        samples=known.samples,
+    )
+    pairs = quantized_values(evidence.quantized)
+    models = Models(io.load(source), evidence.model, evidence.quantized, pairs)
+    return measured(report, models, evidence.feeds, measure or Measure(), tell)
+
+
+def report_of_pair(
+    models: Models,
+    feeds: Sequence[Feed],
+    name: str,
+    *,
+    files: tuple[Path, Path] | None = None,
+    measure: Measure | None = None,
+    tell: Tell = untold,
+) -> ModelReport:
+    """The report of a quantized model of any tool.
+
+    Args:
+        files: of both models.
+    """
+    sizes = {"float": io.weight_bytes(models.original), "quantized": io.weight_bytes(models.quantized)}
+    sqnr = compare(models.original, models.quantized, feeds, optimized=True)
+    report = ModelReport(name, VERSION, sqnr=sqnr, sizes=_sizes(files, sizes), samples=len(feeds))
+    return measured(report, models, feeds, measure or Measure(), tell)
+
+
+def failed(name: str, stage: str, reason: str, log: Sequence[str] = (), *, preset: str = "") -> ModelReport:
+    """The report of a model that there is no quantized one of."""
+    report = ModelReport(name, VERSION, preset, failure=Failure(stage, reason, tuple(log)))
+    return replace(report, advice=advise(report))
+
+
+def measured(report: ModelReport, models: Models, feeds: Sequence[Feed], what: Measure, tell: Tell) -> ModelReport:
+    """The report with what is measured now, and the advice that follows from all of it."""
+    found: dict[str, Any] = {}
+    if not feeds:
+        found["warnings"] = (*report.warnings, "no samples, so nothing was measured: give data")
+    elif io.weight_bytes(models.original) > LARGE:
+        size = f"{io.weight_bytes(models.original) / 2**30:.1f} GB"
+        told = f"the float weights have {size}: layers, latency and memory were not measured (limit {LARGE >> 30} GB)"
+        found["warnings"] = (*report.warnings, told)
+    else:
+        found = _measured(models, feeds, what, tell)
+    report = replace(report, **found)
+    return replace(report, advice=advise(report))
+
+
+def _measured(models: Models, feeds: Sequence[Feed], what: Measure, tell: Tell) -> dict[str, Any]:
+    looked = feeds[: what.feeds]
+    total = len(looked) + 2
+    found: dict[str, Any] = {}
+    tell("report", 0, total)
+    peak = peak_bytes()
+    if what.layers:
+        parts = pieces(models.base, models.quantized, models.pairs)
+        errors = layer_errors(
+            models.base,
+            models.quantized,
+            parts,
+            looked,
+            followed=what.followed,
+            most=what.most,
+            tick=lambda done: tell("report", done, total),
+        )
+        worst = errors.worst(what.worst)
+        found["layers"] = errors
+        found["histograms"] = histograms(models.base, parts, worst, feeds)
+        found["weights"] = weights(models.base, parts, [error.tensor for error in worst])
+    if what.latency:
+        found["latency"] = latency(models.original, models.quantized, feeds)
+        tell("report", total - 1, total)
+    if what.memory:
+        grown = [footprint(model, feeds[0]) for model in (models.original, models.quantized)]
+        found["memory"] = Memory(grown[0], grown[1], peak)
+        tell("report", total, total)
+    return found
+
+
+def _sizes(files: tuple[Path, Path] | None, weights: Mapping[str, int]) -> Sizes:
+    """Of the files, with weights that are beside them; of the weights where there are no files."""
+    if files is None:
+        return Sizes(weights["float"], weights["quantized"], files=False)
+    sizes = [file.stat().st_size for file in files]
+    before, after = (
+        size if size >= held else size + held
+        for size, held in zip(sizes, (weights["float"], weights["quantized"]), strict=True)
+    )
+    return Sizes(before, after, files=True)
