@@ -34,7 +34,9 @@ ALLOWED = {  # what each part may import of the others
     "demo": "core numerics graph engine stages job result pipeline",
     "quantsim": "core numerics graph engine stages encodings job result pipeline",
     "plots": "core numerics",
-    "cli": "core numerics graph engine stages job result pipeline plots demo",
+    "report": "core numerics graph engine result",
+    "zoo": "core graph engine stages result pipeline report",
+    "cli": "core numerics graph engine stages job result pipeline plots report demo zoo",
 }
 HOMES = {  # the only modules that may import these packages
     "onnx": "quark_onnx.graph",
@@ -43,12 +45,18 @@ HOMES = {  # the only modules that may import these packages
     "onnxruntime": "quark_onnx.engine.runner",
     "PIL": "quark_onnx.engine.images",
     "matplotlib": "quark_onnx.plots",
+    "jinja2": "quark_onnx.report",
+    "markupsafe": "quark_onnx.report",
     "sklearn": "quark_onnx.demo",
     "typer": "quark_onnx.cli",
     "rich": "quark_onnx.cli",
     "dask": "quark_onnx.zoo",
+    "distributed": "quark_onnx.zoo",
+    "psutil": "quark_onnx.zoo",
+    "yaml": "quark_onnx.zoo",
 }
-LATE = ("onnxscript", "typer", "rich", "sklearn", "PIL", "matplotlib", "scipy", "dask")
+LATE = ("onnxscript", "typer", "rich", "sklearn", "PIL", "matplotlib", "jinja2", "scipy", "dask", "distributed")
+LATE = (*LATE, "psutil", "yaml")
 """Not needed by `import quark_onnx`."""
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-import quark_onnx
+from quark_onnx.cli.analyze import analyze_command
 from quark_onnx.cli.compare import compare_command
 from quark_onnx.cli.console import message, warnings_shown
 from quark_onnx.cli.demo import demo_command
@@ -16,14 +16,16 @@ from quark_onnx.cli.look import inspect_command
 from quark_onnx.cli.plans import apply_command, diff_command, plan_command
 from quark_onnx.cli.presets import presets_command
 from quark_onnx.cli.quantize import quantize_command
+from quark_onnx.cli.zoo import zoo_command
 from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError, QuarkError
+from quark_onnx.core.version import VERSION
 
 EXIT_CODES: dict[type[QuarkError], int] = {ConfigError: 2, ModelError: 3, DataError: 4, PlanError: 5}
 """What the shell sees of an error; 1 is a difference that `diff` found, or a bug."""
 
 EPILOG = """
-Exit codes: 0 done, 1 the plans differ, 2 usage or configuration, 3 the model, 4 the data, 5 a plan,
-130 Ctrl-C (during fine-tuning it is 0: what is tuned is kept).
+Exit codes: 0 done, 1 the plans differ, or not all models of a zoo are good, 2 usage or configuration, 3 the model,
+4 the data, 5 a plan, 130 Ctrl-C (during fine-tuning it is 0: what is tuned is kept).
 
 Progress, warnings and errors go to stderr, results to stdout.
 """
@@ -38,12 +40,12 @@ class Commands(TyperGroup):
                 return super().invoke(ctx)
             except QuarkError as error:
                 message("error", str(error), "bold red")
-                raise typer.Exit(EXIT_CODES.get(type(error), 1)) from error
+                raise typer.Exit(next((c for kind, c in EXIT_CODES.items() if isinstance(error, kind)), 1)) from error
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"quark-onnx {quark_onnx.__version__}")
+        typer.echo(f"quark-onnx {VERSION}")
         raise typer.Exit()
 
 
@@ -77,8 +79,10 @@ def _root(
 _WORK, _LOOK, _PLANS, _LEARN = "Quantize", "Look", "Plans", "Learn"
 
 app.command("quantize", rich_help_panel=_WORK)(quantize_command)
+app.command("zoo", rich_help_panel=_WORK)(zoo_command)
 app.command("inspect", rich_help_panel=_LOOK)(inspect_command)
 app.command("compare", rich_help_panel=_LOOK)(compare_command)
+app.command("analyze", rich_help_panel=_LOOK)(analyze_command)
 app.command("histogram", rich_help_panel=_LOOK)(histogram_command)
 app.command("plan", rich_help_panel=_PLANS)(plan_command)
 app.command("apply", rich_help_panel=_PLANS)(apply_command)

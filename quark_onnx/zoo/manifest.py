@@ -1,0 +1,198 @@
+"""Manifests: a YAML file, or a folder of models, becomes a list of entries, or a list of everything that is wrong.
+
+    defaults: {preset: S8S8_AAWS, data: samples/, budget: {min_sqnr: 25}}
+    models:
+      - input: vision/*.onnx
+      - input: encoder.onnx
+        preset: [INT8_TRANSFORMER_DEFAULT, U16S8_AAWS]
+        evaluator: "judge:accuracy"
+
+Paths are relative to the manifest. A model that is missing is no problem of the manifest but a row of the result: it
+costs that model only.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quark_onnx.core.errors import ConfigError
+from quark_onnx.zoo.entry import RANDOM, Entry
+from quark_onnx.zoo.keys import KEYS, Key, Spec, checked, merged, seconds
+from quark_onnx.zoo.marked import Marked, of_python, of_yaml
+from quark_onnx.zoo.problems import Problems
+from quark_onnx.zoo.settings import budget_of, data_of, evaluator_of, filled, tries_of
+
+TOP = {
+    "defaults": Key(lambda value: isinstance(value, dict), "a mapping", "what entries do not say themselves"),
+    "models": Key(lambda value: isinstance(value, list) and bool(value), "a list of entries", "the models"),
+}
+_NAME = re.compile(r"\w[\w .+=@-]*")
+_RESERVED = ("results.jsonl", "index.html", "index.json")
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A model that an entry names. `literal`: by its own path, not by a pattern; `below`: its path in the folder."""
+
+    path: Path
+    spec: Spec
+    place: str
+    literal: bool
+    below: str
+
+
+def read_zoo(
+    source: str | Path | Mapping[str, object],
+    output: Path,
+    defaults: Mapping[str, object] | None = None,
+    *,
+    strict: bool = False,
+) -> list[Entry]:
+    """The entries of a manifest, of a folder, or of a dictionary with the keys of a manifest.
+
+    Args:
+        output: where outputs go; models below it are no inputs.
+        defaults: what neither the defaults of the manifest nor an entry say.
+        strict: a missing model is a problem, too.
+
+    Raises:
+        ConfigError: there is no such file.
+        ManifestError: everything that is wrong.
+    """
+    problems = Problems()
+    given = _said(of_python(defaults or {}, "defaults"), _DEFAULTS, "defaults", problems)
+    top, home = _top(source, problems)
+    if top is None:
+        problems.done()
+        return []
+    parts = checked(top, TOP, "the manifest", problems)
+    own = _said(parts["defaults"], _DEFAULTS, "defaults", problems) if "defaults" in parts else {}
+    if "models" not in parts and not problems.found:
+        problems.add(top.place, "there are no models; write models: and below it - input: model.onnx")
+    nodes = parts["models"].value if "models" in parts else ()
+    specs = [merged(merged(given, own), _own(node, problems)) for node in nodes]
+    named = _unique_files([model for spec in specs for model in _models(spec, home, output, problems)])
+    entries = [_built(model, home, problems) for model in named]
+    _check_names(entries, output, problems)
+    for entry in entries if strict else ():
+        if not Path(entry.input).is_file():
+            problems.add(entry.place, f"model {entry.input} does not exist; mend the path, or copy it there")
+    problems.done()
+    return entries
+
+
+_DEFAULTS = {name: key for name, key in KEYS.items() if name != "input"}
+
+
+def _top(source: str | Path | Mapping[str, object], problems: Problems) -> tuple[Marked | None, Path]:
+    """The manifest, None if it cannot be read, and the folder that its paths start from."""
+    if isinstance(source, Mapping):
+        return of_python(source, "manifest"), Path.cwd()
+    path = Path(source).expanduser()
+    if path.is_dir():
+        folder = Marked(str(path.absolute()), str(path))
+        entry = Marked({"input": folder}, str(path))
+        return Marked({"models": Marked([entry], str(path))}, str(path)), path.absolute()
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; give a manifest (.yaml) or a folder of .onnx files")
+    if path.suffix.lower() == ".onnx":
+        raise ConfigError(f"{path} is a model; give a manifest (.yaml) or a folder, or use quark-onnx quantize")
+    return of_yaml(path, problems), path.absolute().parent
+
+
+def _own(node: Marked, problems: Problems) -> dict[str, Marked]:
+    """What an entry says itself. A bare path stands for one that says nothing else."""
+    entry = Marked({"input": node}, node.place) if isinstance(node.value, str) else node
+    if isinstance(entry.value, dict) and ("input" not in entry.value or entry.value["input"].value is None):
+        problems.add(node.place, "the entry has no input; give the path of a model, a folder or a pattern")
+    return _said(entry, KEYS, "a model", problems)
+
+
+def _said(marked: Marked, keys: Mapping[str, Key], what: str, problems: Problems) -> dict[str, Marked]:
+    """The usable part of a mapping. That data are missing is no problem where they are just unusable."""
+    found = checked(marked, keys, what, problems)
+    if isinstance(marked.value, dict) and "data" in marked.value:
+        found.setdefault("data", Marked(RANDOM, marked.value["data"].place))
+    return found
+
+
+def _models(spec: Spec, home: Path, output: Path, problems: Problems) -> Iterator[_Named]:
+    """The models behind the input of an entry; none behind one that is a problem already."""
+    if "input" not in spec:
+        return
+    where, text = spec["input"].place, os.path.expanduser(spec["input"].value)
+    path = Path(os.path.normpath(home / text))
+    if glob.has_magic(text) and not path.exists():
+        fixed = Path(*_before_magic(path.parts))
+        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        files = [file for file in files if file.is_file()]
+    elif path.is_dir():
+        fixed, files = path, sorted(path.rglob("*.onnx"))
+    else:
+        yield _Named(path, spec, where, True, path.name)
+        return
+    kept = [file for file in files if not file.is_relative_to(output.absolute())]
+    if not kept:
+        outside = f" outside of the output folder {output}" if files else ""
+        problems.add(where, f"{text} holds no model{outside}; mend the path, or remove the entry")
+    for file in kept:
+        yield _Named(file, spec, where, False, file.relative_to(fixed).as_posix())
+
+
+def _before_magic(parts: Iterable[str]) -> Iterator[str]:
+    for part in parts:
+        if glob.has_magic(part):
+            return
+        yield part
+
+
+def _unique_files(models: list[_Named]) -> list[_Named]:
+    """Patterns leave out what an entry names by its own path: that is how one of many gets settings of its own."""
+    literal = {model.path for model in models if model.literal}
+    return [model for model in models if model.literal or model.path not in literal]
+
+
+def _built(model: _Named, home: Path, problems: Problems) -> Entry:
+    spec, words = model.spec, {"stem": model.path.stem, "parent": model.path.parent.name}
+    name = Path(model.below).with_suffix("").as_posix().replace("/", "-")
+    if "name" in spec:
+        name = filled(str(spec["name"].value), words)
+    if not _NAME.fullmatch(name) or name.lower() in _RESERVED:
+        place = spec["name"].place if "name" in spec else model.place
+        problems.add(place, f"{name!r} cannot name a folder of outputs; give another name: NAME")
+    return Entry(
+        name=name,
+        input=str(model.path),
+        place=model.place,
+        home=str(home),
+        tries=tries_of(spec, model.place, problems),
+        data=data_of(spec, home, words, problems),
+        evaluator=evaluator_of(spec, home, problems),
+        budget=budget_of(spec, problems),
+        timeout=seconds(spec["timeout"].value) if "timeout" in spec else None,
+    )
+
+
+def _check_names(entries: Iterable[Entry], output: Path, problems: Problems) -> None:
+    """Every entry needs a folder of its own, and one that is ours to replace."""
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        folder = output / entry.name
+        if (other := first.setdefault(entry.name.lower(), entry)) is not entry:
+            problems.add(
+                entry.place,
+                f"the outputs of {entry.shown_input} would be named {entry.name!r}, as those of {other.shown_input} "
+                f"({other.place}); give each a name, such as name: '{{parent}}-{{stem}}'",
+            )
+        elif folder.exists() and not (folder / "result.json").is_file():
+            problems.add(entry.place, f"{folder} exists and holds no result.json; choose another output folder or name")
+
+
+def with_timeout(entries: Iterable[Entry], timeout: float | None) -> list[Entry]:
+    """The entries, those without a limit of their own with this one."""
+    return [replace(entry, timeout=entry.timeout or timeout) for entry in entries]

@@ -1,0 +1,92 @@
+"""The pages of a zoo: one for each model, made in its process, and one for all, made by the run.
+
+Both need the extra `report`; without it there are just the rows. Pages hold times, so they differ from run to run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from quark_onnx.core.plain import json_text
+from quark_onnx.report.build import report_of
+from quark_onnx.report.data import Score
+from quark_onnx.report.pages import write_report, write_zoo
+from quark_onnx.report.rows import Status, ZooRow, row_of
+from quark_onnx.result import Result
+from quark_onnx.zoo.entry import Entry, Try
+from quark_onnx.zoo.rows import Outcome, Row
+
+PAGE, CARD, INDEX = "report.html", "card.json", "index.html"
+"""The page of a model, what the page of the zoo says of it, and that page."""
+
+STATUS: dict[str, Status] = {"good": "done", "over budget": "missed"}
+
+
+def installed() -> bool:
+    """Whether pages can be made."""
+    return find_spec("jinja2") is not None
+
+
+def write_page(folder: Path, entry: Entry, tried: Try, result: Result, model: Path, row: Row, tell: Any) -> None:
+    """Write the page of a model, its JSON, and its card into `folder`; `model` is where the quantized one lies.
+
+    Raises:
+        QuarkError: something cannot be measured.
+    """
+    score = None
+    if row.drop is not None:
+        score = Score(entry.evaluator, row.scores["float"], row.scores["quantized"])
+    report = report_of(
+        replace(result, output=model),
+        tried.configuration,
+        entry.input,
+        entry.name,
+        preset=tried.preset,
+        score=score,
+        tell=tell,
+    )
+    write_report(report, folder / PAGE, up=f"../{INDEX}")
+    card = row_of(report, page=f"{entry.name}/{PAGE}")
+    (folder / CARD).write_text(json_text(card) + "\n", encoding="utf-8")
+
+
+def write_index(output: Path, outcomes: Iterable[Outcome], title: str) -> None:
+    """Write the page of the zoo; every model is on it, also one that has no page of its own."""
+    write_zoo([_line(output, outcome) for outcome in outcomes], output / INDEX, title=title)
+
+
+def _line(output: Path, outcome: Outcome) -> ZooRow:
+    row, cost = outcome.row, outcome.cost
+    sizes = (row.bytes["float"], row.bytes["quantized"]) if row.bytes else None
+    plain = ZooRow(row.name, "failed", preset=row.preset, sqnr=row.least_sqnr, bytes=sizes)
+    return replace(
+        _card(output / row.name / CARD) or plain,
+        status=STATUS.get(row.status, "failed"),
+        tried=tuple(_word(one) for one in row.tries if one["preset"] != row.preset and one.get("error") != row.reason),
+        seconds=cost.seconds,
+        attempts=max(1, cost.attempts),
+        stage=row.stage,
+        reason=row.reason,
+        log=tuple(outcome.log.splitlines()),
+    )
+
+
+def _card(file: Path) -> ZooRow | None:
+    try:
+        return ZooRow.from_dict(json.loads(file.read_text("utf-8")))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _word(tried: Mapping[str, Any]) -> str:
+    """A word on a configuration that was not taken."""
+    if "error" in tried:
+        return f"{tried['preset']}: {tried['error']}"
+    figures = [f"{float(tried['sqnr']):.1f} dB"] if tried["sqnr"] is not None else []
+    figures += [f"score {tried['score']:.4g}"] if tried["score"] is not None else []
+    return f"{tried['preset']}: over budget ({', '.join(figures)})"
