@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from quark_onnx import Config, ModelQuantizer, Result, get_default_config
+from quark_onnx.engine.compare import compare
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]
 
@@ -70,10 +71,20 @@ def test_minilm_keeps_its_accuracy(minilm: Run) -> None:
     assert minilm.ort["score"] >= 0.79  # float .820, peers .42
 
 
-@pytest.mark.parametrize("name", ["mobilenet", "resnet", "minilm"])
+@pytest.mark.parametrize("name", ["mobilenet", "resnet"])
 def test_the_runtime_computes_what_is_written(name: str, request: pytest.FixtureRequest) -> None:
     run = request.getfixturevalue(name)
     assert abs(run.ort["score"] - run.raw["score"]) <= 0.01
+
+
+def test_the_runtime_computes_what_is_written_for_sentences(minilm: Run) -> None:
+    """By the noise at the output: to score the arithmetic as written takes more than a minute."""
+    evidence = minilm.result.evidence
+    run, written = (
+        compare(evidence.model, evidence.quantized, evidence.feeds, optimized=optimized)["embedding"]
+        for optimized in (True, False)
+    )
+    assert abs(run - written) <= 0.2  # 5 % of the noise; kernels that compute something else make more than that
 
 
 @pytest.mark.parametrize("name", ["mobilenet", "resnet", "minilm"])

@@ -444,6 +444,7 @@ def test_the_urgent_comes_first_whatever_the_order_of_the_rules() -> None:
         ("consider", "uneven_weights"),
         ("consider", "harmful_layer"),
         ("consider", "harmful_layer"),
+        ("consider", "fair_output"),
     ]
     assert list(RULES).index("uneven_weights") < list(RULES).index("clipped") and LEVELS[0] == "act"
 
