@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -22,4 +23,6 @@ def protocol() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules["tasks"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
+    decode = cache(module.imagenet)  # 800 JPEG files take three seconds, and each score reads them
+    module.imagenet = lambda classes: decode(tuple(classes))  # type: ignore[attr-defined]
     return module

@@ -77,14 +77,16 @@ def test_the_runtime_computes_what_is_written(name: str, request: pytest.Fixture
     assert abs(run.ort["score"] - run.raw["score"]) <= 0.01
 
 
-def test_the_runtime_computes_what_is_written_for_sentences(minilm: Run) -> None:
+def test_the_runtime_computes_what_is_written_for_sentences(minilm: Run, protocol: ModuleType) -> None:
     """By the noise at the output: to score the arithmetic as written takes more than a minute."""
-    evidence = minilm.result.evidence
+    evidence, feeds = minilm.result.evidence, protocol.TASKS["minilm-stsb"].calib(200)
     run, written = (
-        compare(evidence.model, evidence.quantized, evidence.feeds, optimized=optimized)["embedding"]
+        compare(evidence.model, evidence.quantized, feeds, optimized=optimized)["embedding"]
         for optimized in (True, False)
     )
-    assert abs(run - written) <= 0.2  # 5 % of the noise; kernels that compute something else make more than that
+    # Codes that sums in another order flip change the noise of a sentence at random: measured .20 dB on 16 sentences,
+    # .12 on 100, .07 here.
+    assert abs(run - written) <= 0.2
 
 
 @pytest.mark.parametrize("name", ["mobilenet", "resnet", "minilm"])
