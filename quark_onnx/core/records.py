@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from quark_onnx.core.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,16 @@ class LayerRecord:
     loss_after: float
     held_before: float
     held_after: float
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """What was done: the plan, a record per layer, the layers left out with the reason, and whether all were done."""
+
+    plan: Plan
+    records: tuple[LayerRecord, ...]
+    reasons: Mapping[str, str]
+    interrupted: bool
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from quark_onnx.core.checks import field, optional, pair, real, whole
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.finetune import AdaRound
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.records import Tuning
 from quark_onnx.encodings import from_plan, write
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.quantsim.files import shapes_of
@@ -34,7 +35,7 @@ from quark_onnx.quantsim.loader import feeds_of
 from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
 from quark_onnx.quantsim.sim import QuantizationSimModel
 from quark_onnx.quantsim.start import ConfigFile, Source
-from quark_onnx.quantsim.tuning import Done, tuned
+from quark_onnx.quantsim.tuning import tuned
 from quark_onnx.stages.simulate.units import unit_of
 
 logger = logging.getLogger("quark_onnx")
@@ -213,7 +214,7 @@ def _ignore(sim: QuantizationSimModel, names: Iterable[str]) -> set[str]:
     return ignored
 
 
-def _tell(model: Model, done: Done, ignored: set[str]) -> None:
+def _tell(model: Model, done: Tuning, ignored: set[str]) -> None:
     """Log the layers with a weight that were not tuned, and why."""
     for node in model.graph:
         name = node.name or ""

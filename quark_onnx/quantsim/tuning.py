@@ -13,21 +13,20 @@ from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.finetune import AdaQuant, AdaRound, FastFinetune
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.range_learning import RangeLearning
-from quark_onnx.core.records import LayerRecord
+from quark_onnx.core.records import LayerRecord, Tuning
 from quark_onnx.engine.data import Feed, open_data
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.samples import keep, quarter_of_memory
 from quark_onnx.graph import Model
 from quark_onnx.quantsim.grids import raised
 from quark_onnx.quantsim.sim import QuantizationSimModel
-from quark_onnx.stages.finetune import Tuning, finetune
+from quark_onnx.stages.finetune import finetune
 from quark_onnx.stages.importance import channel_importance
-from quark_onnx.stages.learn import Learned, learn
+from quark_onnx.stages.learn import learn
 
 logger = logging.getLogger("quark_onnx")
 
 Options: TypeAlias = "AdaRound | AdaQuant | RangeLearning"
-Done: TypeAlias = "Tuning | Learned"
 Gains = Mapping[str, NDArray[Any]]
 
 
@@ -65,7 +64,7 @@ def fine_tune(sim: QuantizationSimModel, inputs: object, options: Options | None
 
 def tuned(
     model: Model, plan: Plan, feeds: Sequence[Feed], options: FastFinetune | RangeLearning, gains: Gains | None = None
-) -> Done:
+) -> Tuning:
     """What fine-tuning makes of a plan, in an operator set that has its formats.
 
     Args:
@@ -83,7 +82,7 @@ def tuned(
 
     limit = quarter_of_memory()
     if isinstance(options, RangeLearning):
-        done: Done = learn(model, plan, feeds, options, limit, tell)
+        done = learn(model, plan, feeds, options, limit, tell)
     else:
         importance = channel_importance(model) if gains is None else gains
         done = finetune(model, plan, feeds, options, importance, limit, tell)

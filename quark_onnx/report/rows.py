@@ -10,7 +10,7 @@ from quark_onnx.core.version import VERSION
 from quark_onnx.report.advice import advise
 from quark_onnx.report.data import Failure, ModelReport, Score
 
-Status = Literal["done", "missed", "failed"]
+Status = Literal["done", "stopped", "missed", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 
@@ -19,7 +19,8 @@ class ZooRow:
     """One model of a zoo: of any length, all of it plain values (`core.plain.plain` makes JSON, `from_dict` reads it).
 
     name         of the model, unique in the zoo
-    status       done: there is a model; missed: there is one, but it is not within the budget; failed: there is none
+    status       done: there is a model; missed: there is one, but it is not within the budget; failed: there is none;
+                 stopped: its turn did not come, or the run ended before it was done
     preset       that the model was made with; of a failure: the one that was tried last
     tried        presets that were tried before and not taken, each with a word on why
     page         path of the model's page, relative to that of the zoo; empty: there is none

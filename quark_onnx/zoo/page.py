@@ -24,7 +24,7 @@ from quark_onnx.zoo.rows import Outcome, Row
 PAGE, CARD, INDEX = "report.html", "card.json", "index.html"
 """The page of a model, what the page of the zoo says of it, and that page."""
 
-STATUS: dict[str, Status] = {"good": "done", "over budget": "missed"}
+STATUS: dict[str, Status] = {"good": "done", "over budget": "missed", "failed": "failed", "stopped": "stopped"}
 
 
 def installed() -> bool:
@@ -63,10 +63,12 @@ def write_index(output: Path, outcomes: Iterable[Outcome], title: str) -> None:
 def _line(output: Path, outcome: Outcome) -> ZooRow:
     row, cost = outcome.row, outcome.cost
     sizes = (row.bytes["float"], row.bytes["quantized"]) if row.bytes else None
-    plain = ZooRow(row.name, "failed", preset=row.preset, sqnr=row.least_sqnr, bytes=sizes)
+    status = STATUS[row.status]
+    plain = ZooRow(row.name, status, preset=row.preset, sqnr=row.least_sqnr, bytes=sizes)
+    card = _card(output / row.name / CARD) if status in ("done", "missed") else None  # else that of an earlier run
     return replace(
-        _card(output / row.name / CARD) or plain,
-        status=STATUS.get(row.status, "failed"),
+        card or plain,
+        status=status,
         tried=tuple(_word(one) for one in row.tries if one["preset"] != row.preset and one.get("error") != row.reason),
         seconds=cost.seconds,
         attempts=max(1, cost.attempts),

@@ -18,6 +18,7 @@ from tuning import MEMORY, case, draw
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.core.range_learning import RangeLearning
+from quark_onnx.core.records import Tuning
 from quark_onnx.core.runtime_config import load_runtime_config
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.observe import observe
@@ -26,7 +27,7 @@ from quark_onnx.numerics import bias as biases
 from quark_onnx.numerics.quant import SMALLEST_SCALE, dequantize, quantize
 from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.quantsim.start import ranging
-from quark_onnx.stages.learn import Learned, learn
+from quark_onnx.stages.learn import learn
 from quark_onnx.stages.learn.ranges import Movable, biases_fit, movable
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
@@ -71,7 +72,7 @@ def simulated(
     return Simulated(model, feeds, choose_ranges(model, plan, statistics, ranging(scheme)))
 
 
-def learned(made: Any, options: RangeLearning = SHORT, plan: Plan | None = None, limit: int = MEMORY) -> Learned:
+def learned(made: Any, options: RangeLearning = SHORT, plan: Plan | None = None, limit: int = MEMORY) -> Tuning:
     """Learn. What must hold for every model, plan and option is checked here."""
     start = made.plan if plan is None else plan
     before = io.fingerprint(made.model)

@@ -336,6 +336,13 @@ def test_every_fact_of_the_rows_is_on_the_page_of_the_zoo() -> None:
     assert {"./model/report.html", "./index.json"} <= set(page.links)
 
 
+def test_what_was_stopped_is_neither_converted_nor_failed() -> None:
+    page = safe(zoo_page([*ROWS, ZooRow("late", "stopped", reason="the run was stopped")]), scripts=1)
+    assert "Models 5 3 converted, 1 outside their budget, 1 stopped" in page.text
+    assert "Failed 1 see below" in page.text
+    assert "late stopped – – – – – 0.0 s –" in page.text
+
+
 def test_what_needs_a_look_comes_first_and_its_link_leads_to_it() -> None:
     text = zoo_page(ROWS)
     names = re.findall(r'<tr><th scope="row" data-v="(\w+)">', text)

@@ -12,13 +12,14 @@ from graphs import text_model
 
 from quark_onnx.core.finetune import FastFinetune
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.records import Tuning
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.data import open_data
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Clock, Job, open_job, unseen
 from quark_onnx.pipeline import decide
-from quark_onnx.stages.finetune import Tuning, finetune
+from quark_onnx.stages.finetune import finetune
 from quark_onnx.stages.importance import channel_importance
 
 MEMORY = 1 << 28

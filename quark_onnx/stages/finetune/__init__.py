@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.finetune import AdaRound, FastFinetune, Nearest
 from quark_onnx.core.plan import Coded, Plan, Skip
-from quark_onnx.core.records import LayerRecord
+from quark_onnx.core.records import LayerRecord, Tuning
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.layers import Unit, match
 from quark_onnx.engine.layers.data import bias_rows, float_of, like_bias, sides
@@ -43,16 +43,6 @@ Tell = Callable[[str, int, int], None]
 
 KEPT = 6000
 """Positions of a layer that are kept to judge it through its activation function."""
-
-
-@dataclass(frozen=True, eq=False)
-class Tuning:
-    """What was done: the plan, a record per layer, the layers left out with the reason, and whether all were done."""
-
-    plan: Plan
-    records: tuple[LayerRecord, ...]
-    reasons: Mapping[str, str]
-    interrupted: bool
 
 
 def finetune(

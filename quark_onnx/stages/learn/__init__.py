@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.plan import Coded, Plan, QParams, Skip
 from quark_onnx.core.range_learning import RangeLearning
-from quark_onnx.core.records import LayerRecord
+from quark_onnx.core.records import LayerRecord, Tuning
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.layers import Unit, match
 from quark_onnx.engine.layers.data import Sides, bias_rows, float_of, like_bias, sides
@@ -57,17 +57,7 @@ SLOWER = 0.25
 """Part of the learning rate at which a layer that did not gain is tried once more."""
 
 
-@dataclass(frozen=True, eq=False)
-class Learned:
-    """What was done: the plan, a record per layer, the layers left out with the reason, and whether all were done."""
-
-    plan: Plan
-    records: tuple[LayerRecord, ...]
-    reasons: Mapping[str, str]
-    interrupted: bool
-
-
-def learn(model: Model, plan: Plan, feeds: Sequence[Feed], options: RangeLearning, limit: int, tell: Tell) -> Learned:
+def learn(model: Model, plan: Plan, feeds: Sequence[Feed], options: RangeLearning, limit: int, tell: Tell) -> Tuning:
     """Learn ranges, weights and biases; layers whose weight has codes in the plan already are left as they are.
 
     Args:
@@ -89,7 +79,7 @@ def learn(model: Model, plan: Plan, feeds: Sequence[Feed], options: RangeLearnin
     except KeyboardInterrupt:
         interrupted = True
         logger.warning("interrupted: %d of %d layers are learned, the others stay", len(learner.records), len(todo))
-    return Learned(learner.plan, tuple(learner.records), reasons | learner.reasons, interrupted)
+    return Tuning(learner.plan, tuple(learner.records), reasons | learner.reasons, interrupted)
 
 
 def _why_not(model: Model, unit: Unit, plan: Plan) -> str | None:
