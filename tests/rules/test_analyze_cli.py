@@ -12,9 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from graphs import normal, text_model
-from typer.testing import CliRunner
-
-from quark_onnx.cli import app
+from shell import command, done, fails
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -27,28 +25,6 @@ TEXT = """g (float[N, 3, 8, 8] x) => (float[N, 4] y) {
     [flat] e = Flatten (d)
     [head] y = Gemm (e, v)
 }"""
-
-
-def command(*arguments: object) -> Any:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert "Traceback" not in result.output
-    return result
-
-
-def done(*arguments: object) -> str:
-    result = command(*arguments)
-    assert result.exit_code == 0, result.output
-    return str(result.stdout)
-
-
-def fails(code: int, *arguments: object) -> str:
-    """The message: one line, and nothing on stdout."""
-    result = command(*arguments)
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    message = str(result.stderr)
-    assert message.startswith("error: ") and message.count("\n") == 1
-    return message
 
 
 @pytest.fixture(autouse=True)

@@ -16,10 +16,10 @@ import onnx
 import pytest
 from graphs import batchnorm, normal, text_model
 from rich.console import Console
-from typer.testing import CliRunner
+from shell import command, done, fails
 
 from quark_onnx import QuantizationConfig, __version__
-from quark_onnx.cli import app, console, line, main
+from quark_onnx.cli import console, line, main
 from quark_onnx.cli.tuning import tuning_rows, worst_table
 from quark_onnx.core.presets import PRESETS
 from quark_onnx.core.records import LayerRecord
@@ -35,20 +35,6 @@ TEXT = """g (float[N, 3, 8, 8] x) => (float[N, 4] y) {
 }"""
 
 
-def command(*arguments: object) -> Any:
-    """Run a command; bugs are raised, not turned into an exit code."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert "Traceback" not in result.output
-    return result
-
-
-def done(*arguments: object) -> str:
-    """The stdout of a command that succeeds."""
-    result = command(*arguments)
-    assert result.exit_code == 0, result.output
-    return str(result.stdout)
-
-
 def document(*arguments: object) -> Any:
     """The JSON of a command: valid by the letter, and all there is on stdout."""
 
@@ -56,17 +42,6 @@ def document(*arguments: object) -> Any:
         raise AssertionError(f"{constant} is not JSON")
 
     return json.loads(done(*arguments, "--json"), parse_constant=refuse)
-
-
-def fails(code: int, *arguments: object) -> str:
-    """The message of a command that fails: a single line, and nothing on stdout."""
-    result = command(*arguments)
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    message = str(result.stderr)
-    assert message.startswith("error: ")
-    assert message.count("\n") == 1
-    return message
 
 
 @pytest.fixture(autouse=True)
