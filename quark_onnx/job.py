@@ -162,7 +162,12 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
     plain, half = (model, False) if widened is None else (widened.model, not config.convert_fp16_to_fp32)
     opset = max(_opset(c, half=half) for c in ((config, config.moved) if config.include_auto_mp else (config,)))
     done = prepare(
-        plain, opset=opset, optimize=config.optimize_model, biases=config.moves_biases, conversions=conversions
+        plain,
+        opset=opset,
+        quantizers=config.conversion is None,
+        optimize=config.optimize_model,
+        biases=config.moves_biases,
+        conversions=conversions,
     )
     rewrites = Counter(outcome.rule for outcome in done.log if outcome.reason is None)
     if widened is not None:

@@ -16,7 +16,7 @@ def match(model: Model, quantized: Model) -> tuple[dict[str, str], Model]:
     tensor counts only where it has the same readers in both models.
     """
     opset = quantized.graph.opset_imports.get("", 13)
-    candidates = [model, prepare(model, opset=opset).model]
+    candidates = [model, prepare(model, opset=opset, quantizers=False).model]
     pairs = [_pairs(candidate, quantized) for candidate in candidates]
     best = max(range(len(candidates)), key=lambda index: len(pairs[index]))
     return pairs[best], candidates[best]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import re
 import tempfile
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,12 @@ from quark_onnx.core.cores import allowed_threads
 from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.engine.data import Feed, InputSpec
 from quark_onnx.graph import Model, io, view
+from quark_onnx.graph.opset import quantizer_pair
 
 Arrays = list[NDArray[Any]]
+
+FIRST_QUANTIZERS = 10
+"""The operator set that brought QuantizeLinear; each onnxruntime has it."""
 
 LOADABLE = "it must use operators, an opset and an IR version that this onnxruntime knows: export it so, or update it"
 
@@ -121,6 +127,26 @@ def _reason(error: Exception) -> str:
     """The first line, without onnxruntime's status code and without the C++ file and function it comes from."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return _PLACE.sub("", _STATUS.sub("", lines[0]))[:400].strip(". ") if lines else type(error).__name__
+
+
+@lru_cache
+def _implements_quantizers(opset: int) -> bool:
+    try:
+        Runner(quantizer_pair(opset), optimized=False)
+    except ModelError:
+        return False
+    return True
+
+
+def newest_opset(at_most: int) -> int:
+    """The newest operator set, up to `at_most`, whose QuantizeLinear and DequantizeLinear this onnxruntime implements.
+
+    onnxruntime itself is asked: it loads models of later operator sets, too, and runs their other operators.
+    """
+    if _implements_quantizers(at_most):
+        return at_most
+    known = range(FIRST_QUANTIZERS, at_most)
+    return FIRST_QUANTIZERS + bisect(known, False, key=lambda opset: not _implements_quantizers(opset)) - 1
 
 
 def optimized_nodes(model: Model) -> Sequence[Mapping[str, Any]]:

@@ -1,4 +1,8 @@
-"""Operator sets: which operators there are, and raising a model to the set that its new nodes need."""
+"""Operator sets: which operators there are, and bringing a model to a set that its new nodes are in.
+
+A set below the lowest that will do is raised, one above the newest that can run is lowered. Where every operator of the
+model has the same schema in both, only the number changes; else onnx's converter is asked.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ import onnx
 import onnx_ir as ir
 from onnx import version_converter
 
-from quark_onnx.core.errors import ModelError
+from quark_onnx.core.errors import ConfigError, ModelError
+from quark_onnx.core.plan import Skip
 from quark_onnx.graph.light import light_proto
 from quark_onnx.graph.passes import infer_shapes
 
@@ -22,27 +27,60 @@ def operator_types() -> frozenset[str]:
     return frozenset(schema.name for schema in onnx.defs.get_all_schemas_with_history())
 
 
-def raise_opset(model: ir.Model, needed: int) -> bool:
-    """Bring the model to operator set `needed` if it has a lower one, and its IR version to what that asks for.
+def own_opset(model: ir.Model) -> int | None:
+    """The model's operator set of ONNX; None if it uses other domains only."""
+    imports = model.opset_imports
+    return imports.get("", imports.get("ai.onnx"))
+
+
+def quantizer_pair(opset: int) -> ir.Model:
+    """QuantizeLinear and DequantizeLinear, and nothing else, in an operator set that onnx need not know."""
+    return ir.from_onnx_text(
+        f"""<ir_version: 7, opset_import: ["": {opset}]> quantizers (float[1] x, float s, int8 z) => (float[1] y) {{
+            q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }}"""
+    )
+
+
+def fit_opset(model: ir.Model, needed: int, newest: int) -> str | None:
+    """Bring the model to the operator set nearest to its own in `needed`..`newest`, its IR version to what that needs.
+
+    Args:
+        needed: the first operator set that has all that the formats ask for.
+        newest: the last one whose QuantizeLinear and DequantizeLinear can run.
 
     Returns:
-        Whether nodes were converted.
+        What was done to nodes: "raise-opset" or "lower-opset"; None if there was nothing to do.
 
     Raises:
-        ModelError: an operator cannot be converted.
+        ConfigError: the formats need more than can run.
+        ModelError: an operator has no equal in the other operator set.
     """
-    imports = model.opset_imports
-    alias = imports.pop("ai.onnx", None)
-    current = imports.get("", alias or needed)
+    limit = f"the newest whose QuantizeLinear and DequantizeLinear this onnxruntime implements is {newest}"
+    if needed > newest:
+        raise ConfigError(
+            f"the chosen formats need opset {needed}, and {limit}: update onnxruntime, or choose formats of 8 bits"
+        )
+    current, imports = own_opset(model) or needed, model.opset_imports
+    imports.pop("ai.onnx", None)
+    wanted = imports[""] = min(max(current, needed), newest)
+    model.ir_version = _ir_version(model, wanted)
+    if wanted == current or not any(node.domain == "" for node in model.graph.all_nodes()):
+        return None
     imports[""] = current
-    model.ir_version = _ir_version(model, max(current, needed))
-    if current >= needed:
-        return False
-    converted = any(node.domain == "" for node in model.graph.all_nodes())
-    if converted:
-        model.graph = _converted(model, current, needed)
-    model.opset_imports[""] = needed
-    return converted
+    graph = _brought(model, current, wanted)
+    if isinstance(graph, Skip) and wanted < current:
+        raise ModelError(
+            f"the model has opset {current}, {limit}, and the model cannot be lowered to that: {graph.reason}; "
+            f"export it with opset {newest} or lower, or update onnxruntime"
+        )
+    if isinstance(graph, Skip):
+        other = ", or choose 8-bit formats: they need opset 13 only" if needed > 13 <= current else ""
+        raise ModelError(
+            f"the model has opset {current} and cannot be raised to opset {needed}, which the chosen formats need: "
+            f"{graph.reason}; export it again with opset {needed} or newer{other}"
+        )
+    model.graph, imports[""] = graph, wanted
+    return "lower-opset" if wanted < current else "raise-opset"
 
 
 def _ir_version(model: ir.Model, opset: int) -> int:
@@ -51,22 +89,30 @@ def _ir_version(model: ir.Model, opset: int) -> int:
     return max(model.ir_version or 0, int(lowest), FIRST_WITHOUT_INPUTS)
 
 
-def _converted(model: ir.Model, current: int, needed: int) -> ir.Graph:
+def _brought(model: ir.Model, current: int, wanted: int) -> ir.Graph | Skip:
+    """The graph in another operator set. The one of a lower set is the same if no operator changed in between."""
+    if wanted > current:
+        return _converted(model, wanted)
+    if current > (known := onnx.defs.onnx_opset_version()):
+        return Skip(f"onnx {onnx.__version__} knows operators up to opset {known}, not what changed after that")
+    types = sorted({node.op_type for node in model.graph.all_nodes() if node.domain == ""})
+    changed = [name for name in types if onnx.defs.get_schema(name, current).since_version > wanted]
+    graph = _converted(model, wanted) if changed else model.graph
+    return Skip(f"{', '.join(changed)} changed after it ({graph.reason})") if isinstance(graph, Skip) else graph
+
+
+def _converted(model: ir.Model, wanted: int) -> ir.Graph | Skip:
     """The graph converted by onnx, which looks into small constants only; the large ones are put back afterwards."""
     infer_shapes(model)  # some conversions need ranks; not every version of onnx infers them by itself
     try:
         proto = light_proto(model)
-        converted = version_converter.convert_version(proto, needed)
+        converted = version_converter.convert_version(proto, wanted)
         onnx.checker.check_model(converted)
         if _interface(converted) != _interface(proto):
             raise ValueError("the conversion would change the inputs or outputs")
         graph: ir.Graph = ir.from_proto(converted).graph
     except Exception as error:  # the converter, protobuf and the checker each have errors of their own
-        other = ", or choose 8-bit formats: they need opset 13 only" if needed > 13 <= current else ""
-        raise ModelError(
-            f"the model has opset {current} and cannot be raised to opset {needed}, which the chosen formats need: "
-            f"{_reason(error)}; export it again with opset {needed} or newer{other}"
-        ) from error
+        return Skip(_reason(error))
     _restore(graph, model.graph)
     return graph
 

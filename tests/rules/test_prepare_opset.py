@@ -1,4 +1,4 @@
-"""Raising the operator set: what is converted, what stays, what is refused."""
+"""Raising and lowering the operator set: what is converted, what stays, what is refused."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import onnx
 import pytest
 from graphs import applied, assert_same, batchnorm, normal, ops, prepared, text_model, weights
 
-from quark_onnx.core.errors import ModelError
+from quark_onnx import ModelQuantizer, get_default_config
+from quark_onnx.core.errors import ConfigError, ModelError
+from quark_onnx.engine.runner import newest_opset
 from quark_onnx.graph import io
 from quark_onnx.graph.light import light_proto
+from quark_onnx.stages import prepare as stage
 from quark_onnx.stages.prepare import Prepared, prepare
 
 
@@ -141,3 +144,87 @@ def test_light_protobuf() -> None:
     assert [value.name for value in light.graph.input] == ["x", "w"]
     assert io.fingerprint(model) == before
     assert list(model.graph.initializers) == ["w", "k", "v"]
+
+
+# Lowering: an onnxruntime whose quantizers end at some operator set, whatever the one that is installed has.
+
+
+def quantizers_up_to(newest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "newest_opset", lambda at_most: min(at_most, newest))
+
+
+def one_node(node: str, opset: int) -> onnx.ModelProto:
+    return text_model(f"g (float[1,4,2,2] x) => (float[1,4,2,2] y) {{ {node} }}", opset=opset, ir_version=10)
+
+
+def test_lowering_renames_the_set_where_no_operator_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The converter is not asked: it could not read the operator of another domain, nor a weight of two gigabytes."""
+    quantizers_up_to(21, monkeypatch)
+    monkeypatch.setattr(onnx.version_converter, "convert_version", None)
+    proto = one_node("r = Relu (x) y = com.microsoft.Gelu (r)", 22)
+    proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    result = prepared(proto)
+    assert versions(result) == (21, 10)
+    assert applied(result, "lower-opset") == [""]
+    assert_same(proto, result, {"x": normal(1, 4, 2, 2)}, terms=0)
+
+
+def test_lowering_converts_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the body of an If as well."""
+    quantizers_up_to(20, monkeypatch)
+    node = """s = Shape (x) r = Reshape (x, s) k = ReduceMax <keepdims = 0> (r) z = Sub (k, k) p = Less (k, z)
+        y = If (p) <then_branch = t () => (float[1,4,2,2] a) { a = Identity (r) },
+                    else_branch = e () => (float[1,4,2,2] b) { b = Reshape (r, s) }>"""
+    proto = one_node(node, 21)
+    result = prepared(proto, optimize=False)
+    assert versions(result) == (20, 10)
+    assert applied(result, "lower-opset") == [""]
+    assert_same(proto, result, {"x": normal(1, 4, 2, 2)}, terms=0)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_lowering_is_refused_where_an_operator_has_no_equal(optimize: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantizers_up_to(19, monkeypatch)
+    with pytest.raises(ModelError) as caught:
+        prepare(io.load(one_node("y = Gelu (x)", 20)), opset=13, optimize=optimize)
+    message = str(caught.value)
+    assert message.startswith("the model has opset 20, the newest whose QuantizeLinear and DequantizeLinear this onnxr")
+    assert "implements is 19, and the model cannot be lowered to that: Gelu changed after it (" in message
+    assert message.endswith("; export it with opset 19 or lower, or update onnxruntime")
+    assert "\n" not in message
+
+
+def test_lowering_is_refused_where_nobody_knows_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = onnx.defs.onnx_opset_version()
+    quantizers_up_to(known, monkeypatch)
+    with pytest.raises(ModelError, match=rf"has opset {known + 1}, .* onnx \S+ knows operators up to opset {known}"):
+        prepare(io.load(one_node("y = Relu (x)", known + 1)), opset=13)
+
+
+def test_what_gets_no_quantizers_is_not_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
+    quantizers_up_to(19, monkeypatch)
+    proto = one_node("y = Gelu (x)", 20)
+    assert versions(prepare(io.load(proto), opset=13, quantizers=False)) == (20, 10)
+    converted = ModelQuantizer(get_default_config("FP16")).quantize_model(proto).model
+    assert converted.opset_import[0].version == 20
+    assert {node.op_type for node in converted.graph.node} == {"Cast", "Gelu"}
+
+
+def test_formats_that_onnxruntime_has_no_quantizers_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    quantizers_up_to(19, monkeypatch)
+    with pytest.raises(ConfigError, match=r"formats need opset 21, and the newest .* is 19: update onnxruntime, or"):
+        prepare(io.load(one_node("y = Relu (x)", 13)), opset=21)
+
+
+def test_the_newest_opset_is_asked_of_onnxruntime() -> None:
+    """It has quantizers there, and none one set above, or onnx knows no set above."""
+    known = onnx.defs.onnx_opset_version()
+    newest = newest_opset(known + 1)
+    assert 21 <= newest <= known + 1
+    assert newest_opset(13) == 13
+    assert newest_opset(newest) == newest
+    proto = one_node("y = Conv (x, w)", min(known, newest + 1))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(normal(4, 4, 1, 1), "w"))
+    result = ModelQuantizer(get_default_config("S8S8_AAWS")).quantize_model(proto, None, [{"x": normal(1, 4, 2, 2)}])
+    assert result.model.opset_import[0].version == min(known, newest)
+    assert result.plan.nodes

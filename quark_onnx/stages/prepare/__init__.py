@@ -1,7 +1,7 @@
 """Prepare: a float model in, an equal float model out, in the shape that placement expects.
 
     lift       functions inlined, Constant nodes become initializers, every node gets a name
-    raise      the operator set that the formats need
+    opset      one that has what the formats need, and whose quantizers onnxruntime implements
     fold       what depends on constants and known dimensions only, ConstantOfShape included
     rewrite    one rule per file of this folder, each with its algebra
     clean      dead nodes and constants go, shapes are inferred anew
@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from quark_onnx.engine.runner import newest_opset
 from quark_onnx.graph import Model
 from quark_onnx.graph.fold import fold_constants
 from quark_onnx.graph.io import copy
-from quark_onnx.graph.opset import raise_opset
+from quark_onnx.graph.opset import fit_opset, own_opset
 from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes, remove_unused
 from quark_onnx.graph.rewrite import Outcome, rewrite
 from quark_onnx.stages.prepare import (
@@ -60,6 +61,7 @@ def prepare(
     model: Model,
     *,
     opset: int,
+    quantizers: bool = True,
     optimize: bool = True,
     biases: bool = False,
     conversions: Mapping[str, Collection[str]] | None = None,
@@ -68,20 +70,22 @@ def prepare(
 
     Args:
         model: any model that onnx.checker accepts; not touched.
-        opset: the lowest operator set that will do; a higher one stays.
+        opset: the lowest operator set that will do; a higher one stays if onnxruntime has quantizers for it.
+        quantizers: False if the model will not get any, so that a higher one always stays.
         optimize: False leaves out what is not needed for correctness: folding and the rewriting of layers.
         biases: layers without a bias get one of zeros, for later stages to move.
         conversions: see `convert`.
 
     Raises:
-        ConfigError: there is nothing to convert under a name in `conversions`.
-        ModelError: the operator set cannot be raised, or a function cannot be inlined.
+        ConfigError: a name in `conversions` has nothing to convert, or onnxruntime has no quantizers in `opset`.
+        ModelError: the operator set cannot be raised or lowered, or a function cannot be inlined.
     """
     model = copy(model)
     lift_constants(model)
     log = []
-    if raise_opset(model, opset):
-        log.append(Outcome("raise-opset", "", None))
+    highest = max(opset, own_opset(model) or opset)
+    if done := fit_opset(model, opset, newest_opset(highest) if quantizers else highest):
+        log.append(Outcome(done, "", None))
         lift_constants(model)
     name_nodes(model)
     infer_shapes(model)
