@@ -118,4 +118,5 @@ def _fit(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def edges(bins: NDArray[np.integer] | int) -> NDArray[np.float64]:
     """Lower edge, as a magnitude, of each bin; the edge of bin + 1 is its upper edge."""
-    return (np.asarray(bins, np.uint32) << 16).view(np.float32).astype(np.float64)
+    upper = np.asarray(bins, np.uint32) << np.uint32(16)  # beside a Python integer, numpy 1 makes a 0-d array int64
+    return upper.view(np.float32).astype(np.float64)

@@ -122,9 +122,9 @@ def clip_bounds(q: QParams, format: Format) -> tuple[NDArray[np.float32], NDArra
     Dividing (hi − z)·s by s in float32 gives hi − z again, to a relative error of 2⁻²³, so that it rounds to that
     code; and values on either side of it stay there, because rounding is monotonic.
     """
-    low, high = code_limits(format)
     zero_point = q.zero_point.astype(np.float32)
-    return np.asarray((low - zero_point) * q.scale), np.asarray((high - zero_point) * q.scale)
+    low, high = (np.float32(code) - zero_point for code in code_limits(format))  # numpy 1: float64 beside an int
+    return np.asarray(low * q.scale), np.asarray(high * q.scale)
 
 
 def carrier(format: Format) -> str:

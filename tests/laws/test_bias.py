@@ -83,7 +83,7 @@ def test_codes_are_off_by_half_a_step(layer: tuple[np.ndarray, np.float32, np.nd
     """To the rounding of float64: codes reach 2³¹, so bias / scale carries 2³¹ · 2⁻⁵² of a step."""
     bias, sx, sw, groups = layer
     used = scale(sx, sw, groups).astype(np.float64)
-    assume(np.abs(bias / used).max() < LIMIT)
+    assume(np.abs(bias.astype(np.float64) / used).max() < LIMIT)
     error = np.abs(codes(bias, used.astype(np.float32)) * used - bias)
     assert np.all(error <= used * (0.5 + 2.0**-20))
 

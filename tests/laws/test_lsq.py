@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -252,15 +253,18 @@ def test_what_was_learned_is_a_layer_of_the_same_grids(
     assert got.reading.low <= got.reading.zero <= got.reading.high
 
 
-@pytest.mark.parametrize("activation", [Activation(), Relu(), Clip(0, 6)], ids=["identity", "relu", "relu6"])
 @pytest.mark.parametrize(("bits", "input_bits"), [(2, 8), (4, 8), (8, 4), (4, 4), (3, 2)])
-def test_coarse_layers_get_better(bits: int, input_bits: int, activation: Activation) -> None:
-    """In decibels, the median of seven; the stage takes back what did not help."""
+def test_coarse_layers_get_better(bits: int, input_bits: int) -> None:
+    """In decibels, the mean of 21; the stage takes back what did not help.
+
+    Learning is chaotic: the last bit of one product, which another processor or BLAS rounds otherwise, moves a single
+    gain by up to 4 dB. Means measured with two libraries and processors: 2.5 to 2.7 for (4, 8), the others are higher.
+    """
     gains = []
-    for seed in range(7):
+    for activation, seed in product((Activation(), Relu(), Clip(0, 6)), range(7)):
         p = Problem(seed, bits, activation, input_bits=input_bits, behind=bool(seed % 2))
         gains.append(10 * math.log10(p.loss(p.state) / p.loss(learn_layer(p.state, p.kept, Free(), SHORT))))
-    assert np.median(gains) > 0.5, gains
+    assert np.mean(gains) > 1.5, gains
 
 
 @law
