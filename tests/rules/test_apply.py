@@ -14,6 +14,7 @@ from build import Feed, Made, constants, feeds, graph, placed, quantized, run, s
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.apply import apply
+from quark_onnx.engine.runner import optimized_nodes
 from quark_onnx.graph import Model, io
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 
@@ -192,14 +193,25 @@ def test_the_error_is_what_the_scales_explain(text: str, kind: dict[str, Any], p
 @pytest.mark.parametrize("kind", ["S8S8", "U8S8", "S8S8 symmetric", "S16S8", "S8S4"])
 def test_integer_kernels_agree_with_the_model_as_written_to_one_step(text: str, kind: str) -> None:
     """Integer and float sums round differently at most once, at the output. reduce_range: without VNNI the products of
-    two full 8-bit pairs saturate in 16 bits."""
+    two full 8-bit pairs saturate in 16 bits.
+
+    From onnxruntime 1.32 on, products of 16-bit inputs and 8-bit weights run on MatMulNBits, which rounds its input to
+    8 bits by itself.
+    """
     model = graph(text, opset=21)
     data = feeds(model)
     made = quantized(model, data, reduce_range="4" not in kind, **KINDS[kind])
-    step = float(made.plan.qparams_of("y").scale)
+    limit = float(made.plan.qparams_of("y").scale) * (1 + 2**16 * EPS)
+    rounds_input = any(row["op_type"] == "MatMulNBits" for row in optimized_nodes(made.quantized))
     for feed in data:
         as_written, optimized = (run(made.quantized, feed, optimized=flag)[0] for flag in (False, True))
-        assert np.abs(as_written - optimized).max() <= step * (1 + 2**16 * EPS)
+        own = half_a_step_of_8_bits(feed["x"], constants(model)["w"]) if rounds_input else 0.0
+        assert np.abs(as_written - optimized).max() <= limit + own
+
+
+def half_a_step_of_8_bits(x: np.ndarray, w: np.ndarray) -> float:
+    """How far Σ x w (K ≤ 32, one block) moves when every row of x is rounded to max |x| / 127: Σ |w| half a step."""
+    return float(np.abs(x).max() / 127 / 2 * np.abs(w).sum(0).max() * 1.02)  # quantized, |x| and |w| are a code larger
 
 
 @pytest.mark.parametrize("activation_type", ["int8", "uint8"])
