@@ -107,7 +107,7 @@ def test_simulate_mobilenet(tmp_path: Path, protocol: ModuleType) -> None:
     test = [i for i in range(1000) if i % 5][::8]
     np.savez(
         tmp_path / "calibration.npz",
-        input=np.concatenate([feed["input"] for feed in protocol.TASKS["mobilenet-imagenet"].calib(100)]),
+        input=np.concatenate([feed["input"] for feed in protocol.TASKS["mobilenet-imagenet"].calib(32)]),
     )
     np.savez(tmp_path / "test.npz", input=protocol.imagenet(test), labels=np.array(test))
     model = protocol.TASKS["mobilenet-imagenet"].model

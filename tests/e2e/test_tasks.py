@@ -10,8 +10,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
-from quark_onnx import Config, ModelQuantizer, Result, get_default_config
+from quark_onnx import AdaRound, Config, ModelQuantizer, Result, get_default_config
+from quark_onnx.core.cores import VARIABLE
 from quark_onnx.engine.compare import compare
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]
@@ -67,8 +69,15 @@ def test_resnet_keeps_its_accuracy(resnet: Run) -> None:
     assert resnet.ort["score"] >= 0.805  # float .814
 
 
-def test_minilm_keeps_its_accuracy(minilm: Run) -> None:
-    assert minilm.ort["score"] >= 0.79  # float .820, peers .42
+def test_minilm_keeps_its_accuracy(minilm: Run, protocol: ModuleType) -> None:
+    """The protocol's score; its float embeddings, which take as long again, are left out."""
+    data = np.load(protocol.ASSETS / "stsb_en.npz")
+    rows = [slice(i, i + 64) for i in range(0, len(data["test_score"]), 64)]
+    first, second = (
+        protocol._run(minilm.result.output, True, [protocol._stsb_feed(data, "test", side, part) for part in rows])
+        for side in (1, 2)
+    )
+    assert spearmanr((first * second).sum(1), data["test_score"]).statistic >= 0.79  # float .820, peers .42
 
 
 @pytest.mark.parametrize("name", ["mobilenet", "resnet"])
@@ -79,7 +88,11 @@ def test_the_runtime_computes_what_is_written(name: str, request: pytest.Fixture
 
 def test_the_runtime_computes_what_is_written_for_sentences(minilm: Run, protocol: ModuleType) -> None:
     """By the noise at the output: to score the arithmetic as written takes more than a minute."""
-    evidence, feeds = minilm.result.evidence, protocol.TASKS["minilm-stsb"].calib(200)
+    feeds = [
+        {name: array[:, : feed["attention_mask"].sum()] for name, array in feed.items()}
+        for feed in protocol.TASKS["minilm-stsb"].calib(200)
+    ]
+    evidence = minilm.result.evidence
     run, written = (
         compare(evidence.model, evidence.quantized, feeds, optimized=optimized)["embedding"]
         for optimized in (True, False)
@@ -114,7 +127,11 @@ def test_the_file_is_small(name: str, request: pytest.FixtureRequest) -> None:
     assert request.getfixturevalue(name).size <= 0.31
 
 
-def test_the_same_call_writes_the_same_bytes(resnet: Run, protocol: ModuleType, tmp_path: Path) -> None:
+def test_the_same_call_writes_the_same_bytes(
+    resnet: Run, protocol: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With any number of threads."""
+    monkeypatch.setenv(VARIABLE, "3")
     again = quantized_bytes(protocol, tmp_path / "again.onnx")
     assert again == resnet.result.model.SerializeToString()
 
@@ -144,10 +161,16 @@ def test_tuning_recovers_mobilenet(
 
 
 def test_tuning_at_four_bits(protocol: ModuleType, tmp_path: Path) -> None:
-    four = {"per_channel": True, "weight_type": "int4"}
-    # measured over seeds: .5225 to .5375; 800 images scatter by 1.2 points, so the bar here is two of these below .525
-    assert quantized(protocol, tmp_path, "mobilenet-imagenet", "S8S8_AAWS_ADAROUND", **four).ort["score"] >= 0.50
-    assert quantized(protocol, tmp_path, "resnet20-cifar10", "S8S8_AAWS_ADAROUND", **four).ort["score"] >= 0.808
+    """200 iterations, not the default of 1,500, which gain nothing that can be told from chance: 11.1 dB with either.
+
+    Top-1 over seeds: .5225 to .5375; 800 images scatter by 1.2 points, so the bar is two of these below .525.
+    """
+    preset = "S8S8_AAWS_ADAROUND"
+    options = {**get_default_config(preset).extra_options, "FastFinetune": AdaRound(num_iterations=200)}
+    four = {"per_channel": True, "weight_type": "int4", "extra_options": options}
+    run = quantized(protocol, tmp_path, "mobilenet-imagenet", preset, **four)
+    assert run.ort["score"] >= 0.50
+    assert run.ort["sqnr_db"] >= 10.5
 
 
 def test_tuning_resnet(protocol: ModuleType, tmp_path: Path) -> None:
