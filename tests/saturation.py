@@ -11,7 +11,11 @@ from functools import lru_cache
 
 import numpy as np
 import onnxruntime as ort
+import pytest
 from onnx import parser
+
+COLLECTED = pytest.StashKey[set[str]]()
+"""All tests of this run, kept in the configuration of pytest."""
 
 DEPTH = 64
 """Products of one sum: more than any kernel adds at a time."""

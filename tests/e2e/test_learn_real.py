@@ -23,7 +23,7 @@ from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.simulate import simulated_sites
 
-SAMPLES = 64
+SAMPLES, ITERATIONS = 64, 100
 
 EXPECTED = {  # bits of weights and activations; decibels gained at least, on samples that were not learned from
     ("resnet20-cifar10", 8, 4): 2.5,
@@ -35,7 +35,9 @@ EXPECTED = {  # bits of weights and activations; decibels gained at least, on sa
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED, ids=lambda key: f"{key[0]}-w{key[1]}a{key[2]}")
 def test_learned_ranges_beat_those_they_began_with(protocol: ModuleType, name: tuple[str, int, int]) -> None:
-    """Measured: 4.7 → 8.2 and −3.3 → 7.7 dB on the samples of the protocol, from tf, in 6 and 10 s on one thread."""
+    """Measured on two processors, from tf: 5.3 → 8.4 and 8.6 dB, −3.8 → 6.3 and 6.5 dB; with the default of 400
+    iterations the last is a decibel better.
+    """
     task, weight_bits, bits = protocol.TASKS[name[0]], name[1], name[2]
     model = prepare(io.load(task.model), opset=13, optimize=True).model
     formats = Format(bits, signed=False), Format(weight_bits, signed=True, symmetric=True)
@@ -44,7 +46,7 @@ def test_learned_ranges_beat_those_they_began_with(protocol: ModuleType, name: t
     known, others = feeds[:SAMPLES], feeds[SAMPLES:]
     statistics = observe(model, known, observed_tensors(plan), lambda done: None)
     plan = choose_ranges(model, plan, statistics, ranging(QuantScheme.training_range_learning_with_tf_init))
-    done = learn(model, plan, known, RangeLearning(), 1 << 30, lambda *said: None)
+    done = learn(model, plan, known, RangeLearning(num_iterations=ITERATIONS), 1 << 30, lambda *said: None)
     assert not done.reasons
     assert all(record.held_after <= record.held_before for record in done.records)
     want = outputs(model, others)
