@@ -310,7 +310,8 @@ def test_outputs_that_are_tied_to_other_tensors_are_not_learned_where_one_of_the
 
 
 def test_with_learn_weights_false_ranges_and_biases_alone_are_learned() -> None:
-    made = of("Conv", bits=4)
+    """Half as many samples gain or lose by the last bit of a product, which processors round differently."""
+    made = of("Conv", 48, bits=4)
     done = learned(made, replace(SHORT, learn_weights=False)).plan
     assert not done.codes
     assert done.values.keys() == {"b"}
@@ -475,10 +476,12 @@ OTHERS = {
 
 @pytest.mark.parametrize("kind", OTHERS.values(), ids=OTHERS)
 def test_plans_of_every_kind_learn_what_they_can(kind: dict[str, Any]) -> None:
-    """Powers of two stay; what is quantized at run time, or not at all, has no range. Weights are learned."""
+    """Powers of two stay; what is quantized at run time, or not at all, has no range. Weights are learned, at a rate at
+    which each kind gains a tenth and more on every processor.
+    """
     text, arrays, shape = matrix("[n] y = Gemm (x, w, b)", (32, 8), "32", "N, 8", b=normal(8))
     made = case(text, draw((1, *shape), 400), arrays, weight_type="int4", activation_type="uint8", **kind)
-    done = learned(made, LONG)
+    done = learned(made, replace(LONG, learning_rate=0.01))
     assert done.plan.codes.keys() == {"w"}
     for group, q in made.plan.qparams.items():
         if made.plan.sites[group].format.scale == "pow2":
