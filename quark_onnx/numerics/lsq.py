@@ -74,7 +74,7 @@ def fake(v: F32, scale: F32 | np.float32, low: F32 | float, high: F32 | float) -
         low, high: whole numbers, the ends of the grid less the zero point.
     """
     steps = v / scale
-    quantized = np.clip(steps, low, high)
+    quantized = np.clip(steps, np.asarray(low, np.float32), np.asarray(high, np.float32))  # numpy 1: ±65,535 is float64
     inside = quantized == steps
     np.rint(quantized, out=quantized)
     quantized *= scale
