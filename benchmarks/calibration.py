@@ -146,10 +146,10 @@ def entropy(task: str, rounds: int) -> Found:
     from onnxruntime.quantization.calibrate import HistogramCollector
 
     from quark_onnx.core.formats import Format
-    from quark_onnx.core.ranging import Ranging
+    from quark_onnx.core.settings.range_methods import Ranging
     from quark_onnx.engine.runner import Runner
-    from quark_onnx.numerics.methods import find_range
-    from quark_onnx.numerics.observers import Tally
+    from quark_onnx.numerics.ranges.methods import find_range
+    from quark_onnx.numerics.ranges.statistics import Tally
 
     case = Case(task, 200)
     runner = Runner(case.tapped, case.fetched)

@@ -1,10 +1,10 @@
 """quark_onnx: float ONNX models in, integer QDQ models that keep their accuracy out."""
 
-from quark_onnx.core.config import Config, QuantizationConfig
 from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError, QuarkError
-from quark_onnx.core.finetune import AdaQuant, AdaRound
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.presets import PRESETS, get_default_config
+from quark_onnx.core.settings.config import Config, QuantizationConfig
+from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound
+from quark_onnx.core.settings.presets import PRESETS, get_default_config
 from quark_onnx.core.version import VERSION as __version__  # noqa: F401
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Report, Result

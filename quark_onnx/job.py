@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.formats import Format
-from quark_onnx.core.overrides import override_opset
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.tensor_overrides import override_opset
 from quark_onnx.engine.data import CalibrationData, ImageOptions, open_data, random_data
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.shield import shield

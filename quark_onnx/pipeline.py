@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from quark_onnx.core.config import Config, QuantizationConfig
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LayerRecord, MixRecord
+from quark_onnx.core.settings.config import Config, QuantizationConfig
 from quark_onnx.engine.cache import Key, remembered, usable
 from quark_onnx.engine.compare import compare
 from quark_onnx.engine.data import CalibrationData, Feed
@@ -22,7 +22,7 @@ from quark_onnx.engine.runner import fit
 from quark_onnx.engine.samples import keep, quarter_of_memory
 from quark_onnx.graph import ModelProto, io, large
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
-from quark_onnx.numerics.observers import Statistics
+from quark_onnx.numerics.ranges.statistics import Statistics
 from quark_onnx.result import Evidence, Report, Result
 from quark_onnx.stages.convert import spare_large
 from quark_onnx.stages.equalize import equalize, tensors_needed

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.files import new_file
-from quark_onnx.numerics.observers import Statistics
-from quark_onnx.numerics.spread import Spread
+from quark_onnx.numerics.ranges.distribution import Distribution
+from quark_onnx.numerics.ranges.statistics import Statistics
 
 BINS = 256
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -40,10 +40,10 @@ def plot_histogram(statistics: Statistics, ends: tuple[float, float], title: str
         ConfigError: matplotlib is missing, the file type is another one, or the file cannot be written.
     """
     target, figure = _target(path), _figure()
-    spread = Spread.of(statistics)
-    outside = part_outside(spread, ends)
+    distribution = Distribution.of(statistics)
+    outside = part_outside(distribution, ends)
     axes = figure.add_subplot()
-    _draw(axes, spread, ends)
+    _draw(axes, distribution, ends)
     axes.set_title(f"{title}\n{ends[0]:.4g} … {ends[1]:.4g}, {outside:.2%} outside", fontsize="medium")
     _save(figure, target)
     return outside
@@ -115,11 +115,11 @@ def check_installed() -> None:
     _figure()
 
 
-def part_outside(spread: Spread, ends: tuple[float, float]) -> float:
+def part_outside(distribution: Distribution, ends: tuple[float, float]) -> float:
     """The part of the values that is smaller than lo or larger than hi, by more than rounding; 0 of nothing."""
     slack = 1e-6 * (ends[1] - ends[0])
-    inside = spread.below(ends[1] + slack, "right") - spread.below(ends[0] - slack)
-    return 1 - float(inside) / spread.count if spread.count else 0.0
+    inside = distribution.below(ends[1] + slack, "right") - distribution.below(ends[0] - slack)
+    return 1 - float(inside) / distribution.count if distribution.count else 0.0
 
 
 def _target(path: str | Path) -> Path:
@@ -144,15 +144,15 @@ def _figure(width: float = SIZE[0], height: float = SIZE[1]) -> Any:
     return Figure(figsize=(min(width, 200.0), min(height, 200.0)), layout="constrained")
 
 
-def _draw(axes: Any, spread: Spread, ends: tuple[float, float]) -> None:
+def _draw(axes: Any, distribution: Distribution, ends: tuple[float, float]) -> None:
     """Bars over all that was seen, the range behind them, its ends as lines."""
-    width, most = (spread.hi - spread.lo) / BINS, spread.count
-    if spread.count and width > 0:
-        counts = spread.linear(spread.lo, width, BINS)
-        axes.stairs(counts, spread.lo + width * np.arange(BINS + 1), baseline=LEAST, fill=True, color="tab:blue")
+    width, most = (distribution.hi - distribution.lo) / BINS, distribution.count
+    if distribution.count and width > 0:
+        counts = distribution.linear(distribution.lo, width, BINS)
+        axes.stairs(counts, distribution.lo + width * np.arange(BINS + 1), baseline=LEAST, fill=True, color="tab:blue")
         most = counts.max()
-    elif spread.count:  # a single value
-        axes.vlines(spread.lo, LEAST, spread.count, color="tab:blue")
+    elif distribution.count:  # a single value
+        axes.vlines(distribution.lo, LEAST, distribution.count, color="tab:blue")
     axes.set_yscale("log")
     axes.set_ylim(LEAST, 2 * max(most, 1))
     axes.axvspan(*ends, color="tab:orange", alpha=0.15, zorder=0)

@@ -7,7 +7,7 @@ import os
 import pytest
 from saturation import COLLECTED, EXPECTED_FAILURES, kernels_saturate
 
-from quark_onnx.core.cores import VARIABLE, cores
+from quark_onnx.core.threads import VARIABLE, cores
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ[VARIABLE] = str(max(1, cores() // workers))  # if each kept all cores busy, the suite would take longer

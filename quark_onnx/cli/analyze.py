@@ -19,9 +19,9 @@ from quark_onnx.cli.matching import match
 from quark_onnx.cli.plans import saved_config
 from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import db_text, new_table
+from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.files import new_file
-from quark_onnx.core.plain import json_text
+from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.compare import quantized_values
 from quark_onnx.engine.runner import input_specs

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from quark_onnx.cli.line import Line, display
-from quark_onnx.core.plain import json_text
+from quark_onnx.core.json_writing import json_text
 from quark_onnx.job import Progress as Told
 
 logger = logging.getLogger("quark_onnx")

@@ -13,7 +13,7 @@ from quark_onnx.cli.console import out, print_json, progress
 from quark_onnx.cli.flags import ShowFlags, output_option
 from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import db_text, facts, new_table
-from quark_onnx.core.presets import get_default_config
+from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.demo import MODEL, digits
 from quark_onnx.demo.run import PRESET, Demo, Measured, latency, run
 from quark_onnx.engine.runner import Runner

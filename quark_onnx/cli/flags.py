@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.errors import ConfigError, DataError
-from quark_onnx.core.presets import get_default_config
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.engine.data import CalibrationData, ImageOptions, InputSpec, open_data, random_data
 
 DEFAULT_PRESET = "S8S8_AAWS"

@@ -14,7 +14,7 @@ from quark_onnx.cli.flags import ConfigFlags, ShowFlags, show_flag
 from quark_onnx.cli.plans import Model
 from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import counted, facts, new_table
-from quark_onnx.core.targets import Target
+from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import io
 from quark_onnx.graph.view import shape

@@ -10,12 +10,12 @@ from quark_onnx.cli.console import out, print_json
 from quark_onnx.cli.flags import DEFAULT_PRESET, ShowFlags
 from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import facts, new_table
-from quark_onnx.core.config import QuantizationConfig
-from quark_onnx.core.finetune import METHODS as TUNERS
 from quark_onnx.core.formats import Format
-from quark_onnx.core.options import OPTIONS
-from quark_onnx.core.presets import PRESETS, get_default_config
-from quark_onnx.core.ranging import METHODS, WEIGHT_ONLY
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.extra_options import OPTIONS
+from quark_onnx.core.settings.fast_finetune import METHODS as TUNERS
+from quark_onnx.core.settings.presets import PRESETS, get_default_config
+from quark_onnx.core.settings.range_methods import METHODS, WEIGHT_ONLY
 
 
 @spread

@@ -24,10 +24,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from quark_onnx.core.atomic_files import new_folder
 from quark_onnx.core.errors import PlanError
-from quark_onnx.core.files import new_folder
 from quark_onnx.core.formats import Format
-from quark_onnx.core.frozen import FrozenDict
+from quark_onnx.core.frozen_dict import FrozenDict
 
 VERSION = 1
 

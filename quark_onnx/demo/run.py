@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.presets import get_default_config
+from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.demo import MODEL, digits
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import io

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.entries import finite
 from quark_onnx.core.errors import PlanError, nearest
+from quark_onnx.core.json_reading import finite
 
 
 @dataclass(frozen=True)

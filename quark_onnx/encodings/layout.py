@@ -13,7 +13,7 @@ from quark_onnx.core.errors import PlanError
 from quark_onnx.core.formats import Format, ScaleType
 from quark_onnx.core.plan import QParams
 from quark_onnx.encodings.values import Encoding, EncodingFile, half
-from quark_onnx.numerics.quant import SMALLEST_SCALE
+from quark_onnx.numerics.quantizer import SMALLEST_SCALE
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -13,7 +13,7 @@ from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan, QParams, Site
 from quark_onnx.encodings.layout import Shapes, shape_of
 from quark_onnx.encodings.values import PRODUCER, Encoding, EncodingFile, Loss, half
-from quark_onnx.numerics import bias
+from quark_onnx.numerics.layer import bias
 
 
 def from_plan(plan: Plan, shapes: Shapes, producer: Mapping[str, Any] = PRODUCER) -> EncodingFile:

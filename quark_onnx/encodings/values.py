@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import PlanError
-from quark_onnx.core.frozen import FrozenDict
+from quark_onnx.core.frozen_dict import FrozenDict
 
 INTEGERS: dict[str, int] = {f"{sign}int{bits}": bits for bits in (*range(2, 17), 32) for sign in ("", "u")}
 """Integer types by name, and their bits. AIMET writes widths that ONNX does not have in the same way."""

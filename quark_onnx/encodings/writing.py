@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import PlanError, nearest
-from quark_onnx.core.files import new_file
 from quark_onnx.encodings.values import VERSIONS, Encoding, EncodingFile, Loss, symmetry
 
 Test = Callable[[Encoding], bool]

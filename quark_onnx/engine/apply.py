@@ -24,8 +24,8 @@ from quark_onnx.graph.edit import (
 from quark_onnx.graph.large import let_go
 from quark_onnx.graph.passes import remove_unused
 from quark_onnx.graph.view import constant, input_at, is_op, rank, sole_reader
-from quark_onnx.numerics import bias
-from quark_onnx.numerics.quant import carrier, clip_bounds, quantize
+from quark_onnx.numerics.layer import bias
+from quark_onnx.numerics.quantizer import carrier, clip_bounds, quantize
 
 
 def apply(model: Model, plan: Plan) -> Model:

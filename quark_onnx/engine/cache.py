@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.files import new_file
 from quark_onnx.engine.data import Feed
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.observers import BINS, Statistics
+from quark_onnx.numerics.ranges.statistics import BINS, Statistics
 
 logger = logging.getLogger("quark_onnx")
 

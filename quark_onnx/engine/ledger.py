@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from quark_onnx.core.ops import CPU, Op
+from quark_onnx.core.operators import CPU, Op
 from quark_onnx.core.plan import Plan, Site
-from quark_onnx.core.targets import TARGETS, Target
+from quark_onnx.core.settings.targets import TARGETS, Target
 from quark_onnx.engine.runner import optimized_nodes
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import is_op

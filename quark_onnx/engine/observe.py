@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from quark_onnx.core.cores import cores
+from quark_onnx.core.threads import cores
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.observers import Ends, Statistics, Tally
+from quark_onnx.numerics.ranges.statistics import Ends, Statistics, Tally
 
 Tick = Callable[[int], None]
 Look = Callable[[Feed], list[Ends | None]]

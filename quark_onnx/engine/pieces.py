@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from quark_onnx.core.ops import CPU, LAYERS
+from quark_onnx.core.operators import CPU, LAYERS
 from quark_onnx.engine.compare import Quantized, quantized_activations
 from quark_onnx.engine.grid import Grid, grid
 from quark_onnx.graph import Model, Node, Value

@@ -12,15 +12,15 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from quark_onnx.core.cores import cores
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.threads import cores
 from quark_onnx.engine.apply import apply_codes
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.engine.store import Samples, Store
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.segments import Segment, segments, submodel
-from quark_onnx.numerics.quant import stored_codes
+from quark_onnx.numerics.quantizer import stored_codes
 
 WORKERS = 2
 """Samples that run at a time, each on one thread: the result does not depend on how many there are."""

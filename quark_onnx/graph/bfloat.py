@@ -13,7 +13,7 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from quark_onnx.core.ops import CPU
+from quark_onnx.core.operators import CPU
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph.edit import add_constant, forget_types, fresh_name, new_node, read_instead
 from quark_onnx.graph.io import copy

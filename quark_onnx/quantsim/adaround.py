@@ -22,11 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from quark_onnx.core.checks import field, optional, pair, real, whole
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.finetune import AdaRound
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Tuning
+from quark_onnx.core.settings.checked_fields import field, optional, pair, real, whole
+from quark_onnx.core.settings.fast_finetune import AdaRound
 from quark_onnx.encodings import from_plan, write
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.quantsim.files import shapes_of

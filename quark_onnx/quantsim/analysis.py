@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.checks import flag, whole
+from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError, DataError
-from quark_onnx.core.files import new_file
+from quark_onnx.core.settings.checked_fields import flag, whole
 from quark_onnx.engine.data import Feed, InputSpec, open_data
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Node, io

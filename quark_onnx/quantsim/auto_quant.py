@@ -23,9 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from quark_onnx.core.checks import flag, real
+from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError, ModelError
-from quark_onnx.core.files import new_file
+from quark_onnx.core.settings.checked_fields import flag, real
 from quark_onnx.engine.data import open_data
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.samples import keep

@@ -15,11 +15,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from quark_onnx.core.checks import names, whole
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.finetune import Nearest
-from quark_onnx.core.ops import LAYERS
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan, Skip
+from quark_onnx.core.settings.checked_fields import names, whole
+from quark_onnx.core.settings.fast_finetune import Nearest
 from quark_onnx.engine.data import Feed, open_data
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import input_specs

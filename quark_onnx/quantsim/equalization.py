@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from quark_onnx.core.checks import flag, whole
+from quark_onnx.core.settings.checked_fields import flag, whole
 from quark_onnx.engine.data import open_data
 from quark_onnx.engine.extremes import channel_extremes
 from quark_onnx.engine.runner import input_specs

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from quark_onnx.core.aimet_operators import INHERITING
 from quark_onnx.core.errors import PlanError, nearest
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.simulated_ops import INHERITING
 from quark_onnx.encodings import Encoding, EncodingFile, Merged, from_plan, into_plan
 from quark_onnx.encodings.values import half
 from quark_onnx.graph import Model

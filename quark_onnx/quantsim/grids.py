@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.plan import Coded, Plan, QParams, Site
+from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.engine.apply import apply
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.edit import set_arrays
 from quark_onnx.graph.view import constant
-from quark_onnx.numerics.observers import Statistics
-from quark_onnx.numerics.quant import dequantize, quantize_half_up
-from quark_onnx.numerics.ranges import range_with_mask
+from quark_onnx.numerics.quantizer import dequantize, quantize_half_up
+from quark_onnx.numerics.ranges.masks_and_infinities import range_with_mask
+from quark_onnx.numerics.ranges.statistics import Statistics
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.ranges import choose_ranges

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.checks import flag
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import QParams, Site
-from quark_onnx.numerics.quant import dequantize, ends, qparams, quantize_half_up
+from quark_onnx.core.settings.checked_fields import flag
+from quark_onnx.numerics.quantizer import dequantize, ends, qparams, quantize_half_up
 from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
 from quark_onnx.quantsim.start import bits
 

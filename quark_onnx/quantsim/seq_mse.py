@@ -10,11 +10,11 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from quark_onnx.core.checks import names, whole
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.finetune import Nearest
-from quark_onnx.core.ops import LAYERS
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.settings.checked_fields import names, whole
+from quark_onnx.core.settings.fast_finetune import Nearest
 from quark_onnx.engine.data import open_data
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.samples import keep

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quark_onnx.core.checks import flag, whole
 from quark_onnx.core.errors import ConfigError, ModelError, PlanError, nearest
 from quark_onnx.core.plan import Plan, Site
+from quark_onnx.core.settings.checked_fields import flag, whole
 from quark_onnx.encodings import EncodingFile, read, write
 from quark_onnx.encodings.reading import Source as EncodingSource
 from quark_onnx.encodings.reading import named
@@ -18,7 +18,7 @@ from quark_onnx.engine.data import open_data
 from quark_onnx.engine.exact import exact as written_out
 from quark_onnx.engine.runner import Runner, input_specs
 from quark_onnx.graph import Model, ModelProto, io
-from quark_onnx.numerics.observers import Statistics
+from quark_onnx.numerics.ranges.statistics import Statistics
 from quark_onnx.quantsim.files import encoding_file, load, shapes_of
 from quark_onnx.quantsim.grids import Chosen, choose, on_grid, plan_of, realized, rounded
 from quark_onnx.quantsim.passed import passed

@@ -8,12 +8,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from quark_onnx.core.checks import whole
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Plan, Site
-from quark_onnx.core.runtime_config import RuntimeConfig, load_runtime_config
+from quark_onnx.core.settings.checked_fields import whole
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.runtime_config import RuntimeConfig, load_runtime_config
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.opset import operator_types
 from quark_onnx.quantsim.scheme import QuantScheme

@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.finetune import AdaQuant, AdaRound, FastFinetune
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.range_learning import RangeLearning
 from quark_onnx.core.records import LayerRecord, Tuning
+from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, FastFinetune
+from quark_onnx.core.settings.range_learning import RangeLearning
 from quark_onnx.engine.data import Feed, open_data
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.samples import keep, quarter_of_memory

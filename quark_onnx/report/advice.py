@@ -11,9 +11,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from quark_onnx.core.ops import LAYERS
-from quark_onnx.core.presets import PRESETS
-from quark_onnx.core.targets import TARGETS
+from quark_onnx.core.operators import LAYERS
+from quark_onnx.core.settings.presets import PRESETS
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.report import blame
 from quark_onnx.report.data import GOOD, POOR, Advice, ModelReport
 from quark_onnx.report.words import count

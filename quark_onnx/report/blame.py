@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from quark_onnx.core.targets import TARGETS
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.report.data import GOOD, POOR, Histogram, LayerError, ModelReport, Weight
 from quark_onnx.report.words import count
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from quark_onnx.core.config import Config, QuantizationConfig
-from quark_onnx.core.presets import get_default_config
+from quark_onnx.core.settings.config import Config, QuantizationConfig
+from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.core.version import VERSION
 from quark_onnx.engine.compare import compare, quantized_values
 from quark_onnx.engine.data import Feed

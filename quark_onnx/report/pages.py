@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.files import new_file
-from quark_onnx.core.plain import json_text, plain
+from quark_onnx.core.json_writing import json_text, plain
 from quark_onnx.core.version import VERSION
 from quark_onnx.report import drawing, words
 from quark_onnx.report.data import ModelReport

@@ -17,9 +17,9 @@ from quark_onnx.engine.observe import observe
 from quark_onnx.engine.pieces import Piece, Stored
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import constant
-from quark_onnx.numerics.observers import Statistics
-from quark_onnx.numerics.search import min_mse, squared_error
-from quark_onnx.numerics.spread import Spread
+from quark_onnx.numerics.ranges.distribution import Distribution
+from quark_onnx.numerics.ranges.mean_squared_error import min_mse, squared_error
+from quark_onnx.numerics.ranges.statistics import Statistics
 from quark_onnx.report.data import Histogram, LayerError, Weight
 
 BINS = 96
@@ -43,39 +43,41 @@ def histograms(
 
 
 def _histogram(tensor: str, node: str, chosen: Grid, statistics: Statistics) -> Histogram:
-    spread = Spread.of(statistics)
+    distribution = Distribution.of(statistics)
     lo, hi = chosen.ends
-    inside, beyond = (float(part) for part in spread.errors(chosen.scale, chosen.zero_point, chosen.lo, chosen.hi))
+    inside, beyond = (
+        float(part) for part in distribution.errors(chosen.scale, chosen.zero_point, chosen.lo, chosen.hi)
+    )
     total = inside + beyond
-    start, end = min(spread.lo, lo), max(spread.hi, hi)
+    start, end = min(distribution.lo, lo), max(distribution.hi, hi)
     width = (end - start) / BINS or 1.0
-    counts = spread.linear(start, width, BINS) if spread.count else np.zeros(BINS)
+    counts = distribution.linear(start, width, BINS) if distribution.count else np.zeros(BINS)
     slack = 1e-6 * (hi - lo)
-    within = float(spread.below(hi + slack, "right") - spread.below(lo - slack))
+    within = float(distribution.below(hi + slack, "right") - distribution.below(lo - slack))
     return Histogram(
         tensor,
         node,
         chosen.dtype if chosen.bits == TYPES[chosen.dtype][0] else f"{chosen.bits} bits in {chosen.dtype}",
-        (spread.lo, spread.hi),
+        (distribution.lo, distribution.hi),
         (lo, hi),
-        1 - within / spread.count if spread.count else 0.0,
+        1 - within / distribution.count if distribution.count else 0.0,
         beyond / total if total else 0.0,
-        _gain(spread, chosen, total),
+        _gain(distribution, chosen, total),
         start,
         width,
         tuple(round(float(count)) for count in counts),
     )
 
 
-def _gain(spread: Spread, chosen: Grid, error: float) -> float:
+def _gain(distribution: Distribution, chosen: Grid, error: float) -> float:
     """dB by which the squared error of the values falls with the range where it is least; 60 at most."""
     if not error:
         return 0.0
     signed, pow2 = TYPES[chosen.dtype][1], math.frexp(chosen.scale)[0] == 0.5
     symmetric = signed and chosen.zero_point == 0
     format = Format(chosen.bits, signed, symmetric, scale="pow2" if pow2 else "float")
-    lo, hi = (np.array([end]) for end in min_mse(spread, format))
-    least = float(squared_error(spread, format, lo, hi)[0])
+    lo, hi = (np.array([end]) for end in min_mse(distribution, format))
+    least = float(squared_error(distribution, format, lo, hi)[0])
     return max(0.0, 10 * math.log10(error / max(least, 1e-6 * error)))
 
 

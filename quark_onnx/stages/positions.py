@@ -12,13 +12,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.plan import Plan, QParams, Site
-from quark_onnx.core.targets import Target
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import constant, is_op
-from quark_onnx.numerics import shifts
-from quark_onnx.numerics.quant import ends, qparams
+from quark_onnx.numerics.quantizer import ends, qparams
+from quark_onnx.numerics.ranges import power_of_two_shifts as shifts
 
 ROUNDS = 5
 """Times that all operators are looked at; most models are settled after one."""

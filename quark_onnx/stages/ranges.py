@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Ends, Plan, QParams, Site
-from quark_onnx.core.ranging import Ranging
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.range_methods import Ranging
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import constant
-from quark_onnx.numerics import bias
-from quark_onnx.numerics.methods import find_range
-from quark_onnx.numerics.observers import Statistics
-from quark_onnx.numerics.quant import ends, qparams
-from quark_onnx.numerics.ranges import why_unusable
-from quark_onnx.numerics.spread import Spread
+from quark_onnx.numerics.layer import bias
+from quark_onnx.numerics.quantizer import ends, qparams
+from quark_onnx.numerics.ranges.distribution import Distribution
+from quark_onnx.numerics.ranges.masks_and_infinities import why_unusable
+from quark_onnx.numerics.ranges.methods import find_range
+from quark_onnx.numerics.ranges.statistics import Statistics
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -115,20 +115,20 @@ def _constant_range(site: Site, array: NDArray[Any], config: QuantizationConfig)
 def weight_range(weight: NDArray[Any], format: Format, how: Ranging) -> tuple[NDArray[Any], NDArray[Any]]:
     """(lo, hi) of an array's values: scalars, one per channel, or one per block.
 
-    Blocks have the array's shape with ⌈size / block⌉ entries along the axis, as in `numerics.quant.along`.
+    Blocks have the array's shape with ⌈size / block⌉ entries along the axis, as in `numerics.quantizer.along`.
     """
     if how.method in ONLY_EXTREMES:
         return _extremes(weight, format)
     axis = format.axis
     if axis is None:
-        lo, hi = find_range(_spread(weight), format, how)
+        lo, hi = find_range(_seen(weight), format, how)
         return np.asarray(lo), np.asarray(hi)
     lines = np.moveaxis(weight, axis, 0)
     step = format.block or lines.shape[0]
     shape = (-(-lines.shape[0] // step), *lines.shape[1:]) if format.block else lines.shape[:1]
     pieces = [lines[i : i + step] for i in range(0, lines.shape[0], step)]
     rows = (row for piece in pieces for row in (piece.reshape(piece.shape[0], -1).T if format.block else piece))
-    found = np.array([find_range(_spread(row), format, how) for row in rows]).reshape(*shape, 2)
+    found = np.array([find_range(_seen(row), format, how) for row in rows]).reshape(*shape, 2)
     found = np.moveaxis(found, 0, axis) if format.block else found
     return found[..., 0], found[..., 1]
 
@@ -151,8 +151,8 @@ def _scales(shape: tuple[int, ...], format: Format) -> tuple[int, ...]:
     return (shape[format.axis],)
 
 
-def _spread(values: NDArray[Any]) -> Spread:
-    return Spread.of_values(values) if values.size <= EXACT else Spread.of(Statistics.of(values))
+def _seen(values: NDArray[Any]) -> Distribution:
+    return Distribution.of_values(values) if values.size <= EXACT else Distribution.of(Statistics.of(values))
 
 
 def _with_biases(plan: Plan, arrays: Arrays) -> Plan:

@@ -17,8 +17,8 @@ import psutil
 from dask.utils import parse_bytes
 from distributed import Client, Future, LocalCluster, get_worker
 
-from quark_onnx.core.cores import cores
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.threads import cores
 from quark_onnx.zoo.process import Limits
 from quark_onnx.zoo.rows import Outcome
 from quark_onnx.zoo.task import Task

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from quark_onnx.core.errors import QuarkError
-from quark_onnx.core.plain import json_text
+from quark_onnx.core.json_writing import json_text
 from quark_onnx.graph import io
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Result

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quark_onnx.core.config import QuantizationConfig
+from quark_onnx.core.settings.config import QuantizationConfig
 
 RANDOM = "random"
 """Data that are none: random numbers."""

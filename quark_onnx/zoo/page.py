@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from quark_onnx.core.plain import json_text
+from quark_onnx.core.json_writing import json_text
 from quark_onnx.report.build import report_of
 from quark_onnx.report.data import Score
 from quark_onnx.report.pages import write_report, write_zoo

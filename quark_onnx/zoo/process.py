@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import psutil
 
-from quark_onnx.core.cores import VARIABLE
+from quark_onnx.core.threads import VARIABLE
 
 POLL = 0.1
 """Seconds between two looks at the process."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from quark_onnx.core.plain import plain
+from quark_onnx.core.json_writing import plain
 
 Status = Literal["good", "over budget", "failed", "stopped"]
 

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.extra import checked_options
-from quark_onnx.core.presets import get_default_config
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.extra_options_check import checked_options
+from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.engine.data import ImageOptions
 from quark_onnx.zoo.entry import RANDOM, Budget, Try
 from quark_onnx.zoo.evaluators import refusal

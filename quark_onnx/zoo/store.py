@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.plain import json_text
+from quark_onnx.core.json_writing import json_text
 from quark_onnx.zoo.address import file_hash
 from quark_onnx.zoo.rows import Cost, Outcome, Row, row_of
 

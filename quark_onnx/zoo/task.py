@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quark_onnx.core.plain import json_text
+from quark_onnx.core.json_writing import json_text
 from quark_onnx.zoo.address import address
 from quark_onnx.zoo.entry import Entry
 from quark_onnx.zoo.process import Ending, Limits, run_child

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.loader import DATA_DIR
 
-from quark_onnx.core.ops import CPU
+from quark_onnx.core.operators import CPU
 
 Feed = dict[str, Any]
 

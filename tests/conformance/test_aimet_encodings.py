@@ -21,8 +21,8 @@ import numpy as np
 import onnx.parser
 import pytest
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.encodings import adapted, document, from_plan, into_plan, losses, read, write
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.observe import observe

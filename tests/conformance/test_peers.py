@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 
 from quark_onnx.core.formats import Format
-from quark_onnx.numerics import aimet, pow2
-from quark_onnx.numerics.observers import Statistics
-from quark_onnx.numerics.quant import dequantize, qparams, quantize
-from quark_onnx.numerics.ranges import percentile
-from quark_onnx.numerics.spread import Spread
+from quark_onnx.numerics.quantizer import dequantize, qparams, quantize
+from quark_onnx.numerics.ranges import aimet
+from quark_onnx.numerics.ranges import power_of_two as pow2
+from quark_onnx.numerics.ranges.distribution import Distribution
+from quark_onnx.numerics.ranges.percentile import percentile
+from quark_onnx.numerics.ranges.statistics import Statistics
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -60,9 +61,9 @@ def distributions() -> dict[str, np.ndarray]:
 
 
 DISTRIBUTIONS = distributions()
-SPREADS: dict[str, Callable[[np.ndarray], Spread]] = {
-    "values": Spread.of_values,
-    "histogram": lambda values: Spread.of(Statistics.of(values)),
+SPREADS: dict[str, Callable[[np.ndarray], Distribution]] = {
+    "values": Distribution.of_values,
+    "histogram": lambda values: Distribution.of(Statistics.of(values)),
 }
 from_both = pytest.mark.parametrize("source", SPREADS)
 

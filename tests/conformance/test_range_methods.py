@@ -10,11 +10,11 @@ import pytest
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.formats import Format
-from quark_onnx.core.ranging import CUTS_BOTH_ENDS, METHODS, Ranging
-from quark_onnx.numerics.methods import TABLE, find_range
-from quark_onnx.numerics.observers import Statistics
-from quark_onnx.numerics.quant import qparams
-from quark_onnx.numerics.spread import Spread
+from quark_onnx.core.settings.range_methods import CUTS_BOTH_ENDS, METHODS, Ranging
+from quark_onnx.numerics.quantizer import qparams
+from quark_onnx.numerics.ranges.distribution import Distribution
+from quark_onnx.numerics.ranges.methods import TABLE, find_range
+from quark_onnx.numerics.ranges.statistics import Statistics
 
 COUNT = 2003
 RNG = np.random.default_rng(5)
@@ -173,7 +173,7 @@ def test_values_and_their_histogram_give_about_the_same(how: Ranging, name: str)
     for format in FORMATS.values():
         scales = [
             float(qparams(*find_range(seen, format, how), format).scale)
-            for seen in (Spread.of(Statistics.of(values)), Spread.of_values(values))
+            for seen in (Distribution.of(Statistics.of(values)), Distribution.of_values(values))
         ]
         near = 2.0 if format.scale == "pow2" else 1.08
         assert 1 / near <= scales[0] / scales[1] <= near

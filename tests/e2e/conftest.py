@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from quark_onnx.core.cores import allowed_threads
+from quark_onnx.core.threads import allowed_threads
 
 BENCH = Path(__file__).parents[2].parent / "shared" / "bench" / "tasks.py"
 Feeds = Sequence[dict[str, Any]]

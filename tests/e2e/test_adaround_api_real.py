@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from quark_onnx.numerics.quant import dequantize
+from quark_onnx.numerics.quantizer import dequantize
 from quark_onnx.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.adaround import Adaround, AdaroundParameters
 from quark_onnx.quantsim.fold import fold_all_batch_norms

@@ -9,8 +9,8 @@ import pytest
 
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.range_learning import RangeLearning
-from quark_onnx.core.runtime_config import load_runtime_config
+from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.core.settings.runtime_config import load_runtime_config
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.observe import observe

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from quark_onnx import Config, ModelQuantizer, Result, get_default_config
-from quark_onnx.core.ranging import METHODS
+from quark_onnx.core.settings.range_methods import METHODS
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]
 

@@ -7,8 +7,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from quark_onnx.core.config import QuantizationConfig
-from quark_onnx.core.runtime_config import load_runtime_config
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.runtime_config import load_runtime_config
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import Runner

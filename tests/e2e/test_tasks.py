@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from quark_onnx import AdaRound, Config, ModelQuantizer, Result, get_default_config
-from quark_onnx.core.cores import VARIABLE
+from quark_onnx.core.threads import VARIABLE
 from quark_onnx.engine.compare import compare
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]

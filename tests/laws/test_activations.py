@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, parser
 
-from quark_onnx.numerics.activations import (
+from quark_onnx.numerics.activation_functions import (
     EVERYWHERE,
     Activation,
     Clip,

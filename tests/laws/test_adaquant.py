@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scales import absmax_scale
 
-from quark_onnx.numerics.activations import Relu
-from quark_onnx.numerics.adaquant import adaquant
-from quark_onnx.numerics.grid import PER_CHANNEL, nearest
-from quark_onnx.numerics.moments import Moments, with_bias
-from quark_onnx.numerics.objectives import Objective, Quadratic, Sampled
+from quark_onnx.numerics.activation_functions import Relu
+from quark_onnx.numerics.rounding.adaquant import adaquant
+from quark_onnx.numerics.rounding.moments import Moments, with_bias
+from quark_onnx.numerics.rounding.objectives import Objective, Quadratic, Sampled
+from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, nearest
 
 law = settings(deadline=None, max_examples=15)
 seeds = st.integers(0, 2**16)

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scales import absmax_scale
 
-from quark_onnx.numerics.activations import Relu
-from quark_onnx.numerics.adam import Adam
-from quark_onnx.numerics.adaround import Watch, adaround, beta_at, initial, polarise, soften
-from quark_onnx.numerics.grid import PER_CHANNEL, descend, nearest, up_or_down
-from quark_onnx.numerics.moments import Moments
-from quark_onnx.numerics.objectives import Objective, Quadratic, Sampled
-from quark_onnx.numerics.polish import pairs, polish
+from quark_onnx.numerics.activation_functions import Relu
+from quark_onnx.numerics.rounding.adam import Adam
+from quark_onnx.numerics.rounding.adaround import adaround, beta_at, initial, polarise, soften
+from quark_onnx.numerics.rounding.coordinate_descent import descend, pairs, polish
+from quark_onnx.numerics.rounding.early_stop import Watch
+from quark_onnx.numerics.rounding.moments import Moments
+from quark_onnx.numerics.rounding.objectives import Objective, Quadratic, Sampled
+from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, nearest, up_or_down
 
 law = settings(deadline=None, max_examples=15)
 seeds = st.integers(0, 2**16)

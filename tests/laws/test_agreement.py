@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from quark_onnx.core.mixing import LESS_IS_BETTER, METRICS
-from quark_onnx.numerics.agreement import WORST, Agreement, divergences
-from quark_onnx.numerics.metrics import Sqnr
+from quark_onnx.core.settings.mixed_precision import LESS_IS_BETTER, METRICS
+from quark_onnx.numerics.metrics import WORST, Agreement, Sqnr, divergences
 
 VALUES = st.floats(-1e3, 1e3, width=32)
 PAIRS = st.lists(arrays(np.float32, (2, 3, 4), elements=VALUES), min_size=1, max_size=4)

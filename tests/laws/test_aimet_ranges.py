@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from quark_onnx.core.formats import Format
-from quark_onnx.numerics.aimet import tf, tf_enhanced, tf_percentile
-from quark_onnx.numerics.observers import Statistics
-from quark_onnx.numerics.quant import ends, qparams
-from quark_onnx.numerics.spread import Spread
+from quark_onnx.numerics.quantizer import ends, qparams
+from quark_onnx.numerics.ranges.aimet import tf, tf_enhanced, tf_percentile
+from quark_onnx.numerics.ranges.distribution import Distribution
+from quark_onnx.numerics.ranges.statistics import Statistics
 
 COUNT = 1009
 RNG = np.random.default_rng(11)
@@ -53,7 +53,7 @@ formats = st.builds(
     lambda bits, kind: replace(FORMATS[kind], bits=bits), st.integers(2, 16), st.sampled_from(sorted(FORMATS))
 )
 
-SCHEMES: dict[str, Callable[[Spread, Format], tuple[float, float]]] = {
+SCHEMES: dict[str, Callable[[Distribution, Format], tuple[float, float]]] = {
     "tf": tf,
     "tf_enhanced": tf_enhanced,
     "tf_percentile": lambda spread, format: tf_percentile(spread, format, 99.0),
@@ -133,7 +133,7 @@ def test_tf_enhanced_is_the_literal_search(values: np.ndarray, format: Format) -
     parts, width = filled_bins(values)
     tried = candidates(*observed(parts, width), format)
     costs = [cost(parts, width, scale, offset, format.bits) for scale, offset in tried]
-    lo, hi = tf_enhanced(Spread.of_values(values), format)
+    lo, hi = tf_enhanced(Distribution.of_values(values), format)
     steps = format.hi - format.lo
     scale, offset = (hi - lo) / steps, round(lo / ((hi - lo) / steps))
     same = [k for k, (s, o) in enumerate(tried) if abs(s / scale - 1) < 1e-5 and o == offset]
@@ -146,7 +146,7 @@ def test_the_search_matters(values: np.ndarray) -> None:
     """A twin of the test above that must fail: min-max is not the best candidate of any of these, 4 bits wide."""
     parts, width = filled_bins(values)
     format = Format(4)
-    lo, hi = tf(Spread.of_values(values), format)
+    lo, hi = tf(Distribution.of_values(values), format)
     costs = [cost(parts, width, scale, offset, 4) for scale, offset in candidates(*observed(parts, width), format)]
     scale = (hi - lo) / 15
     assert cost(parts, width, scale, round(lo / scale), 4) > min(costs) * 1.001
@@ -166,7 +166,7 @@ def test_tf_percentile_is_the_literal_cut(values: np.ndarray, percent: float) ->
     lo, hi = (lower * width, max(upper, lower + 1) * width) if percent < 100 else observed(parts, width)
     lo, hi = min(lo, 0.0), max(hi, 0.0)
     format = Format(symmetric=True)
-    assert tf_percentile(Spread.of_values(values), format, percent) == pytest.approx(
+    assert tf_percentile(Distribution.of_values(values), format, percent) == pytest.approx(
         (lo, hi), rel=1e-6, abs=width / 1e4
     )
 
@@ -175,7 +175,7 @@ def test_tf_percentile_is_the_literal_cut(values: np.ndarray, percent: float) ->
 @given(floats, formats)
 def test_tf_is_min_max_in_its_grid(values: np.ndarray, format: Format) -> None:
     """Scale and zero point of the smallest and the largest value; ties of the zero point may go either way."""
-    spread = Spread.of_values(values)
+    spread = Distribution.of_values(values)
     q, usual = (qparams(lo, hi, format) for lo, hi in (tf(spread, format), (spread.lo, spread.hi)))
     if format.symmetric and format.bits == 2 and format.hi - format.lo == 3 and (spread.lo < 0 or not format.one_sided):
         usual = qparams(0, max(-spread.lo, spread.hi, 0) / 2, replace(format, one_sided=False))
@@ -190,7 +190,7 @@ def test_the_range_is_the_grids(values: np.ndarray, format: Format, name: str) -
 
     A symmetric tf tells the ends of the data: one of the two is the grid's.
     """
-    lo, hi = SCHEMES[name](Spread.of_values(values), format)
+    lo, hi = SCHEMES[name](Distribution.of_values(values), format)
     assert lo <= 0 <= hi
     low, high = (float(end) for end in ends(qparams(lo, hi, format), format))
     if lo == hi or hi - lo < 2.0**-100:
@@ -203,7 +203,7 @@ def test_the_range_is_the_grids(values: np.ndarray, format: Format, name: str) -
 @given(floats, formats)
 def test_tf_enhanced_never_leaves_the_range_seen(values: np.ndarray, format: Format) -> None:
     """But for a bin. Asymmetric: by half a step, where 0 is moved to a code. Symmetric: by the largest candidate."""
-    spread = Spread.of_values(values)
+    spread = Distribution.of_values(values)
     lo, hi = tf_enhanced(spread, format)
     steps = format.hi - format.lo
     if format.symmetric:
@@ -220,7 +220,7 @@ def test_tf_enhanced_never_leaves_the_range_seen(values: np.ndarray, format: For
 @pytest.mark.parametrize("value", (0.0, 1e-45, 1e-38, -1e-10, 0.7, -3.0, 1e5, -3e38))
 def test_constants_have_a_usable_scale(value: float, name: str, format: Format) -> None:
     """A constant is clipped by half a step at most; AIMET's tf_enhanced may clip 0.7 to 0.007. Zeros have scale 1."""
-    q = qparams(*SCHEMES[name](Spread.of_values(np.full(9, value, np.float32)), format), format)
+    q = qparams(*SCHEMES[name](Distribution.of_values(np.full(9, value, np.float32)), format), format)
     assert 0 < q.scale < np.inf
     if value == 0:
         assert q.scale == 1
@@ -237,7 +237,7 @@ def test_how_the_data_are_split_does_not_matter(values: np.ndarray, name: str, f
     parts = [Statistics.of(part) for part in np.array_split(values[::-1], 5)]
     merged = parts[3] + parts[0] + parts[4] + (parts[2] + parts[1])
     scheme = SCHEMES[name]
-    assert scheme(Spread.of(merged), format) == scheme(Spread.of(Statistics.of(values)), format)
+    assert scheme(Distribution.of(merged), format) == scheme(Distribution.of(Statistics.of(values)), format)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -245,7 +245,7 @@ def test_data_far_outside_the_first_batch_count(name: str) -> None:
     """AIMET's histogram drops what is outside three times the range of its first batch."""
     quiet, loud = NORMAL, NORMAL * 100
     seen = Statistics.of(quiet) + Statistics.of(loud)
-    lo, hi = SCHEMES[name](Spread.of(seen), Format())
+    lo, hi = SCHEMES[name](Distribution.of(seen), Format())
     assert hi > 100
     assert lo < -100
 
@@ -255,7 +255,10 @@ def test_data_far_outside_the_first_batch_count(name: str) -> None:
 def test_from_a_histogram_the_choice_costs_hardly_more(values: np.ndarray, format: Format) -> None:
     """0.8 % fine bins may tip near-ties; 6 % of the cost was the most seen in 700 searches of 1,000 values and more."""
     parts, width = filled_bins(values)
-    found = [tf_enhanced(spread, format) for spread in (Spread.of_values(values), Spread.of(Statistics.of(values)))]
+    found = [
+        tf_enhanced(spread, format)
+        for spread in (Distribution.of_values(values), Distribution.of(Statistics.of(values)))
+    ]
     exact, coarse = (
         cost(
             parts,
@@ -273,7 +276,7 @@ def test_from_a_histogram_the_choice_costs_hardly_more(values: np.ndarray, forma
 @pytest.mark.parametrize("name", SCHEMES)
 def test_narrow_data_keep_their_resolution(name: str, format: Format) -> None:
     """AIMET would take 0.01 for the range of data within ±4e-6, and a scale of at least 1.2e-7."""
-    spread = Spread.of_values((NORMAL * 1e-6).astype(np.float32))
+    spread = Distribution.of_values((NORMAL * 1e-6).astype(np.float32))
     reach = max(-spread.lo, spread.hi)
     assert qparams(*SCHEMES[name](spread, format), format).scale <= 1.02 * qparams(-reach, reach, format).scale
 
@@ -282,6 +285,6 @@ def test_narrow_data_keep_their_resolution(name: str, format: Format) -> None:
 @pytest.mark.parametrize("format", (Format(), Format(4, symmetric=True)), ids=str)
 def test_powers_of_two_scale_with_the_data(values: np.ndarray, format: Format) -> None:
     for name, scheme in SCHEMES.items():
-        lo, hi = scheme(Spread.of_values(values * 16), format)
-        up = scheme(Spread.of_values(values * 64), format)
+        lo, hi = scheme(Distribution.of_values(values * 16), format)
+        up = scheme(Distribution.of_values(values * 64), format)
         assert up == pytest.approx((4 * lo, 4 * hi), rel=1e-12), name

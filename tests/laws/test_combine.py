@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from quark_onnx import ConfigError, QuantizationConfig, get_default_config
-from quark_onnx.core.combine import CARRIED, OF_DATA, OF_INTEGERS, OF_RANGES
-from quark_onnx.core.options import OPTIONS
-from quark_onnx.core.presets import PRESETS
-from quark_onnx.core.targets import TARGETS
+from quark_onnx.core.settings.extra_options import OPTIONS
+from quark_onnx.core.settings.idle_options import CARRIED, OF_DATA, OF_INTEGERS, OF_RANGES
+from quark_onnx.core.settings.presets import PRESETS
+from quark_onnx.core.settings.targets import TARGETS
 
 ENTROPY, LAYERWISE = {"calibrate_method": "Entropy"}, {"calibrate_method": "LayerwisePercentile"}
 SAMPLE: dict[str, Any] = {  # a value that asks for something

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 
 from quark_onnx import Config, ConfigError, QuantizationConfig, get_default_config
-from quark_onnx.core.combine import OF_ENTROPY, OF_EQUALIZATION, OF_LAYERWISE, OF_RANDOM, OF_RANGES
-from quark_onnx.core.finetune import AdaQuant, AdaRound
 from quark_onnx.core.formats import TYPES, Format
-from quark_onnx.core.options import OPTIONS, UNSUPPORTED
-from quark_onnx.core.ranging import METHODS, WEIGHT_ONLY
+from quark_onnx.core.settings.extra_options import OPTIONS, UNSUPPORTED
+from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound
+from quark_onnx.core.settings.idle_options import OF_ENTROPY, OF_EQUALIZATION, OF_LAYERWISE, OF_RANDOM, OF_RANGES
+from quark_onnx.core.settings.range_methods import METHODS, WEIGHT_ONLY
 
 names = st.lists(st.text(min_size=1, max_size=8), max_size=3)
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)

@@ -30,8 +30,8 @@ from quark_onnx.encodings import (
     with_axes,
     write,
 )
-from quark_onnx.numerics import bias
-from quark_onnx.numerics.quant import along, dequantize, qparams, quantize
+from quark_onnx.numerics.layer import bias
+from quark_onnx.numerics.quantizer import along, dequantize, qparams, quantize
 
 law = settings(deadline=None, max_examples=60)
 VERSIONS = ("0.6.1", "1.0.0", "2.0.0")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quark_onnx.numerics.equalize import (
+from quark_onnx.numerics.channel_importance import energies, through
+from quark_onnx.numerics.equalization import (
     LIMIT,
     MARGIN,
     Link,
@@ -17,7 +18,6 @@ from quark_onnx.numerics.equalize import (
     high_bias_absorption,
     magnitudes,
 )
-from quark_onnx.numerics.importance import energies, through
 
 law = settings(deadline=None, max_examples=30)
 seeds = st.integers(0, 2**16)

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quark_onnx import ConfigError, QuantizationConfig
-from quark_onnx.core.finetune import (
+from quark_onnx.core.settings.extra_options import UNSUPPORTED as REFUSED_OPTIONS
+from quark_onnx.core.settings.fast_finetune import (
     METHODS,
     TUNABLE,
     UNSUPPORTED,
@@ -24,7 +25,6 @@ from quark_onnx.core.finetune import (
     from_quark,
     quark_key,
 )
-from quark_onnx.core.options import UNSUPPORTED as REFUSED_OPTIONS
 
 counts = st.integers(1, 10**6)
 parts = st.floats(0, 1)

@@ -8,17 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scales import absmax_scale
 
-from quark_onnx.numerics.grid import (
-    PER_CHANNEL,
-    PER_ROW,
-    PER_TENSOR,
-    descend,
-    nearest,
-    search_scale,
-    up_or_down,
-)
-from quark_onnx.numerics.moments import Moments
-from quark_onnx.numerics.objectives import Quadratic
+from quark_onnx.numerics.rounding.coordinate_descent import descend
+from quark_onnx.numerics.rounding.moments import Moments
+from quark_onnx.numerics.rounding.objectives import Quadratic
+from quark_onnx.numerics.rounding.scale_search import search_scale
+from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_ROW, PER_TENSOR, nearest, up_or_down
 
 law = settings(deadline=None, max_examples=30)
 seeds = st.integers(0, 2**16)
@@ -129,5 +123,5 @@ def test_many_candidates_are_descended_in_parts(monkeypatch: pytest.MonkeyPatch)
     weight, q = problem(4, k=40)
     top = absmax_scale(weight, 3, PER_CHANNEL)
     whole = search_scale(weight, q, -3, np.full((2, 3, 1), 3, np.float32), top, PER_CHANNEL)
-    monkeypatch.setattr("quark_onnx.numerics.grid.BUDGET", 3 * weight.size)
+    monkeypatch.setattr("quark_onnx.numerics.rounding.scale_search.BUDGET", 3 * weight.size)
     np.testing.assert_array_equal(search_scale(weight, q, -3, 3, top, PER_CHANNEL), whole)

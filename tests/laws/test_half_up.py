@@ -17,7 +17,7 @@ from quark_onnx.engine.apply import apply
 from quark_onnx.engine.exact import exact
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.quant import dequantize, qparams, quantize, quantize_half_up
+from quark_onnx.numerics.quantizer import dequantize, qparams, quantize, quantize_half_up
 
 law = settings(deadline=None, max_examples=100)
 graph_law = settings(deadline=None, max_examples=60)  # each makes a session

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import QParams
-from quark_onnx.core.range_learning import RangeLearning
-from quark_onnx.numerics.activations import Activation, Clip, Relu, Sigmoid
-from quark_onnx.numerics.grid import PER_CHANNEL, PER_ROW, PER_TENSOR
-from quark_onnx.numerics.lsq import LearnedRange, Quantizer, by_ends, fake
-from quark_onnx.numerics.parts import Kept
-from quark_onnx.numerics.quant import SMALLEST_SCALE, dequantize, qparams, quantize
-from quark_onnx.numerics.range_learning import Course, Free, LayerState, gradients, learn_layer
+from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.numerics.activation_functions import Activation, Clip, Relu, Sigmoid
+from quark_onnx.numerics.layer.held_out_split import Kept
+from quark_onnx.numerics.layer.learned_step_size import LearnedRange, Quantizer, by_ends, fake
+from quark_onnx.numerics.layer.range_learning import Course, Free, LayerState, gradients, learn_layer
+from quark_onnx.numerics.quantizer import SMALLEST_SCALE, dequantize, qparams, quantize
+from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_ROW, PER_TENSOR
 
 law = settings(deadline=None, max_examples=30)
 seeds = st.integers(0, 2**16)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.mixing import GOALS, LAYERS, METRICS, UNSUPPORTED, Mixing, mixing_from_quark
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.mixed_precision import GOALS, LAYERS, METRICS, UNSUPPORTED, Mixing, mixing_from_quark
 
 Weight = Enum("Weight", "QInt4")
 TYPES = st.sampled_from(["int4", "int8", "uint8", "int16", "uint16"])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quark_onnx.numerics.moments import ActiveMeans, Moments, mask_of, with_bias
-from quark_onnx.numerics.products import PRECISE, gram, product
+from quark_onnx.numerics.matrix_products import PRECISE, gram, product
+from quark_onnx.numerics.rounding.moments import ActiveMeans, Moments, mask_of, with_bias
 
 EPS = 2.0**-24  # half a step of float32 at 1
 SLACK = PRECISE * EPS  # a float32 sum of that many terms, relative to the sum of their magnitudes

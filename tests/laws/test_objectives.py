@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quark_onnx.numerics.activations import Activation, Clip, Gelu, LeakyRelu, PRelu, Relu, Tanh
-from quark_onnx.numerics.moments import Moments, with_bias
-from quark_onnx.numerics.objectives import DAMPING, Objective, Quadratic, Sampled
+from quark_onnx.numerics.activation_functions import Activation, Clip, Gelu, LeakyRelu, PRelu, Relu, Tanh
+from quark_onnx.numerics.rounding.moments import Moments, with_bias
+from quark_onnx.numerics.rounding.objectives import DAMPING, Objective, Quadratic, Sampled
 
 G, N, R, K = 2, 400, 3, 5
 EPS = 2.0**-24

@@ -14,10 +14,10 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 
 from quark_onnx import ConfigError, QuantizationConfig
 from quark_onnx.core.formats import TYPES, Format
-from quark_onnx.core.overrides import Override, override_opset
 from quark_onnx.core.plan import QParams
-from quark_onnx.core.ranging import METHODS
-from quark_onnx.numerics.quant import SMALLEST_SCALE, ends, qparams
+from quark_onnx.core.settings.range_methods import METHODS
+from quark_onnx.core.settings.tensor_overrides import Override, override_opset
+from quark_onnx.numerics.quantizer import SMALLEST_SCALE, ends, qparams
 
 law = settings(deadline=None, max_examples=100)
 scales = st.floats(2.0**-100, 2.0**100, width=32)

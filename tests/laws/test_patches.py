@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
-from quark_onnx.numerics.patches import ConvShape, kernel_of, patches, rows_of, sample_positions
+from quark_onnx.numerics.layer.im2col import ConvShape, kernel_of, patches, rows_of, sample_positions
 
 EVERY = 10**9
 INPUTS, OUTPUTS = 4, 8

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from quark_onnx.core.atomic_files import new_folder
 from quark_onnx.core.errors import ConfigError, PlanError
-from quark_onnx.core.files import new_folder
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Coded, Plan, QParams, Site, diff
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from quark_onnx.core.formats import Format
-from quark_onnx.numerics.observers import Statistics
-from quark_onnx.numerics.pow2 import min_mse
-from quark_onnx.numerics.quant import dequantize, qparams, quantize
-from quark_onnx.numerics.spread import Spread
+from quark_onnx.numerics.quantizer import dequantize, qparams, quantize
+from quark_onnx.numerics.ranges.distribution import Distribution
+from quark_onnx.numerics.ranges.power_of_two import min_mse
+from quark_onnx.numerics.ranges.statistics import Statistics
 
 COUNT = 2003
 RNG = np.random.default_rng(17)
@@ -69,7 +69,7 @@ def literal(values: np.ndarray, format: Format) -> tuple[float, int, dict[float,
 @by_distribution
 def test_the_literal_search(values: np.ndarray, format: Format) -> None:
     scale, zero_point, errors = literal(values, format)
-    q = qparams(*min_mse(Spread.of_values(values), format), format)
+    q = qparams(*min_mse(Distribution.of_values(values), format), format)
     assert (float(q.scale), int(q.zero_point)) == (scale, zero_point)
     assert sorted(errors.values())[1] > errors[scale], "a tie would make this test a matter of taste"
 
@@ -79,7 +79,7 @@ def test_the_literal_search(values: np.ndarray, format: Format) -> None:
 def test_from_a_histogram(values: np.ndarray, format: Format) -> None:
     """The scale is that of the values, or another one of hardly more error."""
     scale, _, errors = literal(values, format)
-    q = qparams(*min_mse(Spread.of(Statistics.of(values)), format), format)
+    q = qparams(*min_mse(Distribution.of(Statistics.of(values)), format), format)
     assert errors[float(q.scale)] <= 1.05 * errors[scale]
 
 
@@ -88,7 +88,7 @@ def test_an_outlier_is_clipped() -> None:
     values = np.append(np.tile(NORMAL, 200), 60).astype(np.float32)
     format = FORMATS["int4 symmetric"]
     covering = qparams(values.min(), values.max(), format)
-    found = qparams(*min_mse(Spread.of_values(values), format), format)
+    found = qparams(*min_mse(Distribution.of_values(values), format), format)
     assert float(found.scale) <= float(covering.scale) / 8
     less, more = (
         np.square(dequantize(quantize(values, q, format), q, format) - values).sum() for q in (found, covering)
@@ -101,7 +101,7 @@ def test_an_outlier_is_clipped() -> None:
 def test_a_power_of_two_near_min_max(values: np.ndarray, name: str) -> None:
     """From twice to an eighth of the nearest one; the zero point is the format's, or that of min-max."""
     format = FORMATS[name]
-    lo, hi = min_mse(Spread.of_values(values), format)
+    lo, hi = min_mse(Distribution.of_values(values), format)
     q, exact = (
         qparams(*ends, replace(format, scale=kind)) for ends, kind in (((lo, hi), "pow2"), (minmax(values), "float"))
     )
@@ -128,7 +128,7 @@ def test_equal_errors_take_the_largest_scale(format: Format) -> None:
     values = np.array([0 if format.one_sided else -value, 0, value], np.float32)
     scale, zero_point, errors = literal(values, format)
     assert sum(error == errors[scale] for error in errors.values()) > 1
-    q = qparams(*min_mse(Spread.of_values(values), format), format)
+    q = qparams(*min_mse(Distribution.of_values(values), format), format)
     assert float(q.scale) == max(s for s, error in errors.items() if error == errors[scale])
     assert int(q.zero_point) == zero_point
 
@@ -136,7 +136,7 @@ def test_equal_errors_take_the_largest_scale(format: Format) -> None:
 @by_format
 @pytest.mark.parametrize("values", ([], [0.0], [0.0, -0.0], [np.nan, np.inf]), ids=str)
 def test_nothing_but_zeros(values: list[float], format: Format) -> None:
-    q = qparams(*min_mse(Spread.of_values(np.array(values)), format), format)
+    q = qparams(*min_mse(Distribution.of_values(np.array(values)), format), format)
     assert float(q.scale) == 1
 
 
@@ -144,4 +144,6 @@ def test_nothing_but_zeros(values: list[float], format: Format) -> None:
 @by_distribution
 def test_how_the_data_are_split_does_not_matter(values: np.ndarray, format: Format) -> None:
     one, two, three = (Statistics.of(part) for part in np.array_split(values[::-1], 3))
-    assert min_mse(Spread.of(two + (three + one)), format) == min_mse(Spread.of(Statistics.of(values)), format)
+    assert min_mse(Distribution.of(two + (three + one)), format) == min_mse(
+        Distribution.of(Statistics.of(values)), format
+    )

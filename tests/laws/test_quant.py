@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from quark_onnx.core.formats import TYPES, Format
 from quark_onnx.core.plan import QParams
-from quark_onnx.numerics.quant import (
+from quark_onnx.numerics.quantizer import (
     SMALLEST_SCALE,
     along,
     carrier,

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from quark_onnx.core.formats import Format
-from quark_onnx.numerics.observers import Statistics
-from quark_onnx.numerics.quant import qparams
-from quark_onnx.numerics.ranges import minmax, percentile, why_unusable
-from quark_onnx.numerics.spread import Spread
+from quark_onnx.numerics.quantizer import qparams
+from quark_onnx.numerics.ranges.distribution import Distribution
+from quark_onnx.numerics.ranges.masks_and_infinities import why_unusable
+from quark_onnx.numerics.ranges.min_max import minmax
+from quark_onnx.numerics.ranges.percentile import percentile
+from quark_onnx.numerics.ranges.statistics import Statistics
 
 COUNT = 9973  # prime: no rank part · COUNT is a whole number, where the exact percentile would be a matter of taste
 BIN = 2.0**-7  # a bin of the histogram, relative to the values in it
@@ -116,7 +118,7 @@ def test_two_sided_percentile_is_numpys_within_a_bin(values: np.ndarray, percent
 def test_percentile_of_values_is_numpys(values: np.ndarray, percent: float, symmetric: bool) -> None:
     """Weights are no histogram: their percentiles are values of theirs, exactly."""
     data = finite(values) if finite(values).size else np.zeros(1)
-    got = percentile(Spread.of_values(data), percent, symmetric)
+    got = percentile(Distribution.of_values(data), percent, symmetric)
     if symmetric:
         reach = np.percentile(np.abs(data), percent, method="inverted_cdf")
         assert got == (min(max(data.min(), -reach), data.max()), max(min(data.max(), reach), data.min()))
@@ -136,7 +138,7 @@ def test_percentile_of_values_is_numpys(values: np.ndarray, percent: float, symm
     ],
 )
 def test_percentile_of_known_values(percent: float, symmetric: bool, lo: float, hi: float) -> None:
-    assert percentile(Spread.of_values(np.arange(-100.0, 100.0)), percent, symmetric) == (lo, hi)
+    assert percentile(Distribution.of_values(np.arange(-100.0, 100.0)), percent, symmetric) == (lo, hi)
 
 
 floats = arrays.arrays(np.float32, st.integers(1, 60), elements=st.floats(-(2.0**120), 2.0**120, width=32))

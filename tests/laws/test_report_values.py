@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quark_onnx.core.plain import json_text, plain
+from quark_onnx.core.json_writing import json_text, plain
 from quark_onnx.engine.grid import Grid
 from quark_onnx.report import drawing, words
 from quark_onnx.report.data import Advice, Histogram, LayerError, Layers, ModelReport, Score, Weight

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import quark_onnx
 from quark_onnx import ConfigError
-from quark_onnx.core.runtime_config import (
+from quark_onnx.core.settings.runtime_config import (
     AIMET_ONLY,
     PARAM_TYPES,
     PASSES,

@@ -11,19 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from quark_onnx.core.formats import Format
-from quark_onnx.numerics.observers import Statistics
-from quark_onnx.numerics.quant import qparams
-from quark_onnx.numerics.ranges import percentile
-from quark_onnx.numerics.search import (
-    bell,
-    best_clip,
-    best_percentile,
-    entropy,
-    least_divergence,
-    min_mse,
-    squared_error,
-)
-from quark_onnx.numerics.spread import Spread
+from quark_onnx.numerics.quantizer import qparams
+from quark_onnx.numerics.ranges.distribution import Distribution
+from quark_onnx.numerics.ranges.entropy import entropy, least_divergence
+from quark_onnx.numerics.ranges.gaussian import bell, best_clip
+from quark_onnx.numerics.ranges.mean_squared_error import min_mse, squared_error
+from quark_onnx.numerics.ranges.percentile import best_percentile, percentile
+from quark_onnx.numerics.ranges.statistics import Statistics
 
 RNG = np.random.default_rng(11)
 NORMAL = RNG.standard_normal(20_000)
@@ -74,7 +68,7 @@ def brute(x: np.ndarray, scale: float, zero_point: float, lo: float, hi: float, 
 @given(numbers, grids)
 def test_errors_of_values_are_those_of_every_value(x: np.ndarray, drawn: tuple[int, int, float, float]) -> None:
     grid = grid_of(drawn)
-    seen = Spread.of_values(x)
+    seen = Distribution.of_values(x)
     for power, got in ((2, seen.errors(*grid)), (1, seen.absolute(*grid))):
         inside, outside = brute(x, *grid, power)
         # prefix sums of x² lose what float64 does not hold of the largest square
@@ -91,7 +85,7 @@ def test_errors_of_an_interval_are_integrals(begin: float, steps: float, drawn: 
     points = 20_000
     low, high = begin * scale, (begin + steps) * scale
     x = low + (high - low) * (np.arange(points) + 0.5) / points
-    seen = Spread(np.array([low]), np.array([high]), np.array([points]), low, high)
+    seen = Distribution(np.array([low]), np.array([high]), np.array([points]), low, high)
     far = max(scale / 2, high - (hi - zero_point) * scale, (lo - zero_point) * scale - low)
     for power, got in ((2, seen.errors(*grid)), (1, seen.absolute(*grid))):
         inside, outside = brute(x, *grid, power)
@@ -105,7 +99,7 @@ def test_errors_of_an_interval_are_integrals(begin: float, steps: float, drawn: 
 def test_errors_of_a_histogram_are_those_of_the_values_within_a_bin(values: np.ndarray, format: Format) -> None:
     """A value is within 2⁻⁷ of where it is taken to be, so e² is wrong by 2·e times that, and by step²/4, at most."""
     x = values.astype(np.float32).astype(np.float64)
-    seen = Spread.of(Statistics.of(x))
+    seen = Distribution.of(Statistics.of(x))
     for part in (1.0, 0.5, 0.1):
         q = qparams(part * x.min(), part * x.max(), format)
         grid = float(q.scale), float(q.zero_point), format.lo, format.hi
@@ -119,7 +113,7 @@ def test_errors_of_a_histogram_are_those_of_the_values_within_a_bin(values: np.n
 
 
 def test_candidates_are_looked_at_as_one_by_one() -> None:
-    seen = Spread.of(Statistics.of(NORMAL))
+    seen = Distribution.of(Statistics.of(NORMAL))
     scales = np.geomspace(1e-4, 1, 60).reshape(3, 20)
     rounding, clipping = seen.errors(scales, 3, -128, 127)
     assert rounding.shape == clipping.shape == scales.shape
@@ -130,7 +124,7 @@ def test_candidates_are_looked_at_as_one_by_one() -> None:
 @law
 @given(numbers)
 def test_spread_of_statistics_holds_every_value(x: np.ndarray) -> None:
-    seen = Spread.of(Statistics.of(x))
+    seen = Distribution.of(Statistics.of(x))
     assert (seen.lo, seen.hi, seen.count) == (x.min(), x.max(), x.size)
     assert (seen.low <= seen.high).all()
     assert (seen.high[:-1] <= seen.low[1:]).all()
@@ -147,11 +141,11 @@ def test_linear_bins_are_numpys(x: np.ndarray, width: float, bins: int) -> None:
     place = (x.astype(np.float64) - start) / width
     assume((np.abs(place - np.rint(place)) > 1e-9).all())  # on an edge it is a matter of rounding
     exact = np.histogram(x.astype(np.float64), bins, (start, start + width * bins))[0]
-    np.testing.assert_array_equal(Spread.of_values(x).linear(start, width, bins), exact)
+    np.testing.assert_array_equal(Distribution.of_values(x).linear(start, width, bins), exact)
 
 
 def test_linear_shares_an_interval_among_its_bins() -> None:
-    seen = Spread(np.array([-1.0, 2.0]), np.array([1.0, 2.0]), np.array([8, 3]), -1.0, 2.0)
+    seen = Distribution(np.array([-1.0, 2.0]), np.array([1.0, 2.0]), np.array([8, 3]), -1.0, 2.0)
     np.testing.assert_allclose(seen.linear(-1.5, 0.5, 8), [0, 2, 2, 2, 2, 0, 0, 3])
     np.testing.assert_allclose(seen.linear(-1.0, 1.0, 3), [4, 4, 3])  # the last bin is closed
     np.testing.assert_allclose(seen.linear(0.0, 0.25, 2), [1, 1])  # what is outside is left out
@@ -162,7 +156,7 @@ def test_linear_shares_an_interval_among_its_bins() -> None:
 def test_least_squares_is_no_worse_than_any_other_cut(values: np.ndarray, format: Format) -> None:
     """Than MinMax: never. Than percentiles and 400 ranges by chance: by 0.5 % at most, which the finest of its grids
     (2^(1/1024) for one end, 2^(1/128) for two) leaves of a sum that is only nearly convex."""
-    seen = Spread.of(Statistics.of(values))
+    seen = Distribution.of(Statistics.of(values))
     lo, hi = min_mse(seen, format)
     assert seen.lo <= lo <= max(hi, 0)
     assert hi <= max(seen.hi, 0)
@@ -178,7 +172,7 @@ def test_least_squares_is_no_worse_than_any_other_cut(values: np.ndarray, format
 @law
 @given(numbers, st.sampled_from(list(FORMATS.values())))
 def test_least_squares_of_few_values_is_never_worse_than_minmax(x: np.ndarray, format: Format) -> None:
-    seen = Spread.of_values(x)
+    seen = Distribution.of_values(x)
     ends = np.array([(seen.lo, seen.hi), min_mse(seen, format)])
     least, found = squared_error(seen, format, ends[:, 0], ends[:, 1])
     assert found <= least
@@ -210,18 +204,18 @@ def test_divergence_is_least_as_its_definition_has_it(counts: list[int], levels:
 
 def test_entropy_is_no_minmax() -> None:
     """onnxruntime's has one candidate with its own defaults; and with ours it takes a Relu's zeros for its shape."""
-    seen = Spread.of(Statistics.of(SPREADS["one outlier"]))
+    seen = Distribution.of(Statistics.of(SPREADS["one outlier"]))
     lo, hi = entropy(seen, 2048, 128)
     assert lo == seen.lo
     assert hi < 25
-    relu = Spread.of(Statistics.of(SPREADS["relu"]))
+    relu = Distribution.of(Statistics.of(SPREADS["relu"]))
     assert entropy(relu, 2048, 128)[1] > 0.8 * relu.hi
     assert entropy(relu, 128, 128) == (relu.lo, relu.hi)  # as many bins as levels: nothing to choose from
 
 
 def test_entropy_of_one_sided_values_uses_all_bins() -> None:
     values = np.abs(SPREADS["heavy tail"])
-    above, below = (Spread.of(Statistics.of(sign * values)) for sign in (1, -1))
+    above, below = (Distribution.of(Statistics.of(sign * values)) for sign in (1, -1))
     lo, hi = entropy(above, 512, 64)
     assert hi < above.hi
     assert entropy(below, 512, 64) == (-hi, -lo)
@@ -247,11 +241,11 @@ def test_best_clip_has_the_least_error(bits: int) -> None:
 
 def test_bell_is_around_the_mean_or_from_zero() -> None:
     values = np.append(NORMAL * 2 + 1, (-90.0, 90.0))
-    lo, hi = bell(Spread.of_values(values), Format())
+    lo, hi = bell(Distribution.of_values(values), Format())
     assert (lo + hi) / 2 == pytest.approx(values.mean())
     assert hi - lo == pytest.approx(2 * best_clip(8) * values.std())
     relu = np.maximum(np.append(NORMAL, 90.0), 0)
-    lo, hi = bell(Spread.of_values(relu), Format(4))
+    lo, hi = bell(Distribution.of_values(relu), Format(4))
     assert lo == 0
     assert hi == pytest.approx(best_clip(5) * math.sqrt((relu[relu > 0] ** 2).mean()))
 
@@ -262,16 +256,16 @@ def test_bell_is_around_the_mean_or_from_zero() -> None:
 def test_best_percentile_has_the_least_error(values: np.ndarray, format: Format, metric: str) -> None:
     x = values.astype(np.float32)
     candidates, power = (99.0, 99.9, 99.99, 100.0), 1 if metric == "mae" else 2
-    got = best_percentile(Spread.of_values(x), format, candidates, False, metric)
+    got = best_percentile(Distribution.of_values(x), format, candidates, False, metric)
     errors = {}
-    for lo, hi in (percentile(Spread.of_values(x), percent, False) for percent in candidates):
+    for lo, hi in (percentile(Distribution.of_values(x), percent, False) for percent in candidates):
         q = qparams(lo, hi, format)
         errors[lo, hi] = sum(brute(x, float(q.scale), float(q.zero_point), format.lo, format.hi, power))
     assert errors[got] <= min(errors.values()) * (1 + 1e-9)
 
 
 def test_the_first_of_equal_percentages_wins() -> None:
-    seen = Spread.of_values(np.array([-1.0, 0.25, 1.0]))
+    seen = Distribution.of_values(np.array([-1.0, 0.25, 1.0]))
     assert best_percentile(seen, Format(), (100.0, 99.9, 99.0), True, "mae") == (-1.0, 1.0)
-    constant = Spread.of_values(np.full(5, 2.0))
+    constant = Distribution.of_values(np.full(5, 2.0))
     assert best_percentile(constant, Format(), (50.0, 100.0), False, "mse") == (2.0, 2.0)

@@ -12,17 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scales import absmax_scale
 
-from quark_onnx.numerics.activations import Activation, Clip, Relu
-from quark_onnx.numerics.bias import LIMIT
-from quark_onnx.numerics.grid import PER_CHANNEL, PER_ROW, PER_TENSOR, nearest
-from quark_onnx.numerics.judge import Judge
-from quark_onnx.numerics.layer_data import Layer, LayerData, Samples, bytes_of, held_out, sample
-from quark_onnx.numerics.moments import ActiveMeans, Moments
-from quark_onnx.numerics.objectives import Quadratic
-from quark_onnx.numerics.patches import ConvShape, patches, rows_of, sample_positions
-from quark_onnx.numerics.recipe import Grid, Recipe
-from quark_onnx.numerics.tune import Tuned, tune
-from quark_onnx.numerics.workers import BLOCK, in_order, row_blocks
+from quark_onnx.numerics.activation_functions import Activation, Clip, Relu
+from quark_onnx.numerics.layer.bias import LIMIT
+from quark_onnx.numerics.layer.candidates import Scorer
+from quark_onnx.numerics.layer.held_out_split import LayerData, held_out
+from quark_onnx.numerics.layer.im2col import ConvShape, patches, rows_of, sample_positions
+from quark_onnx.numerics.layer.sampling import Layer, Samples, bytes_of, sample
+from quark_onnx.numerics.layer.tune import Tuned, tune
+from quark_onnx.numerics.parallel_blocks import BLOCK, in_order, row_blocks
+from quark_onnx.numerics.rounding.moments import ActiveMeans, Moments
+from quark_onnx.numerics.rounding.objectives import Quadratic
+from quark_onnx.numerics.rounding.settings import TuningSettings
+from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_ROW, PER_TENSOR, WeightGrid, nearest
 
 SX, ZX = 0.05, -128
 law = settings(deadline=None, max_examples=10)
@@ -57,17 +58,17 @@ class Case:
         self.layer = Layer(self.weight, self.bias, self.shape, self.activation.region(0.2))
         self.samples = Samples.of([self.x[:5], self.x[5:]], [self.codes[:5], self.codes[5:]], SX, ZX)
         self.high = 2 ** (bits - 1) - 1
-        self.grid = Grid(absmax_scale(self.weight, self.high, shared), -self.high, self.high, shared)
+        self.grid = WeightGrid(absmax_scale(self.weight, self.high, shared), -self.high, self.high, shared)
 
     def data(self, **more: Any) -> LayerData:
         return sample(self.layer, self.samples, self.held, **{"positions": 600, "keep": 300, **more})
 
-    def tune(self, recipe: Recipe, data: LayerData | None = None, **more: Any) -> Tuned:
+    def tune(self, recipe: TuningSettings, data: LayerData | None = None, **more: Any) -> Tuned:
         options = {"activation": self.activation, "input_scale": SX, **more}
         return tune(self.weight, options.pop("bias", self.bias), data or self.data(), self.grid, recipe, **options)
 
 
-QUICK = Recipe(num_iterations=100, polish=2)
+QUICK = TuningSettings(num_iterations=100, polish=2)
 RECIPES = {
     "nearest": replace(QUICK, method="nearest", polish=0),
     "adaround": QUICK,
@@ -88,7 +89,7 @@ def assert_same(a: Tuned, b: Tuned) -> None:
 @by_recipe
 @pytest.mark.parametrize("group", [1, 4])
 @pytest.mark.parametrize("shared", [PER_TENSOR, PER_CHANNEL, PER_ROW], ids=["tensor", "channel", "row"])
-def test_a_valid_and_better_layer(recipe: Recipe, group: int, shared: tuple[int, ...]) -> None:
+def test_a_valid_and_better_layer(recipe: TuningSettings, group: int, shared: tuple[int, ...]) -> None:
     case = Case(group=group, shared=shared)
     got = case.tune(recipe)
     np.testing.assert_array_equal(got.codes, np.rint(got.codes))
@@ -117,7 +118,7 @@ def test_few_samples_never_make_it_worse_on_those_held_out(seed: int, name: str,
     data = case.data(positions=60, keep=60)
     got = case.tune(RECIPES[name], data)
     assert got.held_after <= got.held_before
-    judge = Judge.of(data, case.activation, None, SX)
+    judge = Scorer.of(data, case.activation, None, SX)
     kept = judge.held.kept
     assert kept is not None
     bias = got.bias
@@ -139,9 +140,9 @@ def test_adaround_beats_nearest_and_a_bias_alone_helps() -> None:
 
 @pytest.mark.parametrize("name", ["adaround", "adaround, sampled", "adaquant"])
 def test_the_same_bits_for_any_number_of_workers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quark_onnx.numerics.workers.BLOCK", 700)  # blocks of 32 rows, the fewest
-    monkeypatch.setattr("quark_onnx.numerics.layer_data.MOST", 300)
-    monkeypatch.setattr("quark_onnx.numerics.layer_data.FEWEST", 50)
+    monkeypatch.setattr("quark_onnx.numerics.parallel_blocks.BLOCK", 700)  # blocks of 32 rows, the fewest
+    monkeypatch.setattr("quark_onnx.numerics.layer.sampling.MOST", 300)
+    monkeypatch.setattr("quark_onnx.numerics.layer.sampling.FEWEST", 50)
     case = Case(2, outputs=80, samples=20)
     assert len(row_blocks(case.weight.shape)) == 3
     results = []
@@ -208,7 +209,7 @@ def test_gain_decides_whom_a_common_scale_serves() -> None:
 
 def test_a_layer_with_nothing_to_win_stays_as_it_is() -> None:
     case = Case(7)
-    case.grid = Grid(np.full_like(case.bias, 0.25), -64, 64, PER_TENSOR)
+    case.grid = WeightGrid(np.full_like(case.bias, 0.25), -64, 64, PER_TENSOR)
     case.weight[:] = np.rint(case.weight * 4) / 4  # on the grid
     case.samples = Samples.of([case.x], [case.x])  # and a float input
     got = case.tune(replace(QUICK, scale_search=False))
@@ -219,7 +220,7 @@ def test_a_layer_with_nothing_to_win_stays_as_it_is() -> None:
 
 def test_learning_rate_adjusts_to_the_layers_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    from quark_onnx.numerics import rounding
+    from quark_onnx.numerics.rounding import methods as rounding
 
     true = rounding.METHODS["adaround"]
     monkeypatch.setitem(

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import onnx.parser
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import Runner, input_specs

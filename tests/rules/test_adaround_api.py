@@ -19,7 +19,7 @@ from quark_onnx import ConfigError, DataError, QuarkError
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.encodings import document, from_plan, into_plan, read
-from quark_onnx.numerics.quant import dequantize, quantize, quantize_half_up
+from quark_onnx.numerics.quantizer import dequantize, quantize, quantize_half_up
 from quark_onnx.quantsim import QuantizationSimModel, QuantScheme
 from quark_onnx.quantsim.adaround import Adaround, AdaroundParameters
 from quark_onnx.quantsim.loader import feeds_of

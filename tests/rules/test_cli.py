@@ -21,8 +21,8 @@ from shell import command, done, fails
 from quark_onnx import QuantizationConfig, __version__
 from quark_onnx.cli import console, line, main
 from quark_onnx.cli.tuning import tuning_rows, worst_table
-from quark_onnx.core.presets import PRESETS
 from quark_onnx.core.records import LayerRecord
+from quark_onnx.core.settings.presets import PRESETS
 
 TEXT = """g (float[N, 3, 8, 8] x) => (float[N, 4] y) {
     [stem] a = Conv <pads = [1, 1, 1, 1]> (x, w)

@@ -13,7 +13,7 @@ from graphs import prepared, text_model
 
 from quark_onnx import ConfigError, ModelQuantizer, QuantizationConfig, Result
 from quark_onnx.graph import io
-from quark_onnx.numerics.quant import dequantize, quantize
+from quark_onnx.numerics.quantizer import dequantize, quantize
 from quark_onnx.stages.prepare import prepare
 
 NET = """g (float[8,4] x) => (float[8,5] y, float[8,6] z) {

@@ -18,14 +18,14 @@ from tuning import Case, case, draw, same, tuned
 
 from quark_onnx import ModelQuantizer
 from quark_onnx.core.errors import ConfigError, PlanError
-from quark_onnx.core.finetune import AdaQuant, AdaRound, Nearest
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, Nearest
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.layers import Unit, match
 from quark_onnx.graph import Model
-from quark_onnx.numerics import activations as f
-from quark_onnx.numerics.patches import patches, sample_positions
-from quark_onnx.numerics.quant import dequantize, quantize
+from quark_onnx.numerics import activation_functions as f
+from quark_onnx.numerics.layer.im2col import patches, sample_positions
+from quark_onnx.numerics.quantizer import dequantize, quantize
 
 ROUND = AdaRound(num_iterations=40, polish=2)
 QUANT = AdaQuant(num_iterations=40)

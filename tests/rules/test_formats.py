@@ -15,8 +15,8 @@ from quark_onnx.engine.ledger import Row, ledger
 from quark_onnx.engine.runner import Runner
 from quark_onnx.engine.walk import Frontier, walk
 from quark_onnx.graph import Model, Node, io
-from quark_onnx.numerics import bias
-from quark_onnx.numerics.quant import dequantize, quantize, stored_codes
+from quark_onnx.numerics.layer import bias
+from quark_onnx.numerics.quantizer import dequantize, quantize, stored_codes
 from quark_onnx.stages.place.storage import WIDE_ACTIVATIONS
 
 EPS = 2.0**-24

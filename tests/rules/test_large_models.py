@@ -17,7 +17,7 @@ from graphs import normal, text_model
 from quark_onnx import ModelQuantizer, QuantizationConfig, Result, get_default_config
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import io, large
-from quark_onnx.numerics.equalize import Link, equalize
+from quark_onnx.numerics.equalization import Link, equalize
 from quark_onnx.stages.equalize import rescale
 
 TEXT = """g (float[N, 24] x) => (float[N, 8] y) {
@@ -173,6 +173,6 @@ def test_sizes_are_scaled_a_few_rows_at_a_time(part: int, monkeypatch: pytest.Mo
     sizes = [abs(normal(12, 7)), abs(normal(5, 12, seed=1)), abs(normal(3, 5, seed=2))]
     links = [Link((i,), (i + 1,), np.full(n, np.inf), np.zeros(n, bool)) for i, n in enumerate((12, 5))]
     expected = equalize(sizes, links)
-    monkeypatch.setattr("quark_onnx.numerics.equalize.PART", part)
+    monkeypatch.setattr("quark_onnx.numerics.equalization.PART", part)
     for total, other in zip(equalize(sizes, links), expected, strict=True):
         np.testing.assert_array_equal(total, other)

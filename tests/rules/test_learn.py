@@ -17,14 +17,14 @@ from tuning import MEMORY, case, draw
 
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Coded, Plan, QParams, Site
-from quark_onnx.core.range_learning import RangeLearning
 from quark_onnx.core.records import Tuning
-from quark_onnx.core.runtime_config import load_runtime_config
+from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.core.settings.runtime_config import load_runtime_config
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.observe import observe
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics import bias as biases
-from quark_onnx.numerics.quant import SMALLEST_SCALE, dequantize, quantize
+from quark_onnx.numerics.layer import bias as biases
+from quark_onnx.numerics.quantizer import SMALLEST_SCALE, dequantize, quantize
 from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.quantsim.start import ranging
 from quark_onnx.stages.learn import learn

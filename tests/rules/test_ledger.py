@@ -10,7 +10,7 @@ import pytest
 from build import graph, quantized
 from test_place import TABLE
 
-from quark_onnx.core.ops import CPU
+from quark_onnx.core.operators import CPU
 from quark_onnx.engine.ledger import Row, fused, ledger
 from quark_onnx.engine.runner import optimized_nodes
 

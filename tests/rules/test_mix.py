@@ -16,8 +16,8 @@ from tuning import draw
 
 from quark_onnx import ModelQuantizer, Result
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.mixing import METRICS
 from quark_onnx.core.plan import Plan, diff
+from quark_onnx.core.settings.mixed_precision import METRICS
 from quark_onnx.graph import io
 from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.stages.mix.layout import Layout, layout_of

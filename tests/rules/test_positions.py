@@ -15,7 +15,7 @@ from quark_onnx.core.plan import Plan, QParams
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.observe import observe
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics import shifts
+from quark_onnx.numerics.ranges import power_of_two_shifts as shifts
 from quark_onnx.stages.positions import align, align_positions
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 

@@ -11,7 +11,7 @@ from graphs import run as run_model
 from simulated import FEEDS, encodings, model, output, ready
 
 from quark_onnx import AdaQuant, AdaRound, ConfigError
-from quark_onnx.core.range_learning import RangeLearning
+from quark_onnx.core.settings.range_learning import RangeLearning
 from quark_onnx.graph import io
 from quark_onnx.quantsim import QuantizationSimModel, fine_tune
 

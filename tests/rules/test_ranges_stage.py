@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from quark_onnx import ModelQuantizer, QuantizationConfig
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Plan, QParams
-from quark_onnx.core.ranging import METHODS, Ranging
+from quark_onnx.core.settings.range_methods import METHODS, Ranging
 from quark_onnx.engine.observe import observe
 from quark_onnx.graph import Model
-from quark_onnx.numerics.methods import find_range
-from quark_onnx.numerics.observers import Statistics
-from quark_onnx.numerics.quant import along, qparams
-from quark_onnx.numerics.spread import Spread
+from quark_onnx.numerics.quantizer import along, qparams
+from quark_onnx.numerics.ranges.distribution import Distribution
+from quark_onnx.numerics.ranges.methods import find_range
+from quark_onnx.numerics.ranges.statistics import Statistics
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors, weight_range
 
 NET = """(float[64,4] x) => (float[64,5] y) <float[4,5] w, float[4] k>
@@ -238,12 +238,12 @@ def test_every_scale_of_a_weight_is_that_of_its_own_values(method: str, axis: in
             cut = [slice(i, i + 1) if block else slice(None) for i in index]
             mine = weight[tuple(part if a == axis else s for a, s in enumerate(cut))]
         single = Format(4, True, True)
-        expected: QParams = qparams(*find_range(Spread.of_values(mine), single, how), single)
+        expected: QParams = qparams(*find_range(Distribution.of_values(mine), single, how), single)
         assert wide[index] == expected.scale
 
 
 def test_large_weights_are_looked_at_through_a_histogram() -> None:
     weight = np.random.default_rng(6).standard_normal(200_000).astype(np.float32)
     lo, hi = weight_range(weight, Format(4, True, True), Ranging("MinMSE"))
-    exact = find_range(Spread.of_values(weight), Format(4, True, True), Ranging("MinMSE"))
+    exact = find_range(Distribution.of_values(weight), Format(4, True, True), Ranging("MinMSE"))
     assert max(-lo, hi) == pytest.approx(max(-exact[0], exact[1]), rel=0.01)

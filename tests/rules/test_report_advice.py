@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from quark_onnx.core.config import QuantizationConfig
-from quark_onnx.core.options import OPTIONS
-from quark_onnx.core.presets import PRESETS
 from quark_onnx.core.records import LayerRecord
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.extra_options import OPTIONS
+from quark_onnx.core.settings.presets import PRESETS
 from quark_onnx.engine.ledger import Row
 from quark_onnx.report.advice import LEVELS, RULES, advise
 from quark_onnx.report.build import failed

@@ -9,8 +9,8 @@ import build
 import numpy as np
 import pytest
 
-from quark_onnx.core.config import Config
-from quark_onnx.core.presets import get_default_config
+from quark_onnx.core.settings.config import Config
+from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.engine.compare import quantized_values
 from quark_onnx.graph import Model, io
 from quark_onnx.pipeline import ModelQuantizer

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("jinja2")
 
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.plain import plain
+from quark_onnx.core.json_writing import plain
 from quark_onnx.core.records import LayerRecord, MixRecord
 from quark_onnx.engine.ledger import Row
 from quark_onnx.report import words

@@ -12,12 +12,12 @@ from graphs import normal, text_model
 from tuning import Case, case, draw, tuned
 
 from quark_onnx import ModelQuantizer, Result
-from quark_onnx.core.finetune import AdaQuant, AdaRound, Nearest
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import QParams
+from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, Nearest
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.layers.grids import all_factors
-from quark_onnx.numerics.quant import quantize
+from quark_onnx.numerics.quantizer import quantize
 
 SEARCH = Nearest(update_bias=False)
 CONV = "g (float[N,4,6,6] x) => (float[N,5,6,6] y) { [n] y = Conv <pads = [1, 1, 1, 1]> (x, w, b) }"

@@ -18,10 +18,10 @@ import pytest
 from build import feeds, graph, run
 
 from quark_onnx import ConfigError
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.runtime_config import PASSES, load_runtime_config
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.runtime_config import PASSES, load_runtime_config
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.observe import observe
 from quark_onnx.graph import Model, io

@@ -10,9 +10,9 @@ from build import feeds, graph, layout, placed, quantized, run, settings
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.formats import Format
-from quark_onnx.core.ops import CPU, QNN, TENSORRT, VITISAI
+from quark_onnx.core.operators import CPU, QNN, TENSORRT, VITISAI
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.targets import TARGETS
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.ledger import ledger
 from quark_onnx.graph import Model
 from quark_onnx.numerics.metrics import Sqnr

@@ -10,9 +10,9 @@ import numpy as np
 from build import Feed, constants, settings
 from graphs import text_model
 
-from quark_onnx.core.finetune import FastFinetune
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Tuning
+from quark_onnx.core.settings.fast_finetune import FastFinetune
 from quark_onnx.engine.apply import apply
 from quark_onnx.engine.data import open_data
 from quark_onnx.engine.runner import input_specs

@@ -10,7 +10,7 @@ from quark_onnx.engine.layers.functions import activation_of
 from quark_onnx.engine.layers.geometry import Geometry, geometry
 from quark_onnx.graph import Model, Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op, rank, sole_reader
-from quark_onnx.numerics.activations import Activation, LeakyRelu, PRelu
+from quark_onnx.numerics.activation_functions import Activation, LeakyRelu, PRelu
 
 POOLS = ("Pad", "MaxPool", "AveragePool", "GlobalAveragePool")
 BETWEEN = (*POOLS, "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")

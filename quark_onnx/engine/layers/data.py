@@ -12,7 +12,7 @@ from quark_onnx.engine.layers import Unit
 from quark_onnx.engine.walk import Frontier
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import constant
-from quark_onnx.numerics.patches import ConvShape
+from quark_onnx.numerics.layer.im2col import ConvShape
 
 Array = NDArray[Any]
 

@@ -6,7 +6,7 @@ import math
 
 from quark_onnx.graph import Node
 from quark_onnx.graph.view import constant, input_at, is_op
-from quark_onnx.numerics import activations as f
+from quark_onnx.numerics import activation_functions as f
 
 SIMPLE: dict[str, type[f.Activation]] = {"Relu": f.Relu, "Sigmoid": f.Sigmoid, "HardSwish": f.HardSwish, "Tanh": f.Tanh}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.view import constant, rank
-from quark_onnx.numerics.patches import ConvShape, kernel_of, rows_of
+from quark_onnx.numerics.layer.im2col import ConvShape, kernel_of, rows_of
 
 Array = NDArray[Any]
 

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Plan, QParams
-from quark_onnx.numerics.bias import OwnGrid
-from quark_onnx.numerics.grid import FACTORS, FINE, PER_CHANNEL, PER_ROW, PER_TENSOR, POWERS
-from quark_onnx.numerics.tune import Grid
+from quark_onnx.numerics.layer.bias import OwnGrid
+from quark_onnx.numerics.rounding.scale_search import FACTORS, FINE, POWERS
+from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_ROW, PER_TENSOR, WeightGrid
 
 Array = NDArray[Any]
 
 
-def grid_of(q: QParams, format: Format, shape: tuple[int, int]) -> Grid:
+def grid_of(q: QParams, format: Format, shape: tuple[int, int]) -> WeightGrid:
     """The grid of a weight of G groups and R rows.
 
     Scales per channel are one per row of every group, or (grouped ConvTranspose) one per row for all groups.
@@ -24,8 +24,8 @@ def grid_of(q: QParams, format: Format, shape: tuple[int, int]) -> Grid:
     groups, rows = shape
     per_row = PER_CHANNEL if q.scale.size == groups * rows else PER_ROW
     shared = per_row if q.scale.ndim else PER_TENSOR
-    scale, zero = (_spread(np.asarray(a, np.float32), shape) for a in (q.scale, q.zero_point))
-    return Grid(scale, (format.lo - zero)[..., None], (format.hi - zero)[..., None], shared)
+    scale, zero = (_by_row(np.asarray(a, np.float32), shape) for a in (q.scale, q.zero_point))
+    return WeightGrid(scale, (format.lo - zero)[..., None], (format.hi - zero)[..., None], shared)
 
 
 def factors_for(format: Format) -> tuple[float, ...]:
@@ -64,14 +64,14 @@ def bias_grid(plan: Plan, bias: str | None) -> OwnGrid | None:
 
 def coded(codes: Array, scale: Array, q: QParams, shape: tuple[int, int]) -> tuple[Array, Array]:
     """Codes (G, R, K) with the zero point added, and the scale in the shape of the plan's."""
-    zero = _spread(np.asarray(q.zero_point, np.float32), shape)
+    zero = _by_row(np.asarray(q.zero_point, np.float32), shape)
     whole = np.rint(codes + zero[..., None]).astype(np.int32)
     if q.scale.ndim == 0:
         return whole, scale[0, 0].astype(np.float32)
     return whole, (scale.reshape(-1) if q.scale.size == scale.size else scale[0]).astype(np.float32)
 
 
-def _spread(parameter: Array, shape: tuple[int, int]) -> Array:
+def _by_row(parameter: Array, shape: tuple[int, int]) -> Array:
     if parameter.size == shape[0] * shape[1]:
         return parameter.reshape(shape)
     return np.broadcast_to(parameter, shape)

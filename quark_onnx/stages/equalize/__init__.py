@@ -22,8 +22,8 @@ from quark_onnx.graph.edit import set_constant
 from quark_onnx.graph.io import copy, is_large, settle
 from quark_onnx.graph.large import compute_late, let_go, spilled
 from quark_onnx.graph.rewrite import Outcome
-from quark_onnx.numerics.equalize import Link, ceiling_of
-from quark_onnx.numerics.equalize import equalize as balance
+from quark_onnx.numerics.equalization import Link, ceiling_of
+from quark_onnx.numerics.equalization import equalize as balance
 from quark_onnx.stages.equalize.absorb import absorb_biases
 from quark_onnx.stages.equalize.layer import Layer
 from quark_onnx.stages.equalize.spaces import Found, Space, find

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.graph.rewrite import Outcome
-from quark_onnx.numerics.equalize import high_bias_absorption
+from quark_onnx.numerics.equalization import high_bias_absorption
 from quark_onnx.stages.equalize.layer import Layer
 from quark_onnx.stages.equalize.spaces import Space
 

@@ -12,7 +12,7 @@ from quark_onnx.graph import Node, Value
 from quark_onnx.graph.channels import Kernel, kernel
 from quark_onnx.graph.large import let_go
 from quark_onnx.graph.view import constant, input_at, is_constant, numpy_dtype, rank, shape
-from quark_onnx.numerics.equalize import channel_matrix, magnitudes
+from quark_onnx.numerics.equalization import channel_matrix, magnitudes
 
 Array = NDArray[Any]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from quark_onnx.core.ops import LAYERS
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Model, Node, Value
 from quark_onnx.graph.channels import RESHAPES, regrouped

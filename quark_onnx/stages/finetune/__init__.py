@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.finetune import AdaRound, FastFinetune, Nearest
 from quark_onnx.core.plan import Coded, Plan, Skip
 from quark_onnx.core.records import LayerRecord, Tuning
+from quark_onnx.core.settings.fast_finetune import AdaRound, FastFinetune, Nearest
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.layers import Unit, match
 from quark_onnx.engine.layers.data import bias_rows, float_of, like_bias, sides
@@ -28,12 +28,14 @@ from quark_onnx.engine.samples import quarter_of_memory
 from quark_onnx.engine.walk import Frontier, walk
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import constant
-from quark_onnx.numerics.activations import Activation
-from quark_onnx.numerics.bias import LIMIT
-from quark_onnx.numerics.layer_data import Layer, LayerData, Samples, bytes_of, held_out, sample
-from quark_onnx.numerics.moments import with_bias
-from quark_onnx.numerics.quant import dequantize
-from quark_onnx.numerics.tune import Recipe, Tuned, tune
+from quark_onnx.numerics.activation_functions import Activation
+from quark_onnx.numerics.layer.bias import LIMIT
+from quark_onnx.numerics.layer.held_out_split import LayerData, held_out
+from quark_onnx.numerics.layer.sampling import Layer, Samples, bytes_of, sample
+from quark_onnx.numerics.layer.tune import Tuned, tune
+from quark_onnx.numerics.quantizer import dequantize
+from quark_onnx.numerics.rounding.moments import with_bias
+from quark_onnx.numerics.rounding.settings import TuningSettings
 from quark_onnx.stages.finetune.norms import NORMS, NormUnit, fit_line, match_norms
 
 logger = logging.getLogger("quark_onnx")
@@ -235,11 +237,11 @@ class _Tuner:
             pool=frontier.pool,
         )
 
-    def _recipe(self, unit: Unit, samples: int, kept: int, *, movable: bool) -> Recipe:
+    def _recipe(self, unit: Unit, samples: int, kept: int, *, movable: bool) -> TuningSettings:
         o, site = self.options, self.plan.sites[unit.weight]
         names = ("learning_rate", "lr_adjust", "early_stop", "window", "objective")
         names += ("polish", "ridge", *(("reg_param", "beta_range", "warm_start") if isinstance(o, AdaRound) else ()))
-        return Recipe(
+        return TuningSettings(
             method=o.algorithm,
             absolute=o.rate_is_absolute,
             batch=o.batch_rows(kept, samples),

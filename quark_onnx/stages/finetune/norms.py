@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.finetune import AdaQuant, FastFinetune
 from quark_onnx.core.plan import Plan, Skip
+from quark_onnx.core.settings.fast_finetune import AdaQuant, FastFinetune
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import constant, input_at, is_op, rank
 

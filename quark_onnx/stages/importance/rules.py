@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.ops import LAYERS
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.channels import RESHAPES, Kernel, kernel, reduces_positions_only, regrouped
 from quark_onnx.graph.view import constant, input_at, is_constant, is_op, rank, shape
-from quark_onnx.numerics.importance import energies, through
+from quark_onnx.numerics.channel_importance import energies, through
 from quark_onnx.stages.importance.gain import ALIKE, Gain, gain_of
 
 # fmt: off

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.plan import Coded, Plan, QParams, Skip
-from quark_onnx.core.range_learning import RangeLearning
 from quark_onnx.core.records import LayerRecord, Tuning
+from quark_onnx.core.settings.range_learning import RangeLearning
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.layers import Unit, match
 from quark_onnx.engine.layers.data import Sides, bias_rows, float_of, like_bias, sides
@@ -30,10 +30,10 @@ from quark_onnx.engine.layers.grids import bias_grid, coded, grid_of
 from quark_onnx.engine.samples import quarter_of_memory
 from quark_onnx.engine.walk import Frontier, walk
 from quark_onnx.graph import Model, Node
-from quark_onnx.numerics.layer_data import Layer, Samples, draw, held_out
-from quark_onnx.numerics.parts import Kept
-from quark_onnx.numerics.products import product
-from quark_onnx.numerics.range_learning import BUDGET, Course, Free, LayerState, bytes_of, learn_layer
+from quark_onnx.numerics.layer.held_out_split import Kept, held_out
+from quark_onnx.numerics.layer.range_learning import BUDGET, Course, Free, LayerState, bytes_of, learn_layer
+from quark_onnx.numerics.layer.sampling import Layer, Samples, draw
+from quark_onnx.numerics.matrix_products import product
 from quark_onnx.stages.learn.ranges import (
     STAYS,
     Written,

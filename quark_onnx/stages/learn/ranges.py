@@ -15,9 +15,9 @@ from quark_onnx.engine.layers.data import float_of
 from quark_onnx.engine.layers.functions import activation_of
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import sole_reader
-from quark_onnx.numerics import bias
-from quark_onnx.numerics.lsq import Quantizer
-from quark_onnx.numerics.quant import code_limits
+from quark_onnx.numerics.layer import bias
+from quark_onnx.numerics.layer.learned_step_size import Quantizer
+from quark_onnx.numerics.quantizer import code_limits
 
 
 class Movable(NamedTuple):

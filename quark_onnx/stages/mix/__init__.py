@@ -17,10 +17,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from quark_onnx.core.mixing import AUTO, GOALS, Mixing
-from quark_onnx.core.names import matching
+from quark_onnx.core.name_patterns import matching
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import MixRecord
+from quark_onnx.core.settings.mixed_precision import AUTO, GOALS, Mixing
 from quark_onnx.engine.data import Feed
 from quark_onnx.graph import Model
 from quark_onnx.stages.mix.judge import Judge

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.mixing import Mixing
+from quark_onnx.core.settings.mixed_precision import Mixing
 from quark_onnx.engine.data import Feed
 from quark_onnx.engine.runner import Runner, fit
 from quark_onnx.engine.samples import keep, quarter_of_memory
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import numpy_dtype
-from quark_onnx.numerics.agreement import Agreement
+from quark_onnx.numerics.metrics import Agreement
 
 
 class Judge:

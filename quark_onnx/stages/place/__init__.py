@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.plan import Plan, Site, Skip
+from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import Graph, Model, io
 from quark_onnx.stages.place.dynamic import without_ranges
 from quark_onnx.stages.place.exempt import shape_values, why_exempt

@@ -9,15 +9,15 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.formats import TYPES, Format
-from quark_onnx.core.ops import Op
-from quark_onnx.core.overrides import Override
+from quark_onnx.core.operators import Op
 from quark_onnx.core.plan import Ends, QParams, Site
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.tensor_overrides import Override
 from quark_onnx.graph import Value
 from quark_onnx.graph.view import is_op, rank, shape
-from quark_onnx.numerics.quant import ends, qparams
+from quark_onnx.numerics.quantizer import ends, qparams
 
 
 def asked(site: Site, value: Value, wanted: Override, where: str, config: QuantizationConfig) -> Site:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.formats import Format
-from quark_onnx.core.ops import LAYERS
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Site
+from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import Graph, Node
 from quark_onnx.graph.view import is_op
 from quark_onnx.stages.place.rules import Wish

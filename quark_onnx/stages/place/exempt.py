@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quark_onnx.core.ops import CONTROL_FLOW, SHAPE_OPS, Op
-from quark_onnx.core.targets import Target
+from quark_onnx.core.operators import CONTROL_FLOW, SHAPE_OPS, Op
+from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op, numpy_dtype, shape
 

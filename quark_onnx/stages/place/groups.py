@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from quark_onnx.core.ops import NON_NEGATIVE, Op
+from quark_onnx.core.operators import NON_NEGATIVE, Op
 from quark_onnx.core.plan import Site
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op

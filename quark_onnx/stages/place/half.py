@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import replace
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Plan, Site
-from quark_onnx.core.targets import Target
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Model, Node, io
 from quark_onnx.graph.convertible import losses, why_not
 from quark_onnx.graph.view import is_op

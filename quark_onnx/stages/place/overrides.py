@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.overrides import Override
 from quark_onnx.core.plan import Site
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.tensor_overrides import Override
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.view import is_op, sole_reader
 from quark_onnx.stages.place.asked import asked, output_axis

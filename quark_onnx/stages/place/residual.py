@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quark_onnx.core.ops import Op
+from quark_onnx.core.operators import Op
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.view import constant, is_op, sole_reader

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.formats import Format
-from quark_onnx.core.ops import PAIRED_CLIPS, Op
+from quark_onnx.core.operators import PAIRED_CLIPS, Op
 from quark_onnx.core.plan import Role, Site, Skip
+from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op, rank, shape, sole_reader
-from quark_onnx.numerics.quant import dequantize, qparams, quantize
+from quark_onnx.numerics.quantizer import dequantize, qparams, quantize
 from quark_onnx.stages.place.exempt import data_inputs
 from quark_onnx.stages.place.groups import shares_negative
 from quark_onnx.stages.place.shown import REASON as SHOWN

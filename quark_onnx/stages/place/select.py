@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from quark_onnx.core.config import QuantizationConfig
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.names import matching
-from quark_onnx.core.targets import TARGETS
+from quark_onnx.core.name_patterns import matching
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.graph import Graph, Node
 
 

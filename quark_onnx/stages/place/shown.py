@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quark_onnx.core.ops import Op
+from quark_onnx.core.operators import Op
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.view import is_op
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from quark_onnx.core.ops import LAYERS
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node
 from quark_onnx.graph.edit import bypass

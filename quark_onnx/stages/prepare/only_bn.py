@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from quark_onnx.core.ops import LAYERS
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Model, Node, Value
 from quark_onnx.graph.io import copy

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from quark_onnx.core.ops import LAYERS
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.edit import add_constant, graph_of

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Plan, Role, Site
-from quark_onnx.core.runtime_config import RuntimeConfig
+from quark_onnx.core.settings.runtime_config import RuntimeConfig
 from quark_onnx.graph import Graph, Model, Node, Value, io
 from quark_onnx.graph.view import is_constant, numpy_dtype
 from quark_onnx.stages.simulate.fusions import fused

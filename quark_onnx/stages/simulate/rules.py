@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from quark_onnx.core.runtime_config import OpRule, RuntimeConfig
-from quark_onnx.core.simulated_ops import MATRIX_OPS, NO_WIDE_KERNELS, NORMS, NORMS_LIKE_OUTPUT
+from quark_onnx.core.aimet_operators import MATRIX_OPS, NO_WIDE_KERNELS, NORMS, NORMS_LIKE_OUTPUT
+from quark_onnx.core.settings.runtime_config import OpRule, RuntimeConfig
 from quark_onnx.graph import Value
 from quark_onnx.graph.view import input_at
 from quark_onnx.stages.simulate.quantizers import Board, Quantizer

@@ -1,0 +1,1 @@
+"""What a user may ask for: configuration, presets, targets, options. `core` itself never looks here."""

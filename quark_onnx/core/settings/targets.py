@@ -1,0 +1,135 @@
+"""Execution targets: what a runtime needs a quantized model to look like, one row each.
+
+`QuantizationConfig.target` names the row. A row decides what the configuration leaves open, refuses what the target
+cannot run, and tells placement where quantizers stand.
+
+Sources: onnxruntime's CPU provider as measured; for TensorRT its guide to explicit quantization and NVIDIA's ModelOpt;
+for QNN onnxruntime's `get_qnn_qdq_config` and Qualcomm's operator definitions; for VitisAI AMD Quark's XINT8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from quark_onnx.core.operators import CPU, QNN, TENSORRT, VITISAI, Op
+
+POOLS = ("AveragePool", "GlobalAveragePool")
+"""Operators that the option AlignPool is about."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One row.
+
+    title             short name, for messages
+    meaning           what it is, in words
+    ops               its operator table
+    activation_types  types that it runs; empty: all
+    weight_types      likewise
+    symmetric         activations must have their zero point in the middle
+    pow2              scales must be powers of two
+    per_channel       weights may have a scale per channel
+    blocks            … or one for every few neighbours
+    reduce_range      weights use 7 of 8 bits
+    bias_bits         32: at input scale · weight scale; 8 or 16: with a scale of its own; None: float
+    align             operator types whose inputs and outputs must share one scale, beyond those that only move values
+    shifts            layers and sums rescale by shifts of a few bits: positions of scales must lie near each other
+    inputs_only       quantizers stand on the inputs of layers and on one branch of residual additions; nowhere else
+    fixed_point       all arithmetic is on integers: operators are quantized for whatever reader, clamps also alone
+    shown_float       probabilities that leave the model stay float
+    on_cpu            onnxruntime's CPU provider runs it: its fusions can be proven, and int8 activations are stored as
+                      uint8 where that lets more layers fuse
+    minimum_range     no range of an activation is narrower
+    """
+
+    name: str
+    title: str
+    meaning: str
+    ops: Mapping[str, Op]
+    activation_types: tuple[str, ...] = ()
+    weight_types: tuple[str, ...] = ()
+    symmetric: bool = False
+    pow2: bool = False
+    per_channel: bool = True
+    blocks: bool = True
+    reduce_range: bool = False
+    bias_bits: int | None = 32
+    align: tuple[str, ...] = ()
+    shifts: bool = False
+    inputs_only: bool = False
+    fixed_point: bool = False
+    shown_float: bool = True
+    on_cpu: bool = False
+    minimum_range: float = 0.0
+
+    def aligned(self, concat: bool | None, pool: bool | None) -> frozenset[str]:
+        """Operator types whose inputs and outputs share one scale, with the user's AlignConcat and AlignPool."""
+        found = set(self.align)
+        for wish, op_types in ((concat, ("Concat",)), (pool, POOLS)):
+            if wish is not None:
+                found = found.union(op_types) if wish else found.difference(op_types)
+        return frozenset(found)
+
+
+TARGETS: dict[str, Target] = {
+    row.name: row
+    for row in (
+        Target(
+            "cpu",
+            "CPU",
+            "onnxruntime's CPU provider on processors with VNNI, AMX or ARM dot products",
+            CPU,
+            on_cpu=True,
+        ),
+        Target(
+            "cpu-avx2",
+            "CPU",
+            "onnxruntime's CPU provider on older x64 processors, whose sums of products saturate above 7-bit weights",
+            CPU,
+            reduce_range=True,
+            on_cpu=True,
+        ),
+        Target(
+            "tensorrt",
+            "TensorRT",
+            "NVIDIA TensorRT, also as provider of onnxruntime",
+            TENSORRT,
+            activation_types=("int8",),
+            weight_types=("int8", "int4"),
+            symmetric=True,
+            bias_bits=None,
+            inputs_only=True,
+        ),
+        Target(
+            "qnn",
+            "QNN",
+            "Qualcomm's QNN provider (HTP)",
+            QNN,
+            activation_types=("uint8", "uint16"),
+            weight_types=("int8", "uint8", "int4"),
+            blocks=False,
+            align=("Concat",),
+            fixed_point=True,
+            shown_float=False,
+            minimum_range=1e-4,
+        ),
+        Target(
+            "vitisai",
+            "VitisAI",
+            "AMD's VitisAI provider, NPUs for convolutional nets with power-of-two scales (XINT8)",
+            VITISAI,
+            activation_types=("int8", "uint8"),
+            weight_types=("int8",),
+            symmetric=True,
+            pow2=True,
+            per_channel=False,
+            blocks=False,
+            bias_bits=8,
+            align=("Concat", *POOLS),
+            shifts=True,
+            fixed_point=True,
+        ),
+    )
+}
+"""All targets by name."""

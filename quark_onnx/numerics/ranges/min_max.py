@@ -1,0 +1,11 @@
+"""MinMax, and what NonOverflow begins with: all that was seen."""
+
+from __future__ import annotations
+
+from quark_onnx.numerics.ranges.distribution import Distribution
+from quark_onnx.numerics.ranges.statistics import Statistics
+
+
+def minmax(s: Statistics | Distribution) -> tuple[float, float]:
+    """The smallest and the largest value seen."""
+    return s.lo, s.hi

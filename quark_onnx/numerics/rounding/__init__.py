@@ -1,0 +1,1 @@
+"""Rounding: the integers of one weight, by what they do to the output of its layer."""
