@@ -13,7 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from quark_onnx import Config, ModelQuantizer, Plan, get_default_config
-from quark_onnx.core.plan import QParams, diff
+from quark_onnx.core.plan import QParams
+from quark_onnx.core.plan_diff import diff
 from quark_onnx.demo import MODEL, digits
 
 

@@ -19,15 +19,15 @@ from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.tensor_overrides import override_opset
-from quark_onnx.engine.data import CalibrationData, ImageOptions, open_data, random_data
+from quark_onnx.engine.calibration_data import CalibrationData, ImageOptions, open_data, random_data
+from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.runner import input_specs
-from quark_onnx.engine.shield import shield
 from quark_onnx.graph import Model, ModelProto, io
-from quark_onnx.graph.half import Widened, to_float32
+from quark_onnx.graph.from_float16 import Widened, to_float32
 from quark_onnx.stages.convert import realize
 from quark_onnx.stages.equalize import rescale
 from quark_onnx.stages.place import place
-from quark_onnx.stages.place.half import half_scales, needs_float, place_conversion
+from quark_onnx.stages.place.float16 import half_scales, needs_float, place_conversion
 from quark_onnx.stages.prepare import prepare
 
 logger = logging.getLogger("quark_onnx")

@@ -12,25 +12,25 @@ from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LayerRecord, MixRecord
 from quark_onnx.core.settings.config import Config, QuantizationConfig
-from quark_onnx.engine.cache import Key, remembered, usable
+from quark_onnx.engine.calibration_cache import Key, remembered, usable
+from quark_onnx.engine.calibration_data import CalibrationData, Feed
+from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.compare import compare
-from quark_onnx.engine.data import CalibrationData, Feed
-from quark_onnx.engine.extremes import channel_extremes
-from quark_onnx.engine.ledger import ledger
+from quark_onnx.engine.fusion_ledger import ledger
+from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import fit
-from quark_onnx.engine.samples import keep, quarter_of_memory
-from quark_onnx.graph import ModelProto, io, large
+from quark_onnx.graph import ModelProto, io, large_weights
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
 from quark_onnx.numerics.ranges.statistics import Statistics
 from quark_onnx.result import Evidence, Report, Result
+from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.convert import spare_large
 from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune
-from quark_onnx.stages.importance import channel_importance
-from quark_onnx.stages.mix import Mixed, mix
-from quark_onnx.stages.positions import align
+from quark_onnx.stages.mixed_precision import Mixed, mix
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
+from quark_onnx.stages.scale_alignment import align
 from quark_onnx.stages.verify import verify
 
 logger = logging.getLogger("quark_onnx")
@@ -260,7 +260,7 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
     with clock.stage("apply"):
         quantized = job.realize(plan)
         if io.is_large(job.prepared):
-            large.settle(quantized)
+            large_weights.settle(quantized)
         io.let_go(job.prepared)
         io.check(quantized)
     with clock.stage("prove"):

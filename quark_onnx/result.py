@@ -11,9 +11,9 @@ from typing import Any
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LayerRecord, MixRecord
 from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import compare, quantized_values
-from quark_onnx.engine.data import Feed
-from quark_onnx.engine.ledger import Row
+from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.graph import Model, ModelProto
 
 

@@ -6,6 +6,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -37,6 +38,10 @@ ALLOWED = {  # what each part may import of the others
     "report": "core numerics graph engine result",
     "zoo": "core graph engine stages result pipeline report",
     "cli": "core numerics graph engine stages job result pipeline plots report demo zoo",
+}
+ROOMS = {  # folders inside a part, and what each may import of the others; files beside them import none
+    "core": {"settings": ""},
+    "numerics": {"ranges": "", "rounding": "", "layer": "rounding"},
 }
 HOMES = {  # the only modules that may import these packages
     "onnx": "quark_onnx.graph",
@@ -91,6 +96,41 @@ def test_layers(name: str) -> None:
     allowed = {part(name), *ALLOWED[part(name)].split()}
     assert {part(target) for target in modules(name)} - {""} <= allowed
     assert part(name) == "cli" or "quark_onnx" not in modules(name)
+
+
+def room(name: str) -> str:
+    """The folder inside the part; empty for files that stand beside the folders, and in parts without rooms."""
+    inner = name.split(".")[2:3]
+    return inner[0] if inner and inner[0] in ROOMS.get(part(name), {}) else ""
+
+
+@pytest.mark.parametrize("name", [name for name in TREES if part(name) in ROOMS])
+def test_rooms(name: str) -> None:
+    allowed = {"", room(name), *ROOMS[part(name)].get(room(name), "").split()}
+    assert {room(target) for target in modules(name) if part(target) == part(name)} <= allowed
+
+
+def test_every_folder_of_these_parts_is_a_room() -> None:
+    folders = {
+        name: {path.name for path in (ROOT / name).iterdir() if (path / "__init__.py").is_file()} for name in ROOMS
+    }
+    assert folders == {name: set(rooms) for name, rooms in ROOMS.items()}
+
+
+def test_rooms_are_small() -> None:
+    sizes = Counter(path.parent for path in SOURCES.values() if path.relative_to(ROOT).parts[0] in ROOMS)
+    assert {folder: size for folder, size in sizes.items() if size > 17} == {}
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name.endswith("__init__")])
+def test_an_init_only_hands_on(name: str) -> None:
+    """Code is in files that have a name: here are a docstring, imports and `__all__`."""
+    described, *rest = TREES[name.removesuffix(".__init__")].body
+    assert isinstance(described, ast.Expr)
+    others = [node for node in rest if not isinstance(node, ast.ImportFrom)]
+    assert [ast.unparse(node.targets[0]) for node in others if isinstance(node, ast.Assign)] == ["__all__"] * len(
+        others
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in TREES if part(name) == "stages"])

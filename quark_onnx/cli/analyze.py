@@ -14,10 +14,10 @@ from rich.table import Table
 
 from quark_onnx.cli.compare import check_interface
 from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, preset_of
-from quark_onnx.cli.matching import match
+from quark_onnx.cli.matching_tensors import match
 from quark_onnx.cli.plans import saved_config
-from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import db_text, new_table
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
@@ -31,7 +31,7 @@ from quark_onnx.pipeline import PROBES, ModelQuantizer
 from quark_onnx.plots import SUFFIXES, check_installed, plot_layers, plot_ranking
 from quark_onnx.report import pages
 from quark_onnx.report.build import Measure, Models, report_of, report_of_pair
-from quark_onnx.report.data import LayerError, ModelReport
+from quark_onnx.report.model_report import LayerError, ModelReport
 
 PAGE = "report.html"
 

@@ -12,13 +12,13 @@ import typer
 from numpy.typing import NDArray
 
 from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import DataFlags, ShowFlags, show_flag
-from quark_onnx.cli.matching import match
-from quark_onnx.cli.spread import spread
+from quark_onnx.cli.matching_tensors import match
 from quark_onnx.cli.tables import db_text, layer_table, new_table
 from quark_onnx.core.errors import ModelError, nearest
+from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import compare
-from quark_onnx.engine.data import Feed
 from quark_onnx.engine.runner import Runner, fit, input_specs
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Progress

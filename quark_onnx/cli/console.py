@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from quark_onnx.cli.line import Line, display
+from quark_onnx.cli.progress_line import Line, display
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.job import Progress as Told
 

@@ -10,8 +10,8 @@ from typing import Annotated
 from rich.filesize import decimal
 
 from quark_onnx.cli.console import out, print_json, progress
+from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ShowFlags, output_option
-from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import db_text, facts, new_table
 from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.demo import MODEL, digits

@@ -14,7 +14,7 @@ import typer
 from quark_onnx.core.errors import ConfigError, DataError
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.presets import get_default_config
-from quark_onnx.engine.data import CalibrationData, ImageOptions, InputSpec, open_data, random_data
+from quark_onnx.engine.calibration_data import CalibrationData, ImageOptions, InputSpec, open_data, random_data
 
 DEFAULT_PRESET = "S8S8_AAWS"
 

@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option
 from quark_onnx.cli.plans import Model
-from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import new_table
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.plan import Plan

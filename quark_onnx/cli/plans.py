@@ -14,16 +14,17 @@ from typing import Annotated, Any
 import typer
 
 from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, read_config
-from quark_onnx.cli.report import print_report
-from quark_onnx.cli.spread import spread
+from quark_onnx.cli.report_text import print_report
 from quark_onnx.cli.tables import counted, facts, float_table, remarks_text
-from quark_onnx.cli.tuning import interrupted, tuning_rows, worst_table
+from quark_onnx.cli.tuning_text import interrupted, tuning_rows, worst_table
 from quark_onnx.core.errors import ConfigError, PlanError
-from quark_onnx.core.plan import Plan, diff
+from quark_onnx.core.plan import Plan
+from quark_onnx.core.plan_diff import diff
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
-from quark_onnx.engine.cache import usable
+from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.job import Clock, Job, open_job
 from quark_onnx.pipeline import Decided, decide, finish
 

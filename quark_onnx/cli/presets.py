@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from quark_onnx.cli.console import out, print_json
+from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import DEFAULT_PRESET, ShowFlags
-from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import facts, new_table
 from quark_onnx.core.formats import Format
 from quark_onnx.core.settings.config import QuantizationConfig

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, preset_of, show_flag
 from quark_onnx.cli.plans import Cache, Model, resumed_config, save_plan, usable_folder
-from quark_onnx.cli.report import print_report
-from quark_onnx.cli.spread import spread
+from quark_onnx.cli.report_text import print_report
 from quark_onnx.cli.tables import layer_table
-from quark_onnx.cli.tuning import interrupted
+from quark_onnx.cli.tuning_text import interrupted
 from quark_onnx.core.plan import Plan
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.report.build import report_of

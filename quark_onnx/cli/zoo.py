@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from quark_onnx.cli.console import out, print_json
+from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ShowFlags, output_option
-from quark_onnx.cli.spread import spread
 from quark_onnx.cli.tables import db_text, facts, new_table
 from quark_onnx.cli.zoo_progress import shown
 from quark_onnx.core.errors import ConfigError

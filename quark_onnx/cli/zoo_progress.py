@@ -24,7 +24,7 @@ from rich.table import Column
 from rich.text import Text
 
 from quark_onnx.cli.console import err
-from quark_onnx.cli.line import STAGES
+from quark_onnx.cli.progress_line import STAGES
 from quark_onnx.cli.tables import db_text
 from quark_onnx.zoo import Event, Outcome
 

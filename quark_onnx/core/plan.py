@@ -7,7 +7,7 @@
     remarks          ← ranges     what the user should know of a tensor, e.g. a scale that was raised
     codes, values    ← finetune   tuned integers of weights, tuned float values of biases
 
-Saved as `plan.json` + `arrays.npz` in one folder; `diff` compares two plans.
+Saved as `plan.json` + `arrays.npz` in one folder; `plan_diff` compares two.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from quark_onnx.core.frozen_dict import FrozenDict
 VERSION = 1
 
 Role = Literal["activation", "dynamic", "constant", "weight", "bias"]
+
 Ends = float | tuple[float, ...]
 
 
@@ -121,7 +122,7 @@ class Plan:
     values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("sites", "nodes", "notes", "remarks", *_ARRAYS):
+        for name in ("sites", "nodes", "notes", "remarks", *ARRAYS):
             object.__setattr__(self, name, FrozenDict(getattr(self, name)))
 
     def qparams_of(self, tensor: str) -> QParams:
@@ -148,7 +149,7 @@ class Plan:
     def save(self, folder: str | Path) -> Path:
         """Write `plan.json` and `arrays.npz` into `folder`, which must not exist or be an earlier plan."""
         arrays: dict[str, Any] = {}
-        for kind, parts in _ARRAYS.items():
+        for kind, parts in ARRAYS.items():
             for name, value in getattr(self, kind).items():
                 arrays |= {f"{kind}/{name}/{p}": getattr(value, p) for p in parts} or {f"{kind}/{name}/": value}
         with new_folder(Path(folder), replaces="plan.json") as temporary:
@@ -190,7 +191,7 @@ class Plan:
             raise PlanError(f"{folder} holds no plan that quark_onnx wrote: {error!r}; make a new one") from error
 
 
-_ARRAYS: dict[str, tuple[str, ...]] = {
+ARRAYS: dict[str, tuple[str, ...]] = {
     "qparams": ("scale", "zero_point"),
     "factors": (),
     "shifts": (),
@@ -204,13 +205,13 @@ _MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError
 
 def _unpacked(stored: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, Any]]:
     """Fields from the entries `field/name/part` of an archive; names may hold slashes."""
-    found: dict[str, dict[str, Any]] = {kind: {} for kind in _ARRAYS}
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in ARRAYS}
     makers = {"qparams": QParams, "codes": Coded}
     for key in sorted(stored):
         kind, rest = key.split("/", 1)
         name = rest.rpartition("/")[0]
         if kind in makers:
-            found[kind][name] = makers[kind](**{part: stored[f"{kind}/{name}/{part}"] for part in _ARRAYS[kind]})
+            found[kind][name] = makers[kind](**{part: stored[f"{kind}/{name}/{part}"] for part in ARRAYS[kind]})
         else:
             found[kind][name] = stored[key]
     return found
@@ -229,36 +230,3 @@ def _site(entry: dict[str, Any]) -> Site:
     if site.role not in get_args(Role) or not 2 <= site.format.bits <= 32:
         raise ValueError(f"site {site.tensor!r} has role {site.role!r} and {site.format.bits} bits")
     return site
-
-
-def diff(old: Plan, new: Plan) -> list[str]:
-    """The differences of two plans, one line each; empty when they decide the same."""
-    lines = [] if old.model == new.model else [f"model: {old.model} → {new.model}"]
-    for kind in ("sites", "nodes", "notes", "remarks"):
-        before, after = getattr(old, kind), getattr(new, kind)
-        lines += [f"− {kind} {name}" for name in before if name not in after]
-        lines += [f"+ {kind} {name}" for name in after if name not in before]
-        lines += [f"~ {kind} {n}: {before[n]} → {after[n]}" for n in before if n in after and before[n] != after[n]]
-    for kind in _ARRAYS:
-        before, after = getattr(old, kind), getattr(new, kind)
-        lines += [f"− {kind} {name}: {_show(before[name])}" for name in before if name not in after]
-        for name, value in after.items():
-            if name not in before:
-                lines.append(f"+ {kind} {name}: {_show(value)}")
-            elif not _same(before[name], value):
-                lines.append(f"~ {kind} {name}: {_show(before[name])} → {_show(value)}")
-    return lines
-
-
-def _same(a: Any, b: Any) -> bool:
-    return np.array_equal(a, b) if isinstance(a, np.ndarray) else bool(a.same(b))
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.size} values {value.min(initial=0):.6g}..{value.max(initial=0):.6g}"
-    if value.scale.ndim:
-        return f"{value.scale.size} scales {value.scale.min():.6g}..{value.scale.max():.6g}"
-    return f"scale {float(value.scale):.6g}" + (
-        f" zero_point {int(value.zero_point)}" if isinstance(value, QParams) else ""
-    )

@@ -20,8 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import PlanError
-from quark_onnx.encodings.fields import Spot
-from quark_onnx.encodings.values import INTEGERS, OLDER, PRODUCER, VERSIONS, Encoding, EncodingFile, half, symmetry
+from quark_onnx.encodings.encoding_values import (
+    INTEGERS,
+    OLDER,
+    PRODUCER,
+    VERSIONS,
+    Encoding,
+    EncodingFile,
+    half,
+    symmetry,
+)
+from quark_onnx.encodings.json_fields import Spot
 
 SECTIONS = ("activation_encodings", "param_encodings")
 NOTES = ("producer", "quantizer_args")

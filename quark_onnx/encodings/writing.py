@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import PlanError, nearest
-from quark_onnx.encodings.values import VERSIONS, Encoding, EncodingFile, Loss, symmetry
+from quark_onnx.encodings.encoding_values import VERSIONS, Encoding, EncodingFile, Loss, symmetry
 
 Test = Callable[[Encoding], bool]
 

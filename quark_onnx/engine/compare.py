@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quark_onnx.engine.data import Feed
+from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner, fit
 from quark_onnx.graph import Model, Node, Value, io
 from quark_onnx.graph.view import is_op

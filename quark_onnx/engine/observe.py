@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from quark_onnx.core.threads import cores
-from quark_onnx.engine.data import Feed
+from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.ranges.statistics import Ends, Statistics, Tally

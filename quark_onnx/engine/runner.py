@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.core.threads import allowed_threads
-from quark_onnx.engine.data import Feed, InputSpec
+from quark_onnx.engine.calibration_data import Feed, InputSpec
 from quark_onnx.graph import Model, io, view
 from quark_onnx.graph.opset import quantizer_pair
 

@@ -55,7 +55,7 @@ def _transposed(node: ir.Node) -> bool:
 
 
 def kernel(node: ir.Node) -> Kernel | Skip:
-    """The weight of a layer, which is one of `core.ops.LAYERS`, without reading it."""
+    """The weight of a layer, which is one of `core.operators.LAYERS`, without reading it."""
     value = input_at(node, 1)
     if value is None or not is_constant(value) or not is_float(value):
         return Skip("the weight is not a constant of floats")

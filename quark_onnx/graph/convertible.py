@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from quark_onnx.core.plan import Skip
+from quark_onnx.graph.element_types import infer_types, largest_number, smallest_number
+from quark_onnx.graph.float16_ports import ports
 from quark_onnx.graph.io import copy
-from quark_onnx.graph.ports import ports
-from quark_onnx.graph.types import infer_types, largest_number, smallest_number
 from quark_onnx.graph.view import constant
 
 

@@ -15,9 +15,9 @@ import onnx
 import onnx_ir as ir
 
 from quark_onnx.core.errors import ConfigError, ModelError
-from quark_onnx.graph import large
+from quark_onnx.graph import large_weights
 from quark_onnx.graph.edit import forget_names
-from quark_onnx.graph.light import light_proto
+from quark_onnx.graph.without_weights import light_proto
 
 EXTERNAL_ABOVE = 1_800_000_000
 """Bytes of weights above which they are stored beside the model: protobuf ends at 2 GB."""
@@ -66,7 +66,7 @@ def _check_external(model: ir.Model) -> None:
     Raises:
         ModelError: a file is missing or too short.
     """
-    for tensor in large.in_files(model):
+    for tensor in large_weights.in_files(model):
         path = Path(tensor.path)
         if not path.is_file():
             raise ModelError(f"weight {tensor.name!r} is in {path}, which is missing; pass the path of the model")
@@ -122,7 +122,7 @@ def spare_data(source: ir.Model, path: Path) -> None:
         ConfigError: it would.
     """
     written = {path.resolve(), data_file(path).resolve()}
-    for tensor in large.in_files(source):
+    for tensor in large_weights.in_files(source):
         if Path(tensor.path).resolve() in written:
             raise ConfigError(f"{tensor.path} holds weights of the input model; choose another output name")
 
@@ -170,27 +170,27 @@ def is_large(model: ir.Model) -> bool:
 def settle(model: ir.Model) -> None:
     """Weights of a large model that are in memory, where a pass made them, go to a temporary file."""
     if is_large(model):
-        large.settle(model)
+        large_weights.settle(model)
 
 
 def runnable(model: ir.Model) -> tuple[bytes, Path | None]:
     """What onnxruntime can open: the serialized model, and the folder of its weights if they stay in a file."""
-    if not is_large(model) and not large.moved(model):
+    if not is_large(model) and not large_weights.moved(model):
         return to_proto(model).SerializeToString(), None
-    large.settle(model)
+    large_weights.settle(model)
     let_go(model)
-    return ir.to_proto(model).SerializeToString(), large.home(model)
+    return ir.to_proto(model).SerializeToString(), large_weights.home(model)
 
 
 def let_go(model: ir.Model) -> None:
     """Have the system take back the memory of files that are mapped: it reads them again where that is needed."""
-    for tensor in large.in_files(model):
-        large.let_go(tensor)
+    for tensor in large_weights.in_files(model):
+        large_weights.let_go(tensor)
 
 
 def _inlined(model: ir.Model) -> ir.Model:
     """The model with tensors of external files read into memory, so that its bytes stand alone."""
-    if next(large.in_files(model), None) is None:
+    if next(large_weights.in_files(model), None) is None:
         return model
     return ir.external_data.load_to_model(model.clone())
 
@@ -218,7 +218,7 @@ def fingerprint(model: ir.Model) -> str:
         if tensor is not None:
             digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
             digest.update(tensor.tobytes())
-            large.let_go(tensor)
+            large_weights.let_go(tensor)
     for node in graph:
         digest.update(ir.to_proto(node).SerializeToString(deterministic=True))
     return digest.hexdigest()[:16]

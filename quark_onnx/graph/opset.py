@@ -14,8 +14,8 @@ from onnx import version_converter
 
 from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.core.plan import Skip
-from quark_onnx.graph.light import light_proto
 from quark_onnx.graph.passes import infer_shapes
+from quark_onnx.graph.without_weights import light_proto
 
 FIRST_WITHOUT_INPUTS = 4
 """The IR version from which initializers need not be listed as inputs."""

@@ -12,7 +12,7 @@ from onnx_ir.passes import common
 
 from quark_onnx.core.errors import ModelError
 from quark_onnx.graph.edit import forget_names, fresh_name
-from quark_onnx.graph.light import light_proto
+from quark_onnx.graph.without_weights import light_proto
 
 logger = logging.getLogger(__name__)
 

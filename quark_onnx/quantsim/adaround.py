@@ -29,13 +29,13 @@ from quark_onnx.core.settings.checked_fields import field, optional, pair, real,
 from quark_onnx.core.settings.fast_finetune import AdaRound
 from quark_onnx.encodings import from_plan, write
 from quark_onnx.graph import Model, ModelProto, io
-from quark_onnx.quantsim.files import shapes_of
-from quark_onnx.quantsim.grids import on_grid, rounded
-from quark_onnx.quantsim.loader import feeds_of
+from quark_onnx.quantsim.data_loader import feeds_of
+from quark_onnx.quantsim.encodings_files import shapes_of
+from quark_onnx.quantsim.fine_tuning import tuned
 from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
 from quark_onnx.quantsim.sim import QuantizationSimModel
-from quark_onnx.quantsim.start import ConfigFile, Source
-from quark_onnx.quantsim.tuning import tuned
+from quark_onnx.quantsim.simulated_grids import on_grid, rounded
+from quark_onnx.quantsim.simulated_model import ConfigFile, Source
 from quark_onnx.stages.simulate.units import unit_of
 
 logger = logging.getLogger("quark_onnx")
@@ -53,7 +53,7 @@ T = TypeVar("T")
 class AdaroundParameters:
     """What AdaRound learns from, and how long.
 
-    data_loader             yields batches, see `loader.feeds_of`: dicts, arrays, tuples of arrays
+    data_loader             yields batches, see `data_loader.feeds_of`: dicts, arrays, tuples of arrays
     num_batches             how many of them are used
     default_num_iterations  per layer; None: 500, for weights below 8 bits 1,500. AIMET needs 10,000 and 15,000
     default_reg_param       weight of the term that drives each weight to one of its two roundings

@@ -26,16 +26,16 @@ from typing import Any
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.core.settings.checked_fields import flag, real
-from quark_onnx.engine.data import open_data
+from quark_onnx.engine.calibration_data import open_data
+from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.engine.runner import input_specs
-from quark_onnx.engine.samples import keep
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.quantsim.adaround import AdaroundParameters
-from quark_onnx.quantsim.pairs import CANDIDATES, SchemePair, allowed, as_pair, without_training
+from quark_onnx.quantsim.auto_quant_steps import Found, Task, scorer
 from quark_onnx.quantsim.scheme import QuantScheme
+from quark_onnx.quantsim.scheme_pairs import CANDIDATES, SchemePair, allowed, as_pair, without_training
 from quark_onnx.quantsim.sim import QuantizationSimModel
-from quark_onnx.quantsim.start import ConfigFile, Source, bits, open_float
-from quark_onnx.quantsim.steps import Found, Task, scorer
+from quark_onnx.quantsim.simulated_model import ConfigFile, Source, bits, open_float
 
 logger = logging.getLogger("quark_onnx")
 

@@ -20,19 +20,19 @@ from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.core.settings.checked_fields import names, whole
 from quark_onnx.core.settings.fast_finetune import Nearest
-from quark_onnx.engine.data import Feed, open_data
+from quark_onnx.engine.calibration_data import Feed, open_data
+from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import input_specs
-from quark_onnx.engine.samples import keep, quarter_of_memory
 from quark_onnx.graph import Model, ModelProto, Node
 from quark_onnx.graph.edit import set_constant
 from quark_onnx.graph.view import constant, input_at, is_op, shape, sole_reader
-from quark_onnx.quantsim.hand_back import hand_back
+from quark_onnx.quantsim.returned_model import hand_back
 from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
-from quark_onnx.quantsim.start import ConfigFile, Source, Start, begin, bits, open_float
+from quark_onnx.quantsim.simulated_model import ConfigFile, Source, Start, begin, bits, open_float
+from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.finetune import finetune
-from quark_onnx.stages.importance import channel_importance
-from quark_onnx.stages.prepare.layer import read
+from quark_onnx.stages.prepare.affine_layer import read
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 
 logger = logging.getLogger("quark_onnx")

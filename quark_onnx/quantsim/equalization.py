@@ -15,15 +15,15 @@ from typing import Any
 from numpy.typing import NDArray
 
 from quark_onnx.core.settings.checked_fields import flag, whole
-from quark_onnx.engine.data import open_data
-from quark_onnx.engine.extremes import channel_extremes
+from quark_onnx.engine.calibration_data import open_data
+from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import ModelProto
-from quark_onnx.quantsim.fold import folded
-from quark_onnx.quantsim.hand_back import hand_back
-from quark_onnx.quantsim.start import Source
+from quark_onnx.quantsim.batch_norm_folding import folded
+from quark_onnx.quantsim.returned_model import hand_back
+from quark_onnx.quantsim.simulated_model import Source
 from quark_onnx.stages.equalize import Equalized, equalize, rescale, tensors_needed
-from quark_onnx.stages.prepare.only_bn import Folded
+from quark_onnx.stages.prepare.batch_norms_only import Folded
 
 logger = logging.getLogger("quark_onnx")
 

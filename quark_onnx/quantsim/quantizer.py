@@ -15,7 +15,7 @@ from quark_onnx.core.plan import QParams, Site
 from quark_onnx.core.settings.checked_fields import flag
 from quark_onnx.numerics.quantizer import dequantize, ends, qparams, quantize_half_up
 from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
-from quark_onnx.quantsim.start import bits
+from quark_onnx.quantsim.simulated_model import bits
 
 Array = NDArray[Any]
 

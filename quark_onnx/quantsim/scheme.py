@@ -26,7 +26,7 @@ class QuantScheme(Enum):
 
     @property
     def method(self) -> str:
-        """The range method that is used, or that learning begins with: a name of `core.ranging.METHODS`."""
+        """The range method that is used, or that learning begins with: a name of `range_methods.METHODS`."""
         return _METHODS[self]
 
     @property

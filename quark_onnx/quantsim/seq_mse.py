@@ -15,17 +15,17 @@ from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.checked_fields import names, whole
 from quark_onnx.core.settings.fast_finetune import Nearest
-from quark_onnx.engine.data import open_data
+from quark_onnx.engine.calibration_data import open_data
+from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.engine.runner import input_specs
-from quark_onnx.engine.samples import keep
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import is_op
-from quark_onnx.quantsim.grids import plan_of, rounded
+from quark_onnx.quantsim.fine_tuning import tuned
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.quantsim.sim import QuantizationSimModel
-from quark_onnx.quantsim.start import ranging
-from quark_onnx.quantsim.tuning import tuned
+from quark_onnx.quantsim.simulated_grids import plan_of, rounded
+from quark_onnx.quantsim.simulated_model import ranging
 from quark_onnx.stages.ranges import choose_ranges
 
 logger = logging.getLogger("quark_onnx")

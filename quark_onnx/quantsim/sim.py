@@ -14,20 +14,20 @@ from quark_onnx.core.settings.checked_fields import flag, whole
 from quark_onnx.encodings import EncodingFile, read, write
 from quark_onnx.encodings.reading import Source as EncodingSource
 from quark_onnx.encodings.reading import named
-from quark_onnx.engine.data import open_data
-from quark_onnx.engine.exact import exact as written_out
+from quark_onnx.engine.calibration_data import open_data
+from quark_onnx.engine.exact_simulation import exact as written_out
 from quark_onnx.engine.runner import Runner, input_specs
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.numerics.ranges.statistics import Statistics
-from quark_onnx.quantsim.files import encoding_file, load, shapes_of
-from quark_onnx.quantsim.grids import Chosen, choose, on_grid, plan_of, realized, rounded
-from quark_onnx.quantsim.passed import passed
+from quark_onnx.quantsim.behind_clamps import passed
+from quark_onnx.quantsim.calibration_session import ObservingSession, run_forward
+from quark_onnx.quantsim.encodings_files import encoding_file, load, shapes_of
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
-from quark_onnx.quantsim.session import ObservingSession, run_forward
-from quark_onnx.quantsim.start import ConfigFile, Source, begin, ranging
+from quark_onnx.quantsim.simulated_grids import Chosen, choose, on_grid, plan_of, realized, rounded
+from quark_onnx.quantsim.simulated_model import ConfigFile, Source, begin, ranging
 from quark_onnx.stages.ranges import observed_tensors
-from quark_onnx.stages.simulate.biases import with_int32_biases
+from quark_onnx.stages.simulate.integer_biases import with_int32_biases
 
 logger = logging.getLogger("quark_onnx")
 
@@ -49,8 +49,8 @@ class QuantizationSimModel:
         config_file: a runtime configuration: path, dictionary, or a name such as "default_per_tensor"; None: weights of
             layers per channel and symmetric, activations per tensor and asymmetric, biases float.
         percentile: of the scheme post_training_percentile, in percent.
-        exact: compute to the bit as aimet-onnx does, two to four times as slow: see `engine.exact`. Otherwise ties are
-            rounded to even, as onnxruntime does, and its optimizations are on.
+        exact: compute to the bit as aimet-onnx does, two to four times as slow: see `exact_simulation`. Otherwise ties
+            are rounded to even, as onnxruntime does, and its optimizations are on.
         threads: that onnxruntime may use; 0: all cores.
 
     Raises:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.settings.presets import PRESETS
 from quark_onnx.core.settings.targets import TARGETS
-from quark_onnx.report import blame
-from quark_onnx.report.data import GOOD, POOR, Advice, ModelReport
-from quark_onnx.report.words import count
+from quark_onnx.report import layer_advice
+from quark_onnx.report.model_report import GOOD, POOR, Advice, ModelReport
+from quark_onnx.report.wording import count
 
 Rule = Callable[[ModelReport], Iterator[tuple[str, str, str]]]
 """Yields (level, subject, text)."""
@@ -80,7 +80,7 @@ def _step_up(r: ModelReport) -> str:
 
 def _is_8(r: ModelReport, what: str) -> bool:
     """Whether activations, or weights, have fewer bits than they could."""
-    return blame.takes_16(r, what) and not str(r.config.get(f"{what}_type")).endswith("16")
+    return layer_advice.takes_16(r, what) and not str(r.config.get(f"{what}_type")).endswith("16")
 
 
 def fair_output(r: ModelReport) -> Iterator[tuple[str, str, str]]:
@@ -176,15 +176,15 @@ RULES: dict[str, Rule] = {
         random_data,
         nothing_quantized,
         score_lost,
-        blame.uneven_weights,
-        blame.clipped,
-        blame.masked,
-        blame.coarse,
-        blame.harmful_layer,
+        layer_advice.uneven_weights,
+        layer_advice.clipped,
+        layer_advice.masked,
+        layer_advice.coarse,
+        layer_advice.harmful_layer,
         poor_output,
         fair_output,
-        blame.rough_weights,
-        blame.too_wide,
+        layer_advice.rough_weights,
+        layer_advice.too_wide,
         few_samples,
         tuning_refused,
         unfused,

@@ -11,16 +11,16 @@ from typing import Any, TypeAlias
 from quark_onnx.core.settings.config import Config, QuantizationConfig
 from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.core.version import VERSION
+from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import compare, quantized_values
-from quark_onnx.engine.data import Feed
-from quark_onnx.engine.pieces import pieces
+from quark_onnx.engine.qdq_pieces import pieces
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.report.advice import advise
-from quark_onnx.report.data import Failure, Memory, ModelReport, Score, Sizes
 from quark_onnx.report.footprint import footprint, peak_bytes
-from quark_onnx.report.layers import FOLLOWED, layer_errors
+from quark_onnx.report.layer_errors import FOLLOWED, layer_errors
+from quark_onnx.report.model_report import Failure, Memory, ModelReport, Score, Sizes
 from quark_onnx.report.timing import latency
-from quark_onnx.report.values import histograms, weights
+from quark_onnx.report.worst_layer_values import histograms, weights
 from quark_onnx.result import Result
 
 Source: TypeAlias = str | Path | ModelProto

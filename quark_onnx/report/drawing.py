@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quark_onnx.report.data import Histogram, LayerError
-from quark_onnx.report.words import db
+from quark_onnx.report.model_report import Histogram, LayerError
+from quark_onnx.report.wording import db
 
 TOP_DB = 60.0
 """dB at the upper edge of the chart; what has more is drawn there."""

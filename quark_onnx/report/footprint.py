@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quark_onnx.engine.data import Feed
+from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import fit, run_file
 from quark_onnx.graph import Model, io
 

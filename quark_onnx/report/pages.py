@@ -16,9 +16,9 @@ from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text, plain
 from quark_onnx.core.version import VERSION
-from quark_onnx.report import drawing, words
-from quark_onnx.report.data import ModelReport
-from quark_onnx.report.rows import STATUSES, ZooRow
+from quark_onnx.report import drawing, wording
+from quark_onnx.report.model_report import ModelReport
+from quark_onnx.report.zoo_rows import STATUSES, ZooRow
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -76,7 +76,7 @@ def model_page(report: ModelReport, data: str = "", up: str = "") -> str:
     histograms = [(histogram, drawing.bars(histogram)) for histogram in report.histograms]
     worst = report.layers.worst(len(report.histograms) or 6)
     page = _environment().get_template("model.html")
-    text = page.render(r=report, charts=charts, histograms=histograms, worst=worst, data=data, up=up, words=words)
+    text = page.render(r=report, charts=charts, histograms=histograms, worst=worst, data=data, up=up, words=wording)
     return str(text)
 
 
@@ -84,7 +84,7 @@ def zoo_page(rows: Sequence[ZooRow], data: str = "", title: str = "Model zoo") -
     """The page of a zoo as text: failures first, then what is outside its budget, in the given order otherwise."""
     rows = sorted(rows, key=lambda row: STATUSES.index(row.status), reverse=True)
     page = _environment().get_template("zoo.html")
-    return str(page.render(rows=rows, data=data, title=title, words=words, version=VERSION))
+    return str(page.render(rows=rows, data=data, title=title, words=wording, version=VERSION))
 
 
 def _write(target: Path, text: str) -> None:
@@ -105,7 +105,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     for name in ("db", "grade", "size", "milliseconds", "seconds", "percent", "times", "number", "count"):
-        environment.filters[name] = getattr(words, name)
+        environment.filters[name] = getattr(wording, name)
     environment.filters |= {"address": _address, "code": _code, "plain": plain}
     return environment
 

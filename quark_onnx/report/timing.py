@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from quark_onnx.engine.data import Feed
+from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner, fit
 from quark_onnx.graph import Model
-from quark_onnx.report.data import Latency, Timing
+from quark_onnx.report.model_report import Latency, Timing
 
 ROUNDS = 200
 """Timed runs of each model, at most."""

@@ -13,14 +13,14 @@ import numpy as np
 
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan
-from quark_onnx.engine.apply import apply
-from quark_onnx.engine.data import Feed
+from quark_onnx.engine.apply_plan import apply
+from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
-from quark_onnx.graph.bfloat import to_bfloat16
 from quark_onnx.graph.convertible import clamped, losses
-from quark_onnx.graph.half import Widened
-from quark_onnx.graph.narrow import to_float16
+from quark_onnx.graph.from_float16 import Widened
+from quark_onnx.graph.to_bfloat16 import to_bfloat16
+from quark_onnx.graph.to_float16 import to_float16
 
 INFINITE = 65520.0
 """From here on, half a step above the largest number, float16 rounds to infinity."""

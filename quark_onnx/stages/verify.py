@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from quark_onnx.core.errors import ModelError
-from quark_onnx.engine.data import Feed
+from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model
 from quark_onnx.numerics.metrics import Sqnr

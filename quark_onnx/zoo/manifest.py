@@ -22,8 +22,8 @@ from pathlib import Path
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.zoo.entry import RANDOM, Entry
-from quark_onnx.zoo.keys import KEYS, Key, Spec, checked, merged, seconds
-from quark_onnx.zoo.marked import Marked, of_python, of_yaml
+from quark_onnx.zoo.located_values import Marked, of_python, of_yaml
+from quark_onnx.zoo.manifest_keys import KEYS, Key, Spec, checked, merged, seconds
 from quark_onnx.zoo.problems import Problems
 from quark_onnx.zoo.settings import budget_of, data_of, evaluator_of, filled, tries_of
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.report.build import report_of
-from quark_onnx.report.data import Score
+from quark_onnx.report.model_report import Score
 from quark_onnx.report.pages import write_report, write_zoo
-from quark_onnx.report.rows import Status, ZooRow, row_of
+from quark_onnx.report.zoo_rows import Status, ZooRow, row_of
 from quark_onnx.result import Result
 from quark_onnx.zoo.entry import Entry, Try
 from quark_onnx.zoo.rows import Outcome, Row

@@ -12,11 +12,11 @@ from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options_check import checked_options
 from quark_onnx.core.settings.presets import get_default_config
-from quark_onnx.engine.data import ImageOptions
+from quark_onnx.engine.calibration_data import ImageOptions
 from quark_onnx.zoo.entry import RANDOM, Budget, Try
 from quark_onnx.zoo.evaluators import refusal
-from quark_onnx.zoo.keys import BUDGET, Spec, checked, number
-from quark_onnx.zoo.marked import Marked
+from quark_onnx.zoo.located_values import Marked
+from quark_onnx.zoo.manifest_keys import BUDGET, Spec, checked, number
 from quark_onnx.zoo.problems import Problems
 
 PRESET = "S8S8_AAWS"

@@ -25,7 +25,7 @@ import psutil
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text
-from quark_onnx.zoo.address import file_hash
+from quark_onnx.zoo.result_address import file_hash
 from quark_onnx.zoo.rows import Cost, Outcome, Row, row_of
 
 RESULT, COST, LOG, RESULTS = "result.json", "cost.json", "log.txt", "results.jsonl"

@@ -10,7 +10,6 @@ aimet-onnx needs an environment of its own; with pytest and our dependencies add
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 from pathlib import Path
@@ -20,11 +19,12 @@ from typing import Any
 import numpy as np
 import onnx.parser
 import pytest
+from peers import peer
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.encodings import adapted, document, from_plan, into_plan, losses, read, write
-from quark_onnx.engine.apply import apply
+from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
@@ -57,10 +57,7 @@ AXES = {"w": (0, 1), "wt": (1, 0), "fc": (1, 0), "mm": (-1, -2)}
 @pytest.fixture(scope="module")
 def aimet() -> ModuleType:
     """The simulation of aimet-onnx, or a skip that tells why."""
-    try:
-        module = importlib.import_module("aimet_onnx.quantsim")
-    except ImportError as error:
-        pytest.skip(f"aimet-onnx is not usable here: {error}")
+    module = peer("aimet-onnx", "aimet_onnx.quantsim")
     logging.disable(logging.WARNING)
     return module
 

@@ -12,10 +12,7 @@ that differs into thousands.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import logging
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -25,6 +22,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from peers import peer
+from real_tasks import protocol_module
 
 import quark_onnx
 from quark_onnx.graph import io
@@ -34,7 +33,6 @@ from quark_onnx.stages.prepare import prepare
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.assets, pytest.mark.slow]
 
 ROOT = Path(quark_onnx.__file__).parent
-BENCH = ROOT.parents[1] / "shared" / "bench" / "tasks.py"
 CONFIG = ROOT / "quantsim" / "default_config.json"
 MODELS = ("mobilenet-imagenet", "resnet20-cifar10", "minilm-stsb")
 LAYERS = ("mobilenet-imagenet", "resnet20-cifar10")  # with BatchNormalizations, which are folded first
@@ -51,10 +49,7 @@ Feeds = list[dict[str, np.ndarray]]
 @pytest.fixture(scope="module")
 def aimet() -> Iterator[ModuleType]:
     """The simulation of aimet-onnx, or a skip that tells why."""
-    try:
-        module = importlib.import_module("aimet_onnx.quantsim")
-    except ImportError as error:
-        pytest.skip(f"aimet-onnx is not usable here: {error}")
+    module = peer("aimet-onnx", "aimet_onnx.quantsim")
     logging.disable(logging.WARNING)
     yield module
     logging.disable(logging.NOTSET)
@@ -62,15 +57,7 @@ def aimet() -> Iterator[ModuleType]:
 
 @cache
 def tasks() -> ModuleType:
-    """The module `bench/tasks.py`, or a skip."""
-    if not BENCH.is_file():
-        pytest.skip(f"{BENCH} is absent: the real models are not on this machine")
-    spec = importlib.util.spec_from_file_location("tasks", BENCH)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tasks"] = module
-    spec.loader.exec_module(module)
-    return module
+    return protocol_module()
 
 
 @cache

@@ -33,7 +33,7 @@ from quark_onnx import (
     get_default_config,
 )
 from quark_onnx.cli import EXIT_CODES, app
-from quark_onnx.engine.apply import apply
+from quark_onnx.engine.apply_plan import apply
 from quark_onnx.graph import io
 from quark_onnx.stages.prepare import prepare
 

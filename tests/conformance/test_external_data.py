@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from quark_onnx import ConfigError, ModelQuantizer, QuantizationConfig, Result, get_default_config
-from quark_onnx.core.plan import diff
+from quark_onnx.core.plan_diff import diff
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]> g (float[N, 3, 8, 8] x) => (float[N, 8, 6, 6] y)
 <float[16, 3, 3, 3] w1, float[16] b1, float[8, 16, 1, 1] w2> {

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from peers import peer
 
 from quark_onnx.core.formats import Format
 from quark_onnx.numerics.quantizer import dequantize, qparams, quantize
-from quark_onnx.numerics.ranges import aimet
-from quark_onnx.numerics.ranges import power_of_two as pow2
+from quark_onnx.numerics.ranges import aimet, power_of_two
 from quark_onnx.numerics.ranges.distribution import Distribution
 from quark_onnx.numerics.ranges.percentile import percentile
 from quark_onnx.numerics.ranges.statistics import Statistics
@@ -66,14 +66,6 @@ SPREADS: dict[str, Callable[[np.ndarray], Distribution]] = {
     "histogram": lambda values: Distribution.of(Statistics.of(values)),
 }
 from_both = pytest.mark.parametrize("source", SPREADS)
-
-
-def peer(name: str, module: str) -> ModuleType:
-    """The peer's module, or a skip that tells why: it is absent, or what it needs is."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        pytest.skip(f"{name} is not usable here: {error}")
 
 
 def told(title: str, deviations: dict[str, float]) -> np.ndarray:
@@ -233,7 +225,10 @@ def test_quark_power_of_two(quark: Any, source: str, kind: str) -> None:
         collector.collect({"x": [values]})
         theirs, ours = (
             qparams(float(lo), float(hi), format)
-            for lo, hi in (collector.compute_collection_result()["x"], pow2.min_mse(SPREADS[source](values), format))
+            for lo, hi in (
+                collector.compute_collection_result()["x"],
+                power_of_two.min_mse(SPREADS[source](values), format),
+            )
         )
         deviations[name] = abs(float(ours.scale / theirs.scale) - 1)
         if deviations[name] > AGREED:

@@ -6,8 +6,6 @@ sentences without the columns that are padding in all of them.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,23 +15,17 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from real_tasks import protocol_module
 
 from quark_onnx.core.threads import allowed_threads
 
-BENCH = Path(__file__).parents[2].parent / "shared" / "bench" / "tasks.py"
 Feeds = Sequence[dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
 def protocol() -> ModuleType:
     """The module `bench/tasks.py`: tasks by name, calibration feeds, scores."""
-    if not BENCH.is_file():
-        pytest.skip(f"{BENCH} is absent: the real models are not on this machine")
-    spec = importlib.util.spec_from_file_location("tasks", BENCH)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tasks"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    module = protocol_module()
     decode = cache(module.imagenet)  # 800 JPEG files take three seconds, and each score reads them
     module.imagenet = lambda classes: decode(tuple(classes))  # type: ignore[attr-defined]
     module._session = _session  # type: ignore[attr-defined]

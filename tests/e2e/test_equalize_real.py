@@ -7,11 +7,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from quark_onnx.engine.extremes import channel_extremes
+from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
+from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.equalize import equalize, rescale, tensors_needed
-from quark_onnx.stages.importance import channel_importance
 from quark_onnx.stages.prepare import prepare
 
 pytestmark = pytest.mark.assets

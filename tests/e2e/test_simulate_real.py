@@ -9,7 +9,7 @@ import pytest
 
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.runtime_config import load_runtime_config
-from quark_onnx.engine.apply import apply
+from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io

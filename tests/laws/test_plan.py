@@ -21,7 +21,8 @@ from hypothesis.extra import numpy as arrays
 from quark_onnx.core.atomic_files import new_folder
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.formats import Format
-from quark_onnx.core.plan import Coded, Plan, QParams, Site, diff
+from quark_onnx.core.plan import Coded, Plan, QParams, Site
+from quark_onnx.core.plan_diff import diff
 
 law = settings(deadline=None, max_examples=50)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)

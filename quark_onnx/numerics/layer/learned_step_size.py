@@ -1,6 +1,6 @@
 """Learned step size quantization: a quantizer that is differentiated straight through its rounding.
 
-    v̂ = s · rint(clip(v / s, lo − z, hi − z))          lo − z and hi − z are integers: the same as `quant.quantize`
+    v̂ = s · rint(clip(v / s, lo − z, hi − z))          lo − z and hi − z are integers: as `quantizer.quantize`
 
                  v/s inside      below      above
     ∂v̂/∂v        1               0          0

@@ -8,8 +8,7 @@ from dataclasses import replace
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.formats import Format
 from quark_onnx.core.settings.range_methods import CUTS_BOTH_ENDS, METHODS, Ranging
-from quark_onnx.numerics.ranges import aimet
-from quark_onnx.numerics.ranges import power_of_two as pow2
+from quark_onnx.numerics.ranges import aimet, power_of_two
 from quark_onnx.numerics.ranges.distribution import Distribution
 from quark_onnx.numerics.ranges.entropy import entropy
 from quark_onnx.numerics.ranges.gaussian import bell
@@ -50,7 +49,7 @@ def _both_sides(seen: Distribution, format: Format, how: Ranging) -> Range:
 
 
 def _least_squares(seen: Distribution, format: Format, how: Ranging) -> Range:
-    return pow2.min_mse(seen, format) if format.scale == "pow2" else min_mse(seen, format)
+    return power_of_two.min_mse(seen, format) if format.scale == "pow2" else min_mse(seen, format)
 
 
 TABLE: dict[str, Method] = {

@@ -14,7 +14,7 @@ from quark_onnx.core.plan import Site
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import Graph, Node
 from quark_onnx.graph.view import is_op
-from quark_onnx.stages.place.rules import Wish
+from quark_onnx.stages.place.site_request import SiteRequest
 
 ALONE = "only weights are quantized (WeightsOnly)"
 AT_RUN_TIME = "only inputs of layers are quantized at run time (use_dynamic_quant)"
@@ -23,28 +23,28 @@ BYTES = Format(8, signed=False)
 
 
 def without_ranges(
-    graph: Graph, wishes: Mapping[str, Wish], notes: dict[str, str], config: QuantizationConfig
-) -> dict[str, Wish]:
-    """Wishes of layers, with only their weight and, at run time, their input; `notes` say why the others are out."""
+    graph: Graph, requests: Mapping[str, SiteRequest], notes: dict[str, str], config: QuantizationConfig
+) -> dict[str, SiteRequest]:
+    """Requests of layers, with only their weight and, at run time, their input; `notes` say why the others are out."""
     dynamic = config.use_dynamic_quant
     found = {}
     for node in graph:
         name = node.name or ""
-        weighty = is_op(node, *LAYERS) and name in wishes and any(s.role == "weight" for s in wishes[name].sites)
+        weighty = is_op(node, *LAYERS) and name in requests and any(s.role == "weight" for s in requests[name].sites)
         if weighty:
-            found[name] = _reduced(node, wishes[name], dynamic=dynamic)
-    taken_in = {n.name or "" for wish in found.values() for n in wish.absorbed}
+            found[name] = _reduced(node, requests[name], dynamic=dynamic)
+    taken_in = {n.name or "" for request in found.values() for n in request.absorbed}
     left = {node.name or "" for node in graph} - found.keys() - taken_in - notes.keys()
     notes |= dict.fromkeys(left, AT_RUN_TIME if dynamic else ALONE)
     return found
 
 
-def _reduced(node: Node, wish: Wish, *, dynamic: bool) -> Wish:
+def _reduced(node: Node, request: SiteRequest, *, dynamic: bool) -> SiteRequest:
     """Weight and input; the constant Add behind a MatMul stays its bias."""
-    adds = [other for other in wish.absorbed if is_op(other, "Add")]
-    reduced = Wish(wish.rule, [site for site in wish.sites if site.role == "weight"], absorbed=adds)
+    adds = [other for other in request.absorbed if is_op(other, "Add")]
+    reduced = SiteRequest(request.rule, [site for site in request.sites if site.role == "weight"], absorbed=adds)
     inputs = {value.name for value in node.inputs if value is not None}
-    for site in wish.sites if dynamic else ():
+    for site in request.sites if dynamic else ():
         if site.role == "activation" and site.tensor in inputs:
-            reduced.sites.append(Site(site.tensor, "dynamic", BYTES, site.tensor, wish.rule))
+            reduced.sites.append(Site(site.tensor, "dynamic", BYTES, site.tensor, request.rule))
     return reduced

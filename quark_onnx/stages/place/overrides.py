@@ -15,7 +15,7 @@ from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.tensor_overrides import Override
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.view import is_op, sole_reader
-from quark_onnx.stages.place.asked import asked, output_axis
+from quark_onnx.stages.place.overridden_site import asked, output_axis
 
 Sites = Mapping[str, Site]
 Nodes = Mapping[str, tuple[str, ...]]

@@ -16,9 +16,9 @@ from quark_onnx.graph import Node
 from quark_onnx.graph.edit import bypass
 from quark_onnx.graph.rewrite import Rule
 from quark_onnx.graph.view import is_op, rank, sole_reader
-from quark_onnx.stages.prepare.batchnorm import scale_and_shift
-from quark_onnx.stages.prepare.folding import Folded, before, store
-from quark_onnx.stages.prepare.layer import Array, Layer, axes, group, read
+from quark_onnx.stages.prepare.affine_layer import Array, Layer, axes, group, read
+from quark_onnx.stages.prepare.batch_norm import scale_and_shift
+from quark_onnx.stages.prepare.folded_constants import Folded, before, store
 
 
 class Found(NamedTuple):

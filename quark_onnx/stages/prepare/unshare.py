@@ -16,7 +16,7 @@ from quark_onnx.graph import Node, Value
 from quark_onnx.graph.edit import add_constant, graph_of
 from quark_onnx.graph.rewrite import Rule
 from quark_onnx.graph.view import constant, is_constant, is_float, is_op
-from quark_onnx.stages.prepare.layer import weight_axes
+from quark_onnx.stages.prepare.affine_layer import weight_axes
 
 PLAIN = "plain numbers"
 

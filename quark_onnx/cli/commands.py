@@ -1,0 +1,96 @@
+"""All commands by name, and what the shell sees of an error."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from quark_onnx.cli.analyze import analyze_command
+from quark_onnx.cli.compare import compare_command
+from quark_onnx.cli.console import message, warnings_shown
+from quark_onnx.cli.demo import demo_command
+from quark_onnx.cli.histogram import histogram_command
+from quark_onnx.cli.inspect_model import inspect_command
+from quark_onnx.cli.plans import apply_command, diff_command, plan_command
+from quark_onnx.cli.presets import presets_command
+from quark_onnx.cli.quantize import quantize_command
+from quark_onnx.cli.zoo import zoo_command
+from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError, QuarkError
+from quark_onnx.core.version import VERSION
+
+EXIT_CODES: dict[type[QuarkError], int] = {ConfigError: 2, ModelError: 3, DataError: 4, PlanError: 5}
+"""What the shell sees of an error; 1 is a difference that `diff` found, or a bug."""
+
+EPILOG = """
+Exit codes: 0 done, 1 the plans differ, or not all models of a zoo are good, 2 usage or configuration, 3 the model,
+4 the data, 5 a plan, 130 Ctrl-C (during fine-tuning it is 0: what is tuned is kept).
+
+Progress, warnings and errors go to stderr, results to stdout.
+"""
+
+
+class Commands(TyperGroup):
+    """Runs a command; an error the user can mend becomes one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with warnings_shown():
+            try:
+                return super().invoke(ctx)
+            except QuarkError as error:
+                message("error", str(error), "bold red")
+                raise typer.Exit(next((c for kind, c in EXIT_CODES.items() if isinstance(error, kind)), 1)) from error
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"quark-onnx {VERSION}")
+        raise typer.Exit()
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Quantize float ONNX models to integers, and see how good the result is.
+
+    Begin with `quark-onnx demo`, or with a model of your own:
+
+    - `quark-onnx inspect model.onnx`
+    - `quark-onnx quantize model.onnx -o int8.onnx --data samples/`
+    - `quark-onnx compare model.onnx int8.onnx --data samples/`
+    """
+
+
+_WORK, _LOOK, _PLANS, _LEARN = "Quantize", "Look", "Plans", "Learn"
+
+app.command("quantize", rich_help_panel=_WORK)(quantize_command)
+app.command("zoo", rich_help_panel=_WORK)(zoo_command)
+app.command("inspect", rich_help_panel=_LOOK)(inspect_command)
+app.command("compare", rich_help_panel=_LOOK)(compare_command)
+app.command("analyze", rich_help_panel=_LOOK)(analyze_command)
+app.command("histogram", rich_help_panel=_LOOK)(histogram_command)
+app.command("plan", rich_help_panel=_PLANS)(plan_command)
+app.command("apply", rich_help_panel=_PLANS)(apply_command)
+app.command("diff", rich_help_panel=_PLANS)(diff_command)
+app.command("presets", rich_help_panel=_LEARN)(presets_command)
+app.command("demo", rich_help_panel=_LEARN)(demo_command)
+
+
+def main() -> None:
+    """The entry point of the `quark-onnx` command."""
+    app()

@@ -1,0 +1,105 @@
+"""`quark-onnx inspect`: what would be quantized, and why the rest would not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from quark_onnx.cli.console import out, print_json, progress
+from quark_onnx.cli.flag_groups import spread
+from quark_onnx.cli.flags import ConfigFlags, ShowFlags, show_flag
+from quark_onnx.cli.plans import Model
+from quark_onnx.cli.tables import counted, facts, new_table
+from quark_onnx.core.settings.targets import Target
+from quark_onnx.engine.runner import input_specs
+from quark_onnx.graph import io
+from quark_onnx.graph.view import shape
+from quark_onnx.job import Job, open_job
+
+
+@dataclass(frozen=True)
+class Row:
+    """One node after preparing: the reason why it stays float, empty when it is quantized."""
+
+    node: str
+    op_type: str
+    reason: str
+
+
+@spread
+def inspect_command(
+    *,
+    model: Model,
+    how: ConfigFlags,
+    nodes: Annotated[bool, show_flag("--nodes", help="A row for every node.")] = False,
+    show: ShowFlags,
+) -> None:
+    """Show what would be quantized in a model, and why the rest would not.
+
+    Needs no data. Nodes are counted after preparing, which folds BatchNormalization and constants into neighbours.
+
+    - `quark-onnx inspect model.onnx`
+    - `quark-onnx inspect model.onnx --exclude 'head/*' --nodes`
+    """
+    config = how.build()
+    with progress(quiet=show.quiet) as tell:
+        tell("prepare", 0, None)
+        job = open_job(model, config)
+    rows = [Row(n.name or "", n.op_type, job.sites.notes.get(n.name or "", "")) for n in job.prepared.graph]
+    if show.json:
+        document = {"model": str(model), "config": config, "weights": io.weight_bytes(job.model)}
+        print_json(document | {"before": _before(job), "rewrites": job.rewrites, "nodes": rows})
+    elif not show.quiet:
+        out.print(_nodes(rows) if nodes else _operators(job, rows))
+        out.print(facts(_overview(job, rows)))
+
+
+def _before(job: Job) -> Counter[str]:
+    return Counter(node.op_type for node in job.model.graph)
+
+
+def _overview(job: Job, rows: list[Row]) -> dict[str, str]:
+    inputs = [f"{spec.name}  {spec.dtype} {_dims(spec.shape)}" for spec in input_specs(job.model)]
+    outputs = [f"{value.name}  {_dims(shape(value))}" for value in job.model.graph.outputs]
+    return {
+        "Inputs": "\n".join(inputs),
+        "Outputs": "\n".join(outputs),
+        "Weights": decimal(io.weight_bytes(job.model)),
+        "Rewritten by": counted(job.rewrites),
+        "Quantized": f"{sum(not row.reason for row in rows)} of {len(rows)} nodes",
+    }
+
+
+def _dims(dims: tuple[int | None, ...] | None) -> str:
+    return "of unknown rank" if dims is None else "[" + ", ".join("?" if d is None else str(d) for d in dims) + "]"
+
+
+def _operators(job: Job, rows: list[Row]) -> Table:
+    """A row per operator type, in order of first appearance."""
+    before, after = _before(job), Counter(row.op_type for row in rows)
+    table = new_table("Operator", "In model", "Prepared", "Quantized", "Float", "Why", numbers=(1, 2, 3, 4))
+    for op_type in dict.fromkeys((*before, *after)):
+        reasons = Counter(row.reason for row in rows if row.op_type == op_type and row.reason)
+        counts = (before[op_type], after[op_type], after[op_type] - reasons.total(), reasons.total())
+        table.add_row(
+            op_type, *(str(count or "·") for count in counts), _why(op_type, counts[2], reasons, job.config.row)
+        )
+    return table
+
+
+def _why(op_type: str, quantized: int, reasons: Counter[str], target: Target) -> str:
+    lines = [reason if len(reasons) == 1 else f"{count} × {reason}" for reason, count in reasons.most_common()]
+    if quantized and not target.ops[op_type].fuses:
+        lines.append("quantized, yet computed in float: onnxruntime's CPU provider has no integer kernel")
+    return "\n".join(lines)
+
+
+def _nodes(rows: list[Row]) -> Table:
+    table = new_table("Node", "Operator", "Quantized", "Why not")
+    for row in rows:
+        table.add_row(row.node, row.op_type, "no" if row.reason else "yes", row.reason)
+    return table

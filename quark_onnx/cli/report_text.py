@@ -1,0 +1,55 @@
+"""The report of a quantization as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from quark_onnx.cli.console import out
+from quark_onnx.cli.tables import db_text, facts, float_table, fused_table, remarks_text, smaller_text
+from quark_onnx.cli.tuning_text import tuning_rows, worst_table
+from quark_onnx.core.plan import Plan
+from quark_onnx.core.records import MixRecord
+from quark_onnx.result import Report
+
+
+def print_report(report: Report, output: Path, resumed: Plan | None = None, page: Path | None = None) -> None:
+    """What became of the model, and where it and its page are; `resumed` is the plan that it went on from."""
+    out.print(fused_table(report.fused))
+    floats = [row for row in report.ledger if row.status == "float"]
+    if floats:
+        out.print(float_table((row.node, row.op_type, row.reason) for row in floats))
+    if report.tuned:
+        out.print(worst_table(report.tuned))
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05)
+    rows = {
+        "Output SQNR": "\n".join(f"{db_text(value)}  {name}" for name, value in report.sqnr.items()),
+        "Weights": smaller_text(report.bytes["float"], report.bytes["quantized"]),
+        "Samples" if resumed else "Calibrated on": f"{report.samples} samples" if report.samples else "",
+        "Resumed": f"from a plan with {_tuned_weights(len(resumed.codes))}" if resumed else "",
+        **tuning_rows(report.tuned, report.untuned, report.seconds.get("tune", 0.0)),
+        "Mixed precision": _mixed(report.mixed),
+        "Remarks": remarks_text(report.remarks),
+        "Seconds": f"{sum(report.seconds.values()):.1f}" + (f"  ({stages})" if stages else ""),
+        "Wrote": f"{output}  ({decimal(written(output))})",
+        "Report": "" if page is None else str(page),
+    }
+    out.print(facts(rows))
+
+
+def _mixed(records: Sequence[MixRecord]) -> str:
+    """How many layers changed their type."""
+    moved = sum(record.moved for record in records)
+    return f"{moved} of {len(records)} layers moved; --json has the score of each" if records else ""
+
+
+def _tuned_weights(count: int) -> str:
+    return "1 tuned weight" if count == 1 else f"{count} tuned weights"
+
+
+def written(output: Path) -> int:
+    """Bytes of a model file and of the weights beside it."""
+    files = (output, output.with_name(output.name + ".data"))
+    return sum(file.stat().st_size for file in files if file.exists())

@@ -1,0 +1,116 @@
+"""The activation walk: through the graph once, float and quantized side by side, only the frontier alive.
+
+The graph is cut in front of every layer that will be tuned. At each cut the float activations and the quantized ones
+(as integer codes, a quarter of the size) of all samples are held. A visitor sees what the layer would read on both
+sides and may change the plan; then the segment runs, once per sample and side, and what nobody reads later is dropped.
+Time is linear in depth and in samples; memory is the widest cut, spilled to a file beyond a budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from quark_onnx.core.plan import Plan
+from quark_onnx.core.threads import cores
+from quark_onnx.engine.activation_store import Samples, Store
+from quark_onnx.engine.apply_plan import apply_codes
+from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.runner import Runner
+from quark_onnx.graph import Model, Node
+from quark_onnx.graph.segments import Segment, segments, submodel
+from quark_onnx.numerics.quantizer import stored_codes
+
+WORKERS = 2
+"""Samples that run at a time, each on one thread: the result does not depend on how many there are."""
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What the next layer reads, by tensor name, one array per sample.
+
+    exact    float activations
+    rounded  activations of the quantized model: integer codes where the tensor has a quantizer, else floats (and where
+             `walk` was asked for floats)
+    pool     threads that a visitor may use
+    """
+
+    exact: Store
+    rounded: Store
+    pool: ThreadPoolExecutor
+
+
+Visitor = Callable[[Node, Frontier, Plan], Plan]
+
+
+def walk(
+    model: Model,
+    plan: Plan,
+    feeds: Sequence[Feed],
+    layers: Collection[str],
+    visit: Visitor,
+    limit: int,
+    follow: bool = True,
+    floats: Collection[str] = (),
+) -> Plan:
+    """Visit every layer in the order of the graph; the plan that the last visit returned.
+
+    Args:
+        model: the float model that the plan belongs to.
+        feeds: one per sample (a batch of several samples is fine).
+        layers: names of the nodes to visit.
+        visit: called as `visit(layer, frontier, plan)` before the layer runs.
+        limit: bytes of activations held in memory.
+        follow: later layers read what the changed plan makes of earlier ones; False: what the given plan makes.
+        floats: tensors that are held on both sides as they are before their quantizer, so that a visitor may still
+            change it: what reads them later quantizes them with the plan of then.
+    """
+    given = plan
+    if not layers:
+        return plan
+    pieces = segments(model, layers)
+    last_reader = {name: i for i, piece in enumerate(pieces) for name in piece.inputs}
+    codes = limit // (2 if floats else 4)
+    with Store(limit - codes) as exact, Store(codes) as rounded, ThreadPoolExecutor(min(WORKERS, cores())) as pool:
+        for value in model.graph.inputs:
+            samples = [feed[value.name or ""] for feed in feeds]
+            exact.put(value.name or "", samples)
+            held = samples if value.name in floats else _entering(samples, value.name or "", plan)
+            rounded.put(value.name or "", held)
+        for i, piece in enumerate(pieces[:-1] if _is_layer(pieces[-1], layers) else pieces):
+            if _is_layer(piece, layers):
+                plan = visit(piece.nodes[0], Frontier(exact, rounded, pool), plan)
+            if piece.outputs:  # else nobody reads what it makes
+                part = submodel(model, piece)
+                tuned = apply_codes(part, plan if follow else given, floats)
+                _run(Runner(part, threads=1), piece, exact, pool, len(feeds))
+                _run(Runner(tuned, threads=1, fuse=False), piece, rounded, pool, len(feeds))
+            for name in (*piece.inputs, *piece.outputs):
+                if last_reader.get(name, -1) <= i:
+                    exact.drop(name)
+                    rounded.drop(name)
+        if _is_layer(pieces[-1], layers):
+            plan = visit(pieces[-1].nodes[0], Frontier(exact, rounded, pool), plan)
+    return plan
+
+
+def _is_layer(piece: Segment, layers: Collection[str]) -> bool:
+    return piece.nodes[0].name in layers
+
+
+def _entering(samples: Samples, name: str, plan: Plan) -> Samples:
+    """A model input as the quantized model holds it."""
+    if name not in plan.sites or plan.sites[name].role == "dynamic":
+        return samples
+    return [stored_codes(array, plan.qparams_of(name), plan.sites[name].format) for array in samples]
+
+
+def _run(runner: Runner, piece: Segment, store: Store, pool: ThreadPoolExecutor, count: int) -> None:
+    """One segment on all samples, several at a time; results in order of the samples."""
+    columns = [store[name] for name in piece.inputs]
+    rows = zip(*columns, strict=True) if columns else [()] * count
+    feeds = (dict(zip(runner.inputs, arrays, strict=True)) for arrays in rows)
+    results = list(pool.map(runner, feeds))
+    for k, name in enumerate(piece.outputs):
+        store.put(name, [arrays[k] for arrays in results])

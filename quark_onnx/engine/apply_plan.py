@@ -1,0 +1,260 @@
+"""Apply a plan: the float model with QuantizeLinear and DequantizeLinear where the plan has sites. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quark_onnx.core.errors import PlanError
+from quark_onnx.core.plan import Plan, QParams, Site
+from quark_onnx.graph import Graph, Model, Node, Value, io
+from quark_onnx.graph.edit import (
+    add_constant,
+    become,
+    forget_types,
+    fresh_name,
+    new_node,
+    read_instead,
+    take_input,
+)
+from quark_onnx.graph.large_weights import let_go
+from quark_onnx.graph.passes import remove_unused
+from quark_onnx.graph.view import constant, input_at, is_op, rank, sole_reader
+from quark_onnx.numerics.layer import bias
+from quark_onnx.numerics.quantizer import carrier, clip_bounds, quantize
+
+
+def apply(model: Model, plan: Plan) -> Model:
+    """The QDQ model. `model` is left as it is.
+
+    Raises:
+        PlanError: the plan was made for another model, or is not complete.
+    """
+    if io.fingerprint(model) != plan.model:
+        raise PlanError(
+            f"the plan was made for model {plan.model}, this one is {io.fingerprint(model)}; make a new plan for it"
+        )
+    quantized = io.copy(model)
+    if plan.sites:  # the graph may be empty otherwise
+        _Writer(quantized.graph, plan).write()
+    remove_unused(quantized)
+    forget_types(quantized.graph)
+    return quantized
+
+
+def apply_codes(part: Model, plan: Plan, floats: Collection[str] = ()) -> Model:
+    """A segment of the model, quantized, that takes and returns integer codes where its ends carry a quantizer.
+
+    Tensors that are quantized at run time are floats at the ends of a segment, and so are those in `floats`: each
+    segment that reads one of them quantizes it for itself.
+    """
+    quantized = io.copy(part)
+    present = {value.name for value in quantized.graph.initializers.values()} | {v.name for v in quantized.graph.inputs}
+    present |= {value.name for node in quantized.graph for value in node.outputs}
+    sites = {tensor: site for tensor, site in plan.sites.items() if tensor in present}
+    values = {name: array for name, array in plan.values.items() if name in present}
+    writer = _Writer(quantized.graph, replace(plan, sites=sites, values=values), floats)
+    writer.write()
+    writer.cut()
+    remove_unused(quantized)
+    return quantized
+
+
+class _Writer:
+    """Puts one site after the other into a graph. `floats`: tensors that the graph takes and returns unquantized."""
+
+    def __init__(self, graph: Graph, plan: Plan, floats: Collection[str] = ()) -> None:
+        self.graph = graph
+        self.plan = plan
+        self.floats = floats
+        self.first = graph[0]
+        self.values = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
+        self.values |= {value.name: value for node in graph for value in node.outputs}
+        self.parameters: dict[tuple[str, str], list[Value]] = {}
+        self.quantizers: dict[str, Node] = {}
+
+    def write(self) -> None:
+        """All sites, in the order of the plan.
+
+        Raises:
+            PlanError: the plan is not complete, or names a tensor that the model does not have.
+        """
+        if unknown := self.plan.sites.keys() - self.values.keys():
+            raise PlanError(f"the plan has a site on {min(unknown)!r}, no tensor of the model; make a new plan")
+        groups = {site.group for site in self.plan.sites.values() if has_scale(site)}
+        if unset := groups - self.plan.qparams.keys():
+            raise PlanError(f"the plan has no scale for {min(unset)!r}: its ranges were never chosen; make a new plan")
+        kinds = {"activation": self.activation, "dynamic": self.dynamic, "bias": self.bias}
+        for site in self.plan.sites.values():
+            kinds.get(site.role, self.weight)(site)
+        for tensor in sorted(self.plan.values.keys() - self.plan.sites.keys()):
+            read_instead(self.values[tensor], add_constant(self.graph, self.plan.values[tensor], f"{tensor}_tuned"))
+
+    def cut(self) -> None:
+        """Inputs and outputs of the graph become the codes behind, and before, their quantizers."""
+        inputs, outputs = self.graph.inputs, self.graph.outputs
+        for i, value in enumerate(inputs):
+            quantizer = self.quantizers.get(value.name or "")
+            if quantizer is not None and value.name not in self.floats:
+                inputs[i] = take_input(quantizer, self.plan.sites[value.name or ""].format.dtype)
+        for i, value in enumerate(outputs):
+            producer = value.producer()
+            if is_op(producer, "DequantizeLinear") and producer is not None and producer.inputs[0] is not None:
+                outputs[i] = producer.inputs[0]
+
+    def activation(self, site: Site) -> None:
+        """value → QuantizeLinear → DequantizeLinear → every reader, graph output included.
+
+        A grid that is narrower than its type has a Clip in front, so that no code of the type lies outside.
+        """
+        value, q = self.values[site.tensor], self.plan.qparams_of(site.tensor)
+        parameters = self._scale_and_zero_point(site, q)
+        clip = [self._clip(value, site, q)] if site.format.simulated else []
+        source = clip[0].outputs[0] if clip else value
+        quantizer = self._node("QuantizeLinear", [source, *parameters], site, f"{site.tensor}_quantized")
+        restored = self._node(
+            "DequantizeLinear", [quantizer.outputs[0], *parameters], site, f"{site.tensor}_dequantized"
+        )
+        self.quantizers[site.tensor] = quantizer
+        self._insert(value, [*clip, quantizer, restored])
+        read_instead(value, restored.outputs[0], keep=[*clip, quantizer])
+        if value.is_graph_output() and not value.is_graph_input() and site.tensor not in self.floats:
+            self._take_output(value, restored.outputs[0])
+
+    def _clip(self, value: Value, site: Site, q: QParams) -> Node:
+        """Clip to the real values at the ends of the grid."""
+        bounds = clip_bounds(q, site.format)
+        ends = (add_constant(self.graph, b, f"{site.tensor}_{n}") for b, n in zip(bounds, ("low", "high"), strict=True))
+        return new_node(self.graph, "Clip", [value, *ends], f"{site.tensor}_Clip", f"{site.tensor}_clipped")
+
+    def _insert(self, value: Value, nodes: list[Node]) -> None:
+        """Nodes behind the one that computes the value; in front of all where it is an input."""
+        producer = value.producer()
+        if producer is None:
+            self.graph.insert_before(self.first, nodes)
+        else:
+            self.graph.insert_after(producer, nodes)
+
+    def dynamic(self, site: Site) -> None:
+        """value → DynamicQuantizeLinear → DequantizeLinear → the layers that asked for it; others read it as it is."""
+        value = self.values[site.tensor]
+        readers = [node for node in value.consumers() if not self._reads_float(value, node)]
+        quantizer = self._node("DynamicQuantizeLinear", [value], site, f"{site.tensor}_quantized")
+        quantizer.resize_outputs(3)
+        for output, part in zip(quantizer.outputs[1:], ("scale", "zero_point"), strict=True):
+            output.name = fresh_name(self.graph, f"{site.tensor}_{part}")
+        restored = self._node("DequantizeLinear", list(quantizer.outputs), site, f"{site.tensor}_dequantized")
+        self._insert(value, [quantizer, restored])
+        for node in readers:
+            self._bias_apart(node)
+        read_instead(value, restored.outputs[0], keep=[quantizer, *self._float_readers(value)])
+
+    def _take_output(self, value: Value, result: Value) -> None:
+        """The dequantized value becomes the graph output, under the public name."""
+        name = value.name or ""
+        for i, output in enumerate(self.graph.outputs):
+            if output is value:
+                self.graph.outputs[i] = result
+        result.type, result.shape = value.type, value.shape
+        value.name = fresh_name(self.graph, f"{name}_float")
+        result.name = name
+
+    def _bias_apart(self, node: Node) -> None:
+        """A layer whose output is float, and its float bias, so that onnxruntime multiplies integers.
+
+        It has no kernel for a Gemm with a float bias whose input is quantized at run time, and none for a Gemm with
+        integer weights alone and a Relu behind it; of a MatMul with an Add of one number per column it makes such a
+        Gemm, unless the numbers have two axes.
+        """
+        if is_op(node, "Gemm") and (added := input_at(node, 2)) is not None:
+            product = new_node(self.graph, "Gemm", node.inputs[:2], "", f"{node.outputs[0].name}_product")
+            product.attributes.update(node.attributes)
+            self.graph.insert_before(node, product)
+            self.first = product if self.first is node else self.first
+            become(node, "Add", [product.outputs[0], added])
+            product.name, node.name = node.name, fresh_name(self.graph, f"{node.name}_bias")
+        elif is_op(node, "MatMul") and (rank(node.outputs[0]) or 0) > 2:
+            self._bias_as_row(sole_reader(node.outputs[0]))
+
+    def _bias_as_row(self, add: Node | None) -> None:
+        """The constant of an Add, if it has one axis, with two."""
+        if add is None or not is_op(add, "Add"):
+            return
+        for i, value in enumerate(add.inputs):
+            array = constant(value)
+            if value is not None and array is not None and array.ndim == 1:
+                array = self.plan.values.get(value.name or "", array)
+                add.replace_input_with(i, add_constant(self.graph, array[None], f"{value.name}_row"))
+
+    def weight(self, site: Site) -> None:
+        """Integer initializer → DequantizeLinear → the quantized nodes that asked for it; others keep the float one."""
+        q = self.plan.qparams_of(site.tensor)
+        for node in self.values[site.tensor].consumers():
+            if self.plan.nodes.get(node.name or "") == (site.tensor,) and is_op(node, "Gemm"):
+                self._bias_apart(node)
+        tuned = self.plan.codes.get(site.tensor)
+        codes = quantize(self._array(site), q, site.format) if tuned is None else tuned.codes
+        self._dequantized(site, codes, self._scale_and_zero_point(site, q))
+
+    def _array(self, site: Site) -> NDArray[Any]:
+        array = constant(self.values[site.tensor])
+        assert array is not None
+        return self.plan.values.get(site.tensor, array)
+
+    def bias(self, site: Site) -> None:
+        """int32 initializer → DequantizeLinear with scale input · weight; narrower ones have a scale of their own."""
+        if has_scale(site):
+            self.weight(site)
+            return
+        x, w = (self.plan.qparams_of(factor) for factor in site.factors)
+        array = self._array(site)
+        groups = array.size // w.scale.size if w.scale.ndim and array.size > w.scale.size else 1
+        scale = bias.scale(x.scale, w.scale, groups)
+        flat = np.broadcast_to(array.reshape(-1), scale.shape) if array.size == 1 and scale.ndim else array.reshape(-1)
+        parameter = add_constant(self.graph, scale, f"{site.tensor}_scale")
+        self._dequantized(site, bias.codes(flat, scale), [parameter])
+
+    def _dequantized(self, site: Site, codes: NDArray[Any], parameters: list[Value]) -> None:
+        stored = add_constant(
+            self.graph, codes.astype(carrier(site.format)), f"{site.tensor}_quantized", site.format.dtype
+        )
+        dq = self._node("DequantizeLinear", [stored, *parameters], site, f"{site.tensor}_dequantized")
+        value = self.values[site.tensor]
+        dq.outputs[0].type = value.type
+        self.graph.insert_before(self.first, dq)
+        read_instead(value, dq.outputs[0], keep=list(self._float_readers(value)))
+        let_go(value.const_value)
+
+    def _node(self, op_type: str, inputs: list[Value], site: Site, output: str) -> Node:
+        attributes = {} if site.format.axis is None else {"axis": site.format.axis}
+        attributes |= {"block_size": site.format.block} if site.format.block else {}
+        return new_node(self.graph, op_type, inputs, f"{site.tensor}_{op_type}", output, attributes)
+
+    def _float_readers(self, value: Value) -> Iterable[Node]:
+        """Who did not ask for integers."""
+        return (node for node in value.consumers() if self._reads_float(value, node))
+
+    def _reads_float(self, value: Value, node: Node) -> bool:
+        """Nodes in bodies always do, whatever their name."""
+        return node.graph is not self.graph or value.name not in self.plan.nodes.get(node.name or "", ())
+
+    def _scale_and_zero_point(self, site: Site, q: QParams) -> list[Value]:
+        """Initializers, one pair per group: equal scales are one tensor."""
+        key = site.group, site.format.dtype
+        if key not in self.parameters:
+            scale = add_constant(self.graph, q.scale, f"{site.group}_scale")
+            zero = q.zero_point.astype(carrier(site.format))
+            self.parameters[key] = [
+                scale,
+                add_constant(self.graph, zero, f"{site.group}_zero_point", site.format.dtype),
+            ]
+        return self.parameters[key]
+
+
+def has_scale(site: Site) -> bool:
+    """Whether the plan holds a scale for the site: not for what is quantized at run time, nor for int32 biases."""
+    return site.role != "dynamic" and not (site.role == "bias" and site.format.bits == 32)

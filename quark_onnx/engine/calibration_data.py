@@ -1,0 +1,250 @@
+"""Calibration data: anything a user has, validated against the model's inputs and streamed as feeds.
+
+    source ─ items one by one ─▶ name them ─▶ array, shape, dtype, finite ─▶ split to the fixed batch ─▶ feeds
+
+Every refusal names the input, the sample (counted from 0, before splitting) and the file it came from, and says
+the way out. What was quietly put right (a cast, a missing batch axis) is noted once in `CalibrationData.warnings`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, cast
+
+import numpy as np
+
+from quark_onnx.core.errors import ConfigError, DataError, nearest
+from quark_onnx.engine.data_sources import WHAT_TO_PASS, InputSpec, open_path, source_of
+from quark_onnx.engine.images import ImageOptions
+
+__all__ = ["CalibrationData", "Feed", "ImageOptions", "InputSpec", "open_data", "random_data"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Feed = dict[str, Array]
+Note = Callable[[str], None]
+Draw = Callable[[np.random.Generator], Array]
+
+RANDOM_WARNING = "calibrated on RANDOM data: accuracy cannot be trusted; use real samples for all but a trial run"
+logger = logging.getLogger("quark_onnx")
+
+
+class CalibrationData:
+    """Validated feeds, streamed: one item in memory at a time, a new pass for every `for` loop over it.
+
+    `limit` counts source items, before batches are split. `warnings` grows during the first pass. Raises DataError
+    here for a source of unknown kind; in a pass, for a sample that does not fit, no samples, or no way to read again.
+    """
+
+    def __init__(self, source: object, inputs: Sequence[InputSpec], *, limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise ConfigError(f"the limit of calibration samples is {limit}; give at least 1, or None for all")
+        self._source = source_of(source, inputs)
+        self._inputs, self._limit, self._used = tuple(inputs), limit, False
+        # A wrapped CalibrationData goes on noting in its own list, and its random-data warning must not get lost.
+        self.warnings: list[str] = source.warnings if isinstance(source, CalibrationData) else list(self._source.notes)
+
+    def __iter__(self) -> Iterator[Feed]:
+        if self._used and self._source.once:
+            raise DataError(self._source.once)
+        self._used, index = True, -1
+        for index, (value, file) in enumerate(islice(self._source.start(), self._limit)):
+            where = f"sample {index} ({file})" if file else f"sample {index}"
+            named = _named(value, self._inputs, where)
+            feed = {spec.name: _conform(named[spec.name], spec, where, self._note) for spec in self._inputs}
+            yield from _split(feed, self._inputs, where)
+        if index < 0:
+            raise DataError(f"the calibration data has no samples (left for this pass); {WHAT_TO_PASS}")
+
+    def _note(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+
+def open_data(
+    source: object,
+    inputs: Sequence[InputSpec],
+    *,
+    path: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    image_options: ImageOptions | None = None,
+) -> CalibrationData:
+    """The data in `source` (any kind, also a path) or in the files at `path`: exactly one of the two.
+
+    Raises ConfigError when both are given, DataError when none is or it cannot be read.
+    """
+    if source is not None and path is not None:
+        raise ConfigError("both a calibration source and a calibration data path are given; pass only one")
+    place = path if path is not None else source
+    if isinstance(place, (str, os.PathLike)):
+        return CalibrationData(open_path(place, inputs, image_options), inputs, limit=limit)
+    data = CalibrationData(source, inputs, limit=limit)
+    if image_options is not None:
+        data.warnings.append("the image options are not used: the calibration data is not a folder of images")
+    return data
+
+
+def random_data(
+    inputs: Sequence[InputSpec],
+    *,
+    samples: int = 8,
+    seed: int = 42,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> CalibrationData:
+    """`samples` feeds of uniform noise, the same in every pass; says loudly that it is noise, in log and warnings.
+
+    Values lie in [low, high) of `ranges`: by default [0, 1), for integers [0, 2). Dimensions the model leaves open are
+    1 for axis 0, else 16, unless `shapes` has the input. Raises ConfigError for a name, shape or range that cannot be.
+    """
+    shapes, ranges, names = shapes or {}, ranges or {}, [spec.name for spec in inputs]
+    for name in (*shapes, *ranges):
+        if name not in names:
+            raise ConfigError(f"random data: the model has no input {name!r}{nearest(name, names)}")
+    noise = {spec.name: _noise(spec, _noise_shape(spec, shapes), ranges.get(spec.name)) for spec in inputs}
+
+    def feeds() -> Iterator[Feed]:
+        rng = np.random.default_rng(seed)
+        while True:  # until the limit
+            yield {name: draw(rng) for name, draw in noise.items()}
+
+    data = CalibrationData(feeds, inputs, limit=samples)
+    data.warnings.append(RANDOM_WARNING)
+    logger.warning(RANDOM_WARNING)
+    return data
+
+
+def _noise_shape(spec: InputSpec, shapes: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+    wanted = shapes.get(spec.name, spec.shape)
+    if wanted is None:
+        raise ConfigError(f"input {spec.name!r} has no known rank; give the random data a shape for it")
+    shape = tuple((16 if axis else 1) if dim is None else dim for axis, dim in enumerate(wanted))
+    if any(dim < 1 for dim in shape):
+        raise ConfigError(f"random data shape of input {spec.name!r} is {list(shape)}; give positive numbers")
+    return shape
+
+
+def _noise(spec: InputSpec, shape: tuple[int, ...], span: tuple[float, float] | None) -> Draw:
+    dtype, whole = spec.dtype, spec.dtype.kind in "iub"
+    if dtype.kind in "OUST":
+        raise DataError(f"input {spec.name!r} holds strings, which cannot be random; pass real samples")
+    low, high = span or (0, 2 if whole else 1)
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
+    if not low < high or (limits and not limits.min <= low < high <= limits.max + 1):
+        raise ConfigError(f"random data range of {spec.name!r} is [{low}, {high}); low < high must fit {dtype}")
+    if whole:
+        return lambda rng: rng.integers(int(np.floor(low)), int(np.ceil(high)), shape).astype(dtype)
+    return lambda rng: np.asarray(rng.uniform(low, high, shape)).astype(dtype)
+
+
+def _named(item: object, inputs: Sequence[InputSpec], where: str) -> Mapping[str, object]:
+    """The item as input name → value; DataError unless it has exactly the model's inputs."""
+    names = [spec.name for spec in inputs]
+    if not isinstance(item, Mapping):
+        values = cast("Sequence[object]", item) if _is_positional(item, len(names)) else (item,)
+        if len(values) != len(names):
+            raise DataError(
+                f"{where} gives {len(values)} array(s), the model has {len(names)} input(s) ({', '.join(names)}); "
+                "pass a dict, or a tuple with one array for each input and nothing else (no labels)"
+            )
+        return dict(zip(names, values, strict=True))
+    if extra := [name for name in item if name not in names]:
+        raise DataError(f"{where}: the model has no input {extra[0]!r}{nearest(str(extra[0]), names)}")
+    if missing := [name for name in names if name not in item]:
+        raise DataError(f"{where}: input {missing[0]!r} is missing; add it to the feed of {list(item)}")
+    return item
+
+
+def _is_positional(item: object, inputs: int) -> bool:
+    """Whether the item lists one value per input. For a single input a list of plain numbers is the value itself."""
+    if not isinstance(item, list):
+        return isinstance(item, tuple)
+    return inputs > 1 or any(hasattr(value, "__array__") and not isinstance(value, np.generic) for value in item)
+
+
+def _conform(value: object, spec: InputSpec, where: str, note: Note) -> Array:
+    """The value as an array the input accepts, up to a whole multiple of its fixed batch; DataError otherwise."""
+    who = f"input {spec.name!r}, {where}"
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{who}: this is not an array ({error}); pass a numpy array") from error
+    if array.size == 0:
+        raise DataError(f"{who}: the array of shape {array.shape} is empty; leave this sample out")
+    typed = _fit_type(array, spec, who, note, bare=not hasattr(value, "__array__"))
+    fitted = _fit_shape(typed, spec, who, note)
+    if fitted.dtype.kind == "f" and not (finite := np.isfinite(fitted)).all():
+        first, count = tuple(int(axis[0]) for axis in np.nonzero(~finite)), np.count_nonzero(~finite)
+        bad = f"{count} of {fitted.size} values are NaN or infinite as {spec.dtype}, first {fitted[first]} at {first}"
+        raise DataError(f"{who}: {bad}; repair the preprocessing or leave this sample out")
+    return fitted
+
+
+def _fit_shape(array: Array, spec: InputSpec, who: str, note: Note) -> Array:
+    """The array with the batch axis it may lack; DataError for another rank or fixed dimension."""
+    if spec.shape is None:
+        return array
+    need = "[" + ", ".join("?" if dim is None else str(dim) for dim in spec.shape) + "]"
+    if array.ndim == len(spec.shape) - 1 and _fits(array.shape, spec.shape[1:]):
+        note(f"input {spec.name!r}: samples without a batch axis were given one")
+        array = array[None]
+    if array.ndim != len(spec.shape):
+        raise DataError(f"{who}: the rank is {array.ndim} (shape {array.shape}), the model needs {need}; reshape it")
+    if spec.batch and array.shape[0] % spec.batch:
+        raise DataError(f"{who}: a batch of {len(array)} cannot be split into the model's {spec.batch}; cut or pad it")
+    for axis in range(1, array.ndim):
+        if spec.shape[axis] not in (None, array.shape[axis]):
+            misfit = f"dimension {axis} is {array.shape[axis]} (shape {array.shape}), the model needs {need}"
+            raise DataError(f"{who}: {misfit}; {_layout_hint(array.shape, spec.shape)}")
+    return array
+
+
+def _fits(dims: Sequence[int], fixed: Sequence[int | None]) -> bool:
+    return len(dims) == len(fixed) and all(want in (None, dim) for dim, want in zip(dims, fixed, strict=True))
+
+
+def _layout_hint(dims: Sequence[int], fixed: Sequence[int | None]) -> str:
+    for layout, order in (("NHWC", (0, 3, 1, 2)), ("NCHW", (0, 2, 3, 1))):
+        if len(dims) == 4 and _fits([dims[axis] for axis in order[1:]], fixed[1:]):
+            return f"it looks like {layout}: use array.transpose{order}"
+    return "resize or reshape it as for inference"
+
+
+def _fit_type(array: Array, spec: InputSpec, who: str, note: Note, *, bare: bool) -> Array:
+    """The array in the input's type, strings as objects. `bare`: made from Python numbers, which have no width."""
+    have, want = array.dtype, spec.dtype
+    if want.kind in "OUST":
+        if have.kind in "UST" or (have.kind == "O" and all(isinstance(value, (str, bytes)) for value in array.flat)):
+            return array.astype(object)
+    elif have == want:
+        return array
+    elif _castable(array, want, bare):
+        note(f"input {spec.name!r}: {'Python values' if bare else have} were cast to {want}")
+        with np.errstate(over="ignore"):  # becomes an infinity, which is refused with a better message
+            return array.astype(want)
+    raise DataError(f"{who}: the values are {have}, the model needs {want}; preprocess as for inference, then convert")
+
+
+def _castable(array: Array, want: np.dtype[Any], bare: bool) -> bool:
+    have = array.dtype
+    if have.kind in "iu" and bare:
+        return want.kind in "iuf" and np.array_equal(array.astype(want), array)
+    return have.kind == want.kind == "f" or (have.kind in "iu" and want.kind in "iu" and np.can_cast(have, want))
+
+
+def _split(feed: Feed, inputs: Sequence[InputSpec], where: str) -> Iterator[Feed]:
+    """Cut a feed of k fixed batches into k feeds; DataError when the inputs disagree on k.
+
+    Inputs of just one batch, and scalars, go into every part. An input that leaves axis 0 open is cut along when it
+    has as many rows as an input that must be: both are then the same batch."""
+    parts = {spec.name: len(feed[spec.name]) // spec.batch for spec in inputs if spec.batch}
+    count = max(parts.values(), default=1)
+    if any(part not in (1, count) for part in parts.values()):
+        raise DataError(f"{where}: inputs split into different numbers of fixed batches {parts}; make them equal")
+    rows = {len(feed[name]) for name, part in parts.items() if part == count > 1}
+    along = [name for name, array in feed.items() if parts.get(name, count) == count and array.ndim]
+    pieces = {name: np.split(feed[name], count) for name in along if len(feed[name]) in rows}
+    for index in range(count):
+        yield {name: pieces[name][index] if name in pieces else array for name, array in feed.items()}

@@ -1,0 +1,36 @@
+"""How far every channel of chosen tensors reaches over the calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.runner import Runner
+from quark_onnx.graph import Model
+from quark_onnx.graph.channel_probe import with_channel_extremes
+
+Tick = Callable[[int], None]
+Extremes = dict[str, tuple[NDArray[Any], NDArray[Any]]]
+
+
+def channel_extremes(model: Model, feeds: Iterable[Feed], tensors: Sequence[str], tick: Tick) -> Extremes:
+    """Per channel (axis 1) the minimum and the maximum over all feeds; onnxruntime reduces, so nothing large is kept.
+
+    Tensors whose rank, number of channels or float type is unknown are left out; without any other no feed is read.
+    `tick` is called with the number of feeds done.
+    """
+    probed, names = with_channel_extremes(model, tensors)
+    found: Extremes = {}
+    if not names:
+        return found
+    runner = Runner(probed, [output for pair in names.values() for output in pair])
+    for done, (_, arrays) in enumerate(runner.stream(feeds), start=1):
+        for tensor, low, high in zip(names, arrays[::2], arrays[1::2], strict=True):
+            before = found.get(tensor, (low, high))
+            found[tensor] = np.minimum(before[0], low), np.maximum(before[1], high)
+        tick(done)
+    return found

@@ -1,0 +1,97 @@
+"""The calibration feeds, kept for as many passes as the stages need, in memory that does not grow with their number."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quark_onnx.engine.calibration_data import Feed
+
+FALLBACK = 4 << 30  # bytes assumed where the system does not tell its memory
+
+HELD = 128 << 20
+"""Bytes of feeds that stay in memory; the rest is read again for every pass, which costs little next to inference."""
+
+Place = tuple[int, str, tuple[int, ...]]  # where an array lies in the file, its type and shape
+
+
+class _File:
+    """Arrays in a file without a name, which goes with the last that may read it.
+
+    What is read is gone when nobody holds it; a mapped file would count as memory of the process.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="quark_onnx-")  # noqa: SIM115  closed by `finalize`
+        weakref.finalize(self, self._file.close)
+
+    def write(self, array: Any) -> Any:
+        """Where the array lies in the file now; the array itself where it cannot be written."""
+        if not isinstance(array, np.ndarray) or array.dtype.hasobject or not array.size:
+            return array
+        start = self._file.seek(0, os.SEEK_END)
+        self._file.write(np.ascontiguousarray(array).tobytes())
+        return start, array.dtype.str, array.shape
+
+    def read(self, place: Place) -> NDArray[Any]:
+        """An array of its own."""
+        start, dtype, shape = place
+        self._file.seek(start)
+        count = math.prod(shape) * np.dtype(dtype).itemsize
+        return np.frombuffer(bytearray(self._file.read(count)), dtype).reshape(shape)
+
+
+class Kept(Sequence[Feed]):
+    """Feeds, some in memory, some in a file."""
+
+    def __init__(self, feeds: Sequence[Mapping[str, Any]], file: _File | None) -> None:
+        self._feeds, self._file = feeds, file
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    @overload
+    def __getitem__(self, index: int) -> Feed: ...
+    @overload
+    def __getitem__(self, index: slice) -> Kept: ...
+
+    def __getitem__(self, index: int | slice) -> Feed | Kept:
+        if isinstance(index, slice):
+            return Kept(self._feeds[index], self._file)
+        return {name: self._read(entry) for name, entry in self._feeds[index].items()}
+
+    def _read(self, entry: Any) -> Any:
+        if not isinstance(entry, tuple):
+            return entry
+        assert self._file is not None
+        return self._file.read(entry)
+
+
+def keep(data: Iterable[Feed], limit: int = HELD) -> Kept:
+    """All feeds, in order; those beyond `limit` bytes lie in a temporary file. Strings stay in memory."""
+    feeds: list[Mapping[str, Any]] = []
+    file: _File | None = None
+    held = 0
+    for feed in data:
+        held += sum(array.nbytes for array in feed.values())
+        if held <= limit:
+            feeds.append(feed)
+            continue
+        file = file or _File()
+        feeds.append({name: file.write(array) for name, array in feed.items()})
+    return Kept(feeds, file)
+
+
+def quarter_of_memory() -> int:
+    """A quarter of the physical memory, in bytes."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    except (ValueError, AttributeError):  # Windows has no sysconf
+        return FALLBACK // 4

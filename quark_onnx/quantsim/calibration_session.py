@@ -1,0 +1,95 @@
+"""What a user's forward pass is given while encodings are computed: it runs the model, and looks at the activations."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from quark_onnx.core.errors import DataError, nearest
+from quark_onnx.engine.calibration_data import open_data
+from quark_onnx.engine.runner import Runner, input_specs
+from quark_onnx.graph import Model, io
+from quark_onnx.numerics.ranges.statistics import Ends, Statistics, Tally
+
+Array = NDArray[Any]
+
+
+class ObservingSession:
+    """Like an onnxruntime.InferenceSession; every run adds to the statistics of the tensors that are observed."""
+
+    def __init__(self, model: Model, tensors: Mapping[str, str]) -> None:
+        """Of a model in which parameters are quantized and activations are not.
+
+        Args:
+            tensors: that are observed, and for each the one whose values count, see `passed`.
+        """
+        inputs = {value.name for value in model.graph.inputs}
+        self._outputs = [value.name or "" for value in model.graph.outputs]
+        self._tensors = tensors
+        self._runner = Runner(io.with_outputs(model, [t for t in tensors.values() if t not in inputs]), optimized=True)
+        self._tallies = {tensor: Tally() for tensor in tensors}
+        self._ends: dict[str, Ends] = {}
+        self.runs = 0
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Array], run_options: Any = None) -> Any:
+        """Outputs for one feed, as InferenceSession.run has them.
+
+        Raises:
+            DataError: the model fails on the feed, or has no such output.
+        """
+        wanted = self._outputs if output_names is None else list(output_names)
+        for name in wanted:
+            if name not in self._outputs:
+                raise DataError(f"the model has no output {name!r}{nearest(name, self._outputs)}")
+        found = dict(input_feed) | dict(zip(self._runner.outputs, self._runner(dict(input_feed)), strict=True))
+        for tensor, tally in self._tallies.items():
+            self._widen(tensor, tally.add(found[self._tensors[tensor]]))
+        self.runs += 1
+        return [found[name] for name in wanted]
+
+    def get_inputs(self) -> Any:
+        """Names, shapes and types of the inputs."""
+        return self._runner.session.get_inputs()
+
+    def get_outputs(self) -> Any:
+        """Names, shapes and types of the outputs."""
+        return self._runner.session.get_outputs()[: len(self._outputs)]
+
+    def statistics(self) -> dict[str, Statistics]:
+        """What was seen; the session must not run any more."""
+        return {t: tally.statistics(*self._ends.get(t, (0.0, 0.0))) for t, tally in self._tallies.items()}
+
+    def _widen(self, tensor: str, new: Ends | None) -> None:
+        if new is not None:
+            lo, hi = self._ends.get(tensor, new)
+            self._ends[tensor] = min(lo, new[0]), max(hi, new[1])
+
+
+def run_forward(session: ObservingSession, source: object, args: object, model: Model) -> None:
+    """Run a user's forward pass, or the samples.
+
+    Args:
+        source: called as f(session), or f(session, args) if there are any or it takes two; or samples for `model`.
+
+    Raises:
+        DataError: nothing was run.
+    """
+    if not callable(source) or hasattr(source, "get_next"):
+        for feed in open_data(source, input_specs(model)):
+            session.run(None, feed)
+        return
+    given = (session, args) if args is not None or _takes_two(source) else (session,)
+    source(*given)
+    if not session.runs:
+        raise DataError("forward_pass_callback never ran the session it was given: call session.run(None, feed) in it")
+
+
+def _takes_two(callback: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(callback).bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    return True

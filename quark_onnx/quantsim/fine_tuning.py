@@ -1,0 +1,91 @@
+"""Fine-tuning of a simulation: weights, and with range learning the ranges, layer by layer against the float model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.plan import Plan
+from quark_onnx.core.records import LayerRecord, Tuning
+from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, FastFinetune
+from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.engine.calibration_data import Feed, open_data
+from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
+from quark_onnx.engine.runner import input_specs
+from quark_onnx.graph import Model
+from quark_onnx.quantsim.sim import QuantizationSimModel
+from quark_onnx.quantsim.simulated_grids import raised
+from quark_onnx.stages.channel_importance import channel_importance
+from quark_onnx.stages.finetune import finetune
+from quark_onnx.stages.range_learning import learn
+
+logger = logging.getLogger("quark_onnx")
+
+Options: TypeAlias = "AdaRound | AdaQuant | RangeLearning"
+Gains = Mapping[str, NDArray[Any]]
+
+
+def fine_tune(sim: QuantizationSimModel, inputs: object, options: Options | None = None) -> tuple[LayerRecord, ...]:
+    """Train the weights of the layers of a simulation, and their biases, against the float model.
+
+    What was trained has its encoding frozen afterwards, and the float model of the simulation has the new numbers.
+    Layers that held-out samples see no gain in stay as they are.
+
+    Args:
+        sim: with encodings; changed in place, or not at all.
+        inputs: samples: a reader with `get_next()`, a folder, or any iterable of feeds, arrays or tuples.
+        options: method and settings; None: `RangeLearning()` if the scheme is one of those that learn ranges, else
+            `AdaQuant()`.
+
+    Returns:
+        A record per layer.
+
+    Raises:
+        ConfigError: a quantizer has no encoding, or `options` are none.
+        DataError: the samples do not fit the model.
+        KeyboardInterrupt: it was interrupted; nothing has changed then.
+    """
+    if options is None:
+        options = RangeLearning() if sim.quant_scheme.learns else AdaQuant()
+    if not isinstance(options, (AdaRound, AdaQuant, RangeLearning)):
+        raise ConfigError(f"options must be an AdaRound, an AdaQuant or a RangeLearning, not {options!r}")
+    feeds = keep(open_data(inputs, input_specs(sim.float_model), limit=options.data_size))
+    done = tuned(sim.float_model, replace(sim.plan, codes={}), feeds, options)
+    sim.adopt(done.plan)
+    for node, reason in done.reasons.items():
+        logger.info("%r is not tuned: %s", node, reason)
+    return done.records
+
+
+def tuned(
+    model: Model, plan: Plan, feeds: Sequence[Feed], options: FastFinetune | RangeLearning, gains: Gains | None = None
+) -> Tuning:
+    """What fine-tuning makes of a plan, in an operator set that has its formats.
+
+    Args:
+        model: the float model of a simulation.
+        plan: with ranges; weights that have integers already stay.
+        gains: importance per channel of tensors; None: see `channel_importance`. Range learning has none.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+    """
+    model, plan = raised(model, plan)
+
+    def tell(text: str, done: int, layers: int) -> None:
+        logger.info("%s, %d of %d layers", text, done, layers)
+
+    limit = quarter_of_memory()
+    if isinstance(options, RangeLearning):
+        done = learn(model, plan, feeds, options, limit, tell)
+    else:
+        importance = channel_importance(model) if gains is None else gains
+        done = finetune(model, plan, feeds, options, importance, limit, tell)
+    if done.interrupted:
+        raise KeyboardInterrupt
+    return done

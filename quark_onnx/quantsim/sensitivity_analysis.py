@@ -1,0 +1,196 @@
+"""Which layers quantization harms: the score of a simulation with the quantizers of one layer on, or off, at a time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quark_onnx.core.atomic_files import new_file
+from quark_onnx.core.errors import ConfigError, DataError
+from quark_onnx.core.settings.checked_fields import flag, whole
+from quark_onnx.engine.calibration_data import Feed, InputSpec, open_data
+from quark_onnx.engine.runner import Runner
+from quark_onnx.graph import Node, io
+from quark_onnx.quantsim.quantizer import Quantizer
+from quark_onnx.quantsim.sim import QuantizationSimModel
+
+logger = logging.getLogger("quark_onnx")
+
+Array = NDArray[Any]
+EvalFn = Callable[[Any], float]
+
+LOUDEST = 100.0
+"""Ratios beyond ± so many dB are cut, so that scores can be compared and averaged."""
+
+FAINT = 1e-10
+"""A signal counts as at least this large, so that one that is zero everywhere has a ratio, too."""
+
+_FLOATS = {"float16", "float32", "float64"}
+_TYPES = {"float": "float32", "double": "float64", "string": "object"}
+"""onnxruntime's names of types that are not numpy's."""
+
+
+def analyze_per_layer_sensitivity(
+    sim: QuantizationSimModel, eval_fn: EvalFn, filename: str | Path | None = None, *, enabled: bool = True
+) -> dict[str, float]:
+    """How much the quantizers of every single node matter; the simulation is left as it was, whatever happens.
+
+    Those of a node are the ones on its parameters, its outputs, and the inputs that no node computes. Tensors that
+    share a quantizer are quantized together.
+
+    Args:
+        sim: with encodings.
+        eval_fn: called as `eval_fn(session)`, once per node; higher is better. See `make_psnr_eval_fn`.
+        filename: of a JSON file to write the scores to.
+        enabled: True: the score with only the quantizers of the node on, so that the lowest score is that of the layer
+            that suffers most. False: with all others on, so that the highest score is that of this layer.
+
+    Returns:
+        Node → score, in the order of the model; nodes without a quantizer that is on are left out.
+
+    Raises:
+        ConfigError: a quantizer has no encoding, a score is no number, or the file cannot be written.
+    """
+    alone, target = flag("enabled", enabled), _json_path(filename)
+    _ = sim.plan  # every encoding is there, and what cannot be quantized is off
+    layers = {node.name or "": own for node in sim.float_model.graph if (own := _own(node, sim))}
+    with _restored(sim) as on:
+        scores = {node: _score(sim, on, own, node, eval_fn, alone=alone) for node, own in layers.items()}
+    if target is not None:
+        with new_file(target) as path:
+            path.write_text(
+                json.dumps({n: s if math.isfinite(s) else None for n, s in scores.items()}, indent=1) + "\n"
+            )
+    return scores
+
+
+def _json_path(filename: str | Path | None) -> Path | None:
+    if filename is not None and Path(filename).suffix.lower() in (".html", ".htm"):
+        raise ConfigError(f"{filename}: scores are written as JSON; give a name that ends in .json")
+    return None if filename is None else Path(filename)
+
+
+def _own(node: Node, sim: QuantizationSimModel) -> list[Quantizer]:
+    """The quantizers of a node that are on; what another node computes is a matter of that one."""
+    read = [v.name or "" for v in node.inputs if v is not None and v.producer() is None]
+    names = (*read, *(v.name or "" for v in node.outputs))
+    known = sim.qc_quantize_op_dict
+    return list(dict.fromkeys(known[name] for name in names if name in known and known[name].enabled))
+
+
+@contextmanager
+def _restored(sim: QuantizationSimModel) -> Iterator[list[Quantizer]]:
+    """The quantizers that are on; after the block just these are on again."""
+    before = {q: q.enabled for q in sim.qc_quantize_op_dict.values()}
+    try:
+        yield [quantizer for quantizer, on in before.items() if on]
+    finally:
+        for quantizer, on in before.items():
+            quantizer.enabled = on
+
+
+def _score(
+    sim: QuantizationSimModel, on: list[Quantizer], own: list[Quantizer], node: str, eval_fn: EvalFn, *, alone: bool
+) -> float:
+    for quantizer in on:
+        quantizer.enabled = (quantizer in own) == alone
+    value = eval_fn(sim.session)
+    try:
+        score = float(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"eval_fn must return a number; for node {node!r} it returned {value!r}") from error
+    logger.info("%s: %g with %s quantizers", node, score, "only its" if alone else "all but its")
+    return score
+
+
+def make_psnr_eval_fn(
+    float_model: Any, inputs: object, output_indices: int | Sequence[int] | None = None
+) -> Callable[[Any], float]:
+    """A score for sessions: how near their outputs are to those of a float model, in dB.
+
+    PSNR = 20·log10(peak / RMS error) of each output over all samples, where the peak is the larger one of its range and
+    its largest absolute value; cut at ± 100 dB. The score is that of the worst output; an output that is not finite has
+    the lowest one.
+
+    Args:
+        float_model: onnxruntime session of the float model, or its path or `onnx.ModelProto`.
+        inputs: samples: a reader with `get_next()`, a folder, or any iterable of feeds, arrays or tuples.
+        output_indices: of the outputs that count; None: all outputs of a float type.
+
+    Raises:
+        ConfigError: there is no such output, or none of a float type.
+        DataError: the samples do not fit the model, or its outputs are not finite.
+    """
+    session = float_model if hasattr(float_model, "get_inputs") else Runner(io.load(float_model)).session
+    chosen = _chosen(session.get_outputs(), output_indices)
+    feeds = list(open_data(inputs, [_spec(value) for value in session.get_inputs()]))
+    names = [value.name for value in session.get_outputs()]
+    expected = [_outputs(session, feed, chosen) for feed in feeds]
+    for i, arrays in zip(chosen, zip(*expected, strict=True), strict=True):
+        if not sum(a.size for a in arrays) or not all(np.isfinite(a).all() for a in arrays):
+            raise DataError(f"output {names[i]!r} of the float model is empty or not finite; choose other outputs")
+
+    def eval_fn(other: Any) -> float:
+        found = [_outputs(other, feed, chosen) for feed in feeds]
+        pairs = zip(zip(*expected, strict=True), zip(*found, strict=True), strict=True)
+        return min(psnr(want, got) for want, got in pairs)
+
+    return eval_fn
+
+
+def psnr(expected: Sequence[Array], actual: Sequence[Array]) -> float:
+    """Peak signal-to-noise ratio in dB of pairs of arrays that are one signal; see `make_psnr_eval_fn`.
+
+    Raises:
+        DataError: two shapes differ.
+    """
+    for want, got in zip(expected, actual, strict=True):
+        if want.shape != got.shape:
+            raise DataError(f"an output has the shape {want.shape} in the float model, and here {got.shape}")
+    if not all(np.isfinite(a).all() for a in actual):
+        return -LOUDEST
+    low = min(float(a.min()) for a in expected if a.size)
+    high = max(float(a.max()) for a in expected if a.size)
+    peak = max(high - low, abs(low), abs(high), FAINT)
+    noise = sum(float(np.square(w.astype(np.float64) - a).sum()) for w, a in zip(expected, actual, strict=True))
+    error = math.sqrt(noise / sum(a.size for a in expected))
+    return LOUDEST if error == 0 else float(np.clip(20 * math.log10(peak / error), -LOUDEST, LOUDEST))
+
+
+def _outputs(session: Any, feed: Feed, chosen: Sequence[int]) -> list[Array]:
+    found = session.run(None, feed)
+    return [np.asarray(found[i]) for i in chosen]
+
+
+def _chosen(outputs: Sequence[Any], asked: int | Sequence[int] | None) -> list[int]:
+    """Indices of the outputs that count."""
+    if asked is None:
+        floats = [i for i, value in enumerate(outputs) if _type(value.type) in _FLOATS]
+        if not floats:
+            raise ConfigError("no output of the model has a float type; give output_indices")
+        return floats
+    check = whole(0, len(outputs) - 1)
+    indices = [asked] if isinstance(asked, int) else list(asked)
+    if not indices:
+        raise ConfigError("output_indices is empty; give at least one, or None for all outputs of a float type")
+    return [check("each of output_indices", i) for i in indices]
+
+
+def _spec(value: Any) -> InputSpec:
+    """What an input of a session accepts."""
+    dims = tuple(n if isinstance(n, int) else None for n in value.shape)
+    return InputSpec(value.name, np.dtype(_type(value.type)), dims)
+
+
+def _type(text: str) -> str:
+    """numpy's name of a type of onnxruntime, e.g. "float32" for "tensor(float)"."""
+    inner = text.removeprefix("tensor(").removesuffix(")")
+    return _TYPES.get(inner, inner)

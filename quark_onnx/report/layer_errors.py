@@ -1,0 +1,172 @@
+"""The error of every layer: alone, with all in front of it, and what it does to the output of the model.
+
+Alone: each piece of the quantized model (`qdq_pieces`) reads what the float model computes. What comes out, minus
+what should, is then added to that tensor in the float model, which runs on to its outputs: so the noise of one layer
+is followed to the end without building a model per layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.compare import compare
+from quark_onnx.engine.qdq_pieces import Piece
+from quark_onnx.engine.runner import Runner, fit
+from quark_onnx.graph import Model
+from quark_onnx.graph.subgraphs import disturbable
+from quark_onnx.graph.view import constant, is_float
+from quark_onnx.numerics.metrics import Sqnr
+from quark_onnx.report.model_report import LayerError, Layers
+
+Array = NDArray[Any]
+Tick = Callable[[int], None]
+
+FOLLOWED = 2
+"""Feeds whose noise is followed to the outputs: a run of the whole model for each of them and each layer."""
+
+
+@dataclass(eq=False)
+class _Look:
+    """A piece, ready to run, and what was seen of it."""
+
+    piece: Piece
+    runner: Runner
+    isolated: Sqnr = field(default_factory=Sqnr)
+    rounding: Sqnr = field(default_factory=Sqnr)
+    weights: dict[str, float] = field(default_factory=dict)
+    outputs: dict[str, Sqnr] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, piece: Piece) -> _Look:
+        """At a piece, with the float arithmetic of the quantized model; its weights are rounded once and for all."""
+        return cls(piece, Runner(piece.model, [piece.output], fuse=False, threads=1))
+
+    def step(self, exact: Mapping[str, Any]) -> Array | None:
+        """One feed: count the error, and return the noise; None where a tensor was not computed."""
+        x = exact.get(self.piece.tensor)
+        if x is None or any(tensor not in exact for tensor in self.piece.inputs.values()):
+            return None
+        y = x if self.piece.moves else self.runner(self._reads(exact))[0]
+        self.isolated.add(x, y)
+        if self.piece.grid is not None and not self.piece.moves:
+            self.rounding.add(x, self.piece.grid.rounded(x))
+        return np.asarray(y.astype(x.dtype) - x)
+
+    def weigh(self, exact: Mapping[str, Any], base: Model) -> None:
+        """The rounding of the weights: what the piece holds against what the float model holds."""
+        floats = {weight.name: constant(base.graph.initializers.get(weight.name)) for weight in self.piece.weights}
+        if not floats or any(tensor not in exact for tensor in self.piece.inputs.values()):
+            return
+        runner = self.runner.returning([weight.value for weight in self.piece.weights])
+        for (name, array), rounded in zip(floats.items(), runner(self._reads(exact)), strict=True):
+            if array is not None and array.shape == rounded.shape:
+                ratio = Sqnr()
+                ratio.add(array, rounded)
+                self.weights[name] = ratio.db
+
+    def _reads(self, exact: Mapping[str, Any]) -> Feed:
+        return fit({name: exact[tensor] for name, tensor in self.piece.inputs.items()}, self.piece.model)
+
+    def error(self, accumulated: float | None, judged: str) -> LayerError:
+        """All of it."""
+        piece, at_end = self.piece, self.outputs.get(judged)
+        return LayerError(
+            piece.tensor,
+            piece.node,
+            piece.op_type,
+            tuple(tensor for tensor in piece.inputs.values() if tensor != piece.tensor),
+            self.isolated.db,
+            accumulated,
+            None if piece.grid is None or piece.moves else self.rounding.db,
+            min(self.weights.values(), default=None),
+            None if at_end is None else at_end.db,
+        )
+
+
+def layer_errors(
+    base: Model,
+    quantized: Model,
+    parts: Sequence[Piece],
+    feeds: Sequence[Feed],
+    *,
+    followed: int = FOLLOWED,
+    most: int | None = None,
+    tick: Tick = lambda done: None,
+) -> Layers:
+    """Measure every quantized tensor of a QDQ model.
+
+    Args:
+        base: the float model that the quantized one was made from, as it was when quantizers were put in.
+        parts: the `pieces` of the quantized model.
+        followed: feeds whose noise is followed to the outputs of the model; 0: none.
+        most: follow only so many layers, those with the largest error of their own; None: all.
+        tick: called with the number of feeds done.
+    """
+    if not feeds or not parts:
+        return Layers()
+    looks = [_Look.at(piece) for piece in parts]
+    ends = {piece.tensor: piece.output for piece in parts}
+    accumulated = compare(base, quantized, feeds, ends, optimized=False)
+    outputs = compare(base, quantized, feeds, optimized=False)
+    floats = {value.name for value in base.graph.outputs if is_float(value)}
+    judged = min((name for name in outputs if name in floats), key=lambda name: outputs[name], default="")
+    walk = _Walk(base, looks, most)
+    for done, feed in enumerate(feeds, start=1):
+        walk.step(feed, follow=done <= followed and bool(judged))
+        tick(done)
+    errors = [look.error(accumulated.get(look.piece.tensor), judged) for look in looks if look.isolated.signal]
+    return Layers(tuple(_shared(errors)), judged, len(feeds))
+
+
+def _shared(errors: Sequence[LayerError]) -> list[LayerError]:
+    """With the part that each layer has of the noise that all of them make."""
+    noise = [0.0 if e.output is None else 10 ** (-e.output / 10) for e in errors]
+    total = sum(noise)
+    if not 0 < total < math.inf:
+        return list(errors)
+    return [e if e.output is None else replace(e, share=n / total) for e, n in zip(errors, noise, strict=True)]
+
+
+class _Walk:
+    """The float model, run once per feed, and once more per feed and layer that is followed."""
+
+    def __init__(self, base: Model, looks: Sequence[_Look], most: int | None) -> None:
+        self.base, self.looks, self.most = base, looks, most
+        wanted = {name for look in looks for name in (look.piece.tensor, *look.piece.inputs.values())}
+        model, self.inputs = disturbable(base, sorted(wanted))
+        given = {value.name for value in base.graph.inputs}
+        outputs = [value.name or "" for value in base.graph.outputs]
+        taps = [name for name in self.inputs if name not in given]
+        self.exact = Runner(model, list(dict.fromkeys((*outputs, *taps))))
+        self.ends = self.exact.returning(outputs)
+        zeros: Feed = {name: np.zeros((), np.float32) for name in self.inputs.values()}
+        self.zeros = fit(zeros, model)
+
+    def step(self, feed: Feed, *, follow: bool) -> None:
+        """One feed through all pieces, and through the model behind them."""
+        exact = feed | dict(zip(self.exact.outputs, self.exact(feed | self.zeros), strict=True))
+        noises = {}
+        for look in self.looks:
+            if not look.weights:
+                look.weigh(exact, self.base)
+            noise = look.step(exact)
+            if noise is not None and look.piece.tensor in self.inputs:
+                noises[look.piece.tensor] = noise
+        for look in self._followed(noises) if follow else ():
+            name = look.piece.tensor
+            outputs = self.ends(feed | self.zeros | {self.inputs[name]: noises[name]})
+            for end, y in zip(self.ends.outputs, outputs, strict=True):
+                if isinstance(exact[end], np.ndarray) and exact[end].dtype.kind == "f":
+                    look.outputs.setdefault(end, Sqnr()).add(exact[end], y)
+
+    def _followed(self, noises: Mapping[str, Array]) -> list[_Look]:
+        """Those that were followed before; at first the ones with the largest error."""
+        able = [look for look in self.looks if look.piece.tensor in noises]
+        return [look for look in able if look.outputs] or sorted(able, key=lambda look: look.isolated.db)[: self.most]

@@ -1,0 +1,87 @@
+"""What is seen of a layer's input: sums over sampled positions, and a few of the positions themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quark_onnx.core.plan import Plan, Skip
+from quark_onnx.core.settings.fast_finetune import FastFinetune
+from quark_onnx.engine.activation_walk import Frontier
+from quark_onnx.engine.layers import Unit
+from quark_onnx.engine.layers.layer_inputs import bias_rows, float_of, sides
+from quark_onnx.engine.layers.row_grids import codes_of
+from quark_onnx.graph import Model
+from quark_onnx.numerics.activation_functions import Activation
+from quark_onnx.numerics.layer.held_out_split import LayerData, held_out
+from quark_onnx.numerics.layer.sampling import Layer, Samples, sample
+
+Array = NDArray[Any]
+
+KEPT = 6000
+"""Positions of a layer that are kept to judge it through its activation function."""
+
+
+def layer_data(
+    model: Model, plan: Plan, unit: Unit, frontier: Frontier, options: FastFinetune, number: int, *, shared: bool
+) -> tuple[LayerData | Skip, int]:
+    """Statistics of the layer's input, and of how many samples.
+
+    number: of the layer, for its random choices. shared: other layers read the weight, so each is seen without bias.
+    """
+    read = sides(unit, frontier, options.data_size)
+    if isinstance(read, Skip):
+        return read, 0
+    x, z = read.x, read.z
+    scale, zero_point = 1.0, 0
+    if (q := codes_of(plan, unit.data)) is not None:
+        scale, zero_point = float(q.scale), int(q.zero_point)
+    weight = unit.geometry.rows(float_of(model, unit.weight))
+    bias = np.zeros(weight.shape[:2], np.float32)
+    if unit.bias is not None and not shared:
+        bias = float_bias(model, unit, weight.shape)
+    layer = Layer(weight, bias, read.shape, None if shared else _interval(unit.activation))
+    seed = (options.seed, number)
+    # every group sees every position, and a depthwise group has a handful of unknowns only
+    positions = options.positions if len(weight) == 1 else max(1, options.positions // 4)
+    try:
+        data = sample(
+            layer,
+            Samples(x, z, scale, zero_point),
+            held_out(len(x), options.holdout, options.seed),
+            positions=positions,
+            keep=0 if shared else min(KEPT, positions),
+            drop_ratio=options.drop_ratio,
+            seed=seed,
+            pool=frontier.pool,
+        )
+    except ValueError as error:  # not finite
+        return Skip(str(error)), len(x)
+    if data.train.moments.count.max() < 2:  # nothing varies: any weight fits, with a bias
+        return Skip("it has a single output position in all samples: give more of them"), len(x)
+    return data, len(x)
+
+
+def float_bias(model: Model, unit: Unit, shape: tuple[int, ...]) -> Array:
+    """(G, R) of the float model, for a weight (G, R, K)."""
+    assert unit.bias is not None
+    return bias_rows(float_of(model, unit.bias), shape)
+
+
+def summed(parts: Sequence[LayerData]) -> LayerData:
+    """Of all layers that read one weight."""
+    train, held = parts[0].train, parts[0].held
+    for part in parts[1:]:
+        train = train + part.train
+        held = held + part.held if held is not None and part.held is not None else None
+    return LayerData(train, held)
+
+
+def _interval(activation: Activation) -> tuple[float, float] | None:
+    """Where the activation lets errors through, a little wider: rounding may push a value in."""
+    low, high = activation.active
+    return activation.region(0.05 * (high - low) if math.isfinite(high - low) else 0.0)

@@ -1,0 +1,141 @@
+"""Which layers have the narrower types: ranked by what each costs alone, then the longest row that meets the limit."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from quark_onnx.core.name_patterns import matching
+from quark_onnx.core.plan import Plan
+from quark_onnx.core.records import MixRecord
+from quark_onnx.core.settings.mixed_precision import AUTO, GOALS, Mixing
+from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.graph import Model
+from quark_onnx.stages.mixed_precision.output_score import Judge
+from quark_onnx.stages.mixed_precision.type_layout import Layout, layout_of
+
+logger = logging.getLogger("quark_onnx")
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """The plan with its scales, a record per layer that could move, least harmful first, and warnings."""
+
+    plan: Plan
+    records: tuple[MixRecord, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def mix(
+    model: Model,
+    base: Plan,
+    other: Plan,
+    settings: Mixing,
+    feeds: Sequence[Feed],
+    ranged: Callable[[Plan], Plan],
+    realize: Callable[[Plan], Model],
+    tick: Callable[[int, int], None],
+    *,
+    narrows: bool,
+) -> Mixed:
+    """Choose the layers that have the types of `other`.
+
+    Args:
+        model: the float model that the plans belong to.
+        base, other: sites of the configuration and of the types that layers move to, without scales.
+        ranged: completes a plan of sites with scales.
+        realize: the quantized model of a plan.
+        tick: called as `tick(models scored, models to score)`.
+        narrows: `other` has the narrower types.
+
+    Raises:
+        ConfigError: a layer is named that there is not, or no output can be judged.
+    """
+    layout = layout_of(model, base, other, narrows=narrows)
+    able = _able(model, layout, settings, ranged(layout.plan(layout.layers)))
+    if not able:
+        return Mixed(ranged(base), warnings=("include_auto_mp: no quantized layer can move, all keep their types",))
+    search = _Search(layout, settings, able, Judge(model, feeds, settings), ranged, realize, tick)
+    return search.run(model)
+
+
+def _able(model: Model, layout: Layout, settings: Mixing, narrow: Plan) -> list[str]:
+    """Layers that may move, in order of the graph: those asked for that can be quantized to the narrower types."""
+    wanted = set(layout.layers)
+    if settings.include_layers:
+        wanted = matching(settings.include_layers, wanted, "AutoMixprecision IncludeLayers", "quantized layer")
+    wanted -= matching(settings.exclude_layers, layout.layers, "AutoMixprecision ExcludeLayers", "quantized layer")
+    types = {node.name: node.op_type for node in model.graph}
+    return [n for n in layout.layers if n in wanted and n in narrow.nodes and types[n] in settings.target_op_type]
+
+
+@dataclass
+class _Search:
+    """The search and how far it is."""
+
+    layout: Layout
+    settings: Mixing
+    able: list[str]
+    judge: Judge
+    ranged: Callable[[Plan], Plan]
+    realize: Callable[[Plan], Model]
+    tick: Callable[[int, int], None]
+    done: int = 0
+
+    def run(self, model: Model) -> Mixed:
+        """Rank, then choose."""
+        best = self._score(self._plan(()))
+        alone = {name: self._score(self._plan((name,), also=name)) for name in self.able}
+        ranked = sorted(self.able, key=lambda name: alone[name], reverse=self.settings.more_is_better)
+        limit = self.settings.limit(best)
+        types = {node.name or "": node.op_type for node in model.graph}
+        if limit is None:
+            records = tuple(MixRecord(name, types[name], alone[name], False) for name in ranked)
+            return Mixed(self.ranged(self.layout.base), records)
+        count = self._longest(ranked, best, limit)
+        narrow = set(ranked[:count])
+        records = tuple(MixRecord(n, types[n], alone[n], (n in narrow) == self.layout.narrows) for n in ranked)
+        logger.info("mixed precision: %d of %d layers in the narrower types", count, len(ranked))
+        return Mixed(self._plan(narrow), records, self._doubts(best, limit))
+
+    def _longest(self, ranked: Sequence[str], best: float, limit: float) -> int:
+        """The largest number of first layers that may be narrow together, taking scores to fall with it."""
+        if not self._meets(best, limit):
+            return 0
+        low, high = 0, len(ranked)
+        if self._meets(self._score(self._plan(ranked)), limit):
+            return high
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._meets(self._score(self._plan(ranked[:middle])), limit):
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def _plan(self, narrow: Sequence[str] | set[str], also: str | None = None) -> Plan:
+        """Complete, with these layers narrow, and those that must not move as the configuration has them."""
+        fixed = [] if self.layout.narrows else [name for name in self.layout.layers if name not in self.able]
+        return self.ranged(self.layout.plan([*narrow, *fixed], also))
+
+    def _score(self, plan: Plan) -> float:
+        total = max(len(self.able) + 2 + math.ceil(math.log2(len(self.able))), self.done)
+        self.tick(self.done, total)
+        self.done += 1
+        return self.judge(self.realize(plan))
+
+    def _meets(self, score: float, limit: float) -> bool:
+        return score >= limit if self.settings.more_is_better else score <= limit
+
+    def _doubts(self, best: float, limit: float) -> tuple[str, ...]:
+        """What the user must know of a threshold that the wider types miss, or that follows from little."""
+        name = self.settings.metric_default
+        reached = f"include_auto_mp: with all layers in the wider types the outputs have {name} {best:.4g}"
+        if not self._meets(best, limit):
+            asked = f"MetricThreshold asks for {limit:.4g}: all that can have the wider types have them; ask for less"
+            return (f"{reached}, and {asked}",)
+        if self.settings.metric_threshold == AUTO and limit < GOALS[name]:
+            return (f"{reached} only, so {limit:.4g} had to do; wider types, or fine-tuning, may be what helps",)
+        return ()

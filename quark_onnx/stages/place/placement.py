@@ -1,0 +1,127 @@
+"""From the requests of the nodes to the sites of the plan: one node after the other, then all together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+from quark_onnx.core.plan import Plan, Site, Skip
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.graph import Graph, Model, io
+from quark_onnx.stages.place.dynamic import without_ranges
+from quark_onnx.stages.place.excluded_nodes import excluded
+from quark_onnx.stages.place.known_ranges import with_known_ranges
+from quark_onnx.stages.place.never_quantized import shape_values, why_exempt
+from quark_onnx.stages.place.only_float_readers import drop_idle
+from quark_onnx.stages.place.overrides import overridden
+from quark_onnx.stages.place.residual_additions import residual
+from quark_onnx.stages.place.rules import RULES
+from quark_onnx.stages.place.shared_scales import grouped
+from quark_onnx.stages.place.site_request import Context, SiteRequest
+from quark_onnx.stages.place.storage_types import REMARK, fails_signed, runnable_storage, wide_enough
+
+_RULES = {**RULES, "residual": residual}
+
+
+def place(model: Model, config: QuantizationConfig, known: Collection[str] = ()) -> Plan:
+    """A plan with sites, nodes and notes; scales are still open.
+
+    Args:
+        model: prepared.
+        known: names of nodes of the user's model, which options may name even if preparing has folded them away.
+
+    Raises:
+        ConfigError: the configuration names a node or operator type that does not exist.
+    """
+    graph = model.graph
+    notes = _exemptions(graph, config, known)
+    context, target = Context(config, notes), config.row
+    requests: dict[str, SiteRequest] = {}
+    moving: dict[str, SiteRequest] = {}
+    absorbed: dict[str, str] = {}
+    for node in graph:
+        name = node.name or ""
+        if name in notes or name in absorbed or (context.ops[node.op_type].kind == "clamp" and not target.fixed_point):
+            continue
+        row = context.ops[node.op_type]
+        request = _RULES[row.kind](node, row, context)
+        if isinstance(request, Skip):
+            notes[name] = request.reason
+        elif row.kind == "same" and not request.absorbed:
+            moving[name] = request
+        else:
+            requests[name] = request
+            absorbed |= dict.fromkeys((n.name or "" for n in request.absorbed), name)
+    if not config.observes:
+        requests, moving = without_ranges(graph, requests, notes, config), {}
+    if not target.fixed_point and not target.inputs_only:
+        drop_idle(model.graph, requests, moving, notes)
+    absorbed = {n.name or "": name for name, request in requests.items() for n in request.absorbed}
+    force = config.option("ForceQuantizeNoInputCheck") and not target.inputs_only
+    _add_moving(moving, requests, notes, force=force)
+    return _plan(model, requests, absorbed, notes, config)
+
+
+def _exemptions(graph: Graph, config: QuantizationConfig, known: Collection[str]) -> dict[str, str]:
+    shapes = shape_values(graph, config.row.ops)
+    reasons = excluded(graph, config, known)
+    notes = {}
+    for node in graph:
+        reason = why_exempt(node, shapes, config.row) or reasons.get(node.name or "")
+        if reason is not None:
+            notes[node.name or ""] = reason
+    return notes
+
+
+def _add_moving(
+    moving: Mapping[str, SiteRequest], requests: dict[str, SiteRequest], notes: dict[str, str], *, force: bool
+) -> None:
+    """Operators that only move values join where a neighbour is quantized, forward and backward through chains."""
+    tensors = {site.tensor for request in requests.values() for site in request.sites}
+    waiting = dict(moving)
+    while waiting:
+        joined = [n for n in waiting if force or any(s.tensor in tensors for s in waiting[n].sites)]
+        if not joined:
+            break
+        for name in joined:
+            requests[name] = waiting.pop(name)
+            tensors.update(site.tensor for site in requests[name].sites)
+    notes |= dict.fromkeys(waiting, "only moves values, and no neighbour is quantized")
+
+
+def _plan(
+    model: Model,
+    requests: Mapping[str, SiteRequest],
+    absorbed: Mapping[str, str],
+    notes: dict[str, str],
+    config: QuantizationConfig,
+) -> Plan:
+    sites: dict[str, Site] = {}
+    for request in requests.values():
+        for site in request.sites:
+            present = sites.get(site.tensor)
+            if present is None or (present.range is None and site.range is not None):
+                sites[site.tensor] = site
+    nodes = {name: tuple(site.tensor for site in request.sites) for name, request in requests.items()}
+    nodes |= {name: nodes[owner] for name, owner in absorbed.items()}
+    for node in model.graph:
+        name = node.name or ""
+        if name not in nodes and name not in notes:
+            notes[name] = "not behind a quantized operator that could take it in"
+    order = {node.name or "": i for i, node in enumerate(model.graph)}
+    nodes = dict(sorted(nodes.items(), key=lambda item: order[item[0]]))
+    ties = {follower: leader for request in requests.values() for follower, leader in request.ties.items()}
+    sites, told = overridden(model.graph, grouped(sites, ties), nodes, config)
+    sites = with_known_ranges(model.graph, sites, nodes, config.row.ops)
+    sites, wider = wide_enough(model.graph, sites, nodes)
+    always = fails_signed(model.graph, nodes)
+    stored = runnable_storage(sites, _readers(model.graph), always=always) if config.row.on_cpu else sites
+    if any(stored[name].format != site.format for name, site in sites.items()):
+        wider["*"] = "; ".join([REMARK, *([wider["*"]] if "*" in wider else [])])
+    return Plan(io.fingerprint(model), stored, nodes, notes, remarks=told | wider)
+
+
+def _readers(graph: Graph) -> Counter[str]:
+    """How often each tensor is read, by nodes, control-flow bodies included, and as a model output."""
+    found = Counter(value.name or "" for node in graph.all_nodes() for value in node.inputs if value is not None)
+    return found + Counter(value.name or "" for value in graph.outputs)

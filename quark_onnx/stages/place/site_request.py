@@ -1,0 +1,59 @@
+"""What a rule may ask, and what it answers: the sites that one node needs, or why it stays float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from quark_onnx.core.formats import Format
+from quark_onnx.core.operators import Op
+from quark_onnx.core.plan import Role, Site, Skip
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.graph import Node, Value
+from quark_onnx.graph.view import constant
+
+
+@dataclass
+class SiteRequest:
+    """Sites that one node needs, and which tensors follow the range of another one (`ties`: follower → leader).
+
+    `absorbed`: nodes behind this one that its output quantizer, or its accumulator, takes in.
+    """
+
+    rule: str
+    sites: list[Site] = field(default_factory=list)
+    ties: dict[str, str] = field(default_factory=dict)
+    absorbed: list[Node] = field(default_factory=list)
+
+    def want(self, value: Value, role: Role, format: Format, **more: object) -> None:
+        name = value.name or ""
+        if all(site.tensor != name for site in self.sites):
+            self.sites.append(Site(name, role, format, name, self.rule, **more))  # type: ignore[arg-type]
+
+    def want_data(self, value: Value, config: QuantizationConfig, **more: object) -> None:
+        self.want(value, "activation" if constant(value) is None else "constant", config.activation, **more)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What rules may ask: the configuration and which nodes must stay float."""
+
+    config: QuantizationConfig
+    barred: Collection[str]
+
+    @property
+    def ops(self) -> Mapping[str, Op]:
+        """The operator table of the target."""
+        return self.config.row.ops
+
+    @property
+    def aligned(self) -> Collection[str]:
+        """Operator types whose inputs and outputs share one scale."""
+        return self.config.row.aligned(self.config.option("AlignConcat"), self.config.option("AlignPool"))
+
+    def silent(self, node: Node) -> bool:
+        """Whether the output gets no quantizer for the sake of this node."""
+        return self.config.row.inputs_only or node.op_type in self.config.option("OpTypesToExcludeOutputQuantization")
+
+
+Rule = Callable[[Node, Op, Context], "SiteRequest | Skip"]

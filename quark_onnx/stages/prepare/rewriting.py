@@ -1,0 +1,117 @@
+"""The order of the steps: which rules are tried when, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from quark_onnx.engine.runner import newest_opset
+from quark_onnx.graph import Model
+from quark_onnx.graph.constant_folding import fold_constants
+from quark_onnx.graph.io import copy
+from quark_onnx.graph.opset import fit_opset, own_opset
+from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes, remove_unused
+from quark_onnx.graph.rewrite import Outcome, rewrite
+from quark_onnx.stages.prepare import (
+    constant_of_shape,
+    drop_dropout,
+    drop_identity,
+    fold_affine,
+    fold_bn,
+    fold_bn_forward,
+    gemm_scalars,
+    known_dims,
+    matmul_add_gemm,
+    unshare,
+    zero_bias,
+)
+from quark_onnx.stages.prepare.conversion_identity import convert
+
+DROP = (drop_identity.RULE, drop_dropout.RULE)
+
+KNOWN = (known_dims.RULE, constant_of_shape.RULE)
+
+LAYER_RULES = (gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE, fold_bn_forward.RULE)
+
+MAX_FOLDS = 10
+"""Rounds of folding: each lets shape inference see one link further down a chain of shape arithmetic."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The rewritten copy, and what became of every rule at every node where it was tried.
+
+    `node` of an outcome is empty where it is about the whole model.
+    """
+
+    model: Model
+    log: tuple[Outcome, ...]
+
+
+def prepare(
+    model: Model,
+    *,
+    opset: int,
+    quantizers: bool = True,
+    optimize: bool = True,
+    biases: bool = False,
+    conversions: Mapping[str, Collection[str]] | None = None,
+) -> Prepared:
+    """Rewrite a copy of the float model.
+
+    Args:
+        model: any model that onnx.checker accepts; not touched.
+        opset: the lowest operator set that will do; a higher one stays if onnxruntime has quantizers for it.
+        quantizers: False if the model will not get any, so that a higher one always stays.
+        optimize: False leaves out what is not needed for correctness: folding and the rewriting of layers.
+        biases: layers without a bias get one of zeros, for later stages to move.
+        conversions: see `convert`.
+
+    Raises:
+        ConfigError: a name in `conversions` has nothing to convert, or onnxruntime has no quantizers in `opset`.
+        ModelError: the operator set cannot be raised or lowered, or a function cannot be inlined.
+    """
+    model = copy(model)
+    lift_constants(model)
+    log = []
+    highest = max(opset, own_opset(model) or opset)
+    if done := fit_opset(model, opset, newest_opset(highest) if quantizers else highest):
+        log.append(Outcome(done, "", None))
+        lift_constants(model)
+    name_nodes(model)
+    infer_shapes(model)
+    log += rewrite(model.graph, [drop_identity.RULE])
+    if optimize:
+        log += _optimize(model)
+    if biases:
+        log += rewrite(model.graph, [zero_bias.RULE])
+    log += rewrite(model.graph, [unshare.RULE])
+    convert(model.graph, conversions or {})
+    latest = {(outcome.rule, outcome.node): outcome for outcome in log}
+    return Prepared(model, tuple(latest.values()))
+
+
+def _optimize(model: Model) -> list[Outcome]:
+    log = _fold(model)
+    layers = rewrite(model.graph, LAYER_RULES)
+    remove_unused(model)
+    if any(outcome.reason is None for outcome in layers):
+        infer_shapes(model)
+    return log + layers
+
+
+def _fold(model: Model) -> list[Outcome]:
+    """Fold until nothing changes. Where the library fails the model stays as it was, and the log says why."""
+    log = rewrite(model.graph, DROP)
+    for _ in range(MAX_FOLDS):
+        folded = fold_constants(model)
+        known = rewrite(model.graph, KNOWN)
+        log += known
+        if folded.failure is not None:
+            log.append(Outcome("fold-constants", "", folded.failure))
+            break
+        if not folded.changed and all(outcome.reason for outcome in known):
+            break
+        remove_unused(model)
+        infer_shapes(model)
+    return log

@@ -1,0 +1,115 @@
+"""The keys that a model of a manifest may have: what each means, and the check of its value alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quark_onnx.core.errors import nearest
+from quark_onnx.zoo.located_values import Marked
+from quark_onnx.zoo.problems import Problems
+
+Check = Callable[[Any], bool]
+
+DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|)\s*")
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: a test of its value, what the value has to be, in words with an example, and what it means."""
+
+    check: Check
+    wanted: str
+    meaning: str
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _texts(value: Any) -> bool:
+    return _text(value) or (isinstance(value, list) and bool(value) and all(map(_text, value)))
+
+
+def _number(value: Any) -> bool:
+    return number(value) is not None
+
+
+def number(value: Any) -> float | None:
+    """A number that is not negative. YAML takes 1e-3 for a string, which is meant as a number all the same."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        found = float(value)
+    except ValueError:
+        return None
+    return found if 0 <= found < float("inf") else None
+
+
+def seconds(value: Any) -> float | None:
+    """90, "90s", "15m" or "1.5h" in seconds; None for anything else, and for zero."""
+    if isinstance(value, bool):
+        return None
+    found = DURATION.fullmatch(str(value))
+    return float(found[1]) * SECONDS[found[2]] or None if found else None
+
+
+KEYS = {
+    "input": Key(_text, "a path, a folder or a pattern such as models/*.onnx", "the float models"),
+    "name": Key(_text, "a text, with {stem} or {parent} if several models share it", "folder of the outputs"),
+    "preset": Key(_texts, "the name of a preset, or a list of them", "configurations to try, in this order"),
+    "data": Key(_text, 'a folder, an .npz or .npy file, or "random"', "calibration data"),
+    "samples": Key(lambda v: type(v) is int and v > 0, "a positive integer", "use so many samples at most"),
+    "images": Key(lambda v: isinstance(v, dict), "a mapping such as {mean: 0.5}", "how images become inputs"),
+    "target": Key(_text, "the name of a target, such as cpu", "what runs the model"),
+    "config": Key(lambda v: isinstance(v, dict), "a mapping of fields such as {per_channel: true}", "what differs"),
+    "options": Key(lambda v: isinstance(v, dict), "a mapping such as {Percentile: 99.9}", "extra options"),
+    "evaluator": Key(_text, "module:function, or a command with {model}", "scores a model; higher is better"),
+    "budget": Key(lambda v: isinstance(v, dict), "a mapping such as {max_drop: 0.01}", "what it may cost"),
+    "timeout": Key(lambda v: seconds(v) is not None, "seconds, or a text such as 30m or 2h", "limit of one attempt"),
+}
+"""What an entry of `models` may say; `defaults` the same but `input`."""
+
+BUDGET = {
+    "max_drop": Key(_number, "a number such as 0.01", "the evaluator's score may fall by so much"),
+    "min_sqnr": Key(_number, "decibels such as 25", "signal to noise that every output keeps"),
+}
+
+SHOWN = 4
+"""Keys that a message names."""
+
+Spec = Mapping[str, Marked]
+
+
+def checked(marked: Marked, keys: Mapping[str, Key], what: str, problems: Problems) -> dict[str, Marked]:
+    """The keys of a mapping that are known and have a usable value; everything else is a problem.
+
+    A value of null is kept: it takes back a default.
+    """
+    if not isinstance(marked.value, dict):
+        more = ", …" if len(keys) > SHOWN else ""
+        problems.add(marked.place, f"{what} must be a mapping of {', '.join(list(keys)[:SHOWN])}{more}")
+        return {}
+    found = {}
+    for name, entry in marked.value.items():
+        if name not in keys:
+            problems.add(entry.place, f"unknown key {name!r} in {what}{nearest(name, keys)}")
+        elif entry.value is not None and not keys[name].check(entry.plain):
+            problems.add(entry.place, f"{name} must be {keys[name].wanted}, not {entry.plain!r}")
+        else:
+            found[name] = entry
+    return found
+
+
+def merged(defaults: Spec, own: Spec) -> dict[str, Marked]:
+    """The entry with what it does not say itself from the defaults; mappings are joined key by key."""
+    found = dict(defaults)
+    for name, entry in own.items():
+        before = found.get(name)
+        if before is not None and isinstance(entry.value, dict) and isinstance(before.value, dict):
+            entry = Marked({**before.value, **entry.value}, entry.place)
+        found[name] = entry
+    return {name: entry for name, entry in found.items() if entry.value is not None}

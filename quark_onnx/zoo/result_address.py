@@ -1,0 +1,77 @@
+"""The address of a result: a hash of all that it depends on. What has the same address need not be made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+from quark_onnx.core.version import VERSION
+from quark_onnx.graph.model_files import external_files
+from quark_onnx.zoo.entry import Entry
+from quark_onnx.zoo.evaluators import files_of
+
+LAYOUT = 1
+"""Raised when the outputs of a model get other names or contents."""
+
+CHUNK = 1 << 20
+
+
+def address(entry: Entry) -> str:
+    """The address of an entry's result.
+
+    It depends on the bytes of the model, with its external data, of the data and of the evaluator, on the
+    configurations, the budget and the name, and on the versions of this package and of onnxruntime, which the
+    evidence is from; not on time limits, and not on where the files are.
+    """
+    model, home = Path(entry.input), Path(entry.home)
+    document = {
+        "layout": LAYOUT,
+        "versions": [VERSION, version("onnxruntime")],
+        "name": entry.name,
+        "input": entry.shown_input,
+        "model": _digests(model.parent, [model, *external_files(model)]),
+        "tries": [asdict(one) for one in entry.tries],
+        "data": None if entry.data is None else _data(Path(entry.data)),
+        "evaluator": [entry.evaluator, _digests(home, files_of(entry.evaluator, home) if entry.evaluator else [])],
+        "budget": asdict(entry.budget),
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _data(path: Path) -> list[tuple[str, str]]:
+    """The folder's files, or the one file. Hidden files are never samples."""
+    if not path.is_dir():
+        return _digests(path.parent, [path])
+    files = (file for file in sorted(path.rglob("*")) if file.is_file())
+    return _digests(path, [file for file in files if not file.relative_to(path).as_posix().startswith(".")])
+
+
+def _digests(folder: Path, files: Iterable[Path]) -> list[tuple[str, str]]:
+    """Name, relative to the folder where it is below, and content of each file; a missing one has no content."""
+    return [
+        (file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file), file_hash(file))
+        for file in files
+    ]
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file in hexadecimal, empty if there is none. A file that did not change is not read again."""
+    try:
+        seen = file.stat()
+    except OSError:
+        return ""
+    return _file_hash(str(file), seen.st_size, seen.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _file_hash(path: str, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(CHUNK):
+            digest.update(part)
+    return digest.hexdigest()

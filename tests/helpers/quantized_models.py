@@ -1,0 +1,115 @@
+"""Small models for the tests of placement, apply and ledger: ONNX text in; plan, quantized model and runs out."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnx.parser
+
+from quark_onnx.core.plan import Plan
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.engine.apply_plan import apply
+from quark_onnx.engine.observe import observe
+from quark_onnx.engine.runner import Runner, input_specs
+from quark_onnx.graph import Model, io
+from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes
+from quark_onnx.stages.place import place
+from quark_onnx.stages.ranges import choose_ranges, observed_tensors
+from quark_onnx.stages.scale_alignment import align
+
+Feed = dict[str, np.ndarray]
+
+
+def noise(info: onnx.ValueInfoProto) -> np.ndarray:
+    """Normal numbers of the declared shape and type that depend on the name alone."""
+    kind = info.type.tensor_type
+    shape = tuple(dim.dim_value for dim in kind.shape.dim)
+    numbers = np.random.default_rng(zlib.crc32(info.name.encode())).standard_normal(shape)
+    return numbers.astype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+
+
+def graph(text: str, opset: int = 17, **arrays: Any) -> Model:
+    """A model as placement expects it: constants lifted, shapes inferred, every node named.
+
+    `text` is `(inputs) => (outputs) <declarations> { nodes }`. What is declared and not computed becomes an
+    initializer: with the numbers in `arrays`, else with noise. Names in `arrays` need no declaration.
+    """
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}, "other": 1]> g {text}')
+    computed = {name for node in proto.graph.node for name in node.output}
+    drawn = {info.name: noise(info) for info in proto.graph.value_info if info.name not in computed}
+    for name, array in (drawn | arrays).items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+    onnx.checker.check_model(proto, full_check=True)
+    model = io.load(proto)
+    lift_constants(model)
+    infer_shapes(model)
+    name_nodes(model)
+    return model
+
+
+def settings(**fields: Any) -> QuantizationConfig:
+    """A configuration; names that are no field are extra options."""
+    known = QuantizationConfig.__dataclass_fields__
+    options = {key: fields.pop(key) for key in list(fields) if key not in known}
+    return QuantizationConfig(**fields, extra_options=options)
+
+
+def placed(model: Model, **fields: Any) -> Plan:
+    """Sites only. The graph must come out of it untouched, and every node be in the plan or have a reason not to."""
+    before = io.fingerprint(model)
+    plan = place(model, settings(**fields))
+    assert io.fingerprint(model) == before
+    names = sorted(node.name or "" for node in model.graph)
+    assert sorted([*plan.nodes, *plan.notes]) == names
+    return plan
+
+
+def layout(plan: Plan) -> str:
+    """The sites as `tensor:role`, followers as `tensor:role=leader`, sorted by name."""
+    parts = [f"{s.tensor}:{s.role}" + f"={s.group}" * (s.group != s.tensor) for s in plan.sites.values()]
+    return " ".join(sorted(parts))
+
+
+def feeds(model: Model, count: int = 4, seed: int = 0) -> list[Feed]:
+    """Normal numbers for float inputs, 0 and 1 for all others; open dimensions are 2."""
+    rng = np.random.default_rng(seed)
+
+    def draw(dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+        return (rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)).astype(dtype)
+
+    specs = [(spec.name, spec.dtype, tuple(dim or 2 for dim in spec.shape or ())) for spec in input_specs(model)]
+    return [{name: draw(dtype, shape) for name, dtype, shape in specs} for _ in range(count)]
+
+
+class Made(NamedTuple):
+    """A model and what became of it."""
+
+    model: Model
+    plan: Plan
+    quantized: Model
+
+
+def quantized(model: Model, data: list[Feed] | None = None, **fields: Any) -> Made:
+    """Place, observe, choose ranges, apply; the result must pass onnx.checker and the model must be what it was."""
+    before = io.to_proto(model).SerializeToString(deterministic=True)
+    sites = placed(model, **fields)
+    statistics = observe(model, data or feeds(model), observed_tensors(sites), lambda done: None)
+    plan = align(model, choose_ranges(model, sites, statistics, settings(**fields)), settings(**fields))
+    result = apply(model, plan)
+    io.check(result)
+    assert io.to_proto(model).SerializeToString(deterministic=True) == before
+    return Made(model, plan, result)
+
+
+def run(model: Model, feed: Mapping[str, np.ndarray], *, optimized: bool = False) -> list[np.ndarray]:
+    """The outputs, computed as written or as onnxruntime would for a user."""
+    return Runner(model, optimized=optimized, threads=1)(dict(feed))
+
+
+def constants(model: Model) -> dict[str, np.ndarray]:
+    """Initializers by name."""
+    return {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
