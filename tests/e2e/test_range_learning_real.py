@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from types import ModuleType
 
-import numpy as np
 import pytest
+from quantized_models import first_outputs
+from tuning_cases import simulated_case
 
-from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.range_learning import RangeLearning
-from quark_onnx.core.settings.runtime_config import load_runtime_config
 from quark_onnx.engine.apply_plan import apply
-from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.observe import observe
-from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
-from quark_onnx.quantsim.scheme import QuantScheme
-from quark_onnx.quantsim.simulated_model import ranging
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.range_learning import learn
-from quark_onnx.stages.ranges import choose_ranges, observed_tensors
-from quark_onnx.stages.simulate import simulated_sites
 
 SAMPLES, ITERATIONS = 64, 100
 
@@ -40,17 +32,14 @@ def test_learned_ranges_beat_those_they_began_with(protocol: ModuleType, name: t
     """
     task, weight_bits, bits = protocol.TASKS[name[0]], name[1], name[2]
     model = prepare(io.load(task.model), opset=13, optimize=True).model
-    formats = Format(bits, signed=False), Format(weight_bits, signed=True, symmetric=True)
-    plan = simulated_sites(model, load_runtime_config(), *formats).plan
     feeds = task.calib(SAMPLES + 24)
     known, others = feeds[:SAMPLES], feeds[SAMPLES:]
-    statistics = observe(model, known, observed_tensors(plan), lambda done: None)
-    plan = choose_ranges(model, plan, statistics, ranging(QuantScheme.training_range_learning_with_tf_init))
+    plan = simulated_case(model, known, weight_bits, bits).plan
     done = learn(model, plan, known, RangeLearning(num_iterations=ITERATIONS), 1 << 30, lambda *said: None)
     assert not done.reasons
     assert all(record.held_after <= record.held_before for record in done.records)
-    want = outputs(model, others)
-    before, after = (protocol.sqnr_db(want, outputs(quantized(model, p), others)) for p in (plan, done.plan))
+    want = first_outputs(model, others)
+    before, after = (protocol.sqnr_db(want, first_outputs(quantized(model, p), others)) for p in (plan, done.plan))
     assert after - before >= EXPECTED[name]
 
 
@@ -58,9 +47,3 @@ def quantized(model: Model, plan: Plan) -> Model:
     result = apply(model, plan)
     io.check(result)
     return result
-
-
-def outputs(model: Model, feeds: list[Feed]) -> np.ndarray:
-    """The first output for all feeds, computed as written."""
-    runner = Runner(model, optimized=False, threads=1)
-    return np.concatenate([runner(feed)[0].ravel() for feed in feeds])

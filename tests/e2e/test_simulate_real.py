@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from types import ModuleType
 
-import numpy as np
 import pytest
+from quantized_models import first_outputs
 
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.runtime_config import load_runtime_config
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.observe import observe
-from quark_onnx.engine.runner import Runner
-from quark_onnx.graph import Model, io
+from quark_onnx.graph import io
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.simulate import simulated_sites
@@ -44,11 +43,5 @@ def test_every_site_gets_a_range_and_the_simulation_runs(protocol: ModuleType, n
     assert all("a mask constant would rule the range" in reason for reason in refused)
     simulation = apply(model, ranged)
     io.check(simulation)
-    want, got = (outputs(m, feeds) for m in (model, simulation))
+    want, got = (first_outputs(m, feeds) for m in (model, simulation))
     assert protocol.sqnr_db(want, got) >= least
-
-
-def outputs(model: Model, feeds: list[dict[str, np.ndarray]]) -> np.ndarray:
-    """The first output for all feeds, computed as written."""
-    runner = Runner(model, optimized=False, threads=1)
-    return np.concatenate([runner(feed)[0].ravel() for feed in feeds])

@@ -110,6 +110,12 @@ def run(model: Model, feed: Mapping[str, np.ndarray], *, optimized: bool = False
     return Runner(model, optimized=optimized, threads=1)(dict(feed))
 
 
+def first_outputs(model: Model, data: list[Feed]) -> np.ndarray:
+    """The first output for all feeds, computed as written, one after the other."""
+    runner = Runner(model, optimized=False, threads=1)
+    return np.concatenate([runner(feed)[0].ravel() for feed in data])
+
+
 def constants(model: Model) -> dict[str, np.ndarray]:
     """Initializers by name."""
     return {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}

@@ -10,17 +10,24 @@ import numpy as np
 from quantized_models import Feed, constants, settings
 from text_models import text_model
 
+from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Tuning
 from quark_onnx.core.settings.fast_finetune import FastFinetune
+from quark_onnx.core.settings.runtime_config import load_runtime_config
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.calibration_data import open_data
+from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Clock, Job, open_job, unseen
 from quark_onnx.pipeline import decide
+from quark_onnx.quantsim.scheme import QuantScheme
+from quark_onnx.quantsim.simulated_model import ranging
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.finetune import finetune
+from quark_onnx.stages.ranges import choose_ranges, observed_tensors
+from quark_onnx.stages.simulate import simulated_sites
 
 MEMORY = 1 << 28
 
@@ -52,6 +59,29 @@ def case(text: str, feeds: list[Feed], arrays: Mapping[str, Any], opset: int = 2
     plain = replace(job, config=settings(**fields))
     decided = decide(plain, open_data(feeds, input_specs(job.model)), Clock(unseen))
     return Case(decided.job, list(decided.feeds), decided.plan)
+
+
+class Simulated(NamedTuple):
+    """A float model with the quantizers of a runtime configuration, and the ranges that learning begins with."""
+
+    model: Model
+    feeds: list[Feed]
+    plan: Plan
+
+
+def simulated_case(
+    model: Model,
+    feeds: list[Feed],
+    weight_bits: int,
+    bits: int,
+    scheme: QuantScheme = QuantScheme.training_range_learning_with_tf_init,
+    config: Mapping[str, Any] | None = None,
+) -> Simulated:
+    """Asymmetric activations and symmetric weights; config: None is the default one."""
+    formats = Format(bits, signed=False), Format(weight_bits, signed=True, symmetric=True)
+    plan = simulated_sites(model, load_runtime_config(config), *formats).plan
+    statistics = observe(model, feeds, observed_tensors(plan), lambda done: None)
+    return Simulated(model, feeds, choose_ranges(model, plan, statistics, ranging(scheme)))
 
 
 def tuned(

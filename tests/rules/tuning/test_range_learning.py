@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,25 +13,19 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from quantized_models import Feed, constants, run
 from text_models import normal, text_model
-from tuning_cases import MEMORY, case, draw
+from tuning_cases import MEMORY, Simulated, case, draw, simulated_case
 
-from quark_onnx.core.formats import Format
 from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.core.records import Tuning
 from quark_onnx.core.settings.range_learning import RangeLearning
-from quark_onnx.core.settings.runtime_config import load_runtime_config
 from quark_onnx.engine.apply_plan import apply
-from quark_onnx.engine.observe import observe
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.layer import bias as biases
 from quark_onnx.numerics.quantizer import SMALLEST_SCALE, dequantize, quantize
 from quark_onnx.quantsim.scheme import QuantScheme
-from quark_onnx.quantsim.simulated_model import ranging
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.range_learning import learn
 from quark_onnx.stages.range_learning.learnable_ranges import Movable, biases_fit, movable
-from quark_onnx.stages.ranges import choose_ranges, observed_tensors
-from quark_onnx.stages.simulate import simulated_sites
 
 SHORT = RangeLearning(num_iterations=60, learning_rate=0.03, batch_size=64, positions=2000)
 
@@ -49,12 +43,6 @@ CONFIG = {
 }
 
 
-class Simulated(NamedTuple):
-    model: Model
-    feeds: list[Feed]
-    plan: Plan
-
-
 def simulated(
     text: str,
     feeds: list[Feed],
@@ -66,10 +54,7 @@ def simulated(
 ) -> Simulated:
     """A model with the quantizers of a runtime configuration, and the ranges that learning begins with."""
     model = prepare(io.load(text_model(text, 20, **arrays)), opset=13, optimize=False).model
-    formats = Format(bits, signed=False), Format(weight_bits, signed=True, symmetric=True)
-    plan = simulated_sites(model, load_runtime_config(CONFIG | config), *formats).plan
-    statistics = observe(model, feeds, observed_tensors(plan), lambda done: None)
-    return Simulated(model, feeds, choose_ranges(model, plan, statistics, ranging(scheme)))
+    return simulated_case(model, feeds, weight_bits, bits, scheme, CONFIG | config)
 
 
 def learned(made: Any, options: RangeLearning = SHORT, plan: Plan | None = None, limit: int = MEMORY) -> Tuning:
