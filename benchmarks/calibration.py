@@ -145,11 +145,11 @@ def entropy(task: str, rounds: int) -> Found:
     """Ours and onnxruntime's, from the same arrays to thresholds; every array is in memory beforehand."""
     from onnxruntime.quantization.calibrate import HistogramCollector
 
-    from quark_onnx.core.formats import Format
+    from quark_onnx.core.number_formats import Format
     from quark_onnx.core.settings.range_methods import Ranging
     from quark_onnx.engine.runner import Runner
+    from quark_onnx.numerics.ranges.calibration_statistics import Tally
     from quark_onnx.numerics.ranges.methods import find_range
-    from quark_onnx.numerics.ranges.statistics import Tally
 
     case = Case(task, 200)
     runner = Runner(case.tapped, case.fetched)

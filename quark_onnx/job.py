@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError, PlanError
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.tensor_overrides import override_opset
@@ -24,8 +24,8 @@ from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.from_float16 import Widened, to_float32
-from quark_onnx.stages.convert import realize
 from quark_onnx.stages.equalize import rescale
+from quark_onnx.stages.output_model import realize
 from quark_onnx.stages.place import place
 from quark_onnx.stages.place.float16 import half_scales, needs_float, place_conversion
 from quark_onnx.stages.prepare import prepare

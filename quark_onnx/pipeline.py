@@ -22,13 +22,13 @@ from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import fit
 from quark_onnx.graph import ModelProto, io, large_weights
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
-from quark_onnx.numerics.ranges.statistics import Statistics
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.result import Evidence, Report, Result
 from quark_onnx.stages.channel_importance import channel_importance
-from quark_onnx.stages.convert import spare_large
 from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune
 from quark_onnx.stages.mixed_precision import Mixed, mix
+from quark_onnx.stages.output_model import spare_large
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.scale_alignment import align
 from quark_onnx.stages.verify import verify

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
-from quark_onnx.numerics.ranges.statistics import Statistics
 
 BINS = 256
 SUFFIXES = (".png", ".svg", ".pdf")

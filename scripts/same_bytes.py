@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Prove that a change of structure changes nothing: the same bytes of models, plans and encodings from two checkouts.
 
-    python scripts/same_bytes.py BEFORE AFTER          # folders of the two checkouts; needs ../shared beside AFTER
+    python scripts/same_bytes.py BEFORE AFTER          # folders of two checkouts; needs ../shared beside this one
 
-Each checkout quantizes the three real models in a process of its own, as the end-to-end tests do: with every preset,
-range method and kind of tuning they use, and as a simulation. Prints a hash per result; exits 1 if any differ.
+Each quantizes the three real models in a process of its own, as the end-to-end tests do: with every preset, range
+method and kind of tuning they use, and as a simulation. Prints a hash per result, and exits with 1 if one differs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -21,11 +22,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 CONVS, SENTENCES = ("mobilenet-imagenet", "resnet20-cifar10"), "minilm-stsb"
 METHODS = ("MinMax", "Entropy", "MinMSE", "Distribution", "LayerwisePercentile", "NonOverflow")
 METHODS += ("tf", "tf_enhanced", "tf_percentile")
 QUICK = {"FastFinetune": {"OptimAlgorithm": "adaround", "NumIterations": 60}}
 SAMPLES = 64
+SETTINGS = {"SAME_BYTES": "1", "QUARK_ONNX_THREADS": "1", "PYTHONHASHSEED": "0"}
+"""Of both processes. The order of notes in a plan without ranges is that of a set of names."""
 
 
 def variants() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -74,8 +79,12 @@ def made_here() -> None:
     sys.path.insert(0, str(Path(__file__).parents[1].parent / "shared" / "bench"))
     import tasks
 
+    import quark_onnx
     from quark_onnx import ModelQuantizer, get_default_config
 
+    if not Path(quark_onnx.__file__).is_relative_to(os.environ["PYTHONPATH"]):
+        sys.exit(f"{os.environ['PYTHONPATH']} is no checkout: {quark_onnx.__file__} was imported")
+    logging.getLogger("quark_onnx").setLevel(logging.ERROR)
     calibration = {name: tasks.TASKS[name].calib(SAMPLES) for name in (*CONVS, SENTENCES)}
     for name, preset, changes in variants():
         config = get_default_config(preset)
@@ -87,7 +96,8 @@ def made_here() -> None:
             )
             result.plan.save(Path(folder) / "plan")
             files = sorted(path for path in Path(folder).rglob("*") if path.suffix in (".onnx", ".json"))
-            arrays = b"".join(array.tobytes() for q in result.plan.qparams.values() for array in vars(q).values())
+            with np.load(Path(folder) / "plan" / "arrays.npz") as stored:  # a zip file, which holds the time
+                arrays = b"".join(stored[name].tobytes() for name in sorted(stored.files))
             found = f"{digest(*files)} {hashlib.sha256(arrays).hexdigest()[:8]}"
         print(json.dumps([f"{name} {preset} {json.dumps(changes) if changes else ''}".strip(), found]), flush=True)
     for name in CONVS:
@@ -104,7 +114,7 @@ def main() -> None:
     workers = [
         subprocess.Popen(
             [sys.executable, __file__],
-            env={**os.environ, "PYTHONPATH": str(folder.resolve()), "QUARK_ONNX_THREADS": "1", "SAME_BYTES": "1"},
+            env={**os.environ, "PYTHONPATH": str(folder.resolve()), **SETTINGS},
             cwd=tempfile.gettempdir(),
             stdout=subprocess.PIPE,
             text=True,

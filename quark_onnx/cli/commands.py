@@ -1,27 +1,22 @@
-"""All commands by name, and what the shell sees of an error."""
+"""All commands by name."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from quark_onnx.cli.analyze import analyze_command
 from quark_onnx.cli.compare import compare_command
-from quark_onnx.cli.console import message, warnings_shown
 from quark_onnx.cli.demo import demo_command
+from quark_onnx.cli.exit_codes import Commands
 from quark_onnx.cli.histogram import histogram_command
 from quark_onnx.cli.inspect_model import inspect_command
 from quark_onnx.cli.plans import apply_command, diff_command, plan_command
 from quark_onnx.cli.presets import presets_command
 from quark_onnx.cli.quantize import quantize_command
 from quark_onnx.cli.zoo import zoo_command
-from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError, QuarkError
 from quark_onnx.core.version import VERSION
-
-EXIT_CODES: dict[type[QuarkError], int] = {ConfigError: 2, ModelError: 3, DataError: 4, PlanError: 5}
-"""What the shell sees of an error; 1 is a difference that `diff` found, or a bug."""
 
 EPILOG = """
 Exit codes: 0 done, 1 the plans differ, or not all models of a zoo are good, 2 usage or configuration, 3 the model,
@@ -29,18 +24,6 @@ Exit codes: 0 done, 1 the plans differ, or not all models of a zoo are good, 2 u
 
 Progress, warnings and errors go to stderr, results to stdout.
 """
-
-
-class Commands(TyperGroup):
-    """Runs a command; an error the user can mend becomes one line and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        with warnings_shown():
-            try:
-                return super().invoke(ctx)
-            except QuarkError as error:
-                message("error", str(error), "bold red")
-                raise typer.Exit(next((c for kind, c in EXIT_CODES.items() if isinstance(error, kind)), 1)) from error
 
 
 def _version(wanted: bool) -> None:

@@ -23,7 +23,7 @@ from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.engine.observe import observe
 from quark_onnx.job import Clock, open_job
 from quark_onnx.numerics.quantizer import ends
-from quark_onnx.numerics.ranges.statistics import Statistics
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.pipeline import decide
 from quark_onnx.plots import SUFFIXES, check_installed, plot_histogram
 from quark_onnx.stages.ranges import observed_tensors

@@ -10,7 +10,7 @@ from quark_onnx.cli.console import out, print_json
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import DEFAULT_PRESET, ShowFlags
 from quark_onnx.cli.tables import facts, new_table
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.fast_finetune import METHODS as TUNERS

@@ -1,1 +1,1 @@
-"""Values: formats, plan, configuration, presets, the operator table, errors. Imports nothing but numpy."""
+"""Values that are decided: formats, plan, operator table, records, errors. Imports nothing but numpy."""

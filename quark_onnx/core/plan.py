@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.atomic_files import new_folder
 from quark_onnx.core.errors import PlanError
-from quark_onnx.core.formats import Format
 from quark_onnx.core.frozen_dict import FrozenDict
+from quark_onnx.core.number_formats import Format
 
 VERSION = 1
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from quark_onnx.core.errors import PlanError
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, QParams, Role, Site
 from quark_onnx.encodings.encoding_values import Encoding, EncodingFile, Loss
 from quark_onnx.encodings.plan_to_encodings import product_scale

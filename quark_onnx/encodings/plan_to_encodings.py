@@ -13,7 +13,7 @@ from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan, QParams, Site
 from quark_onnx.encodings.encoding_values import PRODUCER, Encoding, EncodingFile, Loss, half
 from quark_onnx.encodings.scale_layout import Shapes, shape_of
-from quark_onnx.numerics.layer import bias
+from quark_onnx.numerics.layer import integer_bias
 
 
 def from_plan(plan: Plan, shapes: Shapes, producer: Mapping[str, Any] = PRODUCER) -> EncodingFile:
@@ -52,7 +52,7 @@ def product_scale(plan: Plan, site: Site, shapes: Shapes) -> NDArray[np.float32]
     """
     x, w = (_qparams(plan, factor) for factor in site.factors)
     size = math.prod(shape_of(shapes, site.tensor))
-    return bias.scale(x.scale, w.scale, size // w.scale.size if w.scale.ndim and size > w.scale.size else 1)
+    return integer_bias.scale(x.scale, w.scale, size // w.scale.size if w.scale.ndim and size > w.scale.size else 1)
 
 
 def _encoding(plan: Plan, site: Site, shapes: Shapes) -> Encoding:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import PlanError
-from quark_onnx.core.formats import Format, ScaleType
+from quark_onnx.core.number_formats import Format, ScaleType
 from quark_onnx.core.plan import QParams
 from quark_onnx.encodings.encoding_values import Encoding, EncodingFile, half
 from quark_onnx.numerics.quantizer import SMALLEST_SCALE

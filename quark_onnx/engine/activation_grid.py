@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.formats import TYPES
+from quark_onnx.core.number_formats import TYPES
 from quark_onnx.engine.compare import Quantized
 from quark_onnx.graph import Value
 from quark_onnx.graph.view import constant, input_at, is_op

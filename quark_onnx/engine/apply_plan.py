@@ -24,7 +24,7 @@ from quark_onnx.graph.edit import (
 from quark_onnx.graph.large_weights import let_go
 from quark_onnx.graph.passes import remove_unused
 from quark_onnx.graph.view import constant, input_at, is_op, rank, sole_reader
-from quark_onnx.numerics.layer import bias
+from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.quantizer import carrier, clip_bounds, quantize
 
 
@@ -213,10 +213,10 @@ class _Writer:
         x, w = (self.plan.qparams_of(factor) for factor in site.factors)
         array = self._array(site)
         groups = array.size // w.scale.size if w.scale.ndim and array.size > w.scale.size else 1
-        scale = bias.scale(x.scale, w.scale, groups)
+        scale = integer_bias.scale(x.scale, w.scale, groups)
         flat = np.broadcast_to(array.reshape(-1), scale.shape) if array.size == 1 and scale.ndim else array.reshape(-1)
         parameter = add_constant(self.graph, scale, f"{site.tensor}_scale")
-        self._dequantized(site, bias.codes(flat, scale), [parameter])
+        self._dequantized(site, integer_bias.codes(flat, scale), [parameter])
 
     def _dequantized(self, site: Site, codes: NDArray[Any], parameters: list[Value]) -> None:
         stored = add_constant(

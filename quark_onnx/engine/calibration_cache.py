@@ -23,7 +23,7 @@ from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.ranges.statistics import BINS, Statistics
+from quark_onnx.numerics.ranges.calibration_statistics import BINS, Statistics
 
 logger = logging.getLogger("quark_onnx")
 

@@ -2,7 +2,7 @@
 
 `source_of` turns whatever the user has into a `Source`: something that starts anew for every pass and hands out
 raw items one at a time. Nothing is checked against the model here beyond what is needed to cut data into items;
-that is the task of data.py.
+that is the task of `calibration_data`.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _iterable(data: Iterable[object]) -> Source:
 
 
 def _stacked_array(array: Array, inputs: Sequence[InputSpec], file: str = "") -> Iterator[Item]:
-    """The samples of the one input's stacked array. With more inputs it stays whole, for data.py to refuse."""
+    """The samples of the one input's stacked array. With more inputs it stays whole, and is refused later."""
     if len(inputs) != 1:
         return iter([Item(array, file)])
     return (Item(feed, file) for feed in stacked({inputs[0].name: array}, inputs))

@@ -10,7 +10,7 @@ from quark_onnx.core.threads import cores
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.ranges.statistics import Ends, Statistics, Tally
+from quark_onnx.numerics.ranges.calibration_statistics import Ends, Statistics, Tally
 
 Tick = Callable[[int], None]
 Look = Callable[[Feed], list[Ends | None]]

@@ -1,4 +1,4 @@
-"""How far quantized outputs are from float ones, by the metrics that automatic mixed precision offers.
+"""How far quantized arrays are from float ones: `Sqnr`, and in `Agreement` all metrics that mixed precision offers.
 
 sqnr    10 · log10(Σ x² / Σ (x − y)²)
 psnr    10 · log10(peak² / mean (x − y)²),  peak = max(largest x − smallest x, largest |x|)

@@ -36,7 +36,7 @@ from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
 from quark_onnx.quantsim.sim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import on_grid, rounded
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source
-from quark_onnx.stages.simulate.units import unit_of
+from quark_onnx.stages.simulated_placement.units import unit_of
 
 logger = logging.getLogger("quark_onnx")
 

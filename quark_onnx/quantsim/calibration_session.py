@@ -12,7 +12,7 @@ from quark_onnx.core.errors import DataError, nearest
 from quark_onnx.engine.calibration_data import open_data
 from quark_onnx.engine.runner import Runner, input_specs
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.ranges.statistics import Ends, Statistics, Tally
+from quark_onnx.numerics.ranges.calibration_statistics import Ends, Statistics, Tally
 
 Array = NDArray[Any]
 

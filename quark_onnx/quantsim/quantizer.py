@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import QParams, Site
 from quark_onnx.core.settings.checked_fields import flag
 from quark_onnx.numerics.quantizer import dequantize, ends, qparams, quantize_half_up

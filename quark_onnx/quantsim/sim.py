@@ -18,7 +18,7 @@ from quark_onnx.engine.calibration_data import open_data
 from quark_onnx.engine.exact_simulation import exact as written_out
 from quark_onnx.engine.runner import Runner, input_specs
 from quark_onnx.graph import Model, ModelProto, io
-from quark_onnx.numerics.ranges.statistics import Statistics
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.quantsim.behind_clamps import passed
 from quark_onnx.quantsim.calibration_session import ObservingSession, run_forward
 from quark_onnx.quantsim.encodings_files import encoding_file, load, shapes_of
@@ -27,7 +27,7 @@ from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
 from quark_onnx.quantsim.simulated_grids import Chosen, choose, on_grid, plan_of, realized, rounded
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source, begin, ranging
 from quark_onnx.stages.ranges import observed_tensors
-from quark_onnx.stages.simulate.integer_biases import with_int32_biases
+from quark_onnx.stages.simulated_placement.integer_biases import with_int32_biases
 
 logger = logging.getLogger("quark_onnx")
 

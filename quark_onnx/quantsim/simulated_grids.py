@@ -17,12 +17,12 @@ from quark_onnx.graph import Model, io
 from quark_onnx.graph.edit import set_arrays
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics.quantizer import dequantize, quantize_half_up
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.masks_and_infinities import range_with_mask
-from quark_onnx.numerics.ranges.statistics import Statistics
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.ranges import choose_ranges
-from quark_onnx.stages.simulate import around
+from quark_onnx.stages.simulated_placement import around
 
 logger = logging.getLogger("quark_onnx")
 

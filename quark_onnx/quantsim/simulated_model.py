@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, Site
+from quark_onnx.core.settings.aimet_runtime_config import RuntimeConfig, load_runtime_config
 from quark_onnx.core.settings.checked_fields import whole
 from quark_onnx.core.settings.config import QuantizationConfig
-from quark_onnx.core.settings.runtime_config import RuntimeConfig, load_runtime_config
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.opset import operator_types
 from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.stages.prepare import prepare
-from quark_onnx.stages.simulate import simulated_sites
+from quark_onnx.stages.simulated_placement import simulated_sites
 
 Source: TypeAlias = "str | Path | ModelProto"
 ConfigFile = str | Path | Mapping[str, Any] | None

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.formats import TYPES, Format
+from quark_onnx.core.number_formats import TYPES, Format
 from quark_onnx.engine.activation_grid import Grid
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.qdq_pieces import Piece, Stored
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import constant
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
 from quark_onnx.numerics.ranges.mean_squared_error import min_mse, squared_error
-from quark_onnx.numerics.ranges.statistics import Statistics
 from quark_onnx.report.model_report import Histogram, LayerError, Weight
 
 BINS = 96

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Ends, Plan, QParams, Site
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.range_methods import Ranging
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import constant
-from quark_onnx.numerics.layer import bias
+from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.quantizer import ends, qparams
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
 from quark_onnx.numerics.ranges.masks_and_infinities import why_unusable
 from quark_onnx.numerics.ranges.methods import find_range
-from quark_onnx.numerics.ranges.statistics import Statistics
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -169,12 +169,12 @@ def _with_biases(plan: Plan, arrays: Arrays) -> Plan:
         x, w = (plan.sites[factor] for factor in site.factors)
         # a weight that several layers share may have been raised for one of them already: `chosen` holds the latest
         sx, q = chosen[x.group].scale, chosen[w.group]
-        raised = bias.raised_scale(arrays[tensor], sx, q.scale, groups=_groups(arrays, tensor, w))
+        raised = integer_bias.raised_scale(arrays[tensor], sx, q.scale, groups=_groups(arrays, tensor, w))
         if raised is None:
             continue
         factor = float(np.max(raised / q.scale))
         terms = arrays[w.tensor].size // max(q.scale.size, arrays[tensor].size)
-        if w.range is not None or bias.raise_costs_accuracy(factor, terms, x.format):
+        if w.range is not None or integer_bias.raise_costs_accuracy(factor, terms, x.format):
             reasons[site.group] = f"{tensor!r}: the bias does not fit into int32 at these scales"
             continue
         chosen[w.group] = qparams(*ends(QParams(raised, q.zero_point), w.format), w.format)

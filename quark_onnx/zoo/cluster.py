@@ -19,7 +19,7 @@ from distributed import Client, Future, LocalCluster, get_worker
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.threads import cores
-from quark_onnx.zoo.process import Limits
+from quark_onnx.zoo.process_watch import Limits
 from quark_onnx.zoo.rows import Outcome
 from quark_onnx.zoo.task import Task
 

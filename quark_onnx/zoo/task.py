@@ -14,7 +14,7 @@ from typing import Any
 
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.zoo.entry import Entry
-from quark_onnx.zoo.process import Ending, Limits, run_child
+from quark_onnx.zoo.process_watch import Ending, Limits, run_child
 from quark_onnx.zoo.result_address import address
 from quark_onnx.zoo.rows import Cost, Outcome, Row, row_of
 from quark_onnx.zoo.store import COST, LOG, RESULT, Store, write_result

@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from peers import peer
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.numerics.quantizer import dequantize, qparams, quantize
 from quark_onnx.numerics.ranges import aimet, power_of_two
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
 from quark_onnx.numerics.ranges.percentile import percentile
-from quark_onnx.numerics.ranges.statistics import Statistics
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -34,6 +34,7 @@ AGREED = 0.005
 
 
 def distributions() -> dict[str, np.ndarray]:
+    """Those on which the figures in docs/calibration.md were measured."""
     rng = np.random.default_rng(3)
     normal = rng.standard_normal(COUNT)
     drawn = {
@@ -153,7 +154,7 @@ def test_aimet_tf_enhanced_with_few_codes(encoding: Callable[..., tuple[float, i
 
 @pytest.mark.parametrize("bits", (4, 8, 16))
 def test_aimet_tf_enhanced_from_a_histogram(encoding: Callable[..., tuple[float, int]], bits: int) -> None:
-    """Near-ties fall the other way now and then; what that costs is in tests/laws/test_aimet_ranges.py."""
+    """Near-ties fall the other way now and then; what that costs is in tests/laws/ranges/test_aimet.py."""
     found = compare(encoding, "tf_enhanced", "histogram", bits)
     assert np.mean(found > AGREED) <= 0.2
     assert np.mean(found) < AGREED

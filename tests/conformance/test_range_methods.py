@@ -10,12 +10,12 @@ import pytest
 from distributions import distributions, formats, normal_numbers
 
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.settings.range_methods import CUTS_BOTH_ENDS, METHODS, Ranging
 from quark_onnx.numerics.quantizer import qparams
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
 from quark_onnx.numerics.ranges.methods import TABLE, find_range
-from quark_onnx.numerics.ranges.statistics import Statistics
 
 COUNT = 2003
 NORMAL = normal_numbers(COUNT, 5)

@@ -7,14 +7,14 @@ from types import ModuleType
 import pytest
 from quantized_models import first_outputs
 
+from quark_onnx.core.settings.aimet_runtime_config import load_runtime_config
 from quark_onnx.core.settings.config import QuantizationConfig
-from quark_onnx.core.settings.runtime_config import load_runtime_config
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.observe import observe
 from quark_onnx.graph import io
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
-from quark_onnx.stages.simulate import simulated_sites
+from quark_onnx.stages.simulated_placement import simulated_sites
 
 SAMPLES = 8
 

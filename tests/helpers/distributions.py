@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 
 FORMATS = {
     "int8": Format(),
@@ -36,7 +36,7 @@ def normal_numbers(count: int, seed: int) -> np.ndarray:
 def distributions(count: int, seed: int, *names: str) -> dict[str, np.ndarray]:
     """(count,) values of each distribution named; those that are about few values have as many as they need.
 
-    Each comes from generators of its own, so that no choice of names changes another one's values.
+    The values of a name do not depend on which others are asked for.
     """
     normal, other = normal_numbers(count, seed), normal_numbers(count, seed + 1)
     rng = np.random.default_rng([seed, count])
@@ -58,6 +58,7 @@ def distributions(count: int, seed: int, *names: str) -> dict[str, np.ndarray]:
         "off centre": normal + 2,
         "positive": np.abs(normal) + 0.5,
         "negative": -np.abs(normal) - 0.5,
+        "below 0": -np.abs(normal),
         "outlier": np.append(normal, 300.0),
         "bimodal": np.where(normal > 0.3, 5, -2) + other,
         "far bimodal": np.where(normal > 0.3, 10, -40) + normal,

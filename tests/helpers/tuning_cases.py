@@ -10,11 +10,11 @@ import numpy as np
 from quantized_models import Feed, constants, settings
 from text_models import text_model
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Tuning
+from quark_onnx.core.settings.aimet_runtime_config import load_runtime_config
 from quark_onnx.core.settings.fast_finetune import FastFinetune
-from quark_onnx.core.settings.runtime_config import load_runtime_config
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.calibration_data import open_data
 from quark_onnx.engine.observe import observe
@@ -27,7 +27,7 @@ from quark_onnx.quantsim.simulated_model import ranging
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.finetune import finetune
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
-from quark_onnx.stages.simulate import simulated_sites
+from quark_onnx.stages.simulated_placement import simulated_sites
 
 MEMORY = 1 << 28
 

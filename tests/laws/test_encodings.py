@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quark_onnx.core.errors import PlanError
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.encodings import (
     Encoding,
@@ -30,7 +30,7 @@ from quark_onnx.encodings import (
     with_axes,
     write,
 )
-from quark_onnx.numerics.layer import bias
+from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.quantizer import along, dequantize, qparams, quantize
 
 law = settings(deadline=None, max_examples=60)
@@ -348,7 +348,7 @@ def test_a_bias_has_the_product_of_scales() -> None:
     shapes = {"w": (3, 2, 1, 1), "b": (4,)}  # a ConvTranspose of two groups
     plan = Plan("m", sites, {}, {}, {"x": x, "w": w})
     file = from_plan(plan, shapes)
-    assert file.parameters["b"].scale.tolist() == bias.scale(x.scale, w.scale, 2).astype(float).tolist()
+    assert file.parameters["b"].scale.tolist() == integer_bias.scale(x.scale, w.scale, 2).astype(float).tolist()
     assert (file.parameters["b"].dtype, file.parameters["b"].axis) == ("int32", 0)
     assert losses(file, "1.0.0")[0].tensors == ("b",)
     assert into_plan(plan, file, shapes, strict=True).plan.sites == plan.sites

@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as arrays
 
 from quark_onnx.core.atomic_files import new_folder
 from quark_onnx.core.errors import ConfigError, PlanError
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.core.plan_diff import diff
 

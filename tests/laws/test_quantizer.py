@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from quark_onnx.core.formats import TYPES, Format
+from quark_onnx.core.number_formats import TYPES, Format
 from quark_onnx.core.plan import QParams
 from quark_onnx.numerics.quantizer import (
     SMALLEST_SCALE,

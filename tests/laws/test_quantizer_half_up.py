@@ -1,4 +1,4 @@
-"""Rounding as AIMET does: the array function and the graph of `engine.exact` agree to the bit, and differ from
+"""Rounding as AIMET does: the array function and the graph of `exact_simulation` agree to the bit, and differ from
 `quantize` and QuantizeLinear at ties only."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, QParams, Site
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.exact_simulation import exact

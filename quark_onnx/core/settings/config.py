@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.formats import FLOATS, TYPES, Format, ScaleType, type_name
+from quark_onnx.core.number_formats import FLOATS, TYPES, Format, ScaleType, type_name
 from quark_onnx.core.settings.checked_fields import named, names, subgraphs
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.extra_options_check import checked_options

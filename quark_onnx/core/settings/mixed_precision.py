@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.formats import FLOATS, TYPES, type_name
 from quark_onnx.core.frozen_dict import FrozenDict
+from quark_onnx.core.number_formats import FLOATS, TYPES, type_name
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.settings.checked_fields import choice, field, optional, real, subset, whole
 from quark_onnx.core.settings.fast_finetune import quark_key

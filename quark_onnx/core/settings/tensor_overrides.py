@@ -22,8 +22,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.formats import FLOATS, TYPES, Format, type_name
 from quark_onnx.core.frozen_dict import FrozenDict
+from quark_onnx.core.number_formats import FLOATS, TYPES, Format, type_name
 from quark_onnx.core.settings.checked_fields import Check, flag, named, optional, real, whole
 from quark_onnx.core.settings.range_methods import ALIASES, METHODS
 

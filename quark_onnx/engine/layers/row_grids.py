@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, QParams
-from quark_onnx.numerics.layer.bias import OwnGrid
+from quark_onnx.numerics.layer.integer_bias import OwnGrid
 from quark_onnx.numerics.rounding.scale_search import FACTORS, FINE, POWERS
 from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_ROW, PER_TENSOR, WeightGrid
 

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from quark_onnx.core.plan import Plan, Skip
-from quark_onnx.engine.layers.activation_functions import activation_of
 from quark_onnx.engine.layers.matrix_geometry import Geometry, geometry
+from quark_onnx.engine.layers.node_activation import activation_of
 from quark_onnx.graph import Model, Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op, rank, sole_reader
 from quark_onnx.numerics.activation_functions import Activation, LeakyRelu, PRelu

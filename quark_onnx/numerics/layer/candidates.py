@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.activation_functions import Activation
-from quark_onnx.numerics.layer.bias import LIMIT, OwnGrid
 from quark_onnx.numerics.layer.held_out_split import LayerData, Part
+from quark_onnx.numerics.layer.integer_bias import LIMIT, OwnGrid
 from quark_onnx.numerics.rounding.moments import ActiveMeans, Moments, with_bias
 from quark_onnx.numerics.rounding.objectives import Sampled
 

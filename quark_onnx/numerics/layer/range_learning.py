@@ -3,8 +3,8 @@
     ŷ = f(Ŵ ẑ + b),   Ŵ = fake(W),   ẑ = fake(z),       Σ over rows of mean (ŷ − f(y))²  →  min
 
 over W and b, and the scales (and zero points) of both quantizers, and of one in front of f or behind it, with Adam on
-random mini-batches of kept positions (see `lsq`). It differs from training in that the target is the float layer's
-output; the rate falls to 0 along a cosine.
+random mini-batches of kept positions (see `learned_step_size`). It differs from training in that the target is the
+float layer's output; the rate falls to 0 along a cosine.
 """
 
 from __future__ import annotations

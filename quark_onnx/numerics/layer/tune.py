@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.activation_functions import Activation
-from quark_onnx.numerics.layer.bias import OwnGrid
 from quark_onnx.numerics.layer.candidates import Candidate, Scorer
 from quark_onnx.numerics.layer.held_out_split import LayerData
+from quark_onnx.numerics.layer.integer_bias import OwnGrid
 from quark_onnx.numerics.rounding.methods import round_rows
 from quark_onnx.numerics.rounding.objectives import Quadratic, Sampled
 from quark_onnx.numerics.rounding.scale_search import search_scale

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from quark_onnx.numerics.ranges.statistics import Statistics, edges
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics, edges
 
 CELLS = 1 << 16
 """Candidates · intervals that are looked at in one piece: half a MB per array stays in the cache."""

@@ -1,17 +1,12 @@
-"""Distribution: the best clip of a bell-shaped distribution (ACIQ)."""
+"""The method `Distribution`: the best clip of a Gaussian as wide as what was seen (ACIQ)."""
 
 from __future__ import annotations
 
 import math
 from functools import cache
 
-import numpy as np
-from numpy.typing import NDArray
-
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.numerics.ranges.distribution import Distribution
-
-Floats = NDArray[np.float64]
 
 Range = tuple[float, float]
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.numerics.quantizer import qparams
 from quark_onnx.numerics.ranges.distribution import Distribution
 

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.settings.range_methods import CUTS_BOTH_ENDS, METHODS, Ranging
 from quark_onnx.numerics.ranges import aimet, power_of_two
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
 from quark_onnx.numerics.ranges.entropy import entropy
 from quark_onnx.numerics.ranges.gaussian import bell
 from quark_onnx.numerics.ranges.mean_squared_error import min_mse
 from quark_onnx.numerics.ranges.min_max import minmax
 from quark_onnx.numerics.ranges.percentile import best_percentile, percentile
-from quark_onnx.numerics.ranges.statistics import Statistics
 
 Range = tuple[float, float]
 Method = Callable[[Distribution, Format, Ranging], Range]

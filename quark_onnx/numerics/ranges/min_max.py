@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
-from quark_onnx.numerics.ranges.statistics import Statistics
 
 
 def minmax(s: Statistics | Distribution) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.numerics.ranges.distribution import Distribution
 
 SHIFTS = np.arange(-1, 4)

@@ -114,7 +114,7 @@ def exhaust(low: F32, high: F32, scale: F32, q: Quadratic) -> F32:
 def descend(codes: F32, low: Bound, high: Bound, scale: F32, q: Quadratic, sweeps: int) -> F32:
     """Codes after coordinate descent: each column in turn set to its best code in [low, high], all rows at once.
 
-    low, high: as in the module, or (G, R, K). The loss does not rise. Inside a block of columns the gradient is kept
+    low, high: as in `weight_grid`, or (G, R, K). The loss does not rise. Inside a block of columns the gradient is kept
     by rank-one updates, outside by one product (as GPTQ does, Frantar et al. 2022, arXiv 2210.17323, §3.3).
     """
     codes = codes.copy()

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from quark_onnx.numerics.rounding.scale_search import FACTORS
-
-F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The weight grid: codes, scales by output error, coordinate descent on a quadratic.
+"""The weight grid: codes, and which rows share a scale.
 
 Weights (G, R, K), scales (G, R), codes as float32 whole numbers of w/s (the zero point is 0, or taken off the bounds).
 Bounds low, high: numbers, or arrays that broadcast to (G, R, 1).
@@ -16,9 +16,7 @@ F32 = NDArray[np.float32]
 Bound = float | F32
 
 PER_CHANNEL: tuple[int, ...] = ()
-
 PER_TENSOR: tuple[int, ...] = (0, 1)
-
 PER_ROW: tuple[int, ...] = (0,)
 """Axes of (G, R) that share one scale. PER_ROW: per-channel weights of a grouped ConvTranspose, (C, R, …)."""
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Tuning
@@ -17,9 +20,10 @@ from quark_onnx.graph import Model
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics.layer.sampling import bytes_of
 from quark_onnx.stages.finetune.layer_statistics import KEPT
-from quark_onnx.stages.finetune.layer_tuner import Array, LayerTuner, Tell
+from quark_onnx.stages.finetune.layer_tuner import LayerTuner, Tell
 from quark_onnx.stages.finetune.normalizations import NORMS, match_norms
 
+Array = NDArray[Any]
 logger = logging.getLogger("quark_onnx")
 
 

@@ -1,4 +1,4 @@
-"""One layer after the other: its data, its new weight and bias, and whether the plan takes them."""
+"""What happens at one layer: its data, its new weight and bias, and whether the plan takes them."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from quark_onnx.engine.layers import Unit
 from quark_onnx.engine.layers.layer_inputs import float_of, like_bias
 from quark_onnx.engine.layers.row_grids import bias_grid, coded, grid_of
 from quark_onnx.graph import Model
-from quark_onnx.numerics.layer.bias import LIMIT
 from quark_onnx.numerics.layer.held_out_split import LayerData
+from quark_onnx.numerics.layer.integer_bias import LIMIT
 from quark_onnx.numerics.layer.tune import Tuned
 from quark_onnx.numerics.rounding.moments import with_bias
 from quark_onnx.stages.finetune.layer_statistics import float_bias

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Site
 from quark_onnx.core.settings.config import QuantizationConfig

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import replace
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, Site
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.targets import Target

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.formats import TYPES, Format
+from quark_onnx.core.number_formats import TYPES, Format
 from quark_onnx.core.operators import Op
 from quark_onnx.core.plan import Ends, QParams, Site
 from quark_onnx.core.settings.config import QuantizationConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import Op
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.view import constant, rank, shape

@@ -13,9 +13,9 @@ from quark_onnx.stages.place.excluded_nodes import excluded
 from quark_onnx.stages.place.known_ranges import with_known_ranges
 from quark_onnx.stages.place.never_quantized import shape_values, why_exempt
 from quark_onnx.stages.place.only_float_readers import drop_idle
+from quark_onnx.stages.place.operator_rules import RULES
 from quark_onnx.stages.place.overrides import overridden
 from quark_onnx.stages.place.residual_additions import residual
-from quark_onnx.stages.place.rules import RULES
 from quark_onnx.stages.place.shared_scales import grouped
 from quark_onnx.stages.place.site_request import Context, SiteRequest
 from quark_onnx.stages.place.storage_types import REMARK, fails_signed, runnable_storage, wide_enough

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import Op
 from quark_onnx.core.plan import Role, Site, Skip
 from quark_onnx.core.settings.config import QuantizationConfig

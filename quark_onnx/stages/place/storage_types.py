@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Site
 from quark_onnx.graph import Graph, Node
 from quark_onnx.graph.view import is_op, rank, sole_reader

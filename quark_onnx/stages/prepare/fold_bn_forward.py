@@ -18,7 +18,7 @@ from quark_onnx.graph.rewrite import Rule
 from quark_onnx.graph.view import is_op, rank, sole_reader
 from quark_onnx.stages.prepare.affine_layer import Array, Layer, axes, group, read
 from quark_onnx.stages.prepare.batch_norm import scale_and_shift
-from quark_onnx.stages.prepare.folded_constants import Folded, before, store
+from quark_onnx.stages.prepare.scaled_constants import Folded, before, store
 
 
 class Found(NamedTuple):

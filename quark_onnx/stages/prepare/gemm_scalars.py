@@ -17,7 +17,7 @@ from quark_onnx.graph import Node
 from quark_onnx.graph.edit import set_constant
 from quark_onnx.graph.rewrite import Rule
 from quark_onnx.graph.view import constant, input_at, is_float
-from quark_onnx.stages.prepare.folded_constants import stored
+from quark_onnx.stages.prepare.scaled_constants import stored
 
 SCALARS = (("alpha", 1), ("beta", 2))
 

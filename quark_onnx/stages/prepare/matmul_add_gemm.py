@@ -17,7 +17,7 @@ from quark_onnx.graph.edit import bypass
 from quark_onnx.graph.rewrite import Rule
 from quark_onnx.graph.view import constant, is_constant, is_op, sole_reader
 from quark_onnx.stages.prepare.affine_layer import read
-from quark_onnx.stages.prepare.folded_constants import Folded, after, per_channel, store
+from quark_onnx.stages.prepare.scaled_constants import Folded, after, per_channel, store
 
 
 class Found(NamedTuple):

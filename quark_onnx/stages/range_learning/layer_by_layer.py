@@ -17,9 +17,7 @@ from quark_onnx.engine.layers.layer_inputs import float_of
 from quark_onnx.graph import Model
 from quark_onnx.numerics.layer.range_learning import bytes_of
 from quark_onnx.stages.range_learning.layer_learner import LayerLearner, Tell
-from quark_onnx.stages.range_learning.learnable_ranges import (
-    is_fixed_grid,
-)
+from quark_onnx.stages.range_learning.learnable_ranges import is_fixed_grid
 
 logger = logging.getLogger("quark_onnx")
 

@@ -1,4 +1,4 @@
-"""One layer after the other: what of it may be learned, what was, and whether the plan takes it."""
+"""What happens at one layer: what of it may be learned, what was, and whether the plan takes it."""
 
 from __future__ import annotations
 

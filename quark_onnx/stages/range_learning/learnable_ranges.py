@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from quark_onnx.core.plan import Plan, QParams, Site
 from quark_onnx.engine.apply_plan import has_scale
 from quark_onnx.engine.layers import Unit
-from quark_onnx.engine.layers.activation_functions import activation_of
 from quark_onnx.engine.layers.layer_inputs import float_of
+from quark_onnx.engine.layers.node_activation import activation_of
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import sole_reader
-from quark_onnx.numerics.layer import bias
+from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.layer.learned_step_size import Quantizer
 from quark_onnx.numerics.quantizer import code_limits
 
@@ -90,5 +90,5 @@ def biases_fit(model: Model, plan: Plan) -> bool:
 def _fits(model: Model, plan: Plan, site: Site) -> bool:
     array: NDArray[Any] = plan.values.get(site.tensor, float_of(model, site.tensor)).reshape(-1)
     x, w = (plan.qparams_of(factor).scale for factor in site.factors)
-    step = bias.scale(x, w, max(1, array.size // w.size) if w.ndim else 1)
-    return bool((np.abs(array.astype(np.float64)) <= step.astype(np.float64) * bias.LIMIT).all())
+    step = integer_bias.scale(x, w, max(1, array.size // w.size) if w.ndim else 1)
+    return bool((np.abs(array.astype(np.float64)) <= step.astype(np.float64) * integer_bias.LIMIT).all())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import QParams
 from quark_onnx.core.settings.range_learning import RangeLearning
 from quark_onnx.numerics.activation_functions import Activation, Clip, Relu, Sigmoid

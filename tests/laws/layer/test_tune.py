@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rounding_problems import absmax_scale
 
 from quark_onnx.numerics.activation_functions import Activation, Clip, Relu
-from quark_onnx.numerics.layer.bias import LIMIT
 from quark_onnx.numerics.layer.candidates import Scorer
 from quark_onnx.numerics.layer.held_out_split import LayerData, held_out
 from quark_onnx.numerics.layer.im2col import ConvShape, patches, rows_of, sample_positions
+from quark_onnx.numerics.layer.integer_bias import LIMIT
 from quark_onnx.numerics.layer.sampling import Layer, Samples, bytes_of, sample
 from quark_onnx.numerics.layer.tune import Tuned, tune
 from quark_onnx.numerics.parallel_blocks import BLOCK, in_order, row_blocks
@@ -64,13 +64,13 @@ class Case:
     def data(self, **more: Any) -> LayerData:
         return sample(self.layer, self.samples, self.held, **{"positions": 600, "keep": 300, **more})
 
-    def tune(self, recipe: TuningSettings, data: LayerData | None = None, **more: Any) -> Tuned:
+    def tune(self, chosen: TuningSettings, data: LayerData | None = None, **more: Any) -> Tuned:
         options = {"activation": self.activation, "input_scale": SX, **more}
-        return tune(self.weight, options.pop("bias", self.bias), data or self.data(), self.grid, recipe, **options)
+        return tune(self.weight, options.pop("bias", self.bias), data or self.data(), self.grid, chosen, **options)
 
 
 QUICK = TuningSettings(num_iterations=100, polish=2)
-RECIPES = {
+SETTINGS = {
     "nearest": replace(QUICK, method="nearest", polish=0),
     "adaround": QUICK,
     "adaround, sampled": replace(QUICK, objective="sampled", batch=64),
@@ -79,7 +79,7 @@ RECIPES = {
     "adaquant": replace(QUICK, method="adaquant", learning_rate=0.02),
     "adaquant, rate per weight": replace(QUICK, method="adaquant", learning_rate=1e-3, absolute=True, polish=0),
 }
-by_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+by_settings = pytest.mark.parametrize("chosen", SETTINGS.values(), ids=SETTINGS)
 
 
 def assert_same(a: Tuned, b: Tuned) -> None:
@@ -87,40 +87,40 @@ def assert_same(a: Tuned, b: Tuned) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-@by_recipe
+@by_settings
 @pytest.mark.parametrize("group", [1, 4])
 @pytest.mark.parametrize("shared", [PER_TENSOR, PER_CHANNEL, PER_ROW], ids=["tensor", "channel", "row"])
-def test_a_valid_and_better_layer(recipe: TuningSettings, group: int, shared: tuple[int, ...]) -> None:
+def test_a_valid_and_better_layer(chosen: TuningSettings, group: int, shared: tuple[int, ...]) -> None:
     case = Case(group=group, shared=shared)
-    got = case.tune(recipe)
+    got = case.tune(chosen)
     np.testing.assert_array_equal(got.codes, np.rint(got.codes))
     assert np.abs(got.codes).max() <= case.high
     assert got.scale.shape == case.bias.shape and np.all(got.scale > 0)
     if shared:
         np.testing.assert_array_equal(got.scale, np.broadcast_to(got.scale.max(shared, keepdims=True), got.scale.shape))
-    if not recipe.scale_search:
+    if not chosen.scale_search:
         np.testing.assert_array_equal(got.scale, case.grid.scale)
     inside = np.abs(got.codes) < case.high
-    if recipe.method == "adaround":  # up or down; a slack for the division in float32
+    if chosen.method == "adaround":  # up or down; a slack for the division in float32
         assert np.abs(case.weight / got.scale[..., None] - got.codes)[inside].max() < 1 + 2.0**-20
-    if not recipe.update_bias:
+    if not chosen.update_bias:
         np.testing.assert_array_equal(got.bias, case.bias)
     assert got.held_after <= got.held_before
     assert got.accepted and got.choice != "raw"
     assert got.held_after < 0.9 * got.held_before
-    assert (got.iterations > 0) == (recipe.method != "nearest")
+    assert (got.iterations > 0) == (chosen.method != "nearest")
 
 
 @law
-@given(st.integers(0, 2**16), st.sampled_from(list(RECIPES)), st.integers(1, 16), st.sampled_from([1, 4]))
+@given(st.integers(0, 2**16), st.sampled_from(list(SETTINGS)), st.integers(1, 16), st.sampled_from([1, 4]))
 def test_few_samples_never_make_it_worse_on_those_held_out(seed: int, name: str, samples: int, group: int) -> None:
     """With 60 positions for 36 unknowns a row, or fewer, the learned rounding may fit noise: then it is not taken."""
     case = Case(seed, samples=samples, group=group, activation=Clip(0, 6))
     data = case.data(positions=60, keep=60)
-    got = case.tune(RECIPES[name], data)
+    got = case.tune(SETTINGS[name], data)
     assert got.held_after <= got.held_before
-    judge = Scorer.of(data, case.activation, None, SX)
-    kept = judge.held.kept
+    scorer = Scorer.of(data, case.activation, None, SX)
+    kept = scorer.held.kept
     assert kept is not None
     bias = got.bias
     assert bias is not None
@@ -133,7 +133,7 @@ def test_adaround_beats_nearest_and_a_bias_alone_helps() -> None:
     case = Case(1, samples=60)
     data = case.data(positions=3000, keep=1500)
     learned = case.tune(replace(QUICK, num_iterations=300, polish=5), data)
-    near = case.tune(RECIPES["nearest"], data)
+    near = case.tune(SETTINGS["nearest"], data)
     assert learned.choice == "tuned"
     assert learned.held_after < 0.75 * near.held_after < near.held_before
     assert learned.held_after < 0.05 * learned.signal
@@ -149,11 +149,11 @@ def test_the_same_bits_for_any_number_of_workers(name: str, monkeypatch: pytest.
     results = []
     for workers in (0, 1, 2, 3):
         if workers == 0:
-            results.append((case.data(), case.tune(RECIPES[name])))
+            results.append((case.data(), case.tune(SETTINGS[name])))
             continue
         with ThreadPoolExecutor(workers) as pool:
             data = case.data(pool=pool)
-            results.append((data, case.tune(RECIPES[name], data, pool=pool)))
+            results.append((data, case.tune(SETTINGS[name], data, pool=pool)))
     for data, tuned in results[1:]:
         assert_same(tuned, results[0][1])
         np.testing.assert_array_equal(data.train.moments.zz, results[0][0].train.moments.zz)
@@ -161,7 +161,7 @@ def test_the_same_bits_for_any_number_of_workers(name: str, monkeypatch: pytest.
 
 def test_seeds() -> None:
     case = Case(3)
-    assert_same(case.tune(RECIPES["adaround, sampled"]), case.tune(RECIPES["adaround, sampled"]))
+    assert_same(case.tune(SETTINGS["adaround, sampled"]), case.tune(SETTINGS["adaround, sampled"]))
     one, other = (case.data(seed=(seed, 5)) for seed in (1, 2))
     assert not np.array_equal(one.train.moments.zz, other.train.moments.zz)
 
@@ -229,10 +229,10 @@ def test_learning_rate_adjusts_to_the_layers_loss(monkeypatch: pytest.MonkeyPatc
     assert seen == [0.5, 0.1]
 
 
-def test_unusable_recipes_are_refused() -> None:
+def test_unusable_settings_are_refused() -> None:
     case = Case(9)
     with pytest.raises(ValueError, match="kept positions"):
-        case.tune(RECIPES["adaround, sampled"], case.data(keep=0))
+        case.tune(SETTINGS["adaround, sampled"], case.data(keep=0))
     with pytest.raises(ValueError, match="unknown method"):
         case.tune(replace(QUICK, method="adamround"))
 

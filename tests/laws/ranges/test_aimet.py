@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.numerics.quantizer import ends, qparams
 from quark_onnx.numerics.ranges.aimet import tf, tf_enhanced, tf_percentile
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
-from quark_onnx.numerics.ranges.statistics import Statistics
 
 COUNT = 1009
 NORMAL = normal_numbers(COUNT, 11)
@@ -34,14 +34,14 @@ by_distribution = pytest.mark.parametrize("values", DISTRIBUTIONS.values(), ids=
 by_format = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 law = settings(deadline=None, max_examples=60)
 floats = arrays.arrays(np.float32, st.integers(1, 40), elements=st.floats(-(2.0**100), 2.0**100, width=32))
-formats = st.builds(
+any_format = st.builds(
     lambda bits, kind: replace(FORMATS[kind], bits=bits), st.integers(2, 16), st.sampled_from(sorted(FORMATS))
 )
 
 SCHEMES: dict[str, Callable[[Distribution, Format], tuple[float, float]]] = {
     "tf": tf,
     "tf_enhanced": tf_enhanced,
-    "tf_percentile": lambda spread, format: tf_percentile(spread, format, 99.0),
+    "tf_percentile": lambda seen, format: tf_percentile(seen, format, 99.0),
 }
 
 
@@ -161,19 +161,19 @@ def test_tf_percentile_is_the_literal_cut(values: np.ndarray, percent: float) ->
 
 
 @law
-@given(floats, formats)
+@given(floats, any_format)
 def test_tf_is_min_max_in_its_grid(values: np.ndarray, format: Format) -> None:
     """Scale and zero point of the smallest and the largest value; ties of the zero point may go either way."""
-    spread = Distribution.of_values(values)
-    q, usual = (qparams(lo, hi, format) for lo, hi in (tf(spread, format), (spread.lo, spread.hi)))
-    if format.symmetric and format.bits == 2 and format.hi - format.lo == 3 and (spread.lo < 0 or not format.one_sided):
-        usual = qparams(0, max(-spread.lo, spread.hi, 0) / 2, replace(format, one_sided=False))
+    seen = Distribution.of_values(values)
+    q, usual = (qparams(lo, hi, format) for lo, hi in (tf(seen, format), (seen.lo, seen.hi)))
+    if format.symmetric and format.bits == 2 and format.hi - format.lo == 3 and (seen.lo < 0 or not format.one_sided):
+        usual = qparams(0, max(-seen.lo, seen.hi, 0) / 2, replace(format, one_sided=False))
     assert q.scale == pytest.approx(usual.scale, rel=1e-6)
     assert abs(int(q.zero_point) - int(usual.zero_point)) <= (0 if format.symmetric else 1)
 
 
 @law
-@given(floats, formats, st.sampled_from(sorted(SCHEMES)))
+@given(floats, any_format, st.sampled_from(sorted(SCHEMES)))
 def test_the_range_is_the_grids(values: np.ndarray, format: Format, name: str) -> None:
     """`qparams` gives the scheme's own scale and zero point: its grid ends where the range ends, where both ends count.
 
@@ -189,17 +189,17 @@ def test_the_range_is_the_grids(values: np.ndarray, format: Format, name: str) -
 
 
 @law
-@given(floats, formats)
+@given(floats, any_format)
 def test_tf_enhanced_never_leaves_the_range_seen(values: np.ndarray, format: Format) -> None:
     """But for a bin. Asymmetric: by half a step, where 0 is moved to a code. Symmetric: by the largest candidate."""
-    spread = Distribution.of_values(values)
-    lo, hi = tf_enhanced(spread, format)
+    seen = Distribution.of_values(values)
+    lo, hi = tf_enhanced(seen, format)
     steps = format.hi - format.lo
     if format.symmetric:
-        reach = max(-spread.lo, spread.hi, 0.0) * (1 + 1 / 256)
+        reach = max(-seen.lo, seen.hi, 0.0) * (1 + 1 / 256)
         assert max(-lo, hi) <= 1.011 * reach * (1 + 1 / steps) + 0.011
     else:
-        least, most = min(spread.lo, 0.0), max(spread.hi, 0.0)
+        least, most = min(seen.lo, 0.0), max(seen.hi, 0.0)
         slack = 0.51 * (most - least) / steps + (most - least) / 500 + 0.01
         assert least - slack <= lo <= hi <= most + slack
 
@@ -245,8 +245,7 @@ def test_from_a_histogram_the_choice_costs_hardly_more(values: np.ndarray, forma
     """0.8 % fine bins may tip near-ties; 6 % of the cost was the most seen in 700 searches of 1,000 values and more."""
     parts, width = filled_bins(values)
     found = [
-        tf_enhanced(spread, format)
-        for spread in (Distribution.of_values(values), Distribution.of(Statistics.of(values)))
+        tf_enhanced(seen, format) for seen in (Distribution.of_values(values), Distribution.of(Statistics.of(values)))
     ]
     exact, coarse = (
         cost(
@@ -265,9 +264,9 @@ def test_from_a_histogram_the_choice_costs_hardly_more(values: np.ndarray, forma
 @pytest.mark.parametrize("name", SCHEMES)
 def test_narrow_data_keep_their_resolution(name: str, format: Format) -> None:
     """AIMET would take 0.01 for the range of data within ±4e-6, and a scale of at least 1.2e-7."""
-    spread = Distribution.of_values((NORMAL * 1e-6).astype(np.float32))
-    reach = max(-spread.lo, spread.hi)
-    assert qparams(*SCHEMES[name](spread, format), format).scale <= 1.02 * qparams(-reach, reach, format).scale
+    seen = Distribution.of_values((NORMAL * 1e-6).astype(np.float32))
+    reach = max(-seen.lo, seen.hi)
+    assert qparams(*SCHEMES[name](seen, format), format).scale <= 1.02 * qparams(-reach, reach, format).scale
 
 
 @by_distribution

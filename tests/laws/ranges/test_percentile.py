@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.numerics.quantizer import qparams
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
 from quark_onnx.numerics.ranges.masks_and_infinities import why_unusable
 from quark_onnx.numerics.ranges.min_max import minmax
 from quark_onnx.numerics.ranges.percentile import percentile
-from quark_onnx.numerics.ranges.statistics import Statistics
 
 COUNT = 9973  # prime: no rank part · COUNT is a whole number, where the exact percentile would be a matter of taste
 BIN = 2.0**-7  # a bin of the histogram, relative to the values in it

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.numerics.quantizer import dequantize, qparams, quantize
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
 from quark_onnx.numerics.ranges.power_of_two import min_mse
-from quark_onnx.numerics.ranges.statistics import Statistics
 
 COUNT = 2003
 NORMAL = normal_numbers(COUNT, 17)

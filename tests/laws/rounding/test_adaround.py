@@ -20,7 +20,6 @@ from quark_onnx.numerics.rounding.weight_grid import nearest, up_or_down
 
 law = settings(deadline=None, max_examples=15)
 seeds = st.integers(0, 2**16)
-F32 = np.ndarray
 
 
 @law

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 
 from quark_onnx import Config, ConfigError, QuantizationConfig, get_default_config
-from quark_onnx.core.formats import TYPES, Format
+from quark_onnx.core.number_formats import TYPES, Format
 from quark_onnx.core.settings.extra_options import OPTIONS, UNSUPPORTED
 from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound
 from quark_onnx.core.settings.idle_options import OF_ENTROPY, OF_EQUALIZATION, OF_LAYERWISE, OF_RANDOM, OF_RANGES

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quark_onnx import PRESETS, ConfigError, get_default_config
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound
 
 S8, U8 = Format(8, True), Format(8, False)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnxruntime.quantization import CalibrationMethod, QuantType
 
 from quark_onnx import ConfigError, QuantizationConfig
-from quark_onnx.core.formats import TYPES, Format
+from quark_onnx.core.number_formats import TYPES, Format
 from quark_onnx.core.plan import QParams
 from quark_onnx.core.settings.range_methods import METHODS
 from quark_onnx.core.settings.tensor_overrides import Override, override_opset

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from quark_onnx.cli import app
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
-from quark_onnx.numerics.ranges.statistics import Statistics
 from quark_onnx.plots import part_outside, plot_histogram
 
 pytest.importorskip("matplotlib")
@@ -55,9 +55,9 @@ def test_the_part_outside(tmp_path: Path, ends: tuple[float, float]) -> None:
 
 def test_values_on_the_end_are_inside() -> None:
     """Also where the end has been through float32."""
-    spread = Distribution.of(Statistics.of(np.array([0.0, 6.0, 6.0])))
-    assert part_outside(spread, (0.0, float(np.float32(6 / 255) * 255))) == 0
-    assert part_outside(spread, (0.0, 5.9)) == pytest.approx(2 / 3)
+    seen = Distribution.of(Statistics.of(np.array([0.0, 6.0, 6.0])))
+    assert part_outside(seen, (0.0, float(np.float32(6 / 255) * 255))) == 0
+    assert part_outside(seen, (0.0, 5.9)) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_no_global_state(tmp_path: Path) -> None:
     """Neither pyplot, which keeps figures, nor a window system."""
     code = (
         "import sys, numpy\n"
-        "from quark_onnx.numerics.ranges.statistics import Statistics\n"
+        "from quark_onnx.numerics.ranges.calibration_statistics import Statistics\n"
         "from quark_onnx.plots import plot_histogram\n"
         "assert 'matplotlib' not in sys.modules\n"
         f"plot_histogram(Statistics.of(numpy.ones(3)), (0.0, 1.0), 'title', {str(tmp_path / 'plot.png')!r})\n"

@@ -20,7 +20,7 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.plan_diff import diff
 from quark_onnx.engine.calibration_cache import Key, data_hash, kind_of, remembered, usable
 from quark_onnx.graph import io
-from quark_onnx.numerics.ranges.statistics import Statistics
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 
 TEXT = """(float[N,3,6] x) => (float[N,5] y) <float[4,3,3] w, float[4] b, float[16,5] m> {
     [conv] h = Conv (x, w, b) [relu] a = Relu (h) [flat] f = Flatten (a) [gemm] y = Gemm (f, m) }"""

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from quantized_models import Feed, Made, constants, feeds, graph, placed, quantized, run
 
-from quark_onnx.core.formats import TYPES
+from quark_onnx.core.number_formats import TYPES
 from quark_onnx.engine.activation_walk import Frontier, walk
 from quark_onnx.engine.compare import compare, quantized_values
 from quark_onnx.engine.fusion_ledger import Row, ledger
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, Node, io
-from quark_onnx.numerics.layer import bias
+from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.quantizer import dequantize, quantize, stored_codes
 from quark_onnx.stages.place.storage_types import WIDE_ACTIVATIONS
 
@@ -82,8 +82,12 @@ def reading(made: Made, name: str, array: np.ndarray) -> np.ndarray:
         return np.float32((np.clip(np.rint(array / scale) + zero, 0, 255) - zero) * scale)
     if site.factors and site.format.bits == 32:
         sx, sw = (made.plan.qparams_of(factor).scale for factor in site.factors)
-        step = bias.scale(sx, sw)
-        return (bias.codes(array.reshape(-1), step) * step.astype(np.float64)).astype(np.float32).reshape(array.shape)
+        step = integer_bias.scale(sx, sw)
+        return (
+            (integer_bias.codes(array.reshape(-1), step) * step.astype(np.float64))
+            .astype(np.float32)
+            .reshape(array.shape)
+        )
     q = made.plan.qparams_of(name)
     codes = stored_codes(array, q, site.format) if site.role == "activation" else quantize(array, q, site.format)
     return dequantize(codes.astype(np.int32), q, site.format)

@@ -12,7 +12,7 @@ from text_models import run
 from quark_onnx import Config, ConfigError, DataError, ModelQuantizer
 from quark_onnx.engine.observe import WORKERS, observe
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.ranges.statistics import Statistics
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 
 TEXT = """(float[N,3,6] x) => (float[N,5] y) <float[4,3,3] w, float[4] b, float[16,5] m> {
     [conv] h = Conv (x, w, b) [relu] a = Relu (h) [flat] f = Flatten (a) [gemm] y = Gemm (f, m) }"""

@@ -10,7 +10,7 @@ from operator_examples import IMAGE, ROW, TABLE
 from quantized_models import graph, layout, placed, settings
 
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import CPU
 from quark_onnx.core.plan import Plan
 from quark_onnx.stages.place import place

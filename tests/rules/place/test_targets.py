@@ -9,7 +9,7 @@ import pytest
 from quantized_models import feeds, graph, layout, placed, quantized, run, settings
 
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import CPU, QNN, TENSORRT, VITISAI
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.targets import TARGETS

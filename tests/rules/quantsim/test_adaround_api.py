@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from text_models import normal, run, text_model
 
 from quark_onnx import ConfigError, DataError, QuarkError
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.encodings import document, from_plan, into_plan, read
 from quark_onnx.numerics.quantizer import dequantize, quantize, quantize_half_up

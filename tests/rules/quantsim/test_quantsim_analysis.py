@@ -16,7 +16,7 @@ from text_models import normal, text_model
 from tuning_cases import draw
 
 from quark_onnx.core.errors import ConfigError, DataError
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.engine.layers.row_grids import all_factors
 from quark_onnx.quantsim import QuantizationSimModel, fine_tuning
 from quark_onnx.quantsim.sensitivity_analysis import analyze_per_layer_sensitivity, make_psnr_eval_fn, psnr

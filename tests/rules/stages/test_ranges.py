@@ -13,15 +13,15 @@ from quantized_models import Feed, graph, placed, settings
 from text_models import text_model
 
 from quark_onnx import ModelQuantizer, QuantizationConfig
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, QParams
 from quark_onnx.core.settings.range_methods import METHODS, Ranging
 from quark_onnx.engine.observe import observe
 from quark_onnx.graph import Model
 from quark_onnx.numerics.quantizer import along, qparams
+from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
 from quark_onnx.numerics.ranges.methods import find_range
-from quark_onnx.numerics.ranges.statistics import Statistics
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors, weight_range
 
 NET = """(float[64,4] x) => (float[64,5] y) <float[4,5] w, float[4] k>

@@ -20,7 +20,7 @@ from quark_onnx.core.records import Tuning
 from quark_onnx.core.settings.range_learning import RangeLearning
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.layer import bias as biases
+from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.quantizer import SMALLEST_SCALE, dequantize, quantize
 from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.stages.prepare import prepare
@@ -401,8 +401,10 @@ def biases_of(model: Model, plan: Plan) -> list[float]:
     floats, found = constants(model), []
     for site in plan.sites.values():
         if site.role == "bias":
-            step = biases.scale(*(plan.qparams_of(factor).scale for factor in site.factors))
-            found.append(float((abs(plan.values.get(site.tensor, floats[site.tensor])) / step).max() / biases.LIMIT))
+            step = integer_bias.scale(*(plan.qparams_of(factor).scale for factor in site.factors))
+            found.append(
+                float((abs(plan.values.get(site.tensor, floats[site.tensor])) / step).max() / integer_bias.LIMIT)
+            )
     return found
 
 

@@ -12,7 +12,7 @@ from text_models import normal, text_model
 from tuning_cases import Case, case, draw, tuned
 
 from quark_onnx import ModelQuantizer, Result
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import QParams
 from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, Nearest
 from quark_onnx.engine.apply_plan import apply

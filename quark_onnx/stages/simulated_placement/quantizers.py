@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from quark_onnx.core.aimet_operators import GRID_PRESERVING, NEVER_BEHIND, ONLY_FIRST_INPUT
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.settings.runtime_config import OpRule, ParamRule, RuntimeConfig
+from quark_onnx.core.settings.aimet_runtime_config import OpRule, ParamRule, RuntimeConfig
 from quark_onnx.graph import Value
 from quark_onnx.graph.view import is_constant, numpy_dtype, shape
-from quark_onnx.stages.simulate.supergroups import biased_products, chains
-from quark_onnx.stages.simulate.units import Circuit, Unit
+from quark_onnx.stages.simulated_placement.supergroups import biased_products, chains
+from quark_onnx.stages.simulated_placement.units import Circuit, Unit
 
 
 @dataclass(eq=False)

@@ -10,6 +10,6 @@ are attributes or inputs, and only where its square is one. The scale and bias o
 input of a recurrent operator has a range of its own; a Concat without quantizer ties nothing; only float32 counts.
 """
 
-from quark_onnx.stages.simulate.placement import Simulated, around, simulated_sites
+from quark_onnx.stages.simulated_placement.sites import Simulated, around, simulated_sites
 
 __all__ = ["Simulated", "around", "simulated_sites"]

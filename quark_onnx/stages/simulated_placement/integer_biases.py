@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from quark_onnx.core.aimet_operators import GRID_PRESERVING, NEVER_BEHIND
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, Site
 from quark_onnx.graph import Model, Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op
-from quark_onnx.numerics.layer import bias
+from quark_onnx.numerics.layer import integer_bias
 
 INT32 = Format(32, signed=True, symmetric=True)
 
@@ -46,7 +46,7 @@ def _site(node: Node, plan: Plan) -> Site | None:
         return None
     sx, sw = plan.qparams_of(x).scale, plan.qparams_of(w.tensor).scale
     groups = 1 if w.format.axis is None else max(1, array.size // kernel.shape[w.format.axis])
-    if not np.isfinite(array).all() or bias.raised_scale(array, sx, sw, groups) is not None:
+    if not np.isfinite(array).all() or integer_bias.raised_scale(array, sx, sw, groups) is not None:
         return None
     name, axis = value.name or "", None if w.format.axis is None else 0
     return Site(name, "bias", replace(INT32, axis=axis), name, "int32 bias", (x, w.tensor))

@@ -5,7 +5,7 @@ Each rule only reads: it returns a `SiteRequest`, or `Skip` with the reason why 
 
 from __future__ import annotations
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import Op
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node, Value

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from quark_onnx.graph import Value
 from quark_onnx.graph.view import is_constant, rank, shape
-from quark_onnx.stages.simulate.units import Circuit, Unit
+from quark_onnx.stages.simulated_placement.units import Circuit, Unit
 
 CUBE = 5
 """Axes of what a convolution over three dimensions reads."""

@@ -1,4 +1,4 @@
-"""The process of one model: `python -m quark_onnx.zoo.child FOLDER MEMORY [pages]`.
+"""The process of one model: `python -m quark_onnx.zoo.process_main FOLDER MEMORY [pages]`.
 
 Whatever happens here costs one model.
 
@@ -83,7 +83,7 @@ def main(folder: Path, *, pages: bool) -> int:
     from quark_onnx.zoo.convert import convert
     from quark_onnx.zoo.entry import Entry
     from quark_onnx.zoo.evaluators import EvaluatorKilled
-    from quark_onnx.zoo.process import FAILED
+    from quark_onnx.zoo.process_watch import FAILED
 
     status = Status(folder)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)

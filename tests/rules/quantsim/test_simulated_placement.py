@@ -18,15 +18,15 @@ import pytest
 from quantized_models import feeds, graph, run
 
 from quark_onnx import ConfigError
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.settings.aimet_runtime_config import PASSES, load_runtime_config
 from quark_onnx.core.settings.config import QuantizationConfig
-from quark_onnx.core.settings.runtime_config import PASSES, load_runtime_config
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.observe import observe
 from quark_onnx.graph import Model, io
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
-from quark_onnx.stages.simulate import simulated_sites
+from quark_onnx.stages.simulated_placement import simulated_sites
 
 PLAIN: dict[str, Any] = {
     "defaults": {
@@ -55,7 +55,6 @@ def between(low: float, high: float | None = None) -> dict[str, Any]:
 SILENT = config({"ops": {}, "params": {}}, params={}, model_input={})
 RANGES = {"Sigmoid": between(0, 1), "Softmax": between(0, 1), "Tanh": between(-1, 1), "Relu": between(0)}
 HTP = config({"hw_version": "V73"}, op_type=RANGES, supergroup_pass_list=list(PASSES))
-OLD = config({"hw_version": "V68"}, op_type=RANGES)
 FUSED = config(supergroup_pass_list=list(PASSES))
 ONLY_LN = config(supergroup_pass_list=["LayerNormalization"])
 LONG = config(supergroups=[{"op_list": ["Conv", "Relu"]}, {"op_list": ["Conv", "Relu", "Conv", "Relu"]}])

@@ -67,7 +67,7 @@ class Ending:
 
 
 def run_child(folder: Path, limits: Limits, stopped: Callable[[], bool], tell: Tell, *, pages: bool = False) -> Ending:
-    """Run `quark_onnx.zoo.child` on `folder`, which holds `entry.json`; its words go to `log.txt` there.
+    """Run `quark_onnx.zoo.process_main` on `folder`, which holds `entry.json`; its words go to `log.txt` there.
 
     Args:
         stopped: asked now and then; when it says yes, the process is killed.
@@ -77,7 +77,7 @@ def run_child(folder: Path, limits: Limits, stopped: Callable[[], bool], tell: T
     command = [
         sys.executable,
         "-m",
-        "quark_onnx.zoo.child",
+        "quark_onnx.zoo.process_main",
         str(folder),
         str(limits.memory),
         *(["pages"] if pages else []),

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from quark_onnx.core.formats import Format
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, Role, Site
-from quark_onnx.core.settings.runtime_config import RuntimeConfig
+from quark_onnx.core.settings.aimet_runtime_config import RuntimeConfig
 from quark_onnx.graph import Graph, Model, Node, Value, io
 from quark_onnx.graph.view import is_constant, numpy_dtype
-from quark_onnx.stages.simulate.fusions import fused
-from quark_onnx.stages.simulate.operator_exceptions import exceptions, per_channel
-from quark_onnx.stages.simulate.quantizers import Board, Quantizer, configure
-from quark_onnx.stages.simulate.shared_quantizers import tie
-from quark_onnx.stages.simulate.units import Circuit, Unit
+from quark_onnx.stages.simulated_placement.fusions import fused
+from quark_onnx.stages.simulated_placement.operator_exceptions import exceptions, per_channel
+from quark_onnx.stages.simulated_placement.quantizers import Board, Quantizer, configure
+from quark_onnx.stages.simulated_placement.shared_quantizers import tie
+from quark_onnx.stages.simulated_placement.units import Circuit, Unit
 
 ACTIVATION = Format(8, signed=False)
 

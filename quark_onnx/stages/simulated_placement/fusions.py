@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.view import constant, input_at, is_constant, is_op, rank, sole_reader
-from quark_onnx.stages.simulate.units import Unit, behind_transpose, present
+from quark_onnx.stages.simulated_placement.units import Unit, behind_transpose, present
 
 HIDDEN = -20.0
 """Masked logits are at least this far below the smallest: their probability is less than a step of 16 bits."""

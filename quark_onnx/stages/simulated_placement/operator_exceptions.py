@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from quark_onnx.core.aimet_operators import MATRIX_OPS, NO_WIDE_KERNELS, NORMS, NORMS_LIKE_OUTPUT
-from quark_onnx.core.settings.runtime_config import OpRule, RuntimeConfig
+from quark_onnx.core.settings.aimet_runtime_config import OpRule, RuntimeConfig
 from quark_onnx.graph import Value
 from quark_onnx.graph.view import input_at
-from quark_onnx.stages.simulate.quantizers import Board, Quantizer
-from quark_onnx.stages.simulate.shared_quantizers import effective
-from quark_onnx.stages.simulate.units import Unit
+from quark_onnx.stages.simulated_placement.quantizers import Board, Quantizer
+from quark_onnx.stages.simulated_placement.shared_quantizers import effective
+from quark_onnx.stages.simulated_placement.units import Unit
 
 WIDE = 16
 """Bits from which the weights of a normalization are symmetric."""

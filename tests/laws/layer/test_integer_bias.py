@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from quark_onnx.core.formats import Format
-from quark_onnx.numerics.layer.bias import LIMIT, codes, raise_costs_accuracy, raised_scale, scale
+from quark_onnx.core.number_formats import Format
+from quark_onnx.numerics.layer.integer_bias import LIMIT, codes, raise_costs_accuracy, raised_scale, scale
 
 EPS = 2.0**-23
 INT32_MAX = 2**31 - 1

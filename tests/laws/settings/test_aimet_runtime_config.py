@@ -15,7 +15,7 @@ from simulations import LEAST
 
 import quark_onnx
 from quark_onnx import ConfigError
-from quark_onnx.core.settings.runtime_config import (
+from quark_onnx.core.settings.aimet_runtime_config import (
     AIMET_ONLY,
     PARAM_TYPES,
     PASSES,
