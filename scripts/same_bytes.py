@@ -3,8 +3,9 @@
 
     python scripts/same_bytes.py BEFORE AFTER          # folders of two checkouts; needs ../shared beside this one
 
-Each quantizes the three real models in a process of its own, as the end-to-end tests do: with every preset, range
-method and kind of tuning they use, and as a simulation. Prints a hash per result, and exits with 1 if one differs.
+Each quantizes the three real models in a process of its own: the two nets of convolutions with every preset (of those
+that fine-tune with few iterations, and one with AdaQuant), with all range methods, and as a simulation whose ranges are
+learned; sentences with five presets. Prints a hash per result, and exits with 1 if one differs or there is none.
 """
 
 from __future__ import annotations
@@ -124,6 +125,8 @@ def main() -> None:
     for worker in workers:
         lines, _ = worker.communicate()
         if worker.returncode:
+            for other in workers:
+                other.kill()
             sys.exit(f"a checkout failed with exit code {worker.returncode}")
         found.append(dict(json.loads(line) for line in lines.splitlines() if line.startswith("[")))
     before, after = found
@@ -132,7 +135,7 @@ def main() -> None:
         print(f"{'same' if same else 'DIFFERS':7} {before.get(name)}  {'' if same else after.get(name)}  {name}")
     different = sum(before.get(name) != after.get(name) for name in {**before, **after})
     print(f"{len(before)} results before, {len(after)} after, {different} different")
-    sys.exit(different > 0)
+    sys.exit(different > 0 or not before)
 
 
 if __name__ == "__main__":
