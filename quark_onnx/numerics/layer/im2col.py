@@ -1,7 +1,8 @@
 """Convolution as a matrix product: the input patch behind each sampled output position (im2col, sampled).
 
 Any number of spatial axes; strides, explicit pads, dilations, groups; also transposed. Only the sampled positions are
-ever materialized. Layout of patches: (G, n, K), K running over (input channel of the group, *kernel).
+ever materialized. Layout of patches: (G, n, K), K running over (*kernel, input channel of the group): the order of
+onnxruntime's integer kernels, in which neighbours are added in int16 on some processors (see `numerics.weight_pairs`).
 """
 
 from __future__ import annotations
@@ -53,18 +54,19 @@ class ConvShape:
 def rows_of(weight: F32, shape: ConvShape) -> F32:
     """An ONNX kernel, (O, C/G, *kernel) or transposed (C, O/G, *kernel), as (G, R, K)."""
     g = shape.group
-    if not shape.transposed:
-        return weight.reshape(g, weight.shape[0] // g, -1)
-    c, o = weight.shape[:2]
-    return np.ascontiguousarray(np.moveaxis(weight.reshape(g, c // g, o, -1), 2, 1)).reshape(g, o, -1)
+    if shape.transposed:
+        c, o = weight.shape[:2]
+        return np.ascontiguousarray(weight.reshape(g, c // g, o, -1).transpose(0, 2, 3, 1)).reshape(g, o, -1)
+    o, c = weight.shape[:2]
+    return np.ascontiguousarray(weight.reshape(g, o // g, c, -1).swapaxes(2, 3)).reshape(g, o // g, -1)
 
 
 def kernel_of(rows: F32, like: tuple[int, ...], shape: ConvShape) -> F32:
     """The inverse of `rows_of`: an array of the kernel's shape `like`."""
-    if not shape.transposed:
-        return rows.reshape(like)
     g, o, _ = rows.shape
-    return np.ascontiguousarray(np.moveaxis(rows.reshape(g, o, like[0] // g, -1), 1, 2)).reshape(like)
+    if shape.transposed:
+        return np.ascontiguousarray(rows.reshape(g, o, -1, like[0] // g).transpose(0, 3, 1, 2)).reshape(like)
+    return np.ascontiguousarray(rows.reshape(g, o, -1, like[1]).swapaxes(2, 3)).reshape(like)
 
 
 def patches(x: NDArray[np.generic], positions: Index, shape: ConvShape, fill: float = 0) -> NDArray[np.generic]:
@@ -83,7 +85,7 @@ def gather(
     if not inside.all():
         taken[:, ~inside] = fill
     channels, n, k = taken.shape
-    return taken.reshape(group, channels // group, n, k).transpose(0, 2, 1, 3).reshape(group, n, -1)
+    return taken.reshape(group, channels // group, n, k).transpose(0, 2, 3, 1).reshape(group, n, -1)
 
 
 def taps(positions: Index, size: tuple[int, ...], shape: ConvShape) -> tuple[Index, NDArray[np.bool_]]:
