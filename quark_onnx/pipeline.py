@@ -15,6 +15,7 @@ from quark_onnx.core.settings.config import Config, QuantizationConfig
 from quark_onnx.engine.calibration_cache import Key, remembered, usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
+from quark_onnx.engine.channel_moments import Moments, channel_moments
 from quark_onnx.engine.compare import compare
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
@@ -32,6 +33,7 @@ from quark_onnx.stages.output_model import spare_large
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.scale_alignment import align
 from quark_onnx.stages.verify import verify
+from quark_onnx.stages.weight_rounding import channels_needed, round_weights
 
 logger = logging.getLogger("quark_onnx")
 
@@ -201,15 +203,19 @@ def _ranged(job: Job, feeds: Sequence[Feed], clock: Clock, cache: Path | None = 
             statistics = remembered(cache, Key.of(job.prepared, feeds, moving), tensors, look)
         else:
             statistics = look() if tensors else {}
-    ranged = partial(_with_scales, job, statistics)
+    with clock.stage("moments"):
+        wanted = channels_needed(job.prepared, job.sites)
+        moments = channel_moments(job.prepared, feeds, wanted, partial(clock.count, "moments", len(feeds)))
+    ranged = partial(_with_scales, job, statistics, moments)
     if job.config.include_auto_mp:
         return _mixed(job, feeds, clock, ranged)
     with clock.stage("ranges"):
         return Mixed(ranged(job.sites))
 
 
-def _with_scales(job: Job, statistics: Mapping[str, Statistics], sites: Plan) -> Plan:
-    return align(job.prepared, choose_ranges(job.prepared, sites, statistics, job.config), job.config)
+def _with_scales(job: Job, statistics: Mapping[str, Statistics], moments: Moments, sites: Plan) -> Plan:
+    plan = align(job.prepared, choose_ranges(job.prepared, sites, statistics, job.config), job.config)
+    return round_weights(job.prepared, plan, moments, job.config.weight_pairs)
 
 
 def _mixed(job: Job, feeds: Sequence[Feed], clock: Clock, ranged: Callable[[Plan], Plan]) -> Mixed:

@@ -30,6 +30,7 @@ class Format:
                no sixteenth of the grid, unless they are `one_sided`
     one_sided  symmetric grids have their zero point at the low end where no value is negative ("unsigned symmetric")
     stored     width of the ONNX type that holds the codes; None: the smallest that does (2, 4, 8 or 16 bits)
+    safe_pairs neighbours of a weight bound each other, so that no processor saturates: see `numerics.weight_pairs`
     """
 
     bits: int = 8
@@ -41,6 +42,7 @@ class Format:
     strict: bool | None = None
     one_sided: bool = False
     stored: int | None = None
+    safe_pairs: bool = False
 
     @property
     def lo(self) -> int:
@@ -79,7 +81,7 @@ class Format:
     def unsigned(self) -> Format:
         """The same real values in the unsigned type: every code is half of the range higher."""
         strict = self.symmetric and self.signed and self.lo > -(1 << (self.bits - 1))
-        return replace(self, signed=False, strict=strict or self.strict)
+        return replace(self, signed=False, strict=strict or self.strict, safe_pairs=False)
 
     @property
     def opset(self) -> int:
@@ -97,7 +99,8 @@ class Format:
         scales = f"blocks of {self.block} (axis {self.axis})" if self.block else scales
         scales += {"float": "", "pow2": ", powers of two", "half": ", float16 scales"}[self.scale]
         width = f", {self.bits} bits used" if self.simulated else ""
-        return f"{self.dtype} {symmetry} {scales}{width}"
+        safe = ", safe pairs" if self.safe_pairs else ""
+        return f"{self.dtype} {symmetry} {scales}{width}{safe}"
 
 
 def type_name(value: object, field: str) -> str:

@@ -38,6 +38,7 @@ class Op:
     adds_bias    takes in the constant Add behind it, in its float accumulator
     fuses        the target has an integer kernel, or drops the Q/DQ around it
     kernels      names of the integer kernels in onnxruntime's optimized graph
+    adds_pairs   these kernels add products of neighbouring weights in 16 bits on x64 without VNNI
     needs_float  onnxruntime makes its integer kernel of it whatever type scales have, and then refuses float16 ones:
                  it stays float32 in a float16 model
     """
@@ -54,6 +55,7 @@ class Op:
     adds_bias: bool = False
     fuses: bool = True
     kernels: tuple[str, ...] = ()
+    adds_pairs: bool = False
     needs_float: bool = False
 
     def known_range(self, bits: int) -> Range | None:
@@ -68,10 +70,15 @@ _ALL = Op("act")
 _NORM = Op("norm", data=(0,))
 
 CPU: dict[str, Op] = {
-    "Conv": Op("layer", weight_axis=0, kernels=("QLinearConv",)),
+    "Conv": Op("layer", weight_axis=0, kernels=("QLinearConv",), adds_pairs=True),
     "ConvTranspose": Op("layer", weight_axis=1, fuses=False),
-    "Gemm": Op("layer", weight_axis=1, kernels=("QGemm",)),
-    "MatMul": Op("matmul", adds_bias=True, kernels=("QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulNBits")),
+    "Gemm": Op("layer", weight_axis=1, kernels=("QGemm",), adds_pairs=True),
+    "MatMul": Op(
+        "matmul",
+        adds_bias=True,
+        kernels=("QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulNBits"),
+        adds_pairs=True,
+    ),
     "Add": Op("act", kernels=("QLinearAdd",)),
     "Mul": Op("act", kernels=("QLinearMul",)),
     "Concat": Op("act", kernels=("QLinearConcat",), needs_float=True),
@@ -102,7 +109,7 @@ CPU: dict[str, Op] = {
 }
 """Operators quantized for onnxruntime's CPU provider: those with integer kernels, and what stands between them."""
 
-_ELSEWHERE = {name: replace(op, adds_bias=False, fuses=True, kernels=()) for name, op in CPU.items()}
+_ELSEWHERE = {name: replace(op, adds_bias=False, fuses=True, kernels=(), adds_pairs=False) for name, op in CPU.items()}
 _MOVING = {name: op for name, op in _ELSEWHERE.items() if op.kind == "same"}
 
 TENSORRT: dict[str, Op] = _MOVING | {

@@ -5,6 +5,7 @@
     qparams          ← ranges     scale and zero point of every group of sites
     notes            ← both       why a node stayed float
     remarks          ← ranges     what the user should know of a tensor, e.g. a scale that was raised
+    rounded          ← rounding   integers of weights whose neighbours bound each other
     codes, values    ← finetune   tuned integers of weights, tuned float values of biases
 
 Saved as `plan.json` + `arrays.npz` in one folder; `plan_diff` compares two.
@@ -84,7 +85,7 @@ class QParams:
 
 @dataclass(frozen=True, eq=False)
 class Coded:
-    """A tuned weight: its integers, and the scale they belong to. The zero point is that of the plan."""
+    """A weight's integers, and the scale they belong to. The zero point is that of the plan."""
 
     codes: NDArray[np.int32]
     scale: NDArray[np.float32]
@@ -106,7 +107,8 @@ class Plan:
     remarks  tensor → what was unusual about it
     factors  initializer → array it was multiplied by
     shifts   initializer → array that was added to it
-    codes    weight → its tuned integers; a weight without is rounded to nearest
+    rounded  weight → its integers, where rounding to nearest does not do
+    codes    weight → its tuned integers; a weight without either is rounded to nearest
     values   bias, or parameter of a normalization → its tuned float value
     """
 
@@ -118,6 +120,7 @@ class Plan:
     remarks: Mapping[str, str] = field(default_factory=dict)
     factors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     shifts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    rounded: Mapping[str, Coded] = field(default_factory=dict)
     codes: Mapping[str, Coded] = field(default_factory=dict)
     values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
@@ -126,10 +129,13 @@ class Plan:
             object.__setattr__(self, name, FrozenDict(getattr(self, name)))
 
     def qparams_of(self, tensor: str) -> QParams:
-        """Scale and zero point of a tensor that has a site; a tuned weight has the scale of its codes."""
-        chosen = self.qparams[self.sites[tensor].group]
-        tuned = self.codes.get(tensor)
-        return chosen if tuned is None else QParams(tuned.scale, np.broadcast_to(chosen.zero_point, tuned.scale.shape))
+        """Scale and zero point of a tensor that has a site; a weight that has codes has their scale."""
+        chosen, coded = self.qparams[self.sites[tensor].group], self.coded(tensor)
+        return chosen if coded is None else QParams(coded.scale, np.broadcast_to(chosen.zero_point, coded.scale.shape))
+
+    def coded(self, tensor: str) -> Coded | None:
+        """The integers of a weight, the tuned ones first; None: it is rounded to nearest."""
+        return self.codes.get(tensor, self.rounded.get(tensor))
 
     def without(self, reasons: Mapping[str, str]) -> Plan:
         """The plan with the groups in `reasons` left float, and every node that needs one of them."""
@@ -143,8 +149,8 @@ class Plan:
         sites = {tensor: site for tensor, site in self.sites.items() if tensor in used}
         groups = {site.group for site in sites.values()}
         qparams = {group: q for group, q in self.qparams.items() if group in groups}
-        codes = {tensor: tuned for tensor, tuned in self.codes.items() if tensor in sites}
-        return replace(self, sites=sites, nodes=nodes, notes=notes, qparams=qparams, codes=codes)
+        rounded, codes = ({t: c for t, c in kept.items() if t in sites} for kept in (self.rounded, self.codes))
+        return replace(self, sites=sites, nodes=nodes, notes=notes, qparams=qparams, rounded=rounded, codes=codes)
 
     def save(self, folder: str | Path) -> Path:
         """Write `plan.json` and `arrays.npz` into `folder`, which must not exist or be an earlier plan."""
@@ -195,6 +201,7 @@ ARRAYS: dict[str, tuple[str, ...]] = {
     "qparams": ("scale", "zero_point"),
     "factors": (),
     "shifts": (),
+    "rounded": ("codes", "scale"),
     "codes": ("codes", "scale"),
     "values": (),
 }
@@ -206,7 +213,7 @@ _MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError
 def _unpacked(stored: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, Any]]:
     """Fields from the entries `field/name/part` of an archive; names may hold slashes."""
     found: dict[str, dict[str, Any]] = {kind: {} for kind in ARRAYS}
-    makers = {"qparams": QParams, "codes": Coded}
+    makers = {"qparams": QParams, "rounded": Coded, "codes": Coded}
     for key in sorted(stored):
         kind, rest = key.split("/", 1)
         name = rest.rpartition("/")[0]

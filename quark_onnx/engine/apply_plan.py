@@ -196,8 +196,8 @@ class _Writer:
         for node in self.values[site.tensor].consumers():
             if self.plan.nodes.get(node.name or "") == (site.tensor,) and is_op(node, "Gemm"):
                 self._bias_apart(node)
-        tuned = self.plan.codes.get(site.tensor)
-        codes = quantize(self._array(site), q, site.format) if tuned is None else tuned.codes
+        coded = self.plan.coded(site.tensor)
+        codes = quantize(self._array(site), q, site.format) if coded is None else coded.codes
         self._dequantized(site, codes, self._scale_and_zero_point(site, q))
 
     def _array(self, site: Site) -> NDArray[Any]:

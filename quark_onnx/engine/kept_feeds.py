@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -95,3 +95,18 @@ def quarter_of_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     except (ValueError, AttributeError):  # Windows has no sysconf
         return FALLBACK // 4
+
+
+def rows(feed: Feed) -> int:
+    """Samples in a feed: the first axis of its first array."""
+    return next((len(array) for array in feed.values() if array.ndim), 1)
+
+
+def first(feeds: Iterable[Feed], samples: int) -> Iterator[Feed]:
+    """The first feeds, until they hold so many samples; batches stay whole."""
+    seen = 0
+    for feed in feeds:
+        yield feed
+        seen += rows(feed)
+        if seen >= samples:
+            return

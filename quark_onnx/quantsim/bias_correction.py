@@ -9,7 +9,7 @@ where xq is what the layers before it, quantized and corrected already, make of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.core.settings.checked_fields import names, whole
 from quark_onnx.core.settings.fast_finetune import Nearest
 from quark_onnx.engine.calibration_data import Feed, open_data
-from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
+from quark_onnx.engine.kept_feeds import first, keep, quarter_of_memory, rows
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, ModelProto, Node
@@ -105,9 +105,9 @@ def correct_bias(
     q = quant_params
     start = begin(model, q.config_file, as_scheme(q.quant_scheme), q.weight_bw, q.act_bw, biases=True)
     ignored = _layers(start.model, () if layers_to_ignore is None else layers_to_ignore)
-    feeds = keep(_first(open_data(data_loader, input_specs(start.model)), max(ranged, corrected)))
+    feeds = keep(first(open_data(data_loader, input_specs(start.model)), max(ranged, corrected)))
     for count, name in ((ranged, "num_quant_samples"), (corrected, "num_bias_correct_samples")):
-        if (given := sum(map(_rows, feeds))) < count:
+        if (given := sum(map(rows, feeds))) < count:
             logger.warning("the data hold %d samples, fewer than %s=%d", given, name, count)
     plan = _tunable(start.model, _ranged(start, feeds[: _count(feeds, ranged)]), ignored)
     values = _corrected(start.model, plan, feeds[: _count(feeds, corrected)])
@@ -135,23 +135,8 @@ def _layers(model: Model, wanted: Sequence[str]) -> set[str]:
     return set(wanted)
 
 
-def _rows(feed: Feed) -> int:
-    """Samples in a feed: the first axis of its first array."""
-    return next((len(array) for array in feed.values() if array.ndim), 1)
-
-
-def _first(feeds: Iterable[Feed], samples: int) -> Iterator[Feed]:
-    """The first feeds, until they hold so many samples; batches stay whole."""
-    seen = 0
-    for feed in feeds:
-        yield feed
-        seen += _rows(feed)
-        if seen >= samples:
-            return
-
-
 def _count(feeds: Iterable[Feed], samples: int) -> int:
-    return sum(1 for _ in _first(feeds, samples))
+    return sum(1 for _ in first(feeds, samples))
 
 
 def _ranged(start: Start, feeds: Sequence[Feed]) -> Plan:

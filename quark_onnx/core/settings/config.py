@@ -35,6 +35,14 @@ _FLAGS = (
     "convert_fp16_to_fp32",
     "use_external_data_format",
 )
+PAIRS = {
+    "auto": "int8 with safe pairs; uint8 with zero point 128, exact and slower, where these would cost a layer much",
+    "safe": "int8 with safe pairs throughout",
+    "uint8": "uint8 with zero point 128 throughout",
+    "off": "int8, rounded freely: for processors with VNNI alone",
+}
+"""How weights keep from saturating."""
+
 _INTEGERS_ONLY = ("per_channel", "reduce_range", "include_fast_ft", "use_dynamic_quant")
 """Fields that a conversion to float16 or bfloat16 has no use for."""
 
@@ -52,6 +60,8 @@ class QuantizationConfig:
     weight_type           as above
     per_channel           one scale per output channel of a weight
     reduce_range          weights use 7 of 8 bits, for processors without VNNI
+    weight_pairs          how int8 weights keep sums of two products within the 16 bits in which x64 without VNNI adds
+                          them, one of `PAIRS`; for CPU targets
     op_types_to_quantize  only these operator types; empty: all that the target knows
     nodes_to_quantize     only these nodes; each entry a name, a glob (`layer3/*`) or a regular expression (`^conv`)
     nodes_to_exclude      never these nodes; entries as above
@@ -77,6 +87,7 @@ class QuantizationConfig:
     weight_type: str = "int8"
     per_channel: bool = False
     reduce_range: bool = False
+    weight_pairs: str = "auto"
     op_types_to_quantize: tuple[str, ...] = ()
     nodes_to_quantize: tuple[str, ...] = ()
     nodes_to_exclude: tuple[str, ...] = ()
@@ -100,6 +111,7 @@ class QuantizationConfig:
             )
         put("calibrate_method", _choice(self.calibrate_method, tuple(METHODS), "calibrate_method"))
         put("quant_format", _choice(self.quant_format, ("QDQ",), "quant_format"))
+        put("weight_pairs", _choice(self.weight_pairs, tuple(PAIRS), "weight_pairs"))
         put("activation_type", type_name(self.activation_type, "activation_type"))
         put("weight_type", type_name(self.weight_type, "weight_type"))
         for name in ("op_types_to_quantize", "nodes_to_quantize", "nodes_to_exclude"):
@@ -154,6 +166,11 @@ class QuantizationConfig:
             raise ConfigError(f"target {target.name!r} runs one scale per weight; remove per_channel=True")
         if self.reduce_range and TYPES.get(self.weight_type, (8,))[0] != 8:
             raise ConfigError(f"reduce_range is for 8-bit weights, not {self.weight_type!r}; leave one of the two out")
+        if self.weight_pairs != "auto" and not (target.on_cpu and self.weight_type == "int8"):
+            raise ConfigError(
+                f"weight_pairs={self.weight_pairs!r} is about int8 weights on CPU targets, not {self.weight_type} on "
+                f"{target.name!r}; leave it out"
+            )
         if types == ("int8", "uint8"):
             raise ConfigError(
                 "onnxruntime has no kernel for int8 activations with uint8 weights; use weight_type='int8'"

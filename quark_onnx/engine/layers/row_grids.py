@@ -25,7 +25,7 @@ def grid_of(q: QParams, format: Format, shape: tuple[int, int]) -> WeightGrid:
     per_row = PER_CHANNEL if q.scale.size == groups * rows else PER_ROW
     shared = per_row if q.scale.ndim else PER_TENSOR
     scale, zero = (_by_row(np.asarray(a, np.float32), shape) for a in (q.scale, q.zero_point))
-    return WeightGrid(scale, (format.lo - zero)[..., None], (format.hi - zero)[..., None], shared)
+    return WeightGrid(scale, (format.lo - zero)[..., None], (format.hi - zero)[..., None], shared, format.safe_pairs)
 
 
 def factors_for(format: Format) -> tuple[float, ...]:

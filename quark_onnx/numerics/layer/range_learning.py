@@ -39,6 +39,7 @@ class LayerState:
     bias     (G, R)
     reading  the quantizer of its input, None: it has none
     writing  that of its output, in front of the activation function or, with `behind`, behind it
+    safe_pairs  no pair of neighbouring codes may saturate, see `numerics.weight_pairs`
     """
 
     weight: F32
@@ -51,11 +52,12 @@ class LayerState:
     reading: Quantizer | None = None
     writing: Quantizer | None = None
     behind: bool = False
+    safe_pairs: bool = False
 
     @property
     def codes(self) -> F32:
         """(G, R, K) whole numbers."""
-        return nearest(self.weight, self.scale, self.low, self.high)
+        return nearest(self.weight, self.scale, self.low, self.high, self.safe_pairs)
 
     def losses(self, kept: Kept) -> F32:
         """(G, R) mean (ŷ − f(y))² over the positions."""
@@ -112,6 +114,8 @@ class Gradients(NamedTuple):
 def gradients(state: LayerState, kept: Kept) -> Gradients:
     """The gradients on some positions, straight through all quantizers."""
     weight = fake(state.weight, state.scale[..., None], state.low, state.high)
+    if state.safe_pairs:
+        weight = replace(weight, quantized=state.codes * state.scale[..., None])
     forward = Forward(state, weight.quantized, kept.z)
     error = forward.result - state.activation.value(kept.y)
     error *= np.float32(2 / error.shape[1])

@@ -2,8 +2,8 @@
 
 All is learned on the training samples. What the layer becomes is chosen among four candidates by the error of its
 output on the held-out samples:
-    raw      the plan's scale, rounding to nearest, the bias as it was: what the layer is without tuning
-    untuned  the plan's scale, rounding to nearest, fitted bias
+    raw      the plan's scale and codes, the bias as it was: what the layer is without tuning
+    untuned  the plan's scale and codes, fitted bias
     nearest  searched scale, rounding to nearest, fitted bias
     tuned    searched scale, learned rounding, fitted bias
 The learned rounding of few samples fits their noise; then a simpler candidate wins.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +68,7 @@ def tune(
     grid: WeightGrid,
     settings: TuningSettings,
     *,
+    codes: F32 | None = None,
     activation: Activation = IDENTITY,
     gain: F32 | None = None,
     input_scale: float | None = None,
@@ -79,6 +81,7 @@ def tune(
         weight: (G, R, K) float.
         bias: (G, R), or None where the layer has none and can have none; zeros where one can be added.
         data: of this layer, see `sampling.sample`.
+        codes: (G, R, K) that the plan has at the grid's scale; None: rounded to nearest.
         gain: (G, R) how much the network cares for each row, see `channel_importance`; None: the same for all.
         input_scale: of the input's quantizer if the bias will be int32 at input · weight scale.
         bias_grid: of the bias if it has 8 or 16 bits; with neither of these two it stays float.
@@ -91,7 +94,8 @@ def tune(
     start = start if bias_grid is None else bias_grid.nearest(start)
     fixed = None if settings.update_bias and bias is not None else start
     scorer = Scorer.of(data, activation, gain, input_scale, bias_grid)
-    raw = Candidate("raw", nearest(weight, grid.scale, grid.low, grid.high), grid.scale, start)
+    near = partial(_near, weight, grid, codes)
+    raw = Candidate("raw", near(grid.scale), grid.scale, start)
 
     q = Quadratic.around(weight, data.train.moments, settings.ridge, fixed)
     sampled = _sampled(data, fixed, activation, settings)
@@ -101,12 +105,13 @@ def tune(
         grid = replace(grid, scale=np.maximum(grid.scale, floor))
         scale = _scale(weight, q, sampled, grid, settings, scorer.gain, floor)
     rate = _rate(settings, float(scale.mean()), float(scorer.losses(data.train, raw).mean()))
-    codes, iterations = round_rows(weight, scale, q, sampled, grid, replace(settings, learning_rate=rate), pool)
+    learned, iterations = round_rows(weight, scale, q, sampled, grid, replace(settings, learning_rate=rate), pool)
+    learns = settings.method != "nearest" or settings.polish
 
     rounded = (
-        ("untuned", nearest(weight, grid.scale, grid.low, grid.high), grid.scale),
-        ("nearest", nearest(weight, scale, grid.low, grid.high), scale),
-        ("tuned", codes, scale),
+        ("untuned", near(grid.scale), grid.scale),
+        ("nearest", near(scale), scale),
+        ("tuned", learned if learns else near(scale), scale),
     )
     fitter = data.train.fitter
     others = (Candidate(*r, fixed) if fixed is not None else scorer.with_bias(*r, fitter) for r in rounded)
@@ -115,6 +120,12 @@ def tune(
     if fixed is None and best is not raw:
         best = scorer.refitted(best)
     return _outcome(scorer, raw, best, iterations, bias is None)
+
+
+def _near(weight: F32, grid: WeightGrid, codes: F32 | None, scale: F32) -> F32:
+    """Rounded to nearest; rows at the grid's own scale as the plan has them."""
+    found = nearest(weight, scale, grid.low, grid.high, grid.safe_pairs)
+    return found if codes is None else np.where((scale == grid.scale)[..., None], codes, found)
 
 
 def _outcome(scorer: Scorer, raw: Candidate, best: Candidate, iterations: int, unbiased: bool) -> Tuned:
@@ -166,7 +177,7 @@ def _scale(
     sweeps = 0 if plain or weight.size * weight.shape[-1] > WIDE else 1
     return search_scale(
         weight, q, grid.low, grid.high, grid.scale, grid.shared,
-        factors=settings.factors, sweeps=sweeps, judge=judge, gain=gain, floor=floor,
+        factors=settings.factors, sweeps=sweeps, judge=judge, gain=gain, floor=floor, safe_pairs=grid.safe_pairs,
     )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from quark_onnx.numerics.rounding.adam import Adam
 from quark_onnx.numerics.rounding.early_stop import WINDOWS, Best, Rounded, Watch
 from quark_onnx.numerics.rounding.objectives import Objective
-from quark_onnx.numerics.rounding.weight_grid import Bound, clip, nearest
+from quark_onnx.numerics.rounding.weight_grid import Bound, clip, nearest, steps
+from quark_onnx.numerics.weight_pairs import repair
 
 F32 = NDArray[np.float32]
 
@@ -40,6 +41,7 @@ def adaround(
     high: Bound,
     unit: F32,
     *,
+    safe_pairs: bool = False,
     num_iterations: int = 1000,
     learning_rate: float = 0.1,
     early_stop: bool = True,
@@ -54,6 +56,7 @@ def adaround(
         weight: (G, R, K).
         scale: (G, R).
         unit: (G, R) or (G, 1) > 0, in units of the objective.
+        safe_pairs: no pair of neighbours may saturate; what is judged, and returned, has none that does.
         learning_rate: of v, for Adam.
         early_stop: end when the loss with its rounding term, averaged over a window, no longer falls, or the latter
             is next to nothing.
@@ -61,11 +64,12 @@ def adaround(
         warm_start: part of the iterations without the rounding term.
     """
     s = scale[..., None]
-    down = np.floor(weight / s)
+    u = steps(weight, scale, low, high, safe_pairs)
+    down = np.floor(u)
     unit = TEN_STEPS * unit
-    v, per_code = initial(weight / s - down), (s / unit[..., None]).astype(np.float32)
+    v, per_code = initial(u - down), (s / unit[..., None]).astype(np.float32)
     free = (down >= low) & (down < high)  # elsewhere both choices clamp to one code
-    best = Best(objective, s, nearest(weight, scale, low, high))
+    best = Best(objective, s, nearest(weight, scale, low, high, safe_pairs))
     adam, watch, done, cost = Adam.of(v.shape), Watch(), 0, math.inf
     start, window = warm_start * num_iterations, window or max(1, num_iterations // WINDOWS)
     for t in range(num_iterations):
@@ -83,7 +87,8 @@ def adaround(
         watch.add(total)
         done = t + 1
         if done % window == 0 or done == num_iterations:
-            best.judge(clip(down + (v >= 0), low, high))
+            codes = clip(down + (v >= 0), low, high)
+            best.judge(repair(codes, down + h) if safe_pairs else codes)
             stalled = watch.stalled(compare=done >= start + 2 * window) or cost <= SETTLED * reg_param * h.size
             if early_stop and stalled:
                 break

@@ -17,6 +17,7 @@ from quark_onnx.numerics.matrix_products import product
 from quark_onnx.numerics.parallel_blocks import in_order, row_blocks
 from quark_onnx.numerics.rounding.objectives import Quadratic
 from quark_onnx.numerics.rounding.weight_grid import Bound
+from quark_onnx.numerics.weight_pairs import LIMIT, unsafe_pairs
 
 F32 = NDArray[np.float32]
 
@@ -24,7 +25,7 @@ SETTLED = 1e-4
 """Descent ends when a sweep moves less than this part of the codes."""
 
 COLUMNS = 32
-"""Columns between two products with the whole H."""
+"""Columns between two products with the whole H; even, so that no pair is cut."""
 
 FEW = 9
 """Inputs up to which all 2^K roundings are tried: a depthwise 3×3 kernel has 512."""
@@ -36,16 +37,25 @@ WORTH = np.float32(1e-5)
 """A change has to bring this part of what the step of the weight costs by itself: less is the rounding of float32."""
 
 
-def polish(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic, sweeps: int, pool: Executor | None = None) -> F32:
+def polish(
+    codes: F32,
+    low: F32,
+    high: F32,
+    scale: F32,
+    q: Quadratic,
+    sweeps: int,
+    pool: Executor | None = None,
+    safe_pairs: bool = False,
+) -> F32:
     """Codes (G, R, K) within low and high (G, R, K or 1) whose loss is not higher; up to `sweeps` of each kind.
 
     Where low and high leave two codes, those are the choices; otherwise each code and its second best neighbour.
     """
-    codes = descend(codes, low, high, scale, q, sweeps)
+    codes = descend(codes, low, high, scale, q, sweeps, safe_pairs)
     groups, rows, inputs = codes.shape
     binary = bool((high - low).max() <= 1) and low.shape == codes.shape
     if binary and inputs <= FEW:
-        return exhaust(low, high, scale, q)
+        return exhaust(low, high, scale, q, safe_pairs)
     if groups * rows * inputs**2 > PAIRS:
         return codes
 
@@ -53,7 +63,7 @@ def polish(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic, sweeps: in
         some, s, own = codes[:, part], scale[:, part], q.rows(part)
         bounds = (low[:, part], high[:, part])
         between = bounds if binary else neighbours(some, *bounds, s, own)
-        return pairs(some, *between, s, own, sweeps)
+        return pairs(some, *between, s, own, sweeps, safe_pairs)
 
     return np.concatenate(list(in_order(work, row_blocks(codes.shape), pool)), 1)
 
@@ -65,15 +75,18 @@ def neighbours(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic) -> tup
     return np.minimum(codes, other), np.maximum(codes, other)
 
 
-def pairs(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic, sweeps: int) -> F32:
+def pairs(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic, sweeps: int, safe_pairs: bool = False) -> F32:
     """Codes that are low or high, (G, R, K), after trying for every input to switch it together with the best other.
 
     Switching i and j by steps a and b changes the loss by  a²H_ii + 2a·half_i + b²H_jj + 2b·half_j + 2ab·H_ij.
+    With safe pairs, those neighbours stay that some choice would make unsafe.
     """
     codes, s = codes.copy(), scale[..., None]
     half = product(codes * s - q.origin, q.hessian) - q.residual  # half the gradient
     step = (low + high - 2 * codes) * s  # to the other code
     cost = step**2 * np.einsum("gkk->gk", q.hessian)[:, None]
+    if safe_pairs:
+        cost[..., : codes.shape[-1] // 2 * 2][np.repeat(unsafe_pairs(low) | unsafe_pairs(high), 2, -1)] = np.inf
     single = 2 * step * half + cost  # change of the loss by switching one
     inputs, every = codes.shape[-1], np.arange(scale.size)
     for _ in range(sweeps):
@@ -100,22 +113,27 @@ def pairs(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic, sweeps: int
     return codes
 
 
-def exhaust(low: F32, high: F32, scale: F32, q: Quadratic) -> F32:
+def exhaust(low: F32, high: F32, scale: F32, q: Quadratic, safe_pairs: bool = False) -> F32:
     """The best of all codes that are low or high, (G, R, K), for K up to `FEW`."""
-    best, least = low, q.loss(low * scale[..., None])
+    best, least = low, np.full(scale.shape, np.inf, np.float32)
     for choice in itertools.product((False, True), repeat=low.shape[-1]):
         codes = np.where(np.array(choice), high, low)
         loss = q.loss(codes * scale[..., None])
+        if safe_pairs:
+            loss = np.where(unsafe_pairs(codes).any(-1), np.float32(np.inf), loss)
         better = loss < least
         best, least = np.where(better[..., None], codes, best), np.where(better, loss, least)
     return best
 
 
-def descend(codes: F32, low: Bound, high: Bound, scale: F32, q: Quadratic, sweeps: int) -> F32:
+def descend(
+    codes: F32, low: Bound, high: Bound, scale: F32, q: Quadratic, sweeps: int, safe_pairs: bool = False
+) -> F32:
     """Codes after coordinate descent: each column in turn set to its best code in [low, high], all rows at once.
 
-    low, high: as in `weight_grid`, or (G, R, K). The loss does not rise. Inside a block of columns the gradient is kept
-    by rank-one updates, outside by one product (as GPTQ does, Frantar et al. 2022, arXiv 2210.17323, §3.3).
+    low, high: as in `weight_grid`, or (G, R, K). The loss does not rise, and safe pairs stay safe. Inside a block of
+    columns the gradient is kept by rank-one updates, outside by one product (as GPTQ does, Frantar et al. 2022, arXiv
+    2210.17323, §3.3).
     """
     codes = codes.copy()
     bounds = [np.broadcast_to(np.asarray(bound, np.float32), codes.shape) for bound in (low, high)]
@@ -124,7 +142,8 @@ def descend(codes: F32, low: Bound, high: Bound, scale: F32, q: Quadratic, sweep
         moved = 0.0
         for start in range(0, codes.shape[-1], COLUMNS):
             part = slice(start, start + COLUMNS)
-            step = _descend_block(half[..., part], codes[..., part], bounds, scale, q.hessian[:, part, part], part)
+            block = half[..., part], codes[..., part], bounds, scale, q.hessian[:, part, part], part
+            step = _descend_block(*block, safe_pairs)
             changed = float(np.abs(step).sum())
             if changed:
                 moved += changed
@@ -135,7 +154,9 @@ def descend(codes: F32, low: Bound, high: Bound, scale: F32, q: Quadratic, sweep
     return codes
 
 
-def _descend_block(half: F32, codes: F32, bounds: list[F32], scale: F32, hessian: F32, part: slice) -> F32:
+def _descend_block(
+    half: F32, codes: F32, bounds: list[F32], scale: F32, hessian: F32, part: slice, safe_pairs: bool
+) -> F32:
     """(G, R, columns) steps of the codes. Inside, columns come first, so that each is one piece of memory."""
     g, c, low, high = (
         np.ascontiguousarray(a.transpose(2, 0, 1)) for a in (half, codes, *(bound[..., part] for bound in bounds))
@@ -146,6 +167,9 @@ def _descend_block(half: F32, codes: F32, bounds: list[F32], scale: F32, hessian
         best = np.rint(c[j] - g[j] / (h[j, j] * scale))
         np.maximum(best, low[j], out=best)
         np.minimum(best, high[j], out=best)
+        if safe_pairs and (partner := j ^ 1) < len(c):
+            other = c[partner] + step[partner] if partner < j else c[partner]
+            np.clip(best, -LIMIT - other, LIMIT - other, out=best)
         np.subtract(best, c[j], out=step[j])
         g[j + 1 :] += h[j, j + 1 :] * (step[j] * scale)
     return np.ascontiguousarray(step.transpose(1, 2, 0))

@@ -35,7 +35,7 @@ def round_rows(
     wide = weight.shape[2] > WIDE
     objective: Objective = sampled if sampled is not None and (wide or settings.objective == "sampled") else q
     low, high = (np.broadcast_to(np.asarray(b, np.float32), (*scale.shape, 1)) for b in (grid.low, grid.high))
-    codes, iterations = nearest(weight, scale, low, high), 0
+    codes, iterations = nearest(weight, scale, low, high, grid.safe_pairs), 0
     if settings.method not in ("nearest", *METHODS):
         raise ValueError(f"unknown method {settings.method!r}; known are nearest, {', '.join(METHODS)}")
     cost = scale**2 * q.curvature
@@ -44,33 +44,34 @@ def round_rows(
 
         def solve(part: slice) -> Rounded:
             rows = (a[:, part] for a in (weight, scale, low, high, unit))
-            return METHODS[settings.method](settings, objective.rows(part), *rows)
+            return METHODS[settings.method](settings, grid.safe_pairs, objective.rows(part), *rows)
 
         blocks = list(in_order(solve, row_blocks(weight.shape), pool))
         codes, iterations = np.concatenate([block.codes for block in blocks], 1), max(b.iterations for b in blocks)
     if settings.polish:
-        bounds = (low, high) if settings.method == "adaquant" else up_or_down(weight, scale, low, high)
-        polished = polish(codes, *bounds, scale, q, settings.polish, pool)
+        close = up_or_down(weight, scale, low, high, grid.safe_pairs)
+        bounds = (low, high) if settings.method == "adaquant" else close
+        polished = polish(codes, *bounds, scale, q, settings.polish, pool, grid.safe_pairs)
         worse = objective.loss(polished * scale[..., None]) > objective.loss(codes * scale[..., None])
         codes = np.where(worse[..., None], codes, polished)
     return codes, iterations
 
 
 def _adaround(
-    r: TuningSettings, objective: Objective, weight: F32, scale: F32, low: F32, high: F32, unit: F32
+    r: TuningSettings, safe: bool, objective: Objective, weight: F32, scale: F32, low: F32, high: F32, unit: F32
 ) -> Rounded:
     return adaround(
-        weight, scale, objective, low, high, unit,
+        weight, scale, objective, low, high, unit, safe_pairs=safe,
         num_iterations=r.num_iterations, learning_rate=r.learning_rate, early_stop=r.early_stop, window=r.window,
         reg_param=r.reg_param, beta_range=r.beta_range, warm_start=r.warm_start,
     )  # fmt: skip
 
 
 def _adaquant(
-    r: TuningSettings, objective: Objective, weight: F32, scale: F32, low: F32, high: F32, unit: F32
+    r: TuningSettings, safe: bool, objective: Objective, weight: F32, scale: F32, low: F32, high: F32, unit: F32
 ) -> Rounded:
     return adaquant(
-        weight, None, scale, objective, low, high, unit,
+        weight, None, scale, objective, low, high, unit, safe_pairs=safe,
         num_iterations=r.num_iterations, learning_rate=r.learning_rate, early_stop=r.early_stop, window=r.window,
     )  # fmt: skip
 

@@ -22,6 +22,9 @@ FINE = tuple(round(1 - 0.5 * i / 13, 4) for i in range(14))
 POWERS = (1.0, 0.5, 0.25, 0.125)
 """The same for scales that are powers of two, and have to stay so."""
 
+RAISES = (1.3, 1.2, 1.15, 1.1, 1.05)
+"""Scales above the largest weight's, which make pairs of large weights safe without clipping them."""
+
 BUDGET = 2**22
 """Weights of all candidates that are descended at once."""
 
@@ -39,16 +42,20 @@ def search_scale(
     judge: Callable[[F32], F32] | None = None,
     gain: F32 | None = None,
     floor: F32 | None = None,
+    safe_pairs: bool = False,
 ) -> F32:
     """(G, R) scales: `top` times the factor whose rounded weight gives the least output error.
 
     sweeps of descent after rounding, because that is what tuning will do; 0 when it will not. judge: weight →
     loss of every row, default q. gain (G, R): how much the network cares for a row, where rows share a scale.
-    floor (G, R): no scale may be smaller.
+    floor (G, R): no scale may be smaller. With safe pairs larger ones are tried, too.
     """
+    factors = (*RAISES, *factors) if safe_pairs else factors
     scales = [np.maximum(top * np.float32(f), 0 if floor is None else floor) for f in factors]
     per = max(1, BUDGET // weight.size)
-    parts = [_rounded(weight, scales[i : i + per], q, low, high, sweeps) for i in range(0, len(scales), per)]
+    parts = [
+        _rounded(weight, scales[i : i + per], q, low, high, sweeps, safe_pairs) for i in range(0, len(scales), per)
+    ]
     losses = np.stack([judge(w) if judge else q.loss(w) for part in parts for w in part])
     if shared:
         weighed = losses * (1 if gain is None else gain)
@@ -56,13 +63,15 @@ def search_scale(
     return np.asarray(np.take_along_axis(np.stack(scales), losses.argmin(0)[None], 0)[0])
 
 
-def _rounded(weight: F32, scales: list[F32], q: Quadratic, low: Bound, high: Bound, sweeps: int) -> list[F32]:
+def _rounded(
+    weight: F32, scales: list[F32], q: Quadratic, low: Bound, high: Bound, sweeps: int, safe_pairs: bool
+) -> list[F32]:
     """The rounded weight for every scale: candidates are rows of one tall layer, so the descent's loop runs once."""
     count, rows = len(scales), weight.shape[1]
     scale, tall = np.concatenate(scales, 1), np.tile(weight, (1, count, 1))
     low, high = (np.tile(b, (1, count, 1)) if np.ndim(b) == 3 and np.shape(b)[1] > 1 else b for b in (low, high))
-    codes = nearest(tall, scale, low, high)
+    codes = nearest(tall, scale, low, high, safe_pairs)
     if sweeps:
         same = q.take(np.tile(np.arange(rows), count))
-        codes = descend(codes, *up_or_down(tall, scale, low, high), scale, same, sweeps)
+        codes = descend(codes, *up_or_down(tall, scale, low, high, safe_pairs), scale, same, sweeps, safe_pairs)
     return np.split(codes * scale[..., None], count, 1)

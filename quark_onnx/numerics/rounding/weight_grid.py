@@ -1,7 +1,8 @@
 """The weight grid: codes, and which rows share a scale.
 
 Weights (G, R, K), scales (G, R), codes as float32 whole numbers of w/s (the zero point is 0, or taken off the bounds).
-Bounds low, high: numbers, or arrays that broadcast to (G, R, 1).
+Bounds low, high: numbers, or arrays that broadcast to (G, R, 1). With safe pairs, neighbours along K bound each other:
+see `numerics.weight_pairs`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from quark_onnx.numerics.weight_pairs import project, repair
 
 F32 = NDArray[np.float32]
 
@@ -30,11 +33,20 @@ class WeightGrid:
     low: Bound
     high: Bound
     shared: tuple[int, ...] = PER_TENSOR
+    safe_pairs: bool = False
 
 
-def nearest(weight: F32, scale: F32, low: Bound, high: Bound) -> F32:
+def nearest(weight: F32, scale: F32, low: Bound, high: Bound, safe_pairs: bool = False) -> F32:
     """Codes by rounding half to even."""
-    return clip(np.rint(weight / scale[..., None]), low, high)
+    u = steps(weight, scale, low, high, safe_pairs)
+    codes = clip(np.rint(u), low, high)
+    return repair(codes, u) if safe_pairs else codes
+
+
+def steps(weight: F32, scale: F32, low: Bound, high: Bound, safe_pairs: bool = False) -> F32:
+    """The weights in steps of the scale; with safe pairs the nearest real codes that have them."""
+    u = weight / scale[..., None]
+    return project(clip(u, low, high)) if safe_pairs else u
 
 
 def clip(codes: F32, low: Bound, high: Bound) -> F32:
@@ -42,7 +54,7 @@ def clip(codes: F32, low: Bound, high: Bound) -> F32:
     return np.asarray(np.clip(codes, low, high), np.float32)
 
 
-def up_or_down(weight: F32, scale: F32, low: Bound, high: Bound) -> tuple[F32, F32]:
-    """The two codes next to each weight, within the bounds."""
-    down = np.floor(weight / scale[..., None])
+def up_or_down(weight: F32, scale: F32, low: Bound, high: Bound, safe_pairs: bool = False) -> tuple[F32, F32]:
+    """The two codes next to each weight, within the bounds; of a pair, the two nearer to 0 are safe."""
+    down = np.floor(steps(weight, scale, low, high, safe_pairs))
     return clip(down, low, high), clip(down + 1, low, high)

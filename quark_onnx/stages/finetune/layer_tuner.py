@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.plan import Plan, Skip
+from quark_onnx.core.plan import Plan, QParams, Skip
 from quark_onnx.core.records import LayerRecord
 from quark_onnx.core.settings.fast_finetune import AdaRound, FastFinetune, Nearest
 from quark_onnx.engine.activation_walk import Frontier
@@ -23,7 +23,7 @@ from quark_onnx.graph import Model, Node
 from quark_onnx.numerics.activation_functions import Activation
 from quark_onnx.numerics.layer.held_out_split import LayerData, held_out
 from quark_onnx.numerics.layer.tune import Tuned, tune
-from quark_onnx.numerics.quantizer import dequantize
+from quark_onnx.numerics.quantizer import along, dequantize
 from quark_onnx.numerics.rounding.settings import TuningSettings
 from quark_onnx.stages.finetune.layer_statistics import KEPT, float_bias, layer_data, summed
 from quark_onnx.stages.finetune.normalizations import NormUnit, fit_line
@@ -129,12 +129,21 @@ class LayerTuner:
             data,
             grid_of(q, site.format, weight.shape[:2]),
             self._settings(unit, samples, KEPT, movable=unit.movable and not shared),
+            codes=self._rounded(unit, q),
             activation=Activation() if shared else unit.activation,
             gain=gain.reshape(weight.shape[:2]).astype(np.float32) if gain is not None and gain.size == count else None,
             input_scale=float(self.plan.qparams_of(unit.data).scale) if integer_bias else None,
             bias_grid=None if shared else own,
             pool=frontier.pool,
         )
+
+    def _rounded(self, unit: Unit, q: QParams) -> Array | None:
+        """(G, R, K) codes less their zero point, where the plan has them."""
+        found, site = self.plan.coded(unit.weight), self.plan.sites[unit.weight]
+        if found is None:
+            return None
+        zero = along(q.zero_point, found.codes.shape, site.format)
+        return unit.geometry.rows((found.codes - zero).astype(np.float32))
 
     def _settings(self, unit: Unit, samples: int, kept: int, *, movable: bool) -> TuningSettings:
         o, site = self.options, self.plan.sites[unit.weight]

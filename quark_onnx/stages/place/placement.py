@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 
 from quark_onnx.core.plan import Plan, Site, Skip
@@ -16,9 +15,10 @@ from quark_onnx.stages.place.only_float_readers import drop_idle
 from quark_onnx.stages.place.operator_rules import RULES
 from quark_onnx.stages.place.overrides import overridden
 from quark_onnx.stages.place.residual_additions import residual
+from quark_onnx.stages.place.saturating_weights import without_saturation
 from quark_onnx.stages.place.shared_scales import grouped
 from quark_onnx.stages.place.site_request import Context, SiteRequest
-from quark_onnx.stages.place.storage_types import REMARK, fails_signed, runnable_storage, wide_enough
+from quark_onnx.stages.place.storage_types import REMARK, unsigned_activations, wide_enough
 
 _RULES = {**RULES, "residual": residual}
 
@@ -114,14 +114,10 @@ def _plan(
     sites, told = overridden(model.graph, grouped(sites, ties), nodes, config)
     sites = with_known_ranges(model.graph, sites, nodes, config.row.ops)
     sites, wider = wide_enough(model.graph, sites, nodes)
-    always = fails_signed(model.graph, nodes)
-    stored = runnable_storage(sites, _readers(model.graph), always=always) if config.row.on_cpu else sites
-    if any(stored[name].format != site.format for name, site in sites.items()):
-        wider["*"] = "; ".join([REMARK, *([wider["*"]] if "*" in wider else [])])
-    return Plan(io.fingerprint(model), stored, nodes, notes, remarks=told | wider)
-
-
-def _readers(graph: Graph) -> Counter[str]:
-    """How often each tensor is read, by nodes, control-flow bodies included, and as a model output."""
-    found = Counter(value.name or "" for node in graph.all_nodes() for value in node.inputs if value is not None)
-    return found + Counter(value.name or "" for value in graph.outputs)
+    if config.row.on_cpu:
+        stored = unsigned_activations(sites)
+        if stored != sites:
+            wider["*"] = "; ".join([REMARK, *([wider["*"]] if "*" in wider else [])])
+        sites, bytes_ = without_saturation(model.graph, stored, nodes, config.row.ops, config.weight_pairs)
+        wider |= bytes_
+    return Plan(io.fingerprint(model), sites, nodes, notes, remarks=told | wider)

@@ -2,12 +2,11 @@
 
 Signed activations in unsigned types. On x64 onnxruntime runs int8 activations by rewriting them to uint8 when it loads
 the model, but only those that are computed and read once. Around a tensor with two readers (every residual block has
-one), or a constant that is added or looked up, nothing fuses, and an unfused layer is slower than the float one. int8
-with zero point z and uint8 with z + 128 are the same grid of real values, so such a model is stored as uint8
-throughout; mixing the two would keep layers from fusing on other processors.
-
-From opset 21 on it builds an invalid graph of int8 activations around a MatMul with an Add, so these are stored as
-uint8 as well.
+one), or a constant that is added or looked up, nothing fuses, and an unfused layer is slower than the float one; where
+int8 reaches a kernel with int8 weights, reference code runs, 35 times slower. From opset 21 on it builds an invalid
+graph of int8 activations around a MatMul with an Add, and for weights stored as uint8 it has no kernel beside int8
+activations. int8 with zero point z and uint8 with z + 128 are the same grid of real values, so activations of CPU
+targets are stored as uint8 throughout.
 
 Narrow grids in wider types. onnxruntime 1.31 takes activations of 2 and 4 bits, 2-bit weights beside 8-bit activations
 or of products, and 8-bit weights in blocks of a MatMul for what its integer kernels know; then it refuses the model,
@@ -16,14 +15,13 @@ fails on every input, or computes wrong numbers. With activations of 8 bits, and
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Site
 from quark_onnx.graph import Graph, Node
-from quark_onnx.graph.view import is_op, rank, sole_reader
+from quark_onnx.graph.view import is_op
 
 REMARK = "int8 activations are stored as uint8, zero point + 128: the same values, and more layers fuse"
 WIDE_WEIGHT = "stored with {} bits: onnxruntime's kernels fail on {}"
@@ -32,32 +30,14 @@ WIDE_ACTIVATIONS = (
 )
 
 
-def runnable_storage(sites: Mapping[str, Site], readers: Counter[str], *, always: bool = False) -> dict[str, Site]:
-    """The sites, activations unsigned if any int8 one is read more than once, or is a constant, or `always`.
-
-    Grids that are narrower than their type do not count: nothing fuses around them in any case.
-
-    Args:
-        readers: by tensor, how often it is read; twice by one node, as in x · x, counts twice.
-    """
-    activations = {name for name, site in sites.items() if site.role in ("activation", "constant")}
-    formats = {name: sites[name].format for name in activations}
-    signed = [name for name, f in formats.items() if f.dtype == "int8" and (always or not f.simulated)]
-    if not any(always or readers[name] > 1 or sites[name].role == "constant" for name in signed):
-        return dict(sites)
+def unsigned_activations(sites: Mapping[str, Site]) -> dict[str, Site]:
+    """The sites, with activations and constants of int8 as uint8."""
     return {
-        name: replace(site, format=site.format.unsigned) if name in activations else site
+        name: replace(site, format=site.format.unsigned)
+        if site.role in ("activation", "constant") and site.format.dtype == "int8"
+        else site
         for name, site in sites.items()
     }
-
-
-def fails_signed(graph: Graph, nodes: Collection[str]) -> bool:
-    """Whether onnxruntime fails on int8 activations: it makes a Gemm between two Reshapes of a MatMul and its Add."""
-    return graph.opset_imports.get("", 0) >= 21 and any(
-        is_op(node, "MatMul") and (rank(node.outputs[0]) or 0) > 2 and is_op(sole_reader(node.outputs[0]), "Add")
-        for node in graph
-        if node.name in nodes
-    )
 
 
 def wide_enough(

@@ -127,7 +127,7 @@ class LayerLearner:
         writing = None if out is None else quantizer_of(self.plan, out.tensor)
         behind = out is not None and out.behind
         grids = (grid.scale, grid.low, grid.high, grid.shared)
-        start = LayerState(weight, *grids, bias, unit.activation, reading, writing, behind)
+        start = LayerState(weight, *grids, bias, unit.activation, reading, writing, behind, grid.safe_pairs)
         parts = kept_positions(
             Layer(weight, float_bias, read.shape),
             read,
