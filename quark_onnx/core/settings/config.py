@@ -21,7 +21,7 @@ from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, FastFinet
 from quark_onnx.core.settings.idle_options import Situation, refuse_idle
 from quark_onnx.core.settings.mixed_precision import Mixing, mixing_from_quark
 from quark_onnx.core.settings.range_methods import ALIASES, CUTS_BOTH_ENDS, METHODS, WEIGHT_ONLY, Ranging
-from quark_onnx.core.settings.targets import TARGETS, Target
+from quark_onnx.core.settings.targets import PAIRS, TARGETS, Target
 from quark_onnx.core.settings.tensor_overrides import Override, asked_for, tensor_overrides, type_overrides
 
 _FLAGS = (
@@ -35,14 +35,6 @@ _FLAGS = (
     "convert_fp16_to_fp32",
     "use_external_data_format",
 )
-PAIRS = {
-    "auto": "int8 with safe pairs; uint8 with zero point 128, exact and slower, where these would cost a layer much",
-    "safe": "int8 with safe pairs throughout",
-    "uint8": "uint8 with zero point 128 throughout",
-    "off": "int8, rounded freely: for processors with VNNI alone",
-}
-"""How weights keep from saturating."""
-
 _INTEGERS_ONLY = ("per_channel", "reduce_range", "include_fast_ft", "use_dynamic_quant")
 """Fields that a conversion to float16 or bfloat16 has no use for."""
 
@@ -60,8 +52,7 @@ class QuantizationConfig:
     weight_type           as above
     per_channel           one scale per output channel of a weight
     reduce_range          weights use 7 of 8 bits, for processors without VNNI
-    weight_pairs          how int8 weights keep sums of two products within the 16 bits in which x64 without VNNI adds
-                          them, one of `PAIRS`; for CPU targets
+    weight_pairs          how int8 weights keep from saturating on x64 without VNNI: one of `PAIRS`
     op_types_to_quantize  only these operator types; empty: all that the target knows
     nodes_to_quantize     only these nodes; each entry a name, a glob (`layer3/*`) or a regular expression (`^conv`)
     nodes_to_exclude      never these nodes; entries as above
@@ -167,10 +158,7 @@ class QuantizationConfig:
         if self.reduce_range and TYPES.get(self.weight_type, (8,))[0] != 8:
             raise ConfigError(f"reduce_range is for 8-bit weights, not {self.weight_type!r}; leave one of the two out")
         if self.weight_pairs != "auto" and not (target.on_cpu and self.weight_type == "int8"):
-            raise ConfigError(
-                f"weight_pairs={self.weight_pairs!r} is about int8 weights on CPU targets, not {self.weight_type} on "
-                f"{target.name!r}; leave it out"
-            )
+            raise ConfigError(f"weight_pairs={self.weight_pairs!r} is for int8 weights on CPU targets; leave it out")
         if types == ("int8", "uint8"):
             raise ConfigError(
                 "onnxruntime has no kernel for int8 activations with uint8 weights; use weight_type='int8'"

@@ -17,6 +17,14 @@ from quark_onnx.core.operators import CPU, QNN, TENSORRT, VITISAI, Op
 POOLS = ("AveragePool", "GlobalAveragePool")
 """Operators that the option AlignPool is about."""
 
+PAIRS = {
+    "auto": "int8 with safe pairs; uint8 with zero point 128, exact and slower, where these would cost a layer much",
+    "safe": "int8 with safe pairs throughout",
+    "uint8": "uint8 with zero point 128 throughout",
+    "off": "int8, rounded freely: for processors with VNNI alone",
+}
+"""How weights of CPU targets keep sums of two products within the 16 bits in which x64 without VNNI adds them."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -38,8 +46,8 @@ class Target:
     inputs_only       quantizers stand on the inputs of layers and on one branch of residual additions; nowhere else
     fixed_point       all arithmetic is on integers: operators are quantized for whatever reader, clamps also alone
     shown_float       probabilities that leave the model stay float
-    on_cpu            onnxruntime's CPU provider runs it: its fusions can be proven, and int8 activations are stored as
-                      uint8 where that lets more layers fuse
+    on_cpu            onnxruntime's CPU provider runs it: its fusions can be proven, int8 activations are stored as
+                      uint8, and weights must not saturate
     minimum_range     no range of an activation is narrower
     """
 
@@ -78,7 +86,7 @@ TARGETS: dict[str, Target] = {
         Target(
             "cpu",
             "CPU",
-            "onnxruntime's CPU provider on processors with VNNI, AMX or ARM dot products",
+            "onnxruntime's CPU provider on any processor",
             CPU,
             on_cpu=True,
         ),

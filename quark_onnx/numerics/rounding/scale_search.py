@@ -22,9 +22,6 @@ FINE = tuple(round(1 - 0.5 * i / 13, 4) for i in range(14))
 POWERS = (1.0, 0.5, 0.25, 0.125)
 """The same for scales that are powers of two, and have to stay so."""
 
-RAISES = (1.3, 1.2, 1.15, 1.1, 1.05)
-"""Scales above the largest weight's, which make pairs of large weights safe without clipping them."""
-
 BUDGET = 2**22
 """Weights of all candidates that are descended at once."""
 
@@ -48,9 +45,8 @@ def search_scale(
 
     sweeps of descent after rounding, because that is what tuning will do; 0 when it will not. judge: weight →
     loss of every row, default q. gain (G, R): how much the network cares for a row, where rows share a scale.
-    floor (G, R): no scale may be smaller. With safe pairs larger ones are tried, too.
+    floor (G, R): no scale may be smaller.
     """
-    factors = (*RAISES, *factors) if safe_pairs else factors
     scales = [np.maximum(top * np.float32(f), 0 if floor is None else floor) for f in factors]
     per = max(1, BUDGET // weight.size)
     parts = [

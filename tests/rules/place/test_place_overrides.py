@@ -10,6 +10,7 @@ from quantized_models import graph, placed
 
 from quark_onnx import ConfigError
 from quark_onnx.core.plan import Plan, Site
+from quark_onnx.stages.place.storage_types import REMARK
 
 NET = """(float[1,3,6,6] x) => (float[1,3,4,4] y) <float[4,3,3,3] w, float[4] b, float[3,4,1,1] v>
     { [one] c = Conv (x, w, b) [act] r = LeakyRelu (c) [pool] p = MaxPool <kernel_shape=[1,1]> (r)
@@ -19,6 +20,8 @@ ADDED = """(float[2,4] x) => (float[2,5] y, float[2,4] z) <float[4,5] w, float[4
 
 
 def plan(text: str = NET, tensors: Any = None, types: Any = None, **fields: Any) -> Plan:
+    """Weights are rounded freely: whether they need safe pairs depends on the activation beside them."""
+    fields = fields if "target" in fields else {"weight_pairs": "off"} | fields
     if tensors is not None:
         fields["TensorQuantOverrides"] = tensors
     if types is not None:
@@ -41,7 +44,7 @@ def changed(before: Plan, after: Plan) -> dict[str, Site]:
     ("tensor", "asked", "fields"),
     [
         ("c", {"quant_type": "uint16"}, {"bits": 16, "signed": False}),
-        ("c", {"quant_type": QuantType.QInt16, "symmetric": True}, {"bits": 16, "symmetric": True}),
+        ("c", {"quant_type": QuantType.QInt16, "symmetric": True}, {"bits": 16, "signed": True, "symmetric": True}),
         ("w", {"quant_type": "int4"}, {"bits": 4, "symmetric": True}),
         ("w", {"quant_type": "uint8"}, {"signed": False, "symmetric": False}),
         ("w", {"symmetric": False}, {"symmetric": False}),
@@ -194,10 +197,11 @@ def test_tensors_win_over_operator_types_and_inputs_over_outputs() -> None:
     sites = plan(types=types)
     assert (sites.sites["c"].format.dtype, sites.sites["y"].format.dtype) == ("uint16", "int16")
     assert sites.remarks == {
-        "c": "OpTypeQuantOverrides['LeakyRelu']['input'] wins over OpTypeQuantOverrides['Conv']['output']"
+        "*": REMARK,
+        "c": "OpTypeQuantOverrides['LeakyRelu']['input'] wins over OpTypeQuantOverrides['Conv']['output']",
     }
     named = plan(tensors={"c": {"quant_type": "int8"}}, types=types)
-    assert named.sites["c"].format.dtype == "int8"
+    assert named.sites["c"].format.dtype == "uint8"  # as which int8 is stored
 
 
 def test_what_does_not_disagree_is_joined() -> None:
@@ -208,7 +212,7 @@ def test_what_does_not_disagree_is_joined() -> None:
     sites = plan(tensors={"c": {"symmetric": False}}, types=types)
     site = sites.sites["c"]
     assert (site.format.dtype, site.format.symmetric, site.method) == ("int16", False, "MinMSE")
-    assert sites.remarks == {}
+    assert sites.remarks == {"*": REMARK}
 
 
 def test_two_readers_that_disagree_are_refused_unless_the_tensor_is_named() -> None:

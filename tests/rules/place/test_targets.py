@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_formats() -> None:
     pow2 = Format(8, True, True, scale="pow2", strict=False)
     formats = {target: [sites[name].format for name in "xw"] for target, sites in found.items()}
     assert formats == {
-        "cpu": [Format(8), weight],
+        "cpu": [Format(8, False), replace(weight, safe_pairs=True)],
         "cpu-avx2": [Format(8, False), Format(7, True, True)],
         "tensorrt": [symmetric, weight],
         "qnn": [Format(8, False), weight],
