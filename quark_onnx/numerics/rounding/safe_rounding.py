@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, WeightGrid, nearest
+from quark_onnx.numerics.rounding.weight_grid import WeightGrid, nearest
 from quark_onnx.numerics.weight_pairs import LIMIT, unsafe_pairs
 
 F32 = NDArray[np.float32]
@@ -28,7 +28,7 @@ GROWTH = (1.0, 1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.55, 1.75, 127 / 64)
 SWEEPS = 2
 
 BUDGET = 2**22
-"""Weights of all candidates that are descended at once."""
+"""Weights that are descended at once."""
 
 MUCH = 2.0
 """Errors of two plain roundings differ by less: each is a sum of as many roundings."""
@@ -85,40 +85,48 @@ class SafeRounding(NamedTuple):
 def round_safely(weight: F32, grid: WeightGrid, inputs: Inputs, *, growth: bool) -> SafeRounding | None:
     """Safe codes, near the weights (G, R, K) in what they do to the output; None where the nearest ones are safe.
 
-    Rows without an unsafe pair stay nearest.
+    A row that is safe when rounded to nearest stays so.
 
-    growth: whether scales may grow; only those of single rows do (`PER_CHANNEL`).
+    Args:
+        growth: whether scales may grow: of rows one by one, or of all together where they share one.
     """
-    inputs = inputs.damped()
-    low, high = (np.broadcast_to(np.asarray(b, np.float32), (*grid.scale.shape, 1)) for b in (grid.low, grid.high))
-    codes, scale = nearest(weight, grid.scale, low, high), grid.scale.copy()
-    before = inputs.loss(codes * scale[..., None] - weight)
-    loss = before.copy()
-    groups, rows = np.nonzero(unsafe_pairs(codes).any(-1))
-    if not len(groups):
+    inputs, scale = inputs.damped(), grid.scale
+    codes = nearest(weight, scale, grid.low, grid.high)
+    unsafe = unsafe_pairs(codes).any(-1)
+    if not unsafe.any():
         return None
-    factors = GROWTH if growth and grid.shared == PER_CHANNEL else GROWTH[:1]
-    step = max(1, BUDGET // (weight.shape[-1] * len(factors)))
-    for first in range(0, len(groups), step):
-        at = groups[first : first + step], rows[first : first + step]
-        mean, variance = inputs.mean[at[0]], inputs.variance[at[0]]
-        codes[at], scale[at], loss[at] = _rows(weight[at], scale[at], low[at], high[at], mean, variance, factors)
-    signal = inputs.loss(weight)
-    totals = (float(part.sum(dtype=np.float64)) for part in (before, loss, signal))
+    before = inputs.loss(codes * scale[..., None] - weight)
+    loss = np.full_like(before, np.inf)
+    for factor in GROWTH if growth else GROWTH[:1]:
+        larger = grid.scale * np.float32(factor)
+        safe = _at(weight, larger, grid, inputs)
+        found = inputs.loss(safe * larger[..., None] - weight)
+        takes = _sum(found, grid.shared) < _sum(loss, grid.shared)
+        takes = takes if grid.shared or factor == 1 else takes & unsafe
+        codes, scale = np.where(takes[..., None], safe, codes), np.where(takes, larger, scale)
+        loss = np.where(takes, found, loss)
+    totals = (float(part.sum(dtype=np.float64)) for part in (before, loss, inputs.loss(weight)))
     return SafeRounding(codes, scale, *totals)
 
 
-def _rows(
-    weight: F32, scale: F32, low: F32, high: F32, mean: F32, variance: F32, factors: tuple[float, ...]
-) -> tuple[F32, F32, F32]:
-    """Of rows (N, K) with scales (N,): the best codes, scale and loss among the factors."""
-    count = len(factors)
-    tall = np.concatenate([scale * np.float32(f) for f in factors])
-    weight, low, high, mean, variance = (np.tile(a, (count, 1)) for a in (weight, low, high, mean, variance))
-    codes = _descend(nearest(weight, tall, low, high, safe_pairs=True), weight, tall, low, high, mean, variance)
-    losses = _loss(codes * tall[:, None] - weight, mean, variance).reshape(count, -1)
-    best = losses.argmin(0) * len(scale) + np.arange(len(scale))
-    return codes[best], tall[best], losses.reshape(-1)[best]
+def _sum(losses: F32, shared: tuple[int, ...]) -> F32:
+    """Of the rows that share a scale, in the shape of all."""
+    return np.broadcast_to(losses.sum(shared, keepdims=True), losses.shape) if shared else losses
+
+
+def _at(weight: F32, scale: F32, grid: WeightGrid, inputs: Inputs) -> F32:
+    """Codes (G, R, K) at these scales: nearest ones, and in rows where these are unsafe the best that are safe."""
+    codes = nearest(weight, scale, grid.low, grid.high)
+    low, high = (np.broadcast_to(np.asarray(b, np.float32), (*scale.shape, 1)) for b in (grid.low, grid.high))
+    groups, rows = np.nonzero(unsafe_pairs(codes).any(-1))
+    step = max(1, BUDGET // weight.shape[-1])
+    for first in range(0, len(groups), step):
+        part = slice(first, first + step)
+        at = groups[part], rows[part]
+        bounds = scale[at], low[at], high[at]
+        start = nearest(weight[at], *bounds, safe_pairs=True)
+        codes[at] = _descend(start, weight[at], *bounds, inputs.mean[at[0]], inputs.variance[at[0]])
+    return codes
 
 
 def _loss(error: F32, mean: F32, variance: F32) -> F32:
