@@ -18,9 +18,9 @@ from quark_onnx.core.operators import CPU
 from quark_onnx.core.product_kernels import EXACT_PRODUCTS, PRODUCTS, Product
 from quark_onnx.engine.layers.matrix_geometry import conv_geometry
 from quark_onnx.engine.runner import executed_model
-from quark_onnx.graph import Model, Node, Value, io
+from quark_onnx.graph import Model, Node, Value, io, large_weights
 from quark_onnx.graph.passes import name_nodes
-from quark_onnx.graph.view import constant, input_at, is_op
+from quark_onnx.graph.view import constant, constant_tensor, input_at, is_op
 from quark_onnx.numerics.weight_pairs import LIMIT, UNSIGNED_LIMIT, unsafe_pairs
 
 Verdict = Literal["exact", "may saturate", "unknown"]
@@ -80,6 +80,8 @@ def certificates(executed: Model) -> dict[Node, Certificate]:
     for node in executed.graph.all_nodes():
         if node.op_type in PRODUCTS:
             found[node] = max((_certificate(node, product) for product in PRODUCTS[node.op_type]), key=_badness)
+            for value in node.inputs:
+                large_weights.let_go(constant_tensor(value))
         elif node.op_type in EXACT_PRODUCTS:
             found[node] = Certificate("exact", "its sums have room for all codes")
         elif node.op_type.startswith("QLinear"):

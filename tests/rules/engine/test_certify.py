@@ -241,3 +241,12 @@ def test_weights_of_few_bits_beside_floats_are_exact() -> None:
     (row,) = ledger(made.model, made.plan, made.quantized)
     assert row.kernel == "MatMulNBits"
     assert row.certificate == Certificate("exact", "its sums have room for all codes")
+
+
+def test_weights_in_a_file_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As onnxruntime writes them for models above 2 GB."""
+    given = model("(uint8[2,64] x) => (int32[A,B] y) { [n] y = MatMulInteger (x, w) }", w=weight(64, 64))
+    expected = certify(given)
+    monkeypatch.setattr(io, "EXTERNAL_ABOVE", 1000)
+    assert io.is_large(given)
+    assert certify(given) == expected
