@@ -14,6 +14,7 @@ from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import compare, quantized_values
 from quark_onnx.engine.fusion_ledger import Row
+from quark_onnx.engine.saturation_certificate import Certificate
 from quark_onnx.graph import Model, ModelProto
 
 
@@ -60,6 +61,11 @@ class Report:
     def float_nodes(self) -> dict[str, str]:
         """Node that stays float → the reason."""
         return {row.node: row.reason for row in self.ledger if row.status == "float"}
+
+    @property
+    def certificates(self) -> dict[str, Certificate]:
+        """Integer node → whether it computes the same on every x64 processor."""
+        return {row.node: row.certificate for row in self.ledger if row.certificate is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

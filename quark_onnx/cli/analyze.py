@@ -25,6 +25,7 @@ from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.compare import quantized_values
 from quark_onnx.engine.runner import input_specs
+from quark_onnx.engine.saturation_certificate import summary
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Progress, open_job
 from quark_onnx.pipeline import PROBES, ModelQuantizer
@@ -212,6 +213,8 @@ def _print(report: ModelReport, files: Sequence[str], folder: Path | None) -> No
         out.print("No layer of the quantized model could be matched.")
     for name, value in report.sqnr.items():
         out.print(f"{db_text(value)}  {name}", soft_wrap=True)
+    if report.certificates:
+        out.print(f"Processors: {summary(report.certificates)}.", soft_wrap=True)
     for advice in report.advice:
         out.print(f"{advice.level}: {advice.text}", soft_wrap=True)
     if folder is not None:

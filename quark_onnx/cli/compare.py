@@ -20,6 +20,7 @@ from quark_onnx.core.errors import ModelError, nearest
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import compare
 from quark_onnx.engine.runner import Runner, fit, input_specs
+from quark_onnx.engine.saturation_certificate import certify, summary
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Progress
 from quark_onnx.numerics.metrics import Sqnr
@@ -90,14 +91,18 @@ def compare_command(
             tell("layers", 0, None)
             sqnr = layer_ratios(model, quantized, feeds)
     warn(feeds.warnings)
+    proved = certify(quantized)
     if show.json:
         document = {"float": str(float_model), "quantized": str(quantized_model), "samples": samples}
         document["outputs"] = {name: entry.to_dict() for name, entry in outputs.items()}
+        document["certificates"] = proved
         print_json(document | ({"layers": sqnr} if layers else {}))
     elif not show.quiet:
         if layers:
             out.print(layer_table(sqnr) if sqnr else "No layer of the quantized model could be matched.")
         _print(outputs, samples)
+        if proved:
+            out.print(f"Processors: {summary(proved)}.", soft_wrap=True)
 
 
 def check_interface(model: Model, quantized: Model) -> None:

@@ -1,22 +1,26 @@
-"""`quark-onnx inspect`: what would be quantized, and why the rest would not."""
+"""`quark-onnx inspect`: what would be quantized, and why the rest would not; of a quantized model, what is exact."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
+import typer
 from rich.filesize import decimal
 from rich.table import Table
 
+from quark_onnx.cli.certificate_text import certificate_table
 from quark_onnx.cli.console import out, print_json, progress
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, ShowFlags, show_flag
-from quark_onnx.cli.plans import Model
 from quark_onnx.cli.tables import counted, facts, new_table
+from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.runner import input_specs
-from quark_onnx.graph import io
+from quark_onnx.engine.saturation_certificate import certify, is_quantized, summary
+from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import shape
 from quark_onnx.job import Job, open_job
 
@@ -33,19 +37,27 @@ class Row:
 @spread
 def inspect_command(
     *,
-    model: Model,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)],
     how: ConfigFlags,
     nodes: Annotated[bool, show_flag("--nodes", help="A row for every node.")] = False,
     show: ShowFlags,
 ) -> None:
     """Show what would be quantized in a model, and why the rest would not.
 
-    Needs no data. Nodes are counted after preparing, which folds BatchNormalization and constants into neighbours.
+    Needs no data. Nodes are counted after preparing, which folds BatchNormalization and constants into neighbours. Of a
+    model that is quantized, by any tool, it shows which nodes compute the same on every x64 processor.
 
     - `quark-onnx inspect model.onnx`
     - `quark-onnx inspect model.onnx --exclude 'head/*' --nodes`
+    - `quark-onnx inspect int8.onnx`
     """
     config = how.build()
+    loaded = io.load(model)
+    if is_quantized(loaded):
+        if how != ConfigFlags():
+            raise ConfigError(f"{model} is quantized already: name the float model, or leave the flags out")
+        _certified(model, loaded, nodes, show)
+        return
     with progress(quiet=show.quiet) as tell:
         tell("prepare", 0, None)
         job = open_job(model, config)
@@ -58,20 +70,36 @@ def inspect_command(
         out.print(facts(_overview(job, rows)))
 
 
+def _certified(path: Path, model: Model, nodes: bool, show: ShowFlags) -> None:
+    """What is certified of a quantized model."""
+    found = certify(model)
+    if show.json:
+        print_json({"model": str(path), "weights": io.weight_bytes(model), "certificates": found})
+    elif not show.quiet:
+        table = certificate_table(found, every=nodes)
+        if table.row_count:
+            out.print(table)
+        proved = summary(found) or "no node runs on an integer kernel"
+        out.print(facts({**_interface(model), "Processors": proved}))
+
+
 def _before(job: Job) -> Counter[str]:
     return Counter(node.op_type for node in job.model.graph)
 
 
 def _overview(job: Job, rows: list[Row]) -> dict[str, str]:
-    inputs = [f"{spec.name}  {spec.dtype} {_dims(spec.shape)}" for spec in input_specs(job.model)]
-    outputs = [f"{value.name}  {_dims(shape(value))}" for value in job.model.graph.outputs]
     return {
-        "Inputs": "\n".join(inputs),
-        "Outputs": "\n".join(outputs),
-        "Weights": decimal(io.weight_bytes(job.model)),
+        **_interface(job.model),
         "Rewritten by": counted(job.rewrites),
         "Quantized": f"{sum(not row.reason for row in rows)} of {len(rows)} nodes",
     }
+
+
+def _interface(model: Model) -> dict[str, str]:
+    inputs = [f"{spec.name}  {spec.dtype} {_dims(spec.shape)}" for spec in input_specs(model)]
+    outputs = [f"{value.name}  {_dims(shape(value))}" for value in model.graph.outputs]
+    weights = decimal(io.weight_bytes(model))
+    return {"Inputs": "\n".join(inputs), "Outputs": "\n".join(outputs), "Weights": weights}
 
 
 def _dims(dims: tuple[int | None, ...] | None) -> str:

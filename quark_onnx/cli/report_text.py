@@ -12,6 +12,7 @@ from quark_onnx.cli.tables import db_text, facts, float_table, fused_table, rema
 from quark_onnx.cli.tuning_text import tuning_rows, worst_table
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import MixRecord
+from quark_onnx.engine.saturation_certificate import summary
 from quark_onnx.result import Report
 
 
@@ -26,6 +27,7 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None, page
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05)
     rows = {
         "Output SQNR": "\n".join(f"{db_text(value)}  {name}" for name, value in report.sqnr.items()),
+        "Processors": summary(report.certificates),
         "Weights": smaller_text(report.bytes["float"], report.bytes["quantized"]),
         "Samples" if resumed else "Calibrated on": f"{report.samples} samples" if report.samples else "",
         "Resumed": f"from a plan with {_tuned_weights(len(resumed.codes))}" if resumed else "",

@@ -7,15 +7,16 @@ what the target makes of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from quark_onnx.core.operators import CPU, Op
 from quark_onnx.core.plan import Plan, Site
 from quark_onnx.core.settings.targets import TARGETS, Target
-from quark_onnx.engine.runner import optimized_nodes
-from quark_onnx.graph import Model
+from quark_onnx.engine.runner import executed_model
+from quark_onnx.engine.saturation_certificate import NO_PRODUCT, Certificate, certificates
+from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import is_op
 
 Status = Literal["integer", "absorbed", "float"]
@@ -38,6 +39,7 @@ class Row:
             float: computed in floating point
     kernel  operator in onnxruntime's graph, empty when the node is gone
     reason  why it is float, else empty
+    certificate  of an integer kernel: whether it computes the same on every processor
     """
 
     node: str
@@ -45,14 +47,17 @@ class Row:
     status: Status
     kernel: str
     reason: str
+    certificate: Certificate | None = None
 
 
 def ledger(model: Model, plan: Plan, quantized: Model, target: Target = TARGETS["cpu"]) -> list[Row]:
     """A row for every node of the prepared `model`, from the graph that onnxruntime makes of `quantized`."""
-    executed = optimized_nodes(quantized)
-    by_name = _by_name(executed)
-    integers = _integer_tensors(executed, quantized)
+    with executed_model(quantized) as executed:
+        by_name = _by_name(executed.graph)
+        integers = _integer_tensors(executed.graph, quantized)
+        known = certificates(executed)
     rows = [_row(node.name or "", node.op_type, plan, by_name, integers) for node in model.graph]
+    rows = [_certified(row, by_name, known) for row in rows]
     return rows if target.on_cpu else [_unproven(row, target) if row.node in plan.nodes else row for row in rows]
 
 
@@ -67,39 +72,49 @@ def fused(rows: Iterable[Row], *op_types: str) -> int:
     return sum(row.op_type in op_types and row.status == "integer" for row in rows)
 
 
-def _by_name(executed: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def _certified(row: Row, by_name: Mapping[str, Node], known: Mapping[Node, Certificate]) -> Row:
+    """The row with what is certified of its kernel, and that of a float node that onnxruntime quantizes by itself."""
+    node = by_name.get(row.node)
+    none = NO_PRODUCT if row.status == "integer" else None
+    return row if node is None or row.status == "absorbed" else replace(row, certificate=known.get(node, none))
+
+
+def _by_name(executed: Iterable[Node]) -> dict[str, Node]:
     """Nodes by their name, and by that of the node they were made from: fusions append to it."""
-    found = {node["name"]: node for node in executed}
-    for node in executed:
-        name = node["name"]
+    found = {node.name or "": node for node in executed}
+    for name, node in list(found.items()):
         while (shorter := _APPENDED.sub("", name)) != name:
             found.setdefault(shorter, node)
             name = shorter
     return found
 
 
-def _integer_tensors(executed: Iterable[Mapping[str, Any]], quantized: Model) -> set[str]:
+def _integer_tensors(executed: Iterable[Node], quantized: Model) -> set[str]:
     """Tensors that hold integer codes: what is dequantized, what integer kernels write, passed through by movers."""
     codes = (node.inputs[0] for node in quantized.graph if is_op(node, "DequantizeLinear"))
     found = {value.name or "" for value in codes if value is not None}
     for node in executed:
-        kind = node["op_type"]
-        moves = kind in CPU and CPU[kind].kind == "same" and node["inputs"][0] in found
+        kind = node.op_type
+        moves = kind in CPU and CPU[kind].kind == "same" and _first_input(node) in found
         if kind in _INTEGER_OUTPUT or kind.startswith("QLinear") or kind == "QGemm" or moves:
-            found.update(node["outputs"])
+            found.update(value.name or "" for value in node.outputs)
     return found
 
 
-def _row(name: str, op_type: str, plan: Plan, by_name: Mapping[str, Mapping[str, Any]], integers: set[str]) -> Row:
+def _first_input(node: Node) -> str:
+    return (node.inputs[0].name or "") if node.inputs and node.inputs[0] is not None else ""
+
+
+def _row(name: str, op_type: str, plan: Plan, by_name: Mapping[str, Node], integers: set[str]) -> Row:
     executed = by_name.get(name)
-    kernel = "" if executed is None else str(executed["op_type"])
+    kernel = "" if executed is None else executed.op_type
     if not plan.nodes.get(name):  # not in the plan, or converted to another float type
         return Row(name, op_type, "float", kernel, plan.notes.get(name, "not quantized"))
     if executed is None:
         return Row(name, op_type, "absorbed", "", "")
     row = CPU.get(op_type, _NO_KERNEL)
     product = kernel in _PRODUCTS and op_type in ("MatMul", "Gemm")
-    if product or kernel in row.kernels or (row.kind == "same" and executed["inputs"][0] in integers):
+    if product or kernel in row.kernels or (row.kind == "same" and _first_input(executed) in integers):
         return Row(name, op_type, "integer", kernel, "")
     if not row.fuses:
         return Row(name, op_type, "float", kernel, NO_KERNEL)

@@ -6,8 +6,9 @@ import copy
 import re
 import tempfile
 from bisect import bisect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Runner:
         optimized: all graph optimizations of onnxruntime, or none (the arithmetic exactly as written).
         threads: of one run; 0: as many as this process may use, or what onnxruntime thinks best.
         fuse: run quantized layers on integer kernels; False keeps the float arithmetic of the simulation.
-        keep: write onnxruntime's optimized graph to this path.
+        keep: write onnxruntime's optimized graph, that for x64, to this path.
 
     Raises:
         ModelError: onnxruntime cannot load the model; the message holds its first line.
@@ -63,6 +64,7 @@ class Runner:
         if not fuse:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         if keep is not None:
+            options.add_session_config_entry("session.qdqisint8allowed", "0")  # as on x64, wherever this runs
             options.optimized_model_filepath = str(keep)
             if io.is_large(model):
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
@@ -149,12 +151,17 @@ def newest_opset(at_most: int) -> int:
     return FIRST_QUANTIZERS + bisect(known, False, key=lambda opset: not _implements_quantizers(opset)) - 1
 
 
-def optimized_nodes(model: Model) -> Sequence[Mapping[str, Any]]:
-    """The nodes of the graph that onnxruntime would execute: name, op_type, inputs and outputs of each."""
+@contextmanager
+def executed_model(model: Model) -> Iterator[Model]:
+    """What onnxruntime makes of the model, and executes. Its weights may be in a file that goes with the context."""
     with tempfile.TemporaryDirectory(prefix="quark_onnx-") as folder:
         path = Path(folder) / "optimized.onnx"
         Runner(model, keep=path)
-        return io.node_list(path)
+        executed = io.load_executed(path)
+        try:
+            yield executed
+        finally:
+            io.close(executed)
 
 
 def run_file(path: Path, feed: Feed, threads: int = 0) -> None:

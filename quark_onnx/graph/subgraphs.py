@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from quark_onnx.graph import io
@@ -40,12 +42,18 @@ def behind(model: ir.Model, result: ir.Value, cuts: Collection[ir.Value]) -> Seg
     return Segment(ordered, tuple(inputs), (result.name or "",))
 
 
-def part(model: ir.Model, segment: Segment, extra: Sequence[str] = ()) -> ir.Model:
-    """The segment as a model that runs; inputs of unknown type are taken for float32. See `segments.submodel`."""
+def part(
+    model: ir.Model, segment: Segment, extra: Sequence[str] = (), types: Mapping[str, np.dtype[Any]] | None = None
+) -> ir.Model:
+    """The segment as a model that runs; inputs of unknown type have that in `types`, or else are taken for float32.
+
+    See `segments.submodel`.
+    """
     made = submodel(model, segment, extra)
     for value in made.graph.inputs:
         if value.type is None:
-            value.type = ir.TensorType(ir.DataType.FLOAT)
+            known = (types or {}).get(value.name or "")
+            value.type = ir.TensorType(ir.DataType.FLOAT if known is None else ir.DataType.from_numpy(known))
         value.shape = None
     return made
 

@@ -8,6 +8,8 @@ x up to 255 the sum fits for every input exactly where
 The pairs are (0, 1), (2, 3), … along K in the kernel's own order, which is that of `layer.im2col.rows_of`; the last of
 an odd K stands alone.
 
+Where the unsigned side holds the weights, and x the signed one, from −128 on, a pair is safe up to w₀ + w₁ = 256.
+
 On real codes u the constraint is a half-space per pair: the nearest point of it takes half of what is too much off each
 of the two, and rounds to codes that are at most two steps beyond it.
 """
@@ -22,13 +24,16 @@ from numpy.typing import NDArray
 LIMIT = 128
 """Largest |w₀ + w₁| of a safe pair: 255 · 128 = 32,640, and 255 · 129 is beyond 16 bits."""
 
+UNSIGNED_LIMIT = 256
+"""The same of uint8 weights that stand on the left of int8 activations: −128 · 256 is the lowest number of 16 bits."""
 
-def unsafe_pairs(codes: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which pairs of signed 8-bit weights (..., K) can saturate, as (..., K // 2)."""
+
+def unsafe_pairs(codes: NDArray[Any], limit: int = LIMIT) -> NDArray[np.bool_]:
+    """Which pairs of 8-bit weights (..., K) can saturate, as (..., K // 2); `limit`: signed ones, or unsigned."""
     even = codes.shape[-1] // 2 * 2
     wide: NDArray[np.int32] = codes[..., :even].astype(np.int32)
     sums: NDArray[np.int32] = np.abs(wide[..., ::2] + wide[..., 1::2])
-    return sums > LIMIT
+    return sums > limit
 
 
 def project(u: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.settings.presets import PRESETS
 from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.engine.saturation_certificate import first_names, not_exact
 from quark_onnx.report import layer_advice
 from quark_onnx.report.model_report import GOOD, POOR, Advice, ModelReport
 from quark_onnx.report.wording import count
@@ -104,6 +105,16 @@ def score_lost(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     yield "act", "", f"{text}: try {more}, or exclude the layers that make most of the noise."
 
 
+def may_saturate(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """Layers that x64 without VNNI computes wrongly for some inputs: their weights are to blame, not their bits."""
+    layers = not_exact(r.certificates)
+    if layers and TARGETS[r.target].on_cpu:
+        said = f"{count(len(layers), 'layer')} may saturate on x64 without VNNI ({first_names(layers)})"
+        why = "products of two neighbouring 8-bit weights are added in 16 bits there, and some do not fit"
+        ways = "quantize it with `weight_pairs` auto, which keeps every pair small enough, or with `target` cpu-avx2"
+        yield "act", layers[0], f"{said}: {why}; {ways}, or run it on processors with VNNI only."
+
+
 def unfused(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     """Quantized layers that are computed in float all the same."""
     rows = [row for row in r.ledger if row.op_type in LAYERS and row.status == "float" and row.node not in r.notes]
@@ -176,6 +187,7 @@ RULES: dict[str, Rule] = {
         random_data,
         nothing_quantized,
         score_lost,
+        may_saturate,
         layer_advice.uneven_weights,
         layer_advice.clipped,
         layer_advice.masked,

@@ -14,6 +14,7 @@ from quark_onnx.core.version import VERSION
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import compare, quantized_values
 from quark_onnx.engine.qdq_pieces import pieces
+from quark_onnx.engine.saturation_certificate import certify
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.report.advice import advise
 from quark_onnx.report.footprint import footprint, peak_bytes
@@ -113,6 +114,7 @@ def report_of(
         fused=known.fused,
         ledger=known.ledger,
         notes=plan.notes,
+        certificates=known.certificates,
         prepared=known.prepared,
         sites=Counter(site.role for site in plan.sites.values()),
         tuned=known.tuned,
@@ -144,7 +146,8 @@ def report_of_pair(
     """
     sizes = {"float": io.weight_bytes(models.original), "quantized": io.weight_bytes(models.quantized)}
     sqnr = compare(models.original, models.quantized, feeds, optimized=True)
-    report = ModelReport(name, VERSION, sqnr=sqnr, sizes=_sizes(files, sizes), samples=len(feeds))
+    proved = certify(models.quantized)
+    report = ModelReport(name, VERSION, sqnr=sqnr, sizes=_sizes(files, sizes), samples=len(feeds), certificates=proved)
     return measured(report, models, feeds, measure or Measure(), tell)
 
 

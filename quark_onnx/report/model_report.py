@@ -12,6 +12,7 @@ from typing import Any
 
 from quark_onnx.core.records import LayerRecord, MixRecord
 from quark_onnx.engine.fusion_ledger import Row
+from quark_onnx.engine.saturation_certificate import Certificate
 
 GOOD = 30.0
 """dB of an output from which on accuracy is not lost."""
@@ -218,6 +219,7 @@ class ModelReport:
     sqnr       dB by output, as onnxruntime runs the model
     fused      operator type → nodes on integers, of how many
     notes      node that is not quantized → why, by placement
+    certificates  integer node → whether it computes the same on every x64 processor
     """
 
     name: str
@@ -235,6 +237,7 @@ class ModelReport:
     fused: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     ledger: tuple[Row, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)
     prepared: Mapping[str, int] = field(default_factory=dict)
     sites: Mapping[str, int] = field(default_factory=dict)
     layers: Layers = field(default_factory=Layers)

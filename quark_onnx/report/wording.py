@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from quark_onnx.engine.saturation_certificate import Certificate, summary
 from quark_onnx.report.model_report import GOOD, POOR, ModelReport
 
 NOTHING = "–"
@@ -103,6 +104,17 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 def on_integers(report: ModelReport) -> tuple[int, int]:
     """Nodes that run on integers or are taken in by one that does, of how many."""
     return sum(row.status != "float" for row in report.ledger), len(report.ledger)
+
+
+def certified(report: ModelReport) -> str:
+    """How many integer nodes compute the same on every x64 processor."""
+    return summary(report.certificates)
+
+
+def uncertified(report: ModelReport) -> list[tuple[str, Certificate]]:
+    """Nodes that may not, those with most pairs of weights that are too large first."""
+    found = [entry for entry in report.certificates.items() if entry[1].verdict != "exact"]
+    return sorted(found, key=lambda entry: -entry[1].unsafe_pairs)
 
 
 def reasons(entries: Mapping[str, str]) -> list[tuple[str, int, str]]:

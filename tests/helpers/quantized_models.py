@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.observe import observe
-from quark_onnx.engine.runner import Runner, input_specs
+from quark_onnx.engine.runner import Runner, executed_model, input_specs
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes
 from quark_onnx.stages.place import place
@@ -108,6 +109,12 @@ def quantized(model: Model, data: list[Feed] | None = None, **fields: Any) -> Ma
 def run(model: Model, feed: Mapping[str, np.ndarray], *, optimized: bool = False) -> list[np.ndarray]:
     """The outputs, computed as written or as onnxruntime would for a user."""
     return Runner(model, optimized=optimized, threads=1)(dict(feed))
+
+
+def executed_kernels(model: Model) -> Counter[str]:
+    """How often each operator stands in the graph that onnxruntime executes."""
+    with executed_model(model) as executed:
+        return Counter(node.op_type for node in executed.graph)
 
 
 def first_outputs(model: Model, data: list[Feed]) -> np.ndarray:

@@ -110,18 +110,23 @@ def geometry(node: Node, weight: Value, data: Value, at: int) -> MatrixGeometry 
         return MatrixGeometry(transposed=False, left=at == 0)
     array = constant(weight)
     assert array is not None
-    axes = array.ndim - 2
+    return conv_geometry(node, tuple(array.shape[2:]), transposed=node.op_type == "ConvTranspose")
+
+
+def conv_geometry(node: Node, kernel: tuple[int, ...], *, transposed: bool = False) -> ConvGeometry:
+    """The geometry that the attributes of a convolution say, whatever its operator is called."""
+    axes = len(kernel)
 
     def ints(name: str, default: list[int]) -> tuple[int, ...]:
         return tuple(node.attributes.get_ints(name, default))
 
     shape = ConvShape(
-        kernel=tuple(array.shape[2:]),
+        kernel=kernel,
         strides=ints("strides", [1] * axes),
         pads=ints("pads", [0] * 2 * axes),
         dilations=ints("dilations", [1] * axes),
         group=node.attributes.get_int("group", 1),
-        transposed=node.op_type == "ConvTranspose",
+        transposed=transposed,
         output_padding=ints("output_padding", [0] * axes),
     )
     return ConvGeometry(shape, node.attributes.get_string("auto_pad", "NOTSET"), ints("output_shape", []))

@@ -15,6 +15,7 @@ from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.presets import PRESETS
 from quark_onnx.engine.fusion_ledger import Row
+from quark_onnx.engine.saturation_certificate import NO_PRODUCT, Certificate
 from quark_onnx.report.advice import LEVELS, RULES, advise
 from quark_onnx.report.build import failed
 from quark_onnx.report.model_report import (
@@ -79,6 +80,9 @@ def record(node: str, accepted: bool) -> LayerRecord:
 
 def latency(original: float, quantized: float) -> Latency:
     return Latency(*(Timing(v, v, v) for v in (original, quantized)), 10, 1, 1)
+
+
+SATURATES = Certificate("may saturate", "1 of 2 pairs of weights are too large, in 1 of 1 rows", 2, 1, 1, 1)
 
 
 def rough(share: float = 0.6, part: float = 1.0, **more: Any) -> ModelReport:
@@ -326,6 +330,17 @@ CASES: list[tuple[str, ModelReport, str, str, list[ModelReport]]] = [
             kept(2, 4),
             kept(0, 3),
             kept(1, 4, include_fast_ft=False),
+        ],
+    ),
+    (
+        "may_saturate",
+        report(certificates={"c": SATURATES, "p": NO_PRODUCT, "d": SATURATES}),
+        "act",
+        "2 layers may saturate on x64 without VNNI (c, d)",
+        [
+            report(certificates={"p": NO_PRODUCT}),
+            report(certificates={"c": SATURATES}, target="qnn"),
+            report(),
         ],
     ),
     (

@@ -19,6 +19,7 @@ from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import plain
 from quark_onnx.core.records import LayerRecord, MixRecord
 from quark_onnx.engine.fusion_ledger import Row
+from quark_onnx.engine.saturation_certificate import NO_PRODUCT, Certificate
 from quark_onnx.report import wording
 from quark_onnx.report.advice import advise
 from quark_onnx.report.build import failed
@@ -116,6 +117,8 @@ def full(name: str = "model") -> ModelReport:
     histogram = Histogram(
         f"t{name}", f"conv{name}", "uint8", (-1.5, 7.25), (0.0, 6.5), 0.031, 0.62, 1.7, -1.5, 1.0, (5, 0, 9)
     )
+    large = Certificate("may saturate", "why", 311, 17, 23, 5)
+    unknown = Certificate("unknown", f"computed{name}")
     integer = Row(f"conv{name}", "Conv", "integer", "QLinearConv", "")
     return ModelReport(
         name,
@@ -131,6 +134,7 @@ def full(name: str = "model") -> ModelReport:
         fused={"Conv": (27, 28)},
         ledger=(integer, Row("erf", "Erf", "float", "Erf", f"why{name}")),
         notes={"erf": f"note{name}"},
+        certificates={f"gap{name}": NO_PRODUCT, f"conv{name}": large, f"mm{name}": unknown},
         prepared={"fold-bn": 13},
         sites={"activation": 29, "weight": 28},
         layers=Layers(layers, f"y{name}", 8),
@@ -175,6 +179,10 @@ def test_every_fact_of_the_report_is_on_the_page() -> None:
         "Conv 27 28",
         "Erf 1 whymodel erf",
         "convmodel Conv integer QLinearConv",
+        "1 of 3 integer nodes exact on every processor, 1 may saturate on x64 without VNNI (convmodel)",
+        "1 cannot be known (mmmodel)",
+        "2 nodes not certified",
+        "convmodel may saturate 17 311 5 23 mmmodel unknown: computedmodel 0 0 0 0",
         "1 of 1 layers were changed",
         "convmodel Conv tuned 2.345 1.122 -52% 451 1.5 s",
         "1 × no weightmodel (erfmodel)",
