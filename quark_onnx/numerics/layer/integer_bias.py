@@ -13,8 +13,9 @@ from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import QParams
 from quark_onnx.numerics.quantizer import dequantize, quantize
 
-LIMIT = 2**31 - 2**8
-"""Largest bias code, with room for the rounding of the float32 scales."""
+LIMIT = 2**30
+"""Largest bias code. Kernels add the bias to the products in one int32, which wraps: half of it is for the products, of
+which 33,000 fit at 255 · 127 each."""
 
 SMALLEST = 2.0**-120
 """Smallest product of scales: a normal float32, whatever it is rounded to."""
@@ -70,9 +71,9 @@ def raised_scale(
 def raise_costs_accuracy(factor: float, terms: int, activation: Format) -> bool:
     """Whether a weight scale that was raised `factor` times may cost a visible part of the output.
 
-    A scale raised to the limit is s = |b| / (2³¹ · sx). Rounding a weight to it is off by s/2 at most, its product
-    with an input of up to `levels` steps sx by levels·|b|/2³², and a sum of `terms` of them by terms·levels/2³² of the
-    bias itself. 8-bit activations stay below 1/256 of the bias up to 65,000 terms; 16-bit ones up to 256.
+    A scale raised to the limit is s = |b| / (2³⁰ · sx). Rounding a weight to it is off by s/2 at most, its product
+    with an input of up to `levels` steps sx by levels·|b|/2³¹, and a sum of `terms` of them by terms·levels/2³¹ of the
+    bias itself. 8-bit activations stay below 1/256 of the bias up to 32,768 terms; 16-bit ones up to 128.
     """
     levels = activation.hi - activation.lo + 1
-    return factor > 2 and terms * levels / 2**32 > 1 / 256
+    return factor > 2 and terms * levels / (2 * LIMIT) > 1 / 256

@@ -32,7 +32,7 @@ from quark_onnx.numerics.rounding.weight_grid import WeightGrid, nearest
 F32 = NDArray[np.float32]
 
 ROOM = 2.0**28
-"""Bias code of the float bias at the smallest weight scale: int32 holds 8 times it, for the fitted bias to grow."""
+"""Bias code of the float bias at the smallest weight scale: the limit is 4 times it, for the fitted bias to grow."""
 
 WIDE = 2**30
 """G · R · K² from which scales are judged by rounding to nearest: a sweep of descent for each would take seconds."""
