@@ -203,12 +203,15 @@ def _ranged(job: Job, feeds: Sequence[Feed], clock: Clock, cache: Path | None = 
             statistics = remembered(cache, Key.of(job.prepared, feeds, moving), tensors, look)
         else:
             statistics = look() if tensors else {}
-    with clock.stage("moments"):
-        wanted = channels_needed(job.prepared, job.sites)
-        moments = channel_moments(job.prepared, feeds, wanted, partial(clock.count, "moments", len(feeds)))
+    other = job.placed(job.config.moved) if job.config.include_auto_mp else None
+    moments: Moments = {}
+    if job.config.observes:
+        with clock.stage("moments"):
+            wanted = [c for sites in (job.sites, other) if sites for c in channels_needed(job.prepared, sites)]
+            moments = channel_moments(job.prepared, feeds, wanted, partial(clock.count, "moments", len(feeds)))
     ranged = partial(_with_scales, job, statistics, moments)
-    if job.config.include_auto_mp:
-        return _mixed(job, feeds, clock, ranged)
+    if other is not None:
+        return _mixed(job, other, feeds, clock, ranged)
     with clock.stage("ranges"):
         return Mixed(ranged(job.sites))
 
@@ -218,9 +221,9 @@ def _with_scales(job: Job, statistics: Mapping[str, Statistics], moments: Moment
     return round_weights(job.prepared, plan, moments, job.config.weight_pairs)
 
 
-def _mixed(job: Job, feeds: Sequence[Feed], clock: Clock, ranged: Callable[[Plan], Plan]) -> Mixed:
-    """Automatic mixed precision: which layers have the types of the configuration, and which the others."""
-    config, other = job.config, job.placed(job.config.moved)
+def _mixed(job: Job, other: Plan, feeds: Sequence[Feed], clock: Clock, ranged: Callable[[Plan], Plan]) -> Mixed:
+    """Automatic mixed precision: which layers have the types of the configuration, and which those of `other`."""
+    config = job.config
     narrows = config.mixing.narrows(config.activation_type, config.weight_type)
     with clock.stage("mix"):
         tick = partial(clock.progress, "mix")

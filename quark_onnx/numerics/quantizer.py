@@ -46,7 +46,7 @@ def qparams(lo: NDArray[np.floating] | float, hi: NDArray[np.floating] | float, 
             scale = np.where(low < 0, scale, high / (format.hi - format.lo))
     else:
         scale = (high - low) / (format.hi - format.lo)
-    rounded = np.where(scale == 0, 1.0, _representable(scale, format)).astype(np.float32)
+    rounded = np.where(scale == 0, 1.0, representable(scale, format)).astype(np.float32)
     if format.symmetric:
         above = format.one_sided & (low >= 0)
         return QParams(rounded, np.asarray(np.where(above, format.lo, format.middle), np.int32))
@@ -62,7 +62,7 @@ def ends(q: QParams, format: Format) -> tuple[NDArray[np.float64], NDArray[np.fl
     return (format.lo - q.zero_point) * scale, (format.hi - q.zero_point) * scale
 
 
-def _representable(scale: NDArray[Any], format: Format) -> NDArray[Any]:
+def representable(scale: NDArray[Any], format: Format) -> NDArray[Any]:
     """The scale, or the next larger one that the format's kind of scale has, within finite normal numbers."""
     if format.scale == "half":
         info = np.finfo(np.float16)

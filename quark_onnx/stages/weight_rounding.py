@@ -20,7 +20,8 @@ from quark_onnx.engine.layers.matrix_geometry import ConvGeometry, MatrixGeometr
 from quark_onnx.engine.layers.row_grids import coded, grid_of
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import is_op
-from quark_onnx.numerics.rounding.safe_rounding import Inputs, round_safely
+from quark_onnx.numerics.quantizer import representable
+from quark_onnx.numerics.rounding.safe_rounding import GROWTH, Inputs, round_safely
 
 STORED = (
     "stored as uint8 with zero point 128, exact on every processor: int8 weights that cannot saturate without VNNI "
@@ -50,8 +51,9 @@ def round_weights(model: Model, plan: Plan, moments: Moments, how: str) -> Plan:
         rows = layer.rows(array)
         grid = grid_of(q, site.format, rows.shape[:2])
         inputs = _inputs(rows.shape, moments.get(_channels(node)))
-        free = alone and site.range is None and site.format.scale == "float"  # a scale that is given stays
-        found = round_safely(rows, grid, inputs, growth=free)
+        free = alone and site.range is None  # a scale that is given stays
+        scales = [representable(grid.scale * np.float32(factor), site.format) for factor in GROWTH] if free else []
+        found = round_safely(rows, grid, inputs, scales)
         if found is None:
             continue
         if how == "auto" and alone and found.costs_much:

@@ -12,6 +12,7 @@ Codes by coordinate descent, which needs only the running shift of a row, so tha
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from quark_onnx.numerics.weight_pairs import LIMIT, unsafe_pairs
 
 F32 = NDArray[np.float32]
 
-GROWTH = (1.0, 1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.55, 1.75, 127 / 64)
+GROWTH = (1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.55, 1.75, 127 / 64)
 """Scales to try, in parts of the largest weight's; at the last one no pair can be unsafe."""
 
 SWEEPS = 2
@@ -82,13 +83,13 @@ class SafeRounding(NamedTuple):
         return self.loss > MUCH * self.nearest_loss and self.loss > NOTHING * self.signal
 
 
-def round_safely(weight: F32, grid: WeightGrid, inputs: Inputs, *, growth: bool) -> SafeRounding | None:
+def round_safely(weight: F32, grid: WeightGrid, inputs: Inputs, scales: Sequence[F32] = ()) -> SafeRounding | None:
     """Safe codes, near the weights (G, R, K) in what they do to the output; None where the nearest ones are safe.
 
     A row that is safe when rounded to nearest stays so.
 
     Args:
-        growth: whether scales may grow: of rows one by one, or of all together where they share one.
+        scales: larger ones (G, R) to try, for rows one by one, or for all together where they share one.
     """
     inputs, scale = inputs.damped(), grid.scale
     codes = nearest(weight, scale, grid.low, grid.high)
@@ -97,12 +98,11 @@ def round_safely(weight: F32, grid: WeightGrid, inputs: Inputs, *, growth: bool)
         return None
     before = inputs.loss(codes * scale[..., None] - weight)
     loss = np.full_like(before, np.inf)
-    for factor in GROWTH if growth else GROWTH[:1]:
-        larger = grid.scale * np.float32(factor)
+    for larger in (grid.scale, *scales):
         safe = _at(weight, larger, grid, inputs)
         found = inputs.loss(safe * larger[..., None] - weight)
         takes = _sum(found, grid.shared) < _sum(loss, grid.shared)
-        takes = takes if grid.shared or factor == 1 else takes & unsafe
+        takes = takes if grid.shared or larger is grid.scale else takes & unsafe
         codes, scale = np.where(takes[..., None], safe, codes), np.where(takes, larger, scale)
         loss = np.where(takes, found, loss)
     totals = (float(part.sum(dtype=np.float64)) for part in (before, loss, inputs.loss(weight)))

@@ -46,7 +46,9 @@ class Layout:
             if self._can_move(site) and (site.group in all_narrow) == self.narrows
         }
         sites = {tensor: self.other.sites[tensor] if tensor in moved else s for tensor, s in self.base.sites.items()}
-        told = {key: text for key, text in self.base.remarks.items() if key not in moved}
+        stays = any(self._can_move(site) for tensor, site in self.base.sites.items() if tensor not in moved)
+        kept = (self.base.sites.keys() if not stays else self.base.remarks.keys()) - moved
+        told = {key: text for key, text in self.base.remarks.items() if key in kept}
         told |= {k: t for k, t in self.other.remarks.items() if moved and (k in moved or k not in self.base.sites)}
         return replace(self.base, sites=sites, remarks=told)
 

@@ -279,12 +279,10 @@ def test_two_remarks_on_all_activations_are_both_kept() -> None:
     assert "stored as uint8" in plan.remarks["*"]
 
 
-@pytest.mark.parametrize(("version", "added", "dtype"), [(21, True, "uint8"), (20, True, "int8"), (21, False, "int8")])
-def test_signed_activations_around_a_matmul_with_an_add(version: int, added: bool, dtype: str) -> None:
-    """From opset 21 on onnxruntime 1.31 makes an invalid graph of them; the model must load."""
-    text = LAYERS["MatMul"] if added else LAYERS["MatMul"].replace("[n] h", "[n] y").replace("[a] y = Add (h, b)", "")
-    made = quantized(graph(text, opset=version))
-    assert made.plan.sites["x"].format.dtype == dtype
+def test_signed_activations_around_a_matmul_with_an_add() -> None:
+    """From opset 21 on onnxruntime 1.31 makes an invalid graph of them; stored as uint8, the model must load."""
+    made = quantized(graph(LAYERS["MatMul"], opset=21))
+    assert made.plan.sites["x"].format.dtype == "uint8"
     Runner(made.quantized)
 
 

@@ -208,8 +208,9 @@ def test_a_float16_model_has_float16_scales(per_channel: bool) -> None:
     stored = arrays(result.model)
     scales = {name: array for name, array in stored.items() if name.endswith("_scale")}
     assert {array.dtype for array in scales.values()} == {np.dtype(H)}
-    for group, q in result.plan.qparams.items():
-        np.testing.assert_array_equal(scales[f"{group}_scale"].astype(np.float32), q.scale)
+    for tensor, site in result.plan.sites.items():
+        q = result.plan.qparams_of(tensor)
+        np.testing.assert_array_equal(scales[f"{site.group}_scale"].astype(np.float32), q.scale)
     assert {stored[f"{name}_quantized"].dtype for name in ("w", "v")} == {np.dtype(np.int8)}
     assert not [name for name, array in stored.items() if array.dtype == np.float32]
     assert result.report.sqnr["y"] > 25

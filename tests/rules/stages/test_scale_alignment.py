@@ -16,6 +16,7 @@ from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.observe import observe
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.ranges import power_of_two_shifts as shifts
+from quark_onnx.stages.place.storage_types import REMARK
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.scale_alignment import align, align_positions
 
@@ -198,7 +199,7 @@ def test_scales_that_placement_could_not_tie_become_one(fields: dict[str, Any]) 
 def test_the_cpu_needs_no_such_thing() -> None:
     _, plan = aligned(POOLED)
     assert len(plan.qparams) == 3
-    assert not plan.remarks
+    assert plan.remarks == {"*": REMARK}
     _, plan = aligned(POOLED, **QNN, AlignConcat=False)
     assert len(plan.qparams) == 3
 
