@@ -18,12 +18,13 @@ from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, preset_of
 from quark_onnx.cli.matching_tensors import match
 from quark_onnx.cli.plans import saved_config
-from quark_onnx.cli.tables import db_text, new_table
+from quark_onnx.cli.tables import new_table, output_lines
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.compare import quantized_values
+from quark_onnx.engine.result_wording import decibels_text
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Progress, open_job
@@ -210,8 +211,7 @@ def _print(report: ModelReport, files: Sequence[str], folder: Path | None) -> No
             out.print(f"Noise: of all that the layers, one at a time, make at {layers.judged}.", soft_wrap=True)
     else:
         out.print("No layer of the quantized model could be matched.")
-    for name, value in report.sqnr.items():
-        out.print(f"{db_text(value)}  {name}", soft_wrap=True)
+    out.print(output_lines(report.outputs), soft_wrap=True)
     for advice in report.advice:
         out.print(f"{advice.level}: {advice.text}", soft_wrap=True)
     if folder is not None:
@@ -223,6 +223,6 @@ def _table(report: ModelReport) -> Table:
     table = new_table("Layer", "Operator", "Alone", "All in front", "At output", "Noise", numbers=range(2, 6))
     for error in report.layers.worst(RANKED):
         share = "" if error.share is None else f"{error.share:.1%}"
-        ratios = ("" if v is None else db_text(v) for v in (error.isolated, error.accumulated, error.output))
+        ratios = ("" if v is None else decibels_text(v) for v in (error.isolated, error.accumulated, error.output))
         table.add_row(error.name, error.op_type or "input", *ratios, share)
     return table

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.compare import compare
+from quark_onnx.engine.compare import compare, tensor_sqnr
 from quark_onnx.engine.qdq_pieces import Piece
 from quark_onnx.engine.runner import Runner, fit
 from quark_onnx.graph import Model
@@ -113,10 +113,11 @@ def layer_errors(
         return Layers()
     looks = [_Look.at(piece) for piece in parts]
     ends = {piece.tensor: piece.output for piece in parts}
-    accumulated = compare(base, quantized, feeds, ends, optimized=False)
-    outputs = compare(base, quantized, feeds, optimized=False)
-    floats = {value.name for value in base.graph.outputs if is_float(value)}
-    judged = min((name for name in outputs if name in floats), key=lambda name: outputs[name], default="")
+    accumulated = tensor_sqnr(base, quantized, feeds, ends, optimized=False)
+    outputs = compare(base, quantized, feeds, optimized=False).outputs
+    floats = {value.name or "" for value in base.graph.outputs if is_float(value)}
+    worth = {name: one.db for name, one in outputs.items() if name in floats and one.db is not None}
+    judged = min(worth, key=lambda name: worth[name], default="")
     walk = _Walk(base, looks, most)
     for done, feed in enumerate(feeds, start=1):
         walk.step(feed, follow=done <= followed and bool(judged))
