@@ -164,7 +164,8 @@ def _doubt(report: ModelReport) -> list[str]:
     """Whether the layers say that the float model is another one than that of the quantized one."""
     outputs = [error.output for error in report.layers.layers if error.output is not None]
     noise = sum(10 ** (-output / 10) for output in outputs)
-    known = report.sqnr.get(report.layers.judged)
+    part = report.layers.part
+    known = report.sqnr.get(report.layers.judged) if part is None else part.sqnr
     if known is None or not outputs or noise <= 0 or known + 10 * math.log10(noise) < TOO_MUCH:
         return []
     return [
@@ -183,7 +184,7 @@ def _write(report: ModelReport, folder: Path, suffix: str, html: bool) -> list[s
         names, title = [error.name for error in layers], f"{report.name}: error of layers"
         plot_layers(names, isolated, accumulated, title, folder / f"layers{suffix}")
         worst = report.layers.worst(RANKED)
-        values, what = _ranking(worst, report.layers.judged)
+        values, what = _ranking(worst, report.layers.place)
         title = f"{report.name}: sensitivity"
         plot_ranking([error.name for error in worst], values, what, title, folder / f"ranking{suffix}")
         written += [f"layers{suffix}", f"ranking{suffix}"]
@@ -208,7 +209,7 @@ def _print(report: ModelReport, files: Sequence[str], folder: Path | None) -> No
         if hidden > 0:
             out.print(f"… and {hidden} more: see --json")
         if layers.judged:
-            out.print(f"Noise: of all that the layers, one at a time, make at {layers.judged}.", soft_wrap=True)
+            out.print(f"Noise: of all that the layers, one at a time, make at {layers.place}.", soft_wrap=True)
     else:
         out.print("No layer of the quantized model could be matched.")
     out.print(output_lines(report.outputs), soft_wrap=True)

@@ -37,7 +37,10 @@ class Sqnr:
 
     def add(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
         """Count one pair of arrays of equal shape. Positions where both are the same non-finite value are skipped."""
-        x, y, broken = finite(reference, other)
+        self.count(*finite(reference, other))
+
+    def count(self, x: Floats, y: Floats, broken: bool) -> None:
+        """Count what `finite` made of a pair."""
         self.noise = math.inf if broken else self.noise
         self.signal += float(np.square(x).sum())
         self.noise += float(np.square(x - y).sum())
@@ -83,8 +86,8 @@ class Agreement:
 
     def add(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
         """Count one pair of equal shape. Positions where both are the same non-finite value are skipped."""
-        self.ratio.add(reference, other)
-        x, y, _ = finite(reference, other)
+        x, y, broken = finite(reference, other)
+        self.ratio.count(x, y, broken)
         self.arrays, self.count = self.arrays + 1, self.count + x.size
         self.yy, self.xy = self.yy + float(np.square(y).sum()), self.xy + float((x * y).sum())
         self.distances += math.sqrt(float(np.square(x - y).sum()))

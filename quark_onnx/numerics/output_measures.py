@@ -47,12 +47,12 @@ class OutputMeasure:
 
     def _count(self, pair: Pair) -> None:
         self.exact |= pair.exact
-        x, y, _ = finite(pair.x, pair.y)
+        x, y, broken = finite(pair.x, pair.y)
         known, kept = np.isfinite(pair.x), np.isfinite(pair.y)
         self.infinite += int(np.count_nonzero(~known))
         self.lost += int(np.count_nonzero(known & ~kept))
         self.values += int(np.count_nonzero(known))
-        self.ratio.add(pair.x, pair.y)
+        self.ratio.count(x, y, broken)
         if pair.exact or pair.inside or pair.shapes is not None or not x.size:
             return
         channels = channel_axis(x.shape, self.declared)

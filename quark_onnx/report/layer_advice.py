@@ -211,7 +211,7 @@ def _ranged(histogram: Histogram) -> str:
 
 
 def _noise(r: ModelReport, part: float) -> str:
-    return f"{part:.0%} of the noise at {r.layers.judged}"
+    return f"{part:.0%} of the noise at {r.layers.place}"
 
 
 def _gain(part: float) -> str:

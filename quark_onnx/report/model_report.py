@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from quark_onnx.core.records import LayerRecord, Measured, MixRecord
+from quark_onnx.core.records import LayerRecord, Measured, MixRecord, Slice
 from quark_onnx.engine.fusion_ledger import Row
 
 
@@ -111,11 +111,17 @@ class LayerError:
 
 @dataclass(frozen=True)
 class Layers:
-    """The error of every layer, in order of the graph. `judged`: the output that `output` and `share` look at."""
+    """The error of every layer, in order of the graph. `judged`: the output, or `part` of it, that `output` looks at."""
 
     layers: tuple[LayerError, ...] = ()
     judged: str = ""
     feeds: int = 0
+    part: Slice | None = None
+
+    @property
+    def place(self) -> str:
+        """What is judged, in words."""
+        return self.judged if self.part is None else f"{self.judged}, axis {self.part.axis}, index {self.part.index}"
 
     def worst(self, count: int) -> list[LayerError]:
         """The layers that harm the judged output most; where that is unknown, those with the largest error."""
