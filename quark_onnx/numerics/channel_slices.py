@@ -9,7 +9,7 @@ rows and columns of like length. An axis that the model leaves open holds positi
 
 The slices. Between 2 and `MOST`, each with `LEAST` numbers over all samples. A ratio of n numbers is uncertain by
 10/ln 10 · √(4/n) dB: .54 dB for 256, so chance makes the worst of 4,096 slices (3.5 standard deviations) 1.9 dB worse
-than it is, while the worst of 1,000 classes on 16 samples would be 7 dB worse by chance alone.
+than it is, while the worst of 1,000 classes on 16 samples would be 7.5 dB worse by chance alone.
 
 What is worth measuring. Slices within 0 … 1 may be probabilities: those count that reach a quarter of the highest; a
 class that none of the samples shows rounds to "no". Of the rest, those whose RMS is `FAINT` of their median or more:
