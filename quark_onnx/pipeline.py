@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import LayerRecord, MixRecord
+from quark_onnx.core.records import Comparison, LayerRecord, MixRecord
 from quark_onnx.core.settings.config import Config, QuantizationConfig
 from quark_onnx.engine.calibration_cache import Key, remembered, usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
@@ -20,6 +20,7 @@ from quark_onnx.engine.compare import compare
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
 from quark_onnx.engine.observe import observe
+from quark_onnx.engine.result_wording import output_warnings, size_warning
 from quark_onnx.engine.runner import fit
 from quark_onnx.graph import ModelProto, io, large_weights
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
@@ -256,11 +257,17 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
 
 
 def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: Plan) -> float:
-    """How good the model is under a plan: by the user's evaluator, or the worst SQNR of its outputs."""
+    """How good the model is under a plan: by the user's evaluator, or what its worst output is worth."""
     quantized = job.realize(plan)
     if evaluator is not None:
         return float(evaluator(io.to_proto(quantized)))
-    return min(compare(job.prepared, quantized, feeds, optimized=True).values(), default=0.0)
+    worst = compare(job.prepared, quantized, feeds, optimized=True).worst
+    if worst is None:
+        raise ConfigError(
+            "SelectiveUpdate judges layers by the outputs, and on these samples no output holds a value: give an "
+            "evaluator, or leave SelectiveUpdate out"
+        )
+    return worst
 
 
 def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
@@ -274,27 +281,33 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
         io.check(quantized)
     with clock.stage("prove"):
         rows = ledger(job.prepared, plan, quantized, job.config.row)
-        sqnr = compare(job.prepared, quantized, probes, optimized=True) if probes else {}
+        measured = compare(job.prepared, quantized, probes, optimized=True) if probes else Comparison()
     with clock.stage("write"):
         if output is not None:
             io.save(quantized, output, source=job.model, external=job.config.use_external_data_format)
-    warnings = decided.warnings
-    if not plan.nodes:
-        warnings = (*warnings, "nothing was quantized: see the reasons in the ledger; the model stays float")
+    model = io.to_proto(quantized)
+    held = {"float": io.weight_bytes(job.model), "quantized": io.weight_bytes(quantized)}
+    files = {"float": job.source, "quantized": model if output is None else output}
+    stored = {which: io.stored_bytes(file, held[which]) for which, file in files.items()}
+    nothing = "nothing was quantized: see the reasons in the ledger; the model stays float"
+    doubts = size_warning(stored["float"], stored["quantized"]) if plan.nodes else (nothing,)
+    warnings = (*decided.warnings, *output_warnings(measured.outputs), *doubts)
     for warning in warnings:
         logger.warning(warning)
     report = Report(
-        sqnr=sqnr,
+        sqnr=measured.sqnr,
+        outputs=measured.outputs,
         ledger=tuple(rows),
         remarks=plan.remarks,
         warnings=warnings,
         prepared=job.rewrites,
         seconds=clock.seconds,
-        bytes={"float": io.weight_bytes(job.model), "quantized": io.weight_bytes(quantized)},
+        bytes=held,
+        stored=stored,
         samples=len(decided.feeds),
         tuned=decided.records,
         untuned=decided.untuned,
         mixed=decided.mixed,
         target=job.config.target,
     )
-    return Result(plan, io.to_proto(quantized), report, output, Evidence(job.prepared, quantized, tuple(probes)))
+    return Result(plan, model, report, output, Evidence(job.prepared, quantized, tuple(probes)))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import LayerRecord, MixRecord
+from quark_onnx.core.records import LayerRecord, Measured, MixRecord
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.compare import compare, quantized_values
+from quark_onnx.engine.compare import quantized_values, tensor_sqnr
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.saturation_certificate import Certificate
 from quark_onnx.graph import Model, ModelProto
@@ -22,13 +22,15 @@ from quark_onnx.graph import Model, ModelProto
 class Report:
     """Figures of one quantization.
 
-    sqnr       dB by output, float model against the quantized one as onnxruntime runs it
+    sqnr       dB by float output as a whole, float model against the quantized one as onnxruntime runs it
+    outputs    all that was measured of each output, those that are not float included
     ledger     a row per node: integer, absorbed or float, and why
     remarks    by tensor: what was unusual, e.g. a scale that was raised
     warnings   what the user should act on, e.g. calibration with random data
     prepared   how often each rewrite of the float model was applied
     seconds    by stage
-    bytes      size of the float and of the quantized model
+    bytes      of the weights of the float and of the quantized model
+    stored     of both models as they are stored, graph and weights
     samples    calibration feeds used
     tuned      a record per layer that fine-tuning or bias correction looked at
     untuned    layer that it could not work on → the reason
@@ -37,12 +39,14 @@ class Report:
     """
 
     sqnr: Mapping[str, float]
+    outputs: Mapping[str, Measured]
     ledger: tuple[Row, ...]
     remarks: Mapping[str, str]
     warnings: tuple[str, ...]
     prepared: Mapping[str, int]
     seconds: Mapping[str, float]
     bytes: Mapping[str, int]
+    stored: Mapping[str, int]
     samples: int
     tuned: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
@@ -109,4 +113,4 @@ class Result:
         Both models run from the input on, so the noise of earlier layers is included.
         """
         e = self.evidence
-        return compare(e.model, e.quantized, e.feeds, quantized_values(e.quantized), optimized=False)
+        return tensor_sqnr(e.model, e.quantized, e.feeds, quantized_values(e.quantized), optimized=False)

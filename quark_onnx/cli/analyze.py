@@ -18,12 +18,13 @@ from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, preset_of
 from quark_onnx.cli.matching_tensors import match
 from quark_onnx.cli.plans import saved_config
-from quark_onnx.cli.tables import db_text, new_table
+from quark_onnx.cli.tables import new_table, output_lines
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.compare import quantized_values
+from quark_onnx.engine.result_wording import decibels_text
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import summary
 from quark_onnx.graph import Model, io
@@ -164,7 +165,8 @@ def _doubt(report: ModelReport) -> list[str]:
     """Whether the layers say that the float model is another one than that of the quantized one."""
     outputs = [error.output for error in report.layers.layers if error.output is not None]
     noise = sum(10 ** (-output / 10) for output in outputs)
-    known = report.sqnr.get(report.layers.judged)
+    part = report.layers.part
+    known = report.sqnr.get(report.layers.judged) if part is None else part.sqnr
     if known is None or not outputs or noise <= 0 or known + 10 * math.log10(noise) < TOO_MUCH:
         return []
     return [
@@ -183,7 +185,7 @@ def _write(report: ModelReport, folder: Path, suffix: str, html: bool) -> list[s
         names, title = [error.name for error in layers], f"{report.name}: error of layers"
         plot_layers(names, isolated, accumulated, title, folder / f"layers{suffix}")
         worst = report.layers.worst(RANKED)
-        values, what = _ranking(worst, report.layers.judged)
+        values, what = _ranking(worst, report.layers.place)
         title = f"{report.name}: sensitivity"
         plot_ranking([error.name for error in worst], values, what, title, folder / f"ranking{suffix}")
         written += [f"layers{suffix}", f"ranking{suffix}"]
@@ -208,13 +210,12 @@ def _print(report: ModelReport, files: Sequence[str], folder: Path | None) -> No
         if hidden > 0:
             out.print(f"… and {hidden} more: see --json")
         if layers.judged:
-            out.print(f"Noise: of all that the layers, one at a time, make at {layers.judged}.", soft_wrap=True)
+            out.print(f"Noise: of all that the layers, one at a time, make at {layers.place}.", soft_wrap=True)
     else:
         out.print("No layer of the quantized model could be matched.")
-    for name, value in report.sqnr.items():
-        out.print(f"{db_text(value)}  {name}", soft_wrap=True)
     if report.certificates:
         out.print(f"Processors: {summary(report.certificates)}.", soft_wrap=True)
+    out.print(output_lines(report.outputs), soft_wrap=True)
     for advice in report.advice:
         out.print(f"{advice.level}: {advice.text}", soft_wrap=True)
     if folder is not None:
@@ -226,6 +227,6 @@ def _table(report: ModelReport) -> Table:
     table = new_table("Layer", "Operator", "Alone", "All in front", "At output", "Noise", numbers=range(2, 6))
     for error in report.layers.worst(RANKED):
         share = "" if error.share is None else f"{error.share:.1%}"
-        ratios = ("" if v is None else db_text(v) for v in (error.isolated, error.accumulated, error.output))
+        ratios = ("" if v is None else decibels_text(v) for v in (error.isolated, error.accumulated, error.output))
         table.add_row(error.name, error.op_type or "input", *ratios, share)
     return table

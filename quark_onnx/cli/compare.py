@@ -2,66 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from quark_onnx.cli.console import out, print_json, progress, warn
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import DataFlags, ShowFlags, show_flag
 from quark_onnx.cli.matching_tensors import match
-from quark_onnx.cli.tables import db_text, layer_table, new_table
+from quark_onnx.cli.tables import layer_table, new_table
 from quark_onnx.core.errors import ModelError, nearest
+from quark_onnx.core.records import Comparison
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.compare import compare
-from quark_onnx.engine.runner import Runner, fit, input_specs
+from quark_onnx.engine.compare import compare, tensor_sqnr
+from quark_onnx.engine.result_wording import classes_text, measured_text, output_warnings, size_warning, slice_text
+from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import certify, summary
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Progress
-from quark_onnx.numerics.metrics import Sqnr
-
-
-@dataclass
-class Agreement:
-    """How far one output of the two models agrees, over all samples.
-
-    A matrix has a winner in each row: the rows where both have the same one are counted (top-1). Of an output that is
-    not float, equal elements are counted.
-    """
-
-    ratio: Sqnr = field(default_factory=Sqnr)
-    is_float: bool = True
-    equal: int = 0
-    counted: int = 0
-
-    def add(self, x: NDArray[Any], y: NDArray[Any]) -> None:
-        """Count one pair of arrays of equal shape."""
-        self.is_float = x.dtype.kind == "f"
-        if self.is_float:
-            self.ratio.add(x, y)
-            if x.ndim == 2 and x.shape[1] > 1:
-                self._count(x.argmax(1), y.argmax(1))
-        else:
-            self._count(x, y)
-
-    def _count(self, x: NDArray[Any], y: NDArray[Any]) -> None:
-        self.equal += int((x == y).sum())
-        self.counted += x.size
-
-    @property
-    def share(self) -> float | None:
-        """Part that agrees; None where nothing could be counted."""
-        return self.equal / self.counted if self.counted else None
-
-    def to_dict(self) -> dict[str, float | None]:
-        """Plain values, ready for JSON."""
-        kind = "top1_agreement" if self.is_float else "equal"
-        return {"sqnr": self.ratio.db if self.is_float else None, kind: self.share}
 
 
 @spread
@@ -77,6 +38,7 @@ def compare_command(
 
     Works for a QDQ model of any tool, if inputs and outputs have the names of the float model's. Outputs come from
     onnxruntime with all optimizations, as in production; layers are measured with the arithmetic as it is written.
+    Of outputs that are not float, equal values are counted.
 
     - `quark-onnx compare model.onnx int8.onnx --data samples/`
     - `quark-onnx compare model.onnx int8.onnx --data samples/ --samples 100 --layers`
@@ -85,22 +47,24 @@ def compare_command(
     check_interface(model, quantized)
     feeds = data.open(input_specs(model))
     with progress(quiet=show.quiet) as tell:
-        outputs, samples = agreement(model, quantized, feeds, tell)
+        found = compare(model, quantized, _told(feeds, tell), optimized=True)
         sqnr = {}
         if layers:
             tell("layers", 0, None)
             sqnr = layer_ratios(model, quantized, feeds)
-    warn(feeds.warnings)
+    sizes = [
+        io.stored_bytes(path, io.weight_bytes(m)) for path, m in ((float_model, model), (quantized_model, quantized))
+    ]
+    warn((*feeds.warnings, *output_warnings(found.outputs), *size_warning(*sizes)))
     proved = certify(quantized)
     if show.json:
-        document = {"float": str(float_model), "quantized": str(quantized_model), "samples": samples}
-        document["outputs"] = {name: entry.to_dict() for name, entry in outputs.items()}
-        document["certificates"] = proved
+        document = {"float": str(float_model), "quantized": str(quantized_model), "samples": found.samples}
+        document |= {"outputs": found.outputs, "worst": found.worst, "certificates": proved}
         print_json(document | ({"layers": sqnr} if layers else {}))
     elif not show.quiet:
         if layers:
             out.print(layer_table(sqnr) if sqnr else "No layer of the quantized model could be matched.")
-        _print(outputs, samples)
+        _print(found)
         if proved:
             out.print(f"Processors: {summary(proved)}.", soft_wrap=True)
 
@@ -126,46 +90,22 @@ def check_interface(model: Model, quantized: Model) -> None:
                 )
 
 
-def agreement(
-    model: Model, quantized: Model, feeds: Iterable[Feed], tell: Progress
-) -> tuple[dict[str, Agreement], int]:
-    """The agreement of every output of the float model, and the number of samples.
-
-    Raises:
-        ModelError: an output has another shape or type in the quantized model.
-    """
-    runner = Runner(model)
-    other = Runner(quantized, runner.outputs)
-    read = {value.name for value in quantized.graph.inputs}
-    found = {name: Agreement() for name in runner.outputs}
-    samples = 0
-    for samples, feed in enumerate(feeds, start=1):
-        part = {name: array for name, array in feed.items() if name in read}
-        for name, x, y in zip(runner.outputs, runner(feed), other(fit(part, quantized)), strict=True):
-            if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray) or x.shape != y.shape:
-                raise ModelError(
-                    f"output {name!r} cannot be compared: {_kind(x)} in one model, {_kind(y)} in the other"
-                )
-            found[name].add(x, y)
-        tell("compare", samples, None)
-    return found, samples
+def _told(feeds: Iterable[Feed], tell: Progress) -> Iterator[Feed]:
+    """The feeds, each told of when it is taken."""
+    for number, feed in enumerate(feeds, start=1):
+        yield feed
+        tell("compare", number, None)
 
 
 def layer_ratios(model: Model, quantized: Model, feeds: Iterable[Feed]) -> dict[str, float]:
     """SQNR in dB of every quantized tensor that has a counterpart in the float model."""
     pairs, base = match(model, quantized)
-    return compare(base, quantized, feeds, pairs, optimized=False) if pairs else {}
+    return tensor_sqnr(base, quantized, feeds, pairs, optimized=False) if pairs else {}
 
 
-def _kind(value: object) -> str:
-    return f"shape {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
-
-
-def _print(outputs: dict[str, Agreement], samples: int) -> None:
-    table = new_table("Output", "SQNR", "Agreement", "", numbers=(1, 2))
-    for name, entry in outputs.items():
-        what = "" if entry.share is None else "same top-1" if entry.is_float else "equal values"
-        share = "" if entry.share is None else f"{entry.share:.2%}"
-        table.add_row(name, db_text(entry.ratio.db) if entry.is_float else "", share, what)
+def _print(found: Comparison) -> None:
+    table = new_table("Output", "Whole", "Worst slice", "Classes", numbers=(1,))
+    for name, one in found.outputs.items():
+        table.add_row(name, measured_text(replace(one, worst=None)), slice_text(one), classes_text(one))
     out.print(table)
-    out.print(f"Measured on {samples} samples.")
+    out.print(f"Measured on {found.samples} samples.")

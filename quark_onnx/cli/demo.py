@@ -12,10 +12,11 @@ from rich.filesize import decimal
 from quark_onnx.cli.console import out, print_json, progress
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ShowFlags, output_option
-from quark_onnx.cli.tables import db_text, facts, new_table
+from quark_onnx.cli.tables import facts, new_table
 from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.demo import MODEL, digits
 from quark_onnx.demo.run import PRESET, Demo, Measured, latency, run
+from quark_onnx.engine.result_wording import decibels_text
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import io
 from quark_onnx.job import Progress
@@ -76,7 +77,7 @@ def _print(demo: Demo) -> None:
     table = new_table("Model", "Accuracy", "SQNR", "File", "Latency", "Integer", numbers=range(1, 6))
     for name, entry in demo.models.items():
         accuracy = f"{entry.right / demo.images:.2%} {entry.right}/{demo.images}"
-        ratio = "" if entry.sqnr is None else db_text(entry.sqnr)
+        ratio = "" if entry.sqnr is None else decibels_text(entry.sqnr)
         nodes = "" if entry.fused is None else f"{entry.fused[0]} of {entry.fused[1]}"
         table.add_row(name, accuracy, ratio, decimal(entry.bytes), f"{entry.milliseconds * 1000:.1f} µs", nodes)
     out.print(table)

@@ -92,7 +92,8 @@ def quantize_command(
             sqnr = result.layer_sqnr()
         if page is not None:
             preset = preset_of(how) if resume is None else ""
-            write_report(report_of(result, config, model, model.stem, preset=preset, tell=tell), page)
+            write_report(told := report_of(result, config, model, model.stem, preset=preset, tell=tell), page)
+            warn(told.warnings)
     if stopped := interrupted(result.report.warnings):
         warn([_how_to_resume(folder)])
     if show.json:

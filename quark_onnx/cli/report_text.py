@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from quark_onnx.cli.console import out
-from quark_onnx.cli.tables import db_text, facts, float_table, fused_table, remarks_text, smaller_text
+from quark_onnx.cli.tables import facts, float_table, fused_table, output_lines, remarks_text, smaller_text
 from quark_onnx.cli.tuning_text import tuning_rows, worst_table
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import MixRecord
@@ -26,7 +26,7 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None, page
         out.print(worst_table(report.tuned))
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05)
     rows = {
-        "Output SQNR": "\n".join(f"{db_text(value)}  {name}" for name, value in report.sqnr.items()),
+        "Output SQNR": output_lines(report.outputs),
         "Processors": summary(report.certificates),
         "Weights": smaller_text(report.bytes["float"], report.bytes["quantized"]),
         "Samples" if resumed else "Calibrated on": f"{report.samples} samples" if report.samples else "",
@@ -35,7 +35,7 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None, page
         "Mixed precision": _mixed(report.mixed),
         "Remarks": remarks_text(report.remarks),
         "Seconds": f"{sum(report.seconds.values()):.1f}" + (f"  ({stages})" if stages else ""),
-        "Wrote": f"{output}  ({decimal(written(output))})",
+        "Wrote": f"{output}  ({decimal(report.stored['quantized'])}, float {decimal(report.stored['float'])})",
         "Report": "" if page is None else str(page),
     }
     out.print(facts(rows))
@@ -49,9 +49,3 @@ def _mixed(records: Sequence[MixRecord]) -> str:
 
 def _tuned_weights(count: int) -> str:
     return "1 tuned weight" if count == 1 else f"{count} tuned weights"
-
-
-def written(output: Path) -> int:
-    """Bytes of a model file and of the weights beside it."""
-    files = (output, output.with_name(output.name + ".data"))
-    return sum(file.stat().st_size for file in files if file.exists())

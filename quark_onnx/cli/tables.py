@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.filesize import decimal
 from rich.table import Table
+
+from quark_onnx.core.records import Measured
+from quark_onnx.engine.result_wording import classes_text, decibels_text, measured_text
 
 MANY = 8
 """Lines after which a list is cut."""
@@ -31,11 +33,6 @@ def facts(rows: Mapping[str, str]) -> Table:
         if value:
             table.add_row(name, value)
     return table
-
-
-def db_text(value: float) -> str:
-    """A ratio in dB; infinite when nothing differs at all."""
-    return "exact" if value == math.inf else f"{value:.1f} dB"
 
 
 def smaller_text(before: int, after: int) -> str:
@@ -72,8 +69,18 @@ def layer_table(layers: Mapping[str, float]) -> Table:
     """SQNR by tensor, the worst first."""
     table = new_table("Tensor", "SQNR", numbers=(1,))
     for name, value in sorted(layers.items(), key=lambda item: item[1]):
-        table.add_row(name, db_text(value))
+        table.add_row(name, decibels_text(value))
     return table
+
+
+def output_lines(outputs: Mapping[str, Measured]) -> str:
+    """What each output keeps, a line each."""
+    return "\n".join(f"{measured_text(one)}  {name}{_also(one)}" for name, one in outputs.items())
+
+
+def _also(one: Measured) -> str:
+    classes = classes_text(one)
+    return f"  ({classes})" if classes else ""
 
 
 def remarks_text(remarks: Mapping[str, str]) -> str:

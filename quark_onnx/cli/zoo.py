@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,10 @@ import typer
 from quark_onnx.cli.console import out, print_json
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ShowFlags, output_option
-from quark_onnx.cli.tables import db_text, facts, new_table
+from quark_onnx.cli.tables import MANY, facts, new_table
 from quark_onnx.cli.zoo_progress import shown
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.engine.result_wording import decibels_text
 from quark_onnx.zoo import Outcome, ZooResult, check_zoo, convert_zoo
 from quark_onnx.zoo.entry import RANDOM
 from quark_onnx.zoo.events import unheard
@@ -136,6 +138,7 @@ def _print(result: ZooResult) -> None:
     rows = {
         "Models": ", ".join(f"{count} {state}" for state, count in states.items()),
         "As before": f"{kept} of them" if kept else "",
+        "Warnings": _warnings(result.outcomes),
         "Rows": str(result.output / "results.jsonl"),
         "Page": str(page) if page.exists() else "",
         "Go on": "with the same command" if result.bad else "",
@@ -143,9 +146,16 @@ def _print(result: ZooResult) -> None:
     out.print(facts(rows))
 
 
+def _warnings(outcomes: Sequence[Outcome]) -> str:
+    """What the user should act on, a line each: the first few, and how many more there are."""
+    lines = [f"{outcome.row.name}: {warning}" for outcome in outcomes for warning in outcome.row.warnings]
+    more = len(lines) - MANY
+    return "\n".join([*lines[:MANY], f"… and {more} more: see the rows"] if more > 0 else lines)
+
+
 def _good(outcome: Outcome) -> tuple[str, ...]:
     row = outcome.row
-    sqnr = "" if row.least_sqnr is None else db_text(row.least_sqnr)
+    sqnr = "" if row.least_sqnr is None else decibels_text(row.least_sqnr)
     score = "" if row.drop is None else f"{row.scores['quantized']:.4g} ({-row.drop:+.2g})"
     size = f"{row.bytes['quantized'] / row.bytes['float']:.0%}" if row.bytes.get("float") else ""
     return row.name, row.preset, sqnr, score, size, "" if outcome.kept else f"{outcome.cost.seconds:.1f}"

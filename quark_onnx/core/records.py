@@ -1,9 +1,11 @@
-"""What a stage did to each layer, for the report."""
+"""What a stage did to each layer, and what was measured of each output, for the report."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from quark_onnx.core.plan import Plan
 
@@ -54,3 +56,90 @@ class MixRecord:
     op_type: str
     score: float
     moved: bool
+
+
+GOOD = 30.0
+"""dB of an output from which on accuracy is not lost."""
+
+POOR = 20.0
+"""dB of an output below which it usually is: noise of a hundredth of the signal's power."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of an output: all values with this index along this axis, and their ratio in dB."""
+
+    axis: int
+    index: int
+    sqnr: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one output. What it does not have is None.
+
+    values     compared, over all samples; 0: nothing was measured
+    sqnr       dB of a float output as a whole
+    equal      share of equal values of any other output
+    worst      slice along the axis of channels of a float output that has the least ratio
+    agreement  share of rows with the same largest value, where the output holds classes
+    kl         KL(float ‖ quantized) in nats, mean over rows, where it holds classes
+    infinite   values of the float model that are NaN or infinite
+    lost       values that only the quantized model makes NaN or infinite
+    shapes     (float, quantized): the first that differ, as text
+    """
+
+    values: int = 0
+    sqnr: float | None = None
+    equal: float | None = None
+    worst: Slice | None = None
+    agreement: float | None = None
+    kl: float | None = None
+    infinite: int = 0
+    lost: int = 0
+    shapes: tuple[str, str] | None = None
+
+    @property
+    def db(self) -> float | None:
+        """What the output is worth: the least of its ratios; None, and not "exact", where nothing was measured.
+
+        A value that is not float is kept or not, so noise to signal is the share of those that are not.
+        """
+        share = None
+        if self.equal is not None:
+            share = -10 * math.log10(1 - self.equal) if self.equal < 1 else math.inf
+        known = (self.sqnr, share, None if self.worst is None else self.worst.sqnr)
+        return min((ratio for ratio in known if ratio is not None), default=None)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Measured:
+        """What `plain` made plain values of; keys of other versions are left out."""
+        found = {f.name: values[f.name] for f in fields(cls) if values.get(f.name) is not None}
+        for name in ("sqnr", "equal", "agreement", "kl"):
+            found |= {name: float(found[name])} if name in found else {}
+        if "worst" in found:
+            found["worst"] = Slice(found["worst"]["axis"], found["worst"]["index"], float(found["worst"]["sqnr"]))
+        return cls(**found | ({"shapes": tuple(found["shapes"])} if "shapes" in found else {}))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All outputs of two models, by name, over so many samples."""
+
+    outputs: Mapping[str, Measured] = field(default_factory=dict)
+    samples: int = 0
+
+    @property
+    def sqnr(self) -> dict[str, float]:
+        """dB of each float output as a whole."""
+        return {name: one.sqnr for name, one in self.outputs.items() if one.sqnr is not None}
+
+    @property
+    def worst(self) -> float | None:
+        """What the worst output is worth; None where nothing was measured."""
+        return worst_of(self.outputs)
+
+
+def worst_of(outputs: Mapping[str, Measured]) -> float | None:
+    """What the output is worth that is worth the least; None where nothing was measured."""
+    return min((one.db for one in outputs.values() if one.db is not None), default=None)

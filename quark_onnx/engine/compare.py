@@ -1,17 +1,20 @@
-"""Float against quantized: SQNR of outputs and of layers."""
+"""Float against quantized: all that is measured of outputs, and the SQNR of tensors inside."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from quark_onnx.core.records import Comparison
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner, fit
 from quark_onnx.graph import Model, Node, Value, io
-from quark_onnx.graph.view import is_op
+from quark_onnx.graph.view import is_op, shape
 from quark_onnx.numerics.metrics import Sqnr
+from quark_onnx.numerics.output_measures import OutputMeasure
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,28 +65,55 @@ def _in_front_of_clip(value: Value) -> Value:
     return value if clipped is None or not (value.name or "").startswith(f"{clipped.name}_clipped") else clipped
 
 
-def compare(
-    model: Model, quantized: Model, feeds: Iterable[Feed], pairs: Mapping[str, str] | None = None, *, optimized: bool
-) -> dict[str, float]:
-    """SQNR in dB of each pair of tensors (float name → quantized name), default: the outputs, over all feeds.
+def compare(model: Model, quantized: Model, feeds: Iterable[Feed], *, optimized: bool) -> Comparison:
+    """All outputs of the float model against those of the same names in the quantized one, over all feeds.
 
     optimized: run the quantized model as a user's runtime would, or exactly as it is written.
     """
-    alone = not pairs and io.is_large(model)  # two sessions would be more than its size
-    pairs = pairs or {name: name for name in (value.name or "" for value in model.graph.outputs)}
-    left, right = list(pairs), [pairs[name] for name in pairs]
-    inputs = {value.name for value in model.graph.inputs}
-    computed = [name for name in left if name not in inputs]
-    answers = _answers(model, computed, feeds, at_once=alone)
-    quantized_run = Runner(io.with_outputs(quantized, right), right, optimized=optimized)
-    ratios = {name: Sqnr() for name in left}
-    for feed, answer in answers:
-        expected = feed | answer
-        for name, y in zip(left, quantized_run(fit(feed, quantized)), strict=True):
-            x = expected[name]
+    measures = {value.name or "": OutputMeasure(shape(value)) for value in model.graph.outputs}
+    samples = 0
+    for expected, found in _both(
+        model, quantized, feeds, {name: name for name in measures}, optimized, io.is_large(model)
+    ):
+        samples += 1
+        for name, measure in measures.items():
+            measure.add(expected[name], found[name])
+    return Comparison({name: measure.measured for name, measure in measures.items()}, samples)
+
+
+def tensor_sqnr(
+    model: Model, quantized: Model, feeds: Iterable[Feed], pairs: Mapping[str, str], *, optimized: bool
+) -> dict[str, float]:
+    """SQNR in dB, over all feeds, of each pair of float tensors: in the float model → in the quantized one."""
+    ratios: dict[str, Sqnr] = {}
+    for expected, found in _both(model, quantized, feeds, pairs, optimized):
+        for name, x in expected.items():
             if isinstance(x, np.ndarray) and x.dtype.kind == "f":  # sequences and maps come as Python objects
-                ratios[name].add(x, y)
+                ratios.setdefault(name, Sqnr()).add(x, found[name])
     return {name: ratio.db for name, ratio in ratios.items()}
+
+
+def _both(
+    model: Model,
+    quantized: Model,
+    feeds: Iterable[Feed],
+    pairs: Mapping[str, str],
+    optimized: bool,
+    at_once: bool = False,
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """What both models make of each feed, under the names of the float one.
+
+    at_once: the float model runs on all feeds first, as two sessions would be more than its size.
+    """
+    inputs = {value.name for value in model.graph.inputs}
+    answers = _answers(model, [name for name in pairs if name not in inputs], feeds, at_once=at_once)
+    wanted = list(pairs.values())
+    run = Runner(io.with_outputs(quantized, wanted), wanted, optimized=optimized)
+    read = {value.name for value in quantized.graph.inputs}
+    for feed, answer in answers:
+        known = feed | answer
+        part = {name: array for name, array in feed.items() if name in read}
+        yield {name: known[name] for name in pairs}, dict(zip(pairs, run(fit(part, quantized)), strict=True))
 
 
 def _answers(model: Model, names: list[str], feeds: Iterable[Feed], *, at_once: bool) -> Iterable[tuple[Feed, Feed]]:

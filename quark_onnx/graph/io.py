@@ -110,6 +110,15 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
 
 
+def stored_bytes(source: str | Path | onnx.ModelProto, held: int) -> int:
+    """Bytes of a model as it is stored, in a file or a protobuf, with weights that are beside it.
+
+    held: of all weights.
+    """
+    size = int(source.ByteSize()) if isinstance(source, onnx.ModelProto) else Path(source).stat().st_size
+    return size if size >= held else size + held
+
+
 def data_file(path: Path) -> Path:
     """Where the weights of the model at `path` go when they are not in it."""
     return path.with_name(path.name + ".data")

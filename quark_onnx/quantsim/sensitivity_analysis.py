@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError, DataError
@@ -19,12 +18,12 @@ from quark_onnx.core.settings.checked_fields import flag, whole
 from quark_onnx.engine.calibration_data import Feed, InputSpec, open_data
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Node, io
+from quark_onnx.numerics.output_pairs import paired
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.sim import QuantizationSimModel
 
 logger = logging.getLogger("quark_onnx")
 
-Array = NDArray[Any]
 EvalFn = Callable[[Any], float]
 
 LOUDEST = 100.0
@@ -118,15 +117,15 @@ def make_psnr_eval_fn(
 
     PSNR = 20·log10(peak / RMS error) of each output over all samples, where the peak is the larger one of its range and
     its largest absolute value; cut at ± 100 dB. The score is that of the worst output; an output that is not finite has
-    the lowest one.
+    the lowest one. Of an output that is not float, values are kept or not: 1, and 1 or 0 (`numerics.output_pairs`).
 
     Args:
         float_model: onnxruntime session of the float model, or its path or `onnx.ModelProto`.
         inputs: samples: a reader with `get_next()`, a folder, or any iterable of feeds, arrays or tuples.
-        output_indices: of the outputs that count; None: all outputs of a float type.
+        output_indices: of the outputs that count; None: all outputs of a float type, or all where none is.
 
     Raises:
-        ConfigError: there is no such output, or none of a float type.
+        ConfigError: there is no such output.
         DataError: the samples do not fit the model, or its outputs are not finite.
     """
     session = float_model if hasattr(float_model, "get_inputs") else Runner(io.load(float_model)).session
@@ -135,7 +134,8 @@ def make_psnr_eval_fn(
     names = [value.name for value in session.get_outputs()]
     expected = [_outputs(session, feed, chosen) for feed in feeds]
     for i, arrays in zip(chosen, zip(*expected, strict=True), strict=True):
-        if not sum(a.size for a in arrays) or not all(np.isfinite(a).all() for a in arrays):
+        own = [pair.x for array in arrays for pair in paired(array, array)]
+        if not sum(a.size for a in own) or not all(np.isfinite(a).all() for a in own):
             raise DataError(f"output {names[i]!r} of the float model is empty or not finite; choose other outputs")
 
     def eval_fn(other: Any) -> float:
@@ -146,37 +146,36 @@ def make_psnr_eval_fn(
     return eval_fn
 
 
-def psnr(expected: Sequence[Array], actual: Sequence[Array]) -> float:
-    """Peak signal-to-noise ratio in dB of pairs of arrays that are one signal; see `make_psnr_eval_fn`.
+def psnr(expected: Sequence[Any], actual: Sequence[Any]) -> float:
+    """Peak signal-to-noise ratio in dB of pairs of outputs that are one signal; see `make_psnr_eval_fn`.
 
     Raises:
         DataError: two shapes differ.
     """
-    for want, got in zip(expected, actual, strict=True):
-        if want.shape != got.shape:
-            raise DataError(f"an output has the shape {want.shape} in the float model, and here {got.shape}")
-    if not all(np.isfinite(a).all() for a in actual):
+    pairs = [pair for want, got in zip(expected, actual, strict=True) for pair in paired(want, got)]
+    for pair in pairs:
+        if pair.shapes is not None and not pair.exact:
+            raise DataError(f"an output has the shape {pair.shapes[0]} in the float model, and here {pair.shapes[1]}")
+    if not all(np.isfinite(pair.y).all() for pair in pairs):
         return -LOUDEST
-    low = min(float(a.min()) for a in expected if a.size)
-    high = max(float(a.max()) for a in expected if a.size)
+    low = min(float(pair.x.min()) for pair in pairs if pair.x.size)
+    high = max(float(pair.x.max()) for pair in pairs if pair.x.size)
     peak = max(high - low, abs(low), abs(high), FAINT)
-    noise = sum(float(np.square(w.astype(np.float64) - a).sum()) for w, a in zip(expected, actual, strict=True))
-    error = math.sqrt(noise / sum(a.size for a in expected))
+    noise = sum(float(np.square(pair.x.astype(np.float64) - pair.y).sum()) for pair in pairs)
+    error = math.sqrt(noise / sum(pair.x.size for pair in pairs))
     return LOUDEST if error == 0 else float(np.clip(20 * math.log10(peak / error), -LOUDEST, LOUDEST))
 
 
-def _outputs(session: Any, feed: Feed, chosen: Sequence[int]) -> list[Array]:
+def _outputs(session: Any, feed: Feed, chosen: Sequence[int]) -> list[Any]:
     found = session.run(None, feed)
-    return [np.asarray(found[i]) for i in chosen]
+    return [found[i] for i in chosen]
 
 
 def _chosen(outputs: Sequence[Any], asked: int | Sequence[int] | None) -> list[int]:
     """Indices of the outputs that count."""
     if asked is None:
         floats = [i for i, value in enumerate(outputs) if _type(value.type) in _FLOATS]
-        if not floats:
-            raise ConfigError("no output of the model has a float type; give output_indices")
-        return floats
+        return floats or list(range(len(outputs)))
     check = whole(0, len(outputs) - 1)
     indices = [asked] if isinstance(asked, int) else list(asked)
     if not indices:

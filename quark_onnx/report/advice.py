@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from quark_onnx.core.operators import LAYERS
+from quark_onnx.core.records import GOOD, POOR
 from quark_onnx.core.settings.presets import PRESETS
 from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.engine.result_wording import grown, kept_text
 from quark_onnx.engine.saturation_certificate import first_names, not_exact
 from quark_onnx.report import layer_advice
-from quark_onnx.report.model_report import GOOD, POOR, Advice, ModelReport
+from quark_onnx.report.model_report import Advice, ModelReport
 from quark_onnx.report.wording import count
 
 Rule = Callable[[ModelReport], Iterator[tuple[str, str, str]]]
@@ -59,9 +61,17 @@ def nothing_quantized(r: ModelReport) -> Iterator[tuple[str, str, str]]:
 def poor_output(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     """An output that has lost its accuracy, and the next step up."""
     if r.worst_sqnr is not None and r.worst_sqnr < POOR and r.config and not _converted(r):
-        name = min(r.sqnr, key=lambda output: r.sqnr[output])
-        said = f"Output {name} has {r.worst_sqnr:.1f} dB, below the {POOR:.0f} dB where accuracy usually goes"
+        name = r.worst_output
+        said = f"Output {name} {_has(r)}, below the {POOR:.0f} dB where accuracy usually goes"
         yield "act", name, f"{said}: {_step_up(r)}."
+
+
+def _has(r: ModelReport) -> str:
+    """What the worst output keeps, where that is not all of it in dB."""
+    one = r.outputs.get(r.worst_output)
+    if one is not None and (one.equal is not None or one.worst is not None):
+        return kept_text(one)
+    return f"has {r.worst_sqnr:.1f} dB"
 
 
 def _step_up(r: ModelReport) -> str:
@@ -143,9 +153,19 @@ def not_faster(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     )
 
 
+def larger(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """Quantizers outweigh what they save."""
+    if r.sizes is not None and grown(r.sizes.original, r.sizes.quantized):
+        ratio = r.sizes.quantized / max(r.sizes.original, 1)
+        said = f"The quantized model is {ratio:.2f} × as large as the float one"
+        yield "act", "", f"{said}: exclude what does not pay (`nodes_to_exclude`), or keep the float model."
+
+
 def not_smaller(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     """Most of the weights are still float."""
-    if r.sizes is None or r.sizes.original < SMALL or r.sizes.quantized / r.sizes.original <= 0.6 or not r.config:
+    if r.sizes is None or r.sizes.original < SMALL or not 0.6 < r.sizes.quantized / r.sizes.original <= 1:
+        return
+    if not r.config:
         return
     if str(r.config.get("weight_type")) not in ("int16", "uint16", "float16", "bfloat16"):
         left = Counter(row.op_type for row in r.ledger if row.node in r.notes)
@@ -201,6 +221,7 @@ RULES: dict[str, Rule] = {
         tuning_refused,
         unfused,
         not_faster,
+        larger,
         not_smaller,
     )
 }

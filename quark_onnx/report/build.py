@@ -10,16 +10,18 @@ from typing import Any, TypeAlias
 
 from quark_onnx.core.settings.config import Config, QuantizationConfig
 from quark_onnx.core.settings.presets import get_default_config
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.core.version import VERSION
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import compare, quantized_values
 from quark_onnx.engine.qdq_pieces import pieces
+from quark_onnx.engine.result_wording import output_warnings, size_warning
 from quark_onnx.engine.saturation_certificate import certify
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.report.advice import advise
 from quark_onnx.report.footprint import footprint, peak_bytes
 from quark_onnx.report.layer_errors import FOLLOWED, layer_errors
-from quark_onnx.report.model_report import Failure, Memory, ModelReport, Score, Sizes
+from quark_onnx.report.model_report import Failure, Latency, Memory, ModelReport, Score, Sizes
 from quark_onnx.report.timing import latency
 from quark_onnx.report.worst_layer_values import histograms, weights
 from quark_onnx.result import Result
@@ -29,6 +31,10 @@ Tell = Callable[[str, int, int | None], None]
 
 LARGE = 1 << 30
 """Bytes of float weights above which nothing is measured again: it would need several copies of the model."""
+
+
+SLOWER = 1.05
+"""Time of the quantized model as a part of the float one's from which on it is told: less is chance."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,7 @@ def report_of(
         default=asdict(get_default_config(preset)) if preset else {},
         score=score,
         sqnr=known.sqnr,
+        outputs=known.outputs,
         sizes=_sizes(files, known.bytes),
         fused=known.fused,
         ledger=known.ledger,
@@ -145,9 +152,18 @@ def report_of_pair(
         files: of both models.
     """
     sizes = {"float": io.weight_bytes(models.original), "quantized": io.weight_bytes(models.quantized)}
-    sqnr = compare(models.original, models.quantized, feeds, optimized=True)
-    proved = certify(models.quantized)
-    report = ModelReport(name, VERSION, sqnr=sqnr, sizes=_sizes(files, sizes), samples=len(feeds), certificates=proved)
+    found, stored = compare(models.original, models.quantized, feeds, optimized=True), _sizes(files, sizes)
+    doubts = (*(output_warnings(found.outputs) if feeds else ()), *size_warning(stored.original, stored.quantized))
+    report = ModelReport(
+        name,
+        VERSION,
+        sqnr=found.sqnr,
+        outputs=found.outputs,
+        sizes=stored,
+        samples=len(feeds),
+        certificates=certify(models.quantized),
+        warnings=doubts,
+    )
     return measured(report, models, feeds, measure or Measure(), tell)
 
 
@@ -168,6 +184,7 @@ def measured(report: ModelReport, models: Models, feeds: Sequence[Feed], what: M
         found["warnings"] = (*report.warnings, told)
     else:
         found = _measured(models, feeds, what, tell)
+        found["warnings"] = (*report.warnings, *_slower(found.get("latency"), report.target))
     report = replace(report, **found)
     return replace(report, advice=advise(report))
 
@@ -203,13 +220,21 @@ def _measured(models: Models, feeds: Sequence[Feed], what: Measure, tell: Tell) 
     return found
 
 
+def _slower(found: Latency | None, target: str) -> tuple[str, ...]:
+    """A warning where the quantized model takes longer on the processor that it is for, by more than runs differ."""
+    if found is None or not TARGETS[target].on_cpu:
+        return ()
+    if found.ratio < SLOWER or found.quantized.low <= found.original.median:
+        return ()
+    return (
+        f"the quantized model is slower than the float one on this processor, {found.quantized.median:.3g} ms for "
+        f"{found.original.median:.3g} ms: see which nodes are float, and exclude what does not pay (nodes_to_exclude)",
+    )
+
+
 def _sizes(files: tuple[Path, Path] | None, weights: Mapping[str, int]) -> Sizes:
     """Of the files, with weights that are beside them; of the weights where there are no files."""
     if files is None:
         return Sizes(weights["float"], weights["quantized"], files=False)
-    sizes = [file.stat().st_size for file in files]
-    before, after = (
-        size if size >= held else size + held
-        for size, held in zip(sizes, (weights["float"], weights["quantized"]), strict=True)
-    )
-    return Sizes(before, after, files=True)
+    before, after = files
+    return Sizes(io.stored_bytes(before, weights["float"]), io.stored_bytes(after, weights["quantized"]), files=True)

@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+from quark_onnx.core.records import GOOD, POOR
 from quark_onnx.core.settings.targets import TARGETS
-from quark_onnx.report.model_report import GOOD, POOR, Histogram, LayerError, ModelReport, Weight
+from quark_onnx.report.model_report import Histogram, LayerError, ModelReport, Weight
 from quark_onnx.report.wording import count
 
 _Told = TypeVar("_Told")
@@ -210,7 +211,7 @@ def _ranged(histogram: Histogram) -> str:
 
 
 def _noise(r: ModelReport, part: float) -> str:
-    return f"{part:.0%} of the noise at {r.layers.judged}"
+    return f"{part:.0%} of the noise at {r.layers.place}"
 
 
 def _gain(part: float) -> str:

@@ -15,18 +15,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quark_onnx.core.records import Measured, Slice
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.compare import compare
+from quark_onnx.engine.compare import compare, tensor_sqnr
 from quark_onnx.engine.qdq_pieces import Piece
 from quark_onnx.engine.runner import Runner, fit
 from quark_onnx.graph import Model
 from quark_onnx.graph.subgraphs import disturbable
-from quark_onnx.graph.view import constant, is_float
+from quark_onnx.graph.view import constant
 from quark_onnx.numerics.metrics import Sqnr
+from quark_onnx.numerics.output_pairs import paired
 from quark_onnx.report.model_report import LayerError, Layers
 
 Array = NDArray[Any]
 Tick = Callable[[int], None]
+
+WORSE = 6.0
+"""dB by which the worst slice of an output is worse than the whole, from which on noise is followed to it alone."""
 
 FOLLOWED = 2
 """Feeds whose noise is followed to the outputs: a run of the whole model for each of them and each layer."""
@@ -41,7 +46,7 @@ class _Look:
     isolated: Sqnr = field(default_factory=Sqnr)
     rounding: Sqnr = field(default_factory=Sqnr)
     weights: dict[str, float] = field(default_factory=dict)
-    outputs: dict[str, Sqnr] = field(default_factory=dict)
+    at_end: Sqnr | None = None
 
     @classmethod
     def at(cls, piece: Piece) -> _Look:
@@ -74,9 +79,9 @@ class _Look:
     def _reads(self, exact: Mapping[str, Any]) -> Feed:
         return fit({name: exact[tensor] for name, tensor in self.piece.inputs.items()}, self.piece.model)
 
-    def error(self, accumulated: float | None, judged: str) -> LayerError:
+    def error(self, accumulated: float | None) -> LayerError:
         """All of it."""
-        piece, at_end = self.piece, self.outputs.get(judged)
+        piece, at_end = self.piece, self.at_end
         return LayerError(
             piece.tensor,
             piece.node,
@@ -113,16 +118,29 @@ def layer_errors(
         return Layers()
     looks = [_Look.at(piece) for piece in parts]
     ends = {piece.tensor: piece.output for piece in parts}
-    accumulated = compare(base, quantized, feeds, ends, optimized=False)
-    outputs = compare(base, quantized, feeds, optimized=False)
-    floats = {value.name for value in base.graph.outputs if is_float(value)}
-    judged = min((name for name in outputs if name in floats), key=lambda name: outputs[name], default="")
-    walk = _Walk(base, looks, most)
+    accumulated = tensor_sqnr(base, quantized, feeds, ends, optimized=False)
+    outputs = compare(base, quantized, feeds, optimized=False).outputs
+    judged = _judged(outputs)
+    part = _part(outputs[judged]) if judged else None
+    walk = _Walk(base, looks, most, judged, part)
     for done, feed in enumerate(feeds, start=1):
         walk.step(feed, follow=done <= followed and bool(judged))
         tick(done)
-    errors = [look.error(accumulated.get(look.piece.tensor), judged) for look in looks if look.isolated.signal]
-    return Layers(tuple(_shared(errors)), judged, len(feeds))
+    errors = [look.error(accumulated.get(look.piece.tensor)) for look in looks if look.isolated.signal]
+    return Layers(tuple(_shared(errors)), judged, len(feeds), part)
+
+
+def _judged(outputs: Mapping[str, Measured]) -> str:
+    """The worst float output, as labels hardly tell one layer from another; where there is none, the worst of all."""
+    worth = {name: one.db for name, one in outputs.items() if one.db is not None}
+    floats = [name for name in worth if outputs[name].sqnr is not None]
+    return min(floats or worth, key=lambda name: worth[name], default="")
+
+
+def _part(one: Measured) -> Slice | None:
+    """The slice of an output that noise is followed to, where it is what is bad of it."""
+    worse = one.worst is not None and one.sqnr is not None and one.worst.sqnr <= one.sqnr - WORSE
+    return one.worst if worse else None
 
 
 def _shared(errors: Sequence[LayerError]) -> list[LayerError]:
@@ -137,15 +155,15 @@ def _shared(errors: Sequence[LayerError]) -> list[LayerError]:
 class _Walk:
     """The float model, run once per feed, and once more per feed and layer that is followed."""
 
-    def __init__(self, base: Model, looks: Sequence[_Look], most: int | None) -> None:
-        self.base, self.looks, self.most = base, looks, most
+    def __init__(self, base: Model, looks: Sequence[_Look], most: int | None, judged: str, part: Slice | None) -> None:
+        self.base, self.looks, self.most, self.judged, self.part = base, looks, most, judged, part
         wanted = {name for look in looks for name in (look.piece.tensor, *look.piece.inputs.values())}
         model, self.inputs = disturbable(base, sorted(wanted))
         given = {value.name for value in base.graph.inputs}
         outputs = [value.name or "" for value in base.graph.outputs]
         taps = [name for name in self.inputs if name not in given]
         self.exact = Runner(model, list(dict.fromkeys((*outputs, *taps))))
-        self.ends = self.exact.returning(outputs)
+        self.end = self.exact.returning([judged])
         zeros: Feed = {name: np.zeros((), np.float32) for name in self.inputs.values()}
         self.zeros = fit(zeros, model)
 
@@ -161,12 +179,16 @@ class _Walk:
                 noises[look.piece.tensor] = noise
         for look in self._followed(noises) if follow else ():
             name = look.piece.tensor
-            outputs = self.ends(feed | self.zeros | {self.inputs[name]: noises[name]})
-            for end, y in zip(self.ends.outputs, outputs, strict=True):
-                if isinstance(exact[end], np.ndarray) and exact[end].dtype.kind == "f":
-                    look.outputs.setdefault(end, Sqnr()).add(exact[end], y)
+            (y,) = self.end(feed | self.zeros | {self.inputs[name]: noises[name]})
+            look.at_end = look.at_end or Sqnr()
+            for pair in paired(exact[self.judged], y):
+                look.at_end.add(self._seen(pair.x), self._seen(pair.y))
+
+    def _seen(self, output: Array) -> Array:
+        """What is judged of the judged output: all, or its worst slice."""
+        return output if self.part is None else output.take(self.part.index, self.part.axis)
 
     def _followed(self, noises: Mapping[str, Array]) -> list[_Look]:
         """Those that were followed before; at first the ones with the largest error."""
         able = [look for look in self.looks if look.piece.tensor in noises]
-        return [look for look in able if look.outputs] or sorted(able, key=lambda look: look.isolated.db)[: self.most]
+        return [look for look in able if look.at_end] or sorted(able, key=lambda look: look.isolated.db)[: self.most]

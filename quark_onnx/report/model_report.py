@@ -10,15 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from quark_onnx.core.records import LayerRecord, MixRecord
+from quark_onnx.core.records import LayerRecord, Measured, MixRecord, Slice
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.saturation_certificate import Certificate
-
-GOOD = 30.0
-"""dB of an output from which on accuracy is not lost."""
-
-POOR = 20.0
-"""dB of an output below which it usually is: noise of a hundredth of the signal's power."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +112,17 @@ class LayerError:
 
 @dataclass(frozen=True)
 class Layers:
-    """The error of every layer, in order of the graph. `judged`: the output that `output` and `share` look at."""
+    """The error of every layer, in order of the graph. `judged`: the output, or its `part`, that `output` looks at."""
 
     layers: tuple[LayerError, ...] = ()
     judged: str = ""
     feeds: int = 0
+    part: Slice | None = None
+
+    @property
+    def place(self) -> str:
+        """What is judged, in words."""
+        return self.judged if self.part is None else f"{self.judged}, axis {self.part.axis}, index {self.part.index}"
 
     def worst(self, count: int) -> list[LayerError]:
         """The layers that harm the judged output most; where that is unknown, those with the largest error."""
@@ -216,7 +216,8 @@ class ModelReport:
     preset     that the configuration began with, or "" for none
     config     fields of the configuration
     default    fields that it would have by its preset; what differs is shown first
-    sqnr       dB by output, as onnxruntime runs the model
+    sqnr       dB by float output as a whole, as onnxruntime runs the model
+    outputs    all that was measured of each output, those that are not float included
     fused      operator type → nodes on integers, of how many
     notes      node that is not quantized → why, by placement
     certificates  integer node → whether it computes the same on every x64 processor
@@ -231,6 +232,7 @@ class ModelReport:
     failure: Failure | None = None
     score: Score | None = None
     sqnr: Mapping[str, float] = field(default_factory=dict)
+    outputs: Mapping[str, Measured] = field(default_factory=dict)
     sizes: Sizes | None = None
     latency: Latency | None = None
     memory: Memory | None = None
@@ -253,6 +255,17 @@ class ModelReport:
     advice: tuple[Advice, ...] = ()
 
     @property
+    def worst_output(self) -> str:
+        """The output that is worth the least; empty where none was measured."""
+        worth = self._worth
+        return min(worth, key=lambda name: worth[name], default="")
+
+    @property
     def worst_sqnr(self) -> float | None:
-        """Of the output that has the least; None where none was measured."""
-        return min(self.sqnr.values(), default=None)
+        """dB that it is worth: of its worst slice, or by its share of equal values; None where none was measured."""
+        return self._worth.get(self.worst_output)
+
+    @property
+    def _worth(self) -> dict[str, float]:
+        known = {name: one.db for name, one in self.outputs.items() if one.db is not None}
+        return {**self.sqnr, **known}

@@ -104,7 +104,20 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("db", "grade", "size", "milliseconds", "seconds", "percent", "times", "number", "count"):
+    for name in (
+        "db",
+        "grade",
+        "size",
+        "milliseconds",
+        "seconds",
+        "percent",
+        "times",
+        "number",
+        "count",
+        "whole",
+        "worst",
+        "classes",
+    ):
         environment.filters[name] = getattr(wording, name)
     environment.filters |= {"address": _address, "code": _code, "plain": plain}
     return environment

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from quark_onnx.core.records import GOOD, POOR, Measured
+from quark_onnx.engine.result_wording import classes_text, decibels_text, measured_text, slice_text
 from quark_onnx.engine.saturation_certificate import Certificate, summary
-from quark_onnx.report.model_report import GOOD, POOR, ModelReport
+from quark_onnx.report.model_report import ModelReport
 
 NOTHING = "–"
 
 
 def db(value: float | None) -> str:
     """`36.5 dB`; infinite ratios in words."""
-    if value is None:
-        return NOTHING
-    return "exact" if value == math.inf else "lost" if value == -math.inf else f"{value:.1f} dB"
+    return NOTHING if value is None else decibels_text(value)
 
 
 def grade(value: float | None) -> str:
@@ -25,6 +25,21 @@ def grade(value: float | None) -> str:
     if value is None:
         return ""
     return "good" if value >= GOOD else "fair" if value >= POOR else "poor"
+
+
+def whole(one: Measured) -> str:
+    """An output as a whole: its ratio, or its share of equal values."""
+    return measured_text(replace(one, worst=None))
+
+
+def worst(one: Measured) -> str:
+    """The worst slice of an output, if slices were measured."""
+    return slice_text(one) or NOTHING
+
+
+def classes(one: Measured) -> str:
+    """How far the classes of an output agree, if it holds some."""
+    return classes_text(one) or NOTHING
 
 
 def size(value: float | None) -> str:

@@ -25,7 +25,7 @@ class ZooRow:
     tried        presets that were tried before and not taken, each with a word on why
     page         path of the model's page, relative to that of the zoo; empty: there is none
     score        what the evaluator said; None: there was none
-    sqnr         dB of the worst output; None: not measured
+    sqnr         dB that the worst output is worth; None: not measured
     bytes        of the float and of the quantized model
     milliseconds of the float and of the quantized model, medians of one run in turn
     seconds      that the model took, all attempts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ from typing import Any, Protocol
 
 from quark_onnx.core.errors import QuarkError
 from quark_onnx.core.json_writing import json_text
+from quark_onnx.core.records import Measured, worst_of
+from quark_onnx.engine.result_wording import kept_text
 from quark_onnx.graph import io
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Result
@@ -50,9 +53,14 @@ class Attempt:
     record: Mapping[str, Any]
 
     @property
+    def worth(self) -> float | None:
+        """dB of its worst output; None where nothing was measured."""
+        return worst_of(self.result.report.outputs)
+
+    @property
     def merit(self) -> tuple[float, float]:
         """What makes one that is over budget better than another: its score, then its worst output."""
-        return (self.score or 0.0, min(self.result.report.sqnr.values(), default=0.0))
+        return (self.score or 0.0, self.worth if self.worth is not None else -math.inf)
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,7 @@ def _attempt(entry: Entry, tried: Try, folder: Path, tell: Told, before: float |
     over = _over(entry, result, before, after)
     record = {
         "preset": tried.preset,
-        "sqnr": min(result.report.sqnr.values(), default=None),
+        "sqnr": worst_of(result.report.outputs),
         "score": after,
         "drop": None if before is None or after is None else before - after,
         "within_budget": not over,
@@ -172,13 +180,21 @@ def _over(entry: Entry, result: Result, before: float | None, after: float | Non
         drop = f"the score falls by {before - after:.4g} ({before:.4g} → {after:.4g})"
         found.append(f"{drop}, and may fall by {budget.max_drop:g}")
     if budget.min_sqnr is not None:
-        ratios = result.report.sqnr
-        worst = min(ratios, key=lambda name: ratios[name], default=None)
-        if worst is None:
-            found.append("without data the SQNR of the outputs is not known, and it is part of the budget; give data")
-        elif ratios[worst] < budget.min_sqnr:
-            found.append(f"output {worst!r} keeps {ratios[worst]:.1f} dB, and should keep {budget.min_sqnr:g}")
+        found += _too_little(result.report.outputs, budget.min_sqnr)
     return tuple(found)
+
+
+def _too_little(outputs: Mapping[str, Measured], least: float) -> list[str]:
+    """Which output keeps less than it should, the worst, or that nothing is known of them."""
+    worth = {name: one.db for name, one in outputs.items() if one.db is not None}
+    if not outputs:
+        return ["without data the SQNR of the outputs is not known, and it is part of the budget; give data"]
+    if not worth:
+        return ["no output holds a value on these samples, and their SQNR is part of the budget; give other samples"]
+    worst = min(worth, key=lambda name: worth[name])
+    if worth[worst] >= least:
+        return []
+    return [f"output {worst!r} {kept_text(outputs[worst])}, and should keep {least:g}"]
 
 
 def _row(row: Row, attempt: Attempt, scores: Mapping[str, float]) -> Row:
@@ -191,6 +207,7 @@ def _row(row: Row, attempt: Attempt, scores: Mapping[str, float]) -> Row:
         preset=attempt.tried.preset,
         scores={**scores, **({} if attempt.score is None else {"quantized": attempt.score})},
         sqnr=dict(report.sqnr),
+        outputs=dict(report.outputs),
         bytes=dict(report.bytes),
         fused=report.fused,
         samples=report.samples,

@@ -15,7 +15,7 @@ from quark_onnx.graph.model_files import external_files
 from quark_onnx.zoo.entry import Entry
 from quark_onnx.zoo.evaluators import files_of
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when the outputs of a model get other names or contents."""
 
 CHUNK = 1 << 20

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from quark_onnx.core.json_writing import plain
+from quark_onnx.core.records import Measured, worst_of
 
 Status = Literal["good", "over budget", "failed", "stopped"]
 
@@ -25,9 +26,10 @@ class Row:
     stage     where it failed, or what is over budget was judged; empty if it is good
     reason    likewise: what is wrong, and the way out
     preset    the configuration that was chosen
-    tries     what was tried: preset, its least SQNR, score and drop, whether it is within the budget, or its error
+    tries     what was tried: preset, dB of its worst output, score, drop, whether it is within the budget, or its error
     scores    of the evaluator: float, quantized; empty without one
-    sqnr      dB by output of the model that was written
+    sqnr      dB by float output, as a whole, of the model that was written
+    outputs   all that was measured of each output
     bytes     weights of the float and of the quantized model
     fused     by operator type: nodes on integers, and of how many
     samples   of calibration
@@ -45,6 +47,7 @@ class Row:
     tries: tuple[Mapping[str, Any], ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     sqnr: Mapping[str, float] = field(default_factory=dict)
+    outputs: Mapping[str, Measured] = field(default_factory=dict)
     bytes: Mapping[str, int] = field(default_factory=dict)
     fused: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     samples: int = 0
@@ -58,8 +61,8 @@ class Row:
 
     @property
     def least_sqnr(self) -> float | None:
-        """dB of the worst output; None where none was measured."""
-        return min(map(float, self.sqnr.values()), default=None)
+        """What the worst output is worth in dB; None where none was measured."""
+        return worst_of(self.outputs)
 
     @property
     def drop(self) -> float | None:
@@ -113,7 +116,15 @@ def row_of(document: Mapping[str, Any]) -> Row:
     known = {f.name for f in fields(Row)}
     values = {key: value for key, value in document.items() if key in known}
     sqnr = {name: float(value) for name, value in values.get("sqnr", {}).items()}
-    row = Row(**{**values, "sqnr": sqnr, **{key: tuple(values.get(key, ())) for key in ("tries", "warnings")}})
+    outputs = {name: Measured.from_dict(one) for name, one in values.get("outputs", {}).items()}
+    row = Row(
+        **{
+            **values,
+            "sqnr": sqnr,
+            "outputs": outputs,
+            **{key: tuple(values.get(key, ())) for key in ("tries", "warnings")},
+        }
+    )
     if row.status not in STATUSES:
         raise ValueError(f"unknown status {row.status!r}")
     return row

@@ -94,7 +94,7 @@ def test_the_runtime_computes_what_is_written_for_sentences(minilm: Run, protoco
     ]
     evidence = minilm.result.evidence
     run, written = (
-        compare(evidence.model, evidence.quantized, feeds, optimized=optimized)["embedding"]
+        compare(evidence.model, evidence.quantized, feeds, optimized=optimized).sqnr["embedding"]
         for optimized in (True, False)
     )
     # Codes that sums in another order flip change the noise of a sentence at random: measured .20 dB on 16 sentences,

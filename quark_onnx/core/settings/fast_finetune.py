@@ -29,7 +29,7 @@ class FastFinetune:
     early_stop        end a layer when a window brings nothing; the best state is what is kept, also without this
     lr_adjust         (threshold, rate): layers whose mean squared output error is above threshold start at this rate
     target_op_type    tune only these operator types
-    selective_update  keep a layer only if the whole model's outputs get better too (held-out error always decides)
+    selective_update  keep a layer only if the whole model's outputs get no worse (held-out error always decides)
     update_bias       tune the bias too
     drop_ratio        share of the input's elements that come from the quantized model, the rest from the float one
     fixed_seed        of every random choice

@@ -20,7 +20,7 @@ from quark_onnx.core.settings.checked_fields import choice, field, optional, rea
 from quark_onnx.core.settings.fast_finetune import quark_key
 
 METRICS = {
-    "sqnr": "signal to noise in dB",
+    "sqnr": "signal to noise in dB, of the worst slice where one is worse than the whole",
     "psnr": "largest value to noise in dB",
     "cosine": "cosine of the angle between float and quantized output, 1 is best",
     "l2": "Euclidean distance, mean over samples, 0 is best",

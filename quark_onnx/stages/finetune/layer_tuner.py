@@ -162,13 +162,13 @@ class LayerTuner:
         )
 
     def _helps(self, after: Plan) -> bool:
-        """Whether the whole model gets better, where that is asked for."""
+        """Whether the whole model gets no worse, where that is asked for."""
         if self.judge is None:
             return True
         if self.score == -math.inf:
             self.score = self.judge(self.plan)
         score = self.judge(after)
-        if score <= self.score:
+        if score < self.score:
             return False
         self.score = score
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,31 +14,45 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
 from quark_onnx.engine.runner import Runner, fit
 from quark_onnx.graph import Model
-from quark_onnx.graph.view import numpy_dtype
+from quark_onnx.graph.view import numpy_dtype, shape
 from quark_onnx.numerics.metrics import Agreement
+from quark_onnx.numerics.output_measures import OutputMeasure
+from quark_onnx.numerics.output_pairs import paired
 
 
 class Judge:
     """Scores quantized models; the float model runs once.
 
+    Of outputs that are not float each value counts 1, and 1 or 0 in the quantized model (`output_pairs`).
+
     Raises:
-        ConfigError: MetricOutputIndex names no output, or one that is not float; or no output is.
+        ConfigError: MetricOutputIndex names no output, or one that the metric says nothing of; or it does so of none.
     """
 
     def __init__(self, model: Model, feeds: Sequence[Feed], settings: Mixing) -> None:
         self.settings, self.feeds = settings, feeds[: settings.data_size]
-        self.outputs = _judged(model, settings.metric_output_index)
+        self.shapes = _judged(model, settings)
+        self.outputs = list(self.shapes)
         run = Runner(model, self.outputs)
         self.expected = keep((dict(zip(self.outputs, run(feed), strict=True)) for feed in self.feeds), _limit())
 
     def __call__(self, quantized: Model) -> float:
-        """The metric of the output that has the worst, as a user's onnxruntime runs the model."""
+        """The metric of the output that has the worst, as a user's onnxruntime runs the model.
+
+        Raises:
+            ConfigError: no output holds a value on these samples.
+        """
         run = Runner(quantized, self.outputs)
-        found = [Agreement(self.settings.metric_default) for _ in self.outputs]
+        found = [measure(self.settings.metric_default, self.shapes[name]) for name in self.outputs]
         for feed, expected in zip(self.feeds, self.expected, strict=True):
-            for agreement, name, y in zip(found, self.outputs, run(fit(feed, quantized)), strict=True):
-                agreement.add(expected[name], y)
-        values = [agreement.value for agreement in found]
+            for output, name, y in zip(found, self.outputs, run(fit(feed, quantized)), strict=True):
+                output.add(expected[name], y)
+        values = [output.value for output in found if not math.isnan(output.value)]
+        if not values:
+            raise ConfigError(
+                f"include_auto_mp judges outputs, and on these samples {', '.join(self.outputs)} holds no value: name "
+                "another one with MetricOutputIndex, or give other samples"
+            )
         return min(values) if self.settings.more_is_better else max(values)
 
 
@@ -46,21 +61,44 @@ def _limit() -> int:
     return quarter_of_memory() // 4
 
 
-def _judged(model: Model, index: int | None) -> list[str]:
-    outputs = list(model.graph.outputs)
+def measure(metric: str, declared: Sequence[int | None] | None = None) -> OutputMeasure | OutputAgreement:
+    """What counts answers by a metric; by "sqnr" as reports and budgets do, so that the worst slice counts."""
+    return OutputMeasure(declared) if metric == "sqnr" else OutputAgreement(metric)
+
+
+class OutputAgreement:
+    """An `Agreement` of the arrays in the answers of both models."""
+
+    def __init__(self, metric: str) -> None:
+        self.agreement = Agreement(metric)
+
+    def add(self, reference: object, other: object) -> None:
+        """Count what the two models make of one sample."""
+        for pair in paired(reference, other):
+            self.agreement.add(pair.x, pair.y)
+
+    @property
+    def value(self) -> float:
+        """The metric; NaN where nothing was measured."""
+        return self.agreement.value if self.agreement.count else math.nan
+
+
+def _judged(model: Model, settings: Mixing) -> dict[str, tuple[int | None, ...] | None]:
+    """The outputs that count, and their dimensions as the model names them."""
+    outputs, index, metric = list(model.graph.outputs), settings.metric_output_index, settings.metric_default
     if index is not None and index >= len(outputs):
         raise ConfigError(
             f"AutoMixprecision MetricOutputIndex {index}: the model has {len(outputs)} outputs, the first is 0"
         )
     chosen = outputs if index is None else [outputs[index]]
-    floats = [value.name or "" for value in chosen if _is_float(numpy_dtype(value))]
-    if not floats:
+    able = {value.name or "": shape(value) for value in chosen if metric != "kl" or _is_float(numpy_dtype(value))}
+    if not able:
         which = "no output of the model is one" if index is None else f"output {chosen[0].name!r} is none"
         raise ConfigError(
-            f"include_auto_mp judges float outputs, and {which}; name another one with MetricOutputIndex, or cut the "
-            "model in front of what makes classes of its outputs"
+            f"include_auto_mp by MetricDefault 'kl' judges float outputs, and {which}; name another one with "
+            "MetricOutputIndex, or choose another metric"
         )
-    return floats
+    return able
 
 
 def _is_float(dtype: np.dtype[Any] | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -464,7 +465,8 @@ def test_compare_measures_outputs() -> None:
     report = document("compare", "model.onnx", quantized(), "-d", "samples.npy")
     assert report["samples"] == 6
     assert report["outputs"]["y"]["sqnr"] > 20
-    assert report["outputs"]["y"]["top1_agreement"] == 1.0
+    assert report["outputs"]["y"]["agreement"] == 1.0
+    assert report["worst"] == report["outputs"]["y"]["sqnr"]
     assert "100.00%" in done("compare", "model.onnx", "int8.onnx", "-d", "samples.npy", "--samples", "3")
 
 
@@ -511,8 +513,33 @@ def test_compare_counts_equal_values_of_integer_outputs() -> None:
     onnx.save(text_model(text, w=normal(4, 3)), "labels.onnx")
     np.save("rows.npy", normal(5, 4))
     report = document("compare", "labels.onnx", "labels.onnx", "-d", "rows.npy")
-    assert report["outputs"]["k"] == {"sqnr": None, "equal": 1.0}
-    assert "equal values" in done("compare", "labels.onnx", "labels.onnx", "-d", "rows.npy")
+    assert (report["outputs"]["k"]["sqnr"], report["outputs"]["k"]["equal"]) == (None, 1.0)
+    assert "all equal" in done("compare", "labels.onnx", "labels.onnx", "-d", "rows.npy")
+
+
+def test_compare_shows_the_worst_slice_and_what_is_wrong() -> None:
+    """Boxes and scores in one tensor, and a quantizer with one scale behind it."""
+    both = "b = Mul (x, big) s = Sigmoid (x) z = Concat <axis = 1> (b, s)"
+    shape = "(float[N, 3, 64] x) => (float[N, 6, 64] y)"
+    onnx.save(text_model(f"g {shape} {{ {both} y = Identity (z) }}", big=np.float32(300)), "boxes.onnx")
+    grid = {"big": np.float32(300), "scale": np.float32(10), "zero": np.int8(0)}
+    rounded = "q = QuantizeLinear (z, scale, zero) y = DequantizeLinear (q, scale, zero)"
+    onnx.save(text_model(f"g {shape} {{ {both} {rounded} }}", **grid), "coarse.onnx")
+    np.save("rows.npy", normal(8, 3, 64))
+    result = command("compare", "boxes.onnx", "coarse.onnx", "-d", "rows.npy")
+    assert "0.0 dB (axis 1, index" in result.stdout
+    assert "warning: output 'y' keeps" in result.stderr and "(axis 1, index" in result.stderr
+    found = document("compare", "boxes.onnx", "coarse.onnx", "-d", "rows.npy")
+    assert found["worst"] == found["outputs"]["y"]["worst"]["sqnr"] < 1 < 25 < found["outputs"]["y"]["sqnr"]
+
+
+def test_quantize_says_what_outputs_keep() -> None:
+    text = "g (float[N, 4] x) => (int64[N, 1] k) { l = Gemm (x, w)  k = ArgMax <axis = 1> (l) }"
+    onnx.save(text_model(text, w=normal(4, 3)), "labels.onnx")
+    np.save("rows.npy", normal(50, 4))
+    told = done("quantize", "labels.onnx", "-o", "out.onnx", "-d", "rows.npy")
+    assert re.search(r"Output SQNR +(all|[\d.]+%) equal  k", told)
+    assert re.search(r"out\.onnx  \([\d.]+ [kb]", told)
 
 
 def test_compare_refuses_other_interfaces() -> None:
@@ -526,7 +553,9 @@ def test_compare_refuses_other_interfaces() -> None:
     reshaped = saved("d.onnx", "g (float[1, 3, 8, 8] x) => (float[3, 64] y) { y = Flatten <axis = 2> (x) }")
     assert "no output 'y'" in fails(3, "compare", first, renamed, "-d", "samples.npy")
     assert "no input 's'" in fails(3, "compare", first, asking, "-d", "samples.npy")
-    assert "[1, 192]" in fails(3, "compare", first, reshaped, "-d", "samples.npy")
+    result = command("compare", first, reshaped, "-d", "samples.npy")
+    assert result.exit_code == 0
+    assert "e.g. [3, 64] for [1, 192]" in result.output
 
 
 # errors

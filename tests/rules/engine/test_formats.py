@@ -11,7 +11,7 @@ from quantized_models import Feed, Made, constants, feeds, graph, placed, quanti
 
 from quark_onnx.core.number_formats import TYPES
 from quark_onnx.engine.activation_walk import Frontier, walk
-from quark_onnx.engine.compare import compare, quantized_values
+from quark_onnx.engine.compare import quantized_values, tensor_sqnr
 from quark_onnx.engine.fusion_ledger import Row, ledger
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, Node, io
@@ -203,7 +203,7 @@ def test_layers_are_compared_in_front_of_the_clip() -> None:
     made = quantized(graph(CHAIN, opset=21), activation_type="uint6")
     pairs = quantized_values(made.quantized)
     assert pairs == {"x": "x_dequantized", "f": "f_dequantized", "y": "y"}
-    ratios = compare(made.model, made.quantized, feeds(made.model), pairs, optimized=False)
+    ratios = tensor_sqnr(made.model, made.quantized, feeds(made.model), pairs, optimized=False)
     assert min(ratios.values()) > 20
 
 

@@ -243,10 +243,22 @@ def test_outputs_that_there_are_not(indices: Any, message: str) -> None:
 def test_outputs_that_cannot_be_compared() -> None:
     with pytest.raises(DataError, match="output 'z' of the float model is empty or not finite"):
         make_psnr_eval_fn(two_outputs("h = Sub (x, x) z = Div (h, h)"), draw((1, 4), 2))
-    whole = text_model("g (float[N,4] x) => (int64[N,1] i) { i = ArgMax <axis = 1> (x) }")
-    with pytest.raises(ConfigError, match="no output of the model has a float type; give output_indices"):
-        make_psnr_eval_fn(whole, draw((1, 4), 2))
-    assert make_psnr_eval_fn(whole, draw((1, 4), 2), 0)
+    none = text_model("g (float[N,4] x) => (int64[M,1] i) { i = NonZero (e) }", e=np.zeros(3, np.float32))
+    with pytest.raises(DataError, match="output 'i' of the float model is empty"):
+        make_psnr_eval_fn(none, draw((1, 4), 2))
+
+
+@pytest.mark.parametrize("indices", [None, 0])
+def test_labels_are_equal_or_not(indices: int | None) -> None:
+    """One of eight labels differs, by however much: the noise is an eighth of the signal."""
+    whole = text_model("g (float[N,9] x) => (int64[N,1] i) { i = ArgMax <axis = 1> (x) }")
+    feed = {"x": np.eye(9, dtype=np.float32)[:8]}
+
+    class Other:
+        def run(self, names: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return [np.arange(8)[:, None] + 5 * (np.arange(8)[:, None] == 3)]
+
+    assert make_psnr_eval_fn(whole, [feed], indices)(Other()) == pytest.approx(10 * math.log10(8))
 
 
 def test_samples_must_fit() -> None:

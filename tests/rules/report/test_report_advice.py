@@ -367,6 +367,16 @@ CASES: list[tuple[str, ModelReport, str, str, list[ModelReport]]] = [
         ],
     ),
     (
+        "larger",
+        big(40_000, 50_000),
+        "act",
+        "The quantized model is 1.25 × as large as the float one",
+        [
+            big(49_000, 49_100),
+            report(),
+        ],
+    ),
+    (
         "not_smaller",
         big(1_000_000, 900_000),
         "consider",
@@ -374,6 +384,7 @@ CASES: list[tuple[str, ModelReport, str, str, list[ModelReport]]] = [
         [
             big(1_000_000, 500_000),
             big(1_000, 900),
+            big(1_000_000, 1_100_000),
             big(1_000_000, 900_000, weight_type="int16"),
             replace(big(1_000_000, 900_000), config={}),
         ],

@@ -17,6 +17,7 @@ from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.report import build as reports
 from quark_onnx.report.build import Measure, Models, report_of, report_of_pair
 from quark_onnx.report.footprint import footprint, peak_bytes
+from quark_onnx.report.model_report import Latency, Timing
 from quark_onnx.report.timing import latency
 from quark_onnx.result import Result
 
@@ -139,3 +140,24 @@ def test_memory_that_cannot_be_told_is_none() -> None:
     broken = quantized_models.graph("(float[1, 8] x) => (float[1, 8] y) { y = Neg (x) }")
     assert footprint(broken, {"x": np.ones((1, 9), np.float32)}) is None
     assert footprint(broken, {"x": np.array(["text"], object)}) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "target", "told"),
+    [
+        ((0.40, 0.38, 0.45), (0.52, 0.50, 0.60), "cpu", True),
+        ((0.40, 0.38, 0.45), (0.41, 0.405, 0.60), "cpu", False),  # less than runs differ
+        ((0.40, 0.38, 0.90), (0.52, 0.35, 0.60), "cpu", False),  # a tenth of the runs is faster than half of the others
+        ((0.52, 0.50, 0.60), (0.40, 0.38, 0.45), "cpu", False),
+        ((0.40, 0.38, 0.45), (0.52, 0.50, 0.60), "tensorrt", False),
+    ],
+)
+def test_a_slower_result_is_told(
+    before: tuple[float, float, float], after: tuple[float, float, float], target: str, told: bool,
+    result: Result, folder: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    timed = Latency(Timing(*before), Timing(*after), 10, 1, 1)
+    monkeypatch.setattr(reports, "latency", lambda *arguments: timed)
+    what = replace(CHEAP, latency=True, layers=False)
+    report = report_of(result, replace(CONFIG, target=target), folder / "model.onnx", "m", measure=what)
+    assert any("0.52 ms for 0.4 ms" in text and "slower" in text for text in report.warnings) == told

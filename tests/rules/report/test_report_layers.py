@@ -12,7 +12,7 @@ import quantized_models
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.activation_grid import grid
-from quark_onnx.engine.compare import compare, quantized_activations, quantized_values
+from quark_onnx.engine.compare import compare, quantized_activations, quantized_values, tensor_sqnr
 from quark_onnx.engine.qdq_pieces import Piece, pieces
 from quark_onnx.engine.runner import Runner, fit
 from quark_onnx.graph import Model, io
@@ -144,7 +144,7 @@ def test_shares_add_up_to_one_and_the_accumulated_error_is_that_of_compare() -> 
     made = quantized_models.quantized(model, feeds)
     layers = measured(model, made.quantized, feeds)
     assert sum(error.share or 0 for error in layers.layers) == pytest.approx(1)
-    expected = compare(model, made.quantized, feeds, quantized_values(made.quantized), optimized=False)
+    expected = tensor_sqnr(model, made.quantized, feeds, quantized_values(made.quantized), optimized=False)
     found = {error.tensor: error.accumulated for error in layers.layers}
     assert {name: found[name] for name in expected if name in found} == {
         n: v for n, v in expected.items() if n in found
@@ -163,7 +163,7 @@ def test_noise_that_is_followed_is_the_same_as_with_this_layer_alone_quantized()
     sites = {name: site for name, site in made.plan.sites.items() if name in ("w", "y")}
     nodes = {name: tuple(t for t in tensors if t in sites) for name, tensors in made.plan.nodes.items()}
     alone = quantized_models.apply(model, replace(made.plan, sites=sites, nodes={n: t for n, t in nodes.items() if t}))
-    expected = compare(model, alone, feeds, optimized=False)["z"]
+    expected = compare(model, alone, feeds, optimized=False).sqnr["z"]
     assert found["y"].output == pytest.approx(expected, abs=0.01)
     assert found["y"].output != pytest.approx(found["x"].output, abs=0.5)  # the twin: another layer, another figure
 

@@ -17,7 +17,7 @@ pytest.importorskip("jinja2")
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import plain
-from quark_onnx.core.records import LayerRecord, MixRecord
+from quark_onnx.core.records import LayerRecord, Measured, MixRecord, Slice
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.saturation_certificate import NO_PRODUCT, Certificate
 from quark_onnx.report import wording
@@ -127,7 +127,9 @@ def full(name: str = "model") -> ModelReport:
         config={"per_channel": True, "weight_type": "int8", "extra_options": {"Percentile": 99.87}},
         default={"per_channel": False, "weight_type": "int8", "extra_options": {"Percentile": 99.87}},
         score=Score(f"top-1{name}", 0.5912, 0.5537),
-        sqnr={f"y{name}": 12.3, "second": math.inf},
+        sqnr={f"y{name}": 27.3, "second": math.inf},
+        outputs={f"y{name}": Measured(640, 27.3, worst=Slice(1, 4, 12.3)), "second": Measured(4, math.inf),
+                 "label": Measured(64, equal=0.9844), "p": Measured(64, 31.0, agreement=0.95, kl=0.0123)},
         sizes=Sizes(1917205, 544297, files=True),
         latency=Latency(Timing(8.21, 8.0, 9.0), Timing(4.32, 4.1, 5.0), 77, 3, 1),
         memory=Memory(18_600_000, 12_700_000, 330_000_000),
@@ -157,7 +159,10 @@ def test_every_fact_of_the_report_is_on_the_page() -> None:
     for fact in (
         "model S8S8_AAWS for cpu · 200 samples · quark_onnx 9.8.7",
         "top-1model 0.5537 float 0.5912",
-        "Output SQNR, worst 12.3 dB poor",
+        "Output SQNR, worst 12.3 dB poor: as a whole 27.3 dB",
+        "ymodel 27.3 dB 12.3 dB (axis 1, index 4) –",
+        "label 98.44% equal – –",
+        "p 31.0 dB – same arg-max 95.00%, KL 0.0123",
         "Size 544 kB 28% of 1.92 MB",
         "Latency, batch 3 4.32 ms 0.53 × the float 8.21 ms",
         "Memory of a run 12.7 MB float 18.6 MB",
@@ -165,7 +170,7 @@ def test_every_fact_of_the_report_is_on_the_page() -> None:
         "Do Try per_channel on model.",
         "Consider Wait.",
         "Good Fine.",
-        "second exact",
+        "second exact – –",
         "2 conv t Conv 21.9 dB 14.7 dB 53.8 dB 35.9 dB 15.7 dB 75%".replace(" t ", " tmodel ").replace(
             "conv", "convmodel"
         ),

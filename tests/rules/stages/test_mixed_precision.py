@@ -278,10 +278,16 @@ def test_the_worst_output_counts_or_the_one_that_is_named(index: int | None, lay
     assert moved(found) == layers
 
 
-@pytest.mark.parametrize(("index", "message"), [(2, "'c' is none"), (3, "the model has 3 outputs")])
-def test_outputs_that_cannot_be_judged(index: int, message: str) -> None:
+KL = {"MetricDefault": "kl", "MetricThreshold": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [({"MetricOutputIndex": 2} | KL, "'c' is none"), ({"MetricOutputIndex": 3}, "the model has 3 outputs")],
+)
+def test_outputs_that_cannot_be_judged(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        mixed(two_outputs(), silent(), MetricOutputIndex=index)
+        mixed(two_outputs(), silent(), **asked)
 
 
 EASY = {"sqnr": 20.0, "psnr": 30.0, "cosine": 0.99, "l2": 4.0, "kl": 0.1}

@@ -1,0 +1,98 @@
+"""Budgets of a zoo: judged by the worst that is known of an output, whatever its type."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from rich.console import Console
+from text_models import normal, text_model
+
+from quark_onnx import get_default_config
+from quark_onnx.cli import zoo as command
+from quark_onnx.core.json_writing import plain
+from quark_onnx.zoo import Outcome, ZooResult
+from quark_onnx.zoo.convert import convert
+from quark_onnx.zoo.entry import Budget, Entry, Try
+from quark_onnx.zoo.rows import Row, row_of
+
+TEXTS = {
+    "labels": "g (float[N, 8] x) => (int64[N, 1] y) { l = MatMul (x, w)  y = ArgMax <axis = 1> (l) }",
+    "bool": "g (float[N, 8] x) => (bool[N, 6] y) { l = MatMul (x, w)  y = Greater (l, zero) }",
+    "nothing": "g (float[N, 8] x) => (int64[2, M] y) { l = MatMul (x, w)  r = Mul (l, zero)  y = NonZero (r) }",
+    "scores": """g (float[N, 8, 20] x) => (float[N, 12, 20] y) {
+        l = Conv (x, kernel)  b = Mul (l, big)  s = Sigmoid (l)  y = Concat <axis = 1> (b, s) }""",
+}
+
+
+class Silent:
+    """Told of progress, and keeps it to itself."""
+
+    stage = ""
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        self.stage = stage
+
+    def write(self, **values: Any) -> None:
+        """Nothing."""
+
+
+def converted(kind: str, least: float, home: Path, **fields: Any) -> Row:
+    constants = {"w": normal(8, 6), "zero": np.float32(0), "big": np.float32(200), "kernel": normal(6, 8, 1)}
+    used = {name: array for name, array in constants.items() if f" {name})" in TEXTS[kind]}
+    onnx.save(text_model(TEXTS[kind], **used), home / "m.onnx")
+    np.savez(home / "data.npz", x=normal(64, 8, 20) if kind == "scores" else normal(64, 8))
+    config = replace(get_default_config("S8S8_AAWS"), **fields)
+    tries = (Try("S8S8_AAWS", config.to_json()),)
+    entry = Entry("m", str(home / "m.onnx"), "1", str(home), tries, str(home / "data.npz"), budget=Budget(None, least))
+    convert(entry, home, Silent())
+    return row_of(json.loads((home / "out" / "result.json").read_text("utf-8")))
+
+
+@pytest.mark.parametrize("kind", ["labels", "bool"])
+def test_labels_have_a_budget(kind: str, tmp_path: Path) -> None:
+    row = converted(kind, 25, tmp_path, weight_type="int4")
+    share = row.outputs["y"].equal
+    assert share is not None and share < 1 and row.sqnr == {}
+    worth = row.least_sqnr
+    assert worth is not None and worth == row.outputs["y"].db
+    assert row.status == "over budget"
+    assert f"output 'y' has {share:.2%} equal values, which counts as {worth:.1f} dB, and should keep 25" in row.reason
+    assert row.tries[0]["sqnr"] == pytest.approx(worth)
+    assert row_of(json.loads(json.dumps(plain(row)))) == row
+
+
+def test_labels_within_the_budget(tmp_path: Path) -> None:
+    assert converted("bool", 10, tmp_path).status == "good"
+
+
+def test_nothing_measured_is_no_success(tmp_path: Path) -> None:
+    row = converted("nothing", 1, tmp_path)
+    assert (row.status, row.least_sqnr) == ("over budget", None)
+    assert "no output holds a value on these samples" in row.reason
+    assert any("holds nothing that could be measured" in warning for warning in row.warnings)
+
+
+def test_scores_behind_boxes_have_a_budget(tmp_path: Path) -> None:
+    """16 samples of 20 positions are 320 numbers for each slice."""
+    row = converted("scores", 25, tmp_path)
+    one = row.outputs["y"]
+    assert one.sqnr is not None and one.sqnr > 25
+    assert one.worst is not None and one.worst.index >= 6 and row.least_sqnr == one.worst.sqnr
+    assert row.status == "over budget"
+    assert f"worst {one.worst.sqnr:.1f} dB (axis 1, index {one.worst.index}), and should keep 25" in row.reason
+
+
+def test_warnings_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "out", Console(width=200, highlight=False, markup=False))
+    rows = [Outcome(Row(f"m{i}", "m.onnx", "good", warnings=(f"it is larger {i}",))) for i in range(10)]
+    command._print(ZooResult(tmp_path, tuple(rows)))
+    text = capsys.readouterr().out
+    assert "m0: it is larger 0" in text and "m9" not in text.split("Warnings")[1] and "and 2 more" in text
