@@ -23,6 +23,7 @@ from quark_onnx.quantsim.behind_clamps import passed
 from quark_onnx.quantsim.calibration_session import ObservingSession, run_forward
 from quark_onnx.quantsim.encodings_files import encoding_file, load, shapes_of
 from quark_onnx.quantsim.quantizer import Quantizer
+from quark_onnx.quantsim.saturating_weights import exact_everywhere
 from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
 from quark_onnx.quantsim.simulated_grids import Chosen, choose, on_grid, plan_of, realized, rounded
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source, begin, ranging
@@ -336,6 +337,9 @@ class QuantizationSimModel:
             export_int32_bias: biases of layers as int32 where they fit, as integer kernels add them. onnxruntime would
                 do it by itself otherwise, with less care.
 
+        Weights whose products could saturate on x64 without VNNI are stored as uint8 with zero point 128: their numbers
+        are those of the simulation on every processor.
+
         Raises:
             ConfigError: a quantizer that is on has no encoding.
         """
@@ -343,7 +347,7 @@ class QuantizationSimModel:
         sites = {t: s if s.role == "activation" else _as_stored(s) for t, s in plan.sites.items()}
         plan = replace(plan, sites=sites)
         plan = with_int32_biases(self.float_model, plan) if export_int32_bias else plan
-        return io.to_proto(realized(self.float_model, plan))
+        return io.to_proto(realized(self.float_model, exact_everywhere(self.float_model, plan)))
 
     def export(
         self,

@@ -20,8 +20,9 @@ from quark_onnx.engine.layers.matrix_geometry import ConvGeometry, MatrixGeometr
 from quark_onnx.engine.layers.row_grids import coded, grid_of
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import is_op
-from quark_onnx.numerics.quantizer import representable
+from quark_onnx.numerics.quantizer import along, representable
 from quark_onnx.numerics.rounding.safe_rounding import GROWTH, Inputs, round_safely
+from quark_onnx.numerics.weight_pairs import unsafe_pairs
 
 STORED = (
     "stored as uint8 with zero point 128, exact on every processor: int8 weights that cannot saturate without VNNI "
@@ -58,13 +59,24 @@ def round_weights(model: Model, plan: Plan, moments: Moments, how: str) -> Plan:
             continue
         if how == "auto" and alone and found.costs_much:
             sites[tensor] = replace(site, format=site.format.unsigned)
-            chosen[site.group] = QParams(q.scale, q.zero_point + np.int32(sites[tensor].format.middle))
+            chosen[site.group] = QParams(q.scale, q.zero_point + np.int32(1 << (site.format.bits - 1)))
             told = STORED.format(found.decibel, node.name)
             remarks[tensor] = f"{remarks[tensor]}; {told}" if tensor in remarks else told
             continue
         whole, scale = coded(found.codes, found.scale, q, found.scale.shape)
         rounded[tensor] = Coded(layer.weight(whole, array), scale)
     return replace(plan, sites=sites, qparams=chosen, rounded=rounded, remarks=remarks)
+
+
+def unsafe_weights(model: Model, plan: Plan) -> set[str]:
+    """Weights that must have safe pairs, and whose integers in the plan have an unsafe one."""
+    found = set()
+    for tensor, node in _readers(model, plan).items():
+        integers, q = plan.coded(tensor), plan.qparams_of(tensor)
+        if integers is not None:
+            centred = integers.codes - along(q.zero_point, integers.codes.shape, plan.sites[tensor].format)
+            found |= {tensor} if unsafe_pairs(_geometry(node).rows(centred)).any() else set()
+    return found
 
 
 def _readers(model: Model, plan: Plan) -> dict[str, Node]:

@@ -31,8 +31,8 @@ SWEEPS = 2
 BUDGET = 2**22
 """Weights that are descended at once."""
 
-MUCH = 2.0
-"""Errors of two plain roundings differ by less: each is a sum of as many roundings."""
+MUCH = 4.0
+"""Activations that are rounded, too, make as much noise as weights do: less than this does not show."""
 
 NOTHING = 1e-5
 """Part of the output's mean square, 50 dB, below which an error is not worth a slower kernel."""
@@ -79,7 +79,7 @@ class SafeRounding(NamedTuple):
 
     @property
     def costs_much(self) -> bool:
-        """Whether the error is at least twice as large, and not far below what eight bits do anyway."""
+        """Whether the error is `MUCH` larger, and not far below what eight bits do anyway."""
         return self.loss > MUCH * self.nearest_loss and self.loss > NOTHING * self.signal
 
 

@@ -36,7 +36,7 @@ def without_saturation(
         if how == "off" or site.role != "weight" or (site.format.bits, site.format.dtype) != (8, "int8"):
             continue
         quantized = [n for n in graph.initializers[name].consumers() if name in nodes.get(n.name or "", ())]
-        readers = [n for n in quantized if ops[n.op_type].adds_pairs and _adds_pairs(n, name, sites)]
+        readers = [n for n in quantized if n.op_type in ops and ops[n.op_type].adds_pairs and _reads(n, name, sites)]
         if not readers:
             continue
         reason = ASKED if how == "uint8" else _why_not_safe(site, readers)
@@ -48,7 +48,7 @@ def without_saturation(
     return changed, remarks
 
 
-def _adds_pairs(node: Node, weight: str, sites: Mapping[str, Site]) -> bool:
+def _reads(node: Node, weight: str, sites: Mapping[str, Site]) -> bool:
     """Whether the node multiplies bytes with this weight, by a kernel that adds neighbours."""
     data, other = node.inputs[:2]
     site = sites.get(data.name or "") if data is not None else None

@@ -1,0 +1,162 @@
+"""Pairs of weights: real codes are moved to the nearest safe ones, and whatever rounds them makes none unsafe."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quark_onnx.numerics.rounding.adaquant import adaquant
+from quark_onnx.numerics.rounding.adaround import adaround
+from quark_onnx.numerics.rounding.coordinate_descent import descend, polish
+from quark_onnx.numerics.rounding.moments import Moments
+from quark_onnx.numerics.rounding.objectives import Quadratic
+from quark_onnx.numerics.rounding.safe_rounding import GROWTH, Inputs, round_safely
+from quark_onnx.numerics.rounding.scale_search import search_scale
+from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_TENSOR, WeightGrid, nearest, up_or_down
+from quark_onnx.numerics.weight_pairs import LIMIT, project, repair, unsafe_pairs
+
+F32 = np.ndarray
+law = settings(deadline=None, max_examples=40)
+seeds, sizes = st.integers(0, 2**16), st.sampled_from([1, 2, 5, 8, 33])
+
+
+def large(seed: int, k: int, r: int = 5) -> F32:
+    """Weights (1, r, k) in codes, most of them so large that neighbours of one sign are unsafe."""
+    rng = np.random.default_rng(seed)
+    signs = np.where(rng.random((1, r, k)) < 0.8, 1, -1) * np.where(rng.random((1, r, 1)) < 0.5, 1, -1)
+    return (signs * rng.uniform(30, 127, (1, r, k))).astype(np.float32)
+
+
+def problem(seed: int, k: int) -> tuple[F32, F32, Quadratic]:
+    """Weights, scales of 1 per row, and what their rounding costs on correlated inputs."""
+    weight = large(seed, k)
+    rng = np.random.default_rng(seed)
+    z = np.maximum(rng.standard_normal((1, 20 * k + 20, k)) @ rng.standard_normal((k, k)) + 0.5, 0).astype(np.float32)
+    y = z @ np.swapaxes(weight, 1, 2)
+    return weight, np.ones(weight.shape[:2], np.float32), Quadratic.around(weight, Moments.of(y, z))
+
+
+@law
+@given(seeds, sizes)
+def test_projection_is_the_nearest_point_of_a_half_space(seed: int, k: int) -> None:
+    """What is too much is taken off both in equal parts, and nothing of a pair that is safe; |u| < 128 has 17 bits
+    behind the point in float32, so that a sum is off by 2⁻¹⁶ at most."""
+    u = large(seed, k)
+    p, even = project(u), k // 2 * 2
+    sums = (p[..., :even:2] + p[..., 1:even:2]).astype(np.float64)
+    assert np.all(np.abs(sums) <= LIMIT + 2.0**-16)
+    moved = u - p
+    np.testing.assert_allclose(moved[..., :even:2], moved[..., 1:even:2], atol=2.0**-16)
+    safe = np.abs(u[..., :even:2] + u[..., 1:even:2]) <= LIMIT
+    assert not moved[..., :even:2][safe].any() and not moved[..., even:].any()
+    assert np.all(p * u >= 0)  # no weight changes its sign
+
+
+@law
+@given(seeds, sizes)
+def test_repair_makes_up_and_down_safe_by_steps_towards_zero(seed: int, k: int) -> None:
+    u = project(large(seed, k))
+    rng = np.random.default_rng(seed)
+    codes = np.clip(np.floor(u) + (rng.random(u.shape) < 0.7), -127, 127).astype(np.float32)
+    fixed = repair(codes, u)
+    assert not unsafe_pairs(fixed).any()
+    steps = np.abs(codes) - np.abs(fixed)
+    assert set(np.unique(steps)) <= {0.0, 1.0}
+    touched = np.repeat(unsafe_pairs(codes), 2, -1)
+    assert not steps[..., : touched.shape[-1]][~touched].any()
+
+
+@law
+@given(seeds, sizes)
+def test_every_way_to_round_ends_with_safe_pairs(seed: int, k: int) -> None:
+    """… and is in no row worse than safe codes that are nearest; the twin without the constraint is unsafe."""
+    weight, scale, q = problem(seed, k)
+    low, high = -127.0, 127.0
+    start = nearest(weight, scale, low, high, True)
+    bounds = up_or_down(weight, scale, low, high, True)
+    unit = np.maximum(scale**2 * q.curvature, 1e-30)
+    how = {"num_iterations": 30, "safe_pairs": True}
+    found = {
+        "nearest": start,
+        "descend": descend(start, low, high, scale, q, 3, True),
+        "polish": polish(start, *bounds, scale, q, 3, None, True),
+        "adaround": adaround(weight, scale, q, low, high, unit, **how).codes,
+        "adaquant": adaquant(weight, None, scale, q, low, high, unit, **how).codes,
+    }
+    at_start = q.loss(start)
+    for name, codes in found.items():
+        np.testing.assert_array_equal(codes, np.rint(codes))
+        assert np.abs(codes).max() <= high, name
+        assert not unsafe_pairs(codes).any(), name
+        assert np.all(q.loss(codes) <= at_start + 1e-4 * np.abs(at_start) + 1e-3), name
+    if k > 8:
+        assert unsafe_pairs(nearest(weight, scale, low, high)).any()
+
+
+def test_a_searched_scale_is_judged_by_safe_codes() -> None:
+    """All weights alike: free codes are exact at the first scale, safe ones only at one twice as large."""
+    weight = np.full((1, 2, 8), 127, np.float32)
+    z = np.random.default_rng(0).standard_normal((1, 100, 8)).astype(np.float32)
+    q = Quadratic.around(weight, Moments.of(z @ np.swapaxes(weight, 1, 2), z))
+    top = np.full((1, 2), 2, np.float32)
+    for safe, factor in ((False, 0.5), (True, 127 / 128)):
+        found = search_scale(
+            weight, q, -127, 127, top, PER_CHANNEL, factors=(0.5, 0.7, 127 / 128), sweeps=0, safe_pairs=safe
+        )
+        np.testing.assert_allclose(found, top * factor)
+
+
+# plain rounding
+
+
+def inputs(k: int, seed: int = 0) -> Inputs:
+    rng = np.random.default_rng(seed)
+    return Inputs(rng.uniform(0, 2, (1, k)).astype(np.float32), rng.uniform(0, 1, (1, k)).astype(np.float32))
+
+
+@law
+@given(seeds, sizes, st.sampled_from([PER_CHANNEL, PER_TENSOR]))
+def test_plain_rounding_is_safe_and_loses_less_than_repaired_codes(seed: int, k: int, shared: tuple[int, ...]) -> None:
+    weight, seen = large(seed, k), inputs(k, seed)
+    scale = np.ones(weight.shape[:2], np.float32)
+    grid = WeightGrid(scale, -127, 127, shared, True)
+    plain = nearest(weight, scale, -127, 127)
+    found = round_safely(weight, grid, seen, [scale * np.float32(f) for f in GROWTH])
+    if found is None:
+        assert not unsafe_pairs(plain).any()
+        return
+    assert not unsafe_pairs(found.codes).any()
+    assert np.abs(found.codes).max() <= 127
+    safe_rows = ~unsafe_pairs(plain).any(-1)
+    if shared == PER_CHANNEL:
+        np.testing.assert_array_equal(found.codes[safe_rows], plain[safe_rows])
+        np.testing.assert_array_equal(found.scale[safe_rows], scale[safe_rows])
+    else:
+        assert len(np.unique(found.scale)) == 1
+    repaired = seen.damped().loss(nearest(weight, scale, -127, 127, True) - weight)
+    own = seen.damped().loss(found.codes * found.scale[..., None] - weight)
+    assert own.sum() <= repaired.sum() * (1 + 1e-4) + 1e-3
+    np.testing.assert_allclose(found.loss, own.sum(), rtol=1e-4, atol=1e-3)
+
+
+def test_the_shift_of_the_output_is_taken_back_by_other_codes() -> None:
+    """Inputs that hardly vary: an output is as good as its mean. Making a pair safe costs 2 · 31 codes of it."""
+    weight = np.concatenate([np.full(2, 95), np.full(60, 20)]).astype(np.float32)[None, None]
+    seen = Inputs(np.ones((1, 62), np.float32), np.full((1, 62), 1e-3, np.float32))
+    grid = WeightGrid(np.ones((1, 1), np.float32), -127, 127, PER_CHANNEL, True)
+    found = round_safely(weight, grid, seen)
+    assert found is not None
+    assert abs(float((found.codes - weight).sum())) <= 1
+    assert np.abs((nearest(weight, grid.scale, -127, 127, True) - weight).sum()) == 62
+
+
+def test_what_costs_much() -> None:
+    """Weights of one size are exact as integers, and as safe ones only at another scale, which may not be taken."""
+    weight = np.full((1, 4, 6), 127, np.float32)
+    seen = Inputs(np.zeros((1, 6), np.float32), np.ones((1, 6), np.float32))
+    grid = WeightGrid(np.ones((1, 4), np.float32), -127, 127, PER_CHANNEL, True)
+    found = round_safely(weight, grid, seen)
+    assert found is not None and found.costs_much
+    raised = round_safely(weight, grid, seen, [grid.scale * np.float32(127 / 64)])
+    assert raised is not None and not raised.costs_much
