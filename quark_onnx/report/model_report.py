@@ -111,7 +111,7 @@ class LayerError:
 
 @dataclass(frozen=True)
 class Layers:
-    """The error of every layer, in order of the graph. `judged`: the output, or its `part`, that noise is followed to."""
+    """The error of every layer, in order of the graph. `judged`: the output, or its `part`, noise is followed to."""
 
     layers: tuple[LayerError, ...] = ()
     judged: str = ""
