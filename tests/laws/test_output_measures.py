@@ -164,6 +164,13 @@ def test_slices_that_hold_nothing_do_not_count(slices: np.ndarray, counted: bool
     assert one.sqnr > -40
 
 
+def test_a_dead_channel_among_loud_ones_does_not_count() -> None:
+    x = normal(1, 3, LEAST)
+    x[0, 1] = 0
+    one = measured((x, x + np.float32(0.01))).worst
+    assert one is not None and one.index != 1 and one.sqnr > 30
+
+
 def test_classes_on_a_few_samples_are_no_slices() -> None:
     """16 numbers of each of 1,000 classes: the worst is 7.5 dB below the whole by chance alone."""
     x = normal(16, 1000)

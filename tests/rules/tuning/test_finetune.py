@@ -490,6 +490,8 @@ def test_a_rejected_layer_leaves_the_plan_as_it_was() -> None:
     kept = tuned(made, ROUND, judge=lambda plan: len(plan.codes))
     assert all(record.accepted == (record.choice != "raw") for record in kept.records)
     assert same(kept.plan, tuned(made, ROUND).plan)
+    equal = tuned(made, ROUND, judge=lambda plan: 1.0)  # as labels of few samples say; held-out samples decide
+    assert same(equal.plan, kept.plan)
 
 
 @pytest.mark.parametrize("objective", ["moments", "sampled"])
