@@ -183,7 +183,7 @@ def test_what_inputs_do_matters() -> None:
         weight = dequantize(plan.rounded["w"].codes, plan.qparams_of("w"), plan.sites["w"].format)
         lost = weight - float_of(result.evidence.model, "w")
         errors.append(np.mean([np.square(feed["x"] @ lost.T) for feed in feeds]))
-    assert errors[0] < 0.5 * errors[1]
+    assert errors[0] < 0.9 * errors[1]
 
 
 # the pass over the data
