@@ -126,17 +126,19 @@ def _stacked_array(array: Array, inputs: Sequence[InputSpec], file: str = "") ->
     """The samples of the one input's stacked array. With more inputs it stays whole, and is refused later."""
     if len(inputs) != 1:
         return iter([Item(array, file)])
-    return (Item(feed, file) for feed in stacked({inputs[0].name: array}, inputs))
+    return (Item(feed, file) for feed in stacked({inputs[0].name: array}, inputs, file))
 
 
-def stacked(arrays: Mapping[str, object], inputs: Sequence[InputSpec]) -> Iterator[dict[str, object]]:
+def stacked(arrays: Mapping[str, object], inputs: Sequence[InputSpec], file: str = "") -> Iterator[dict[str, object]]:
     """Cut name → (N, …) arrays into feeds of the model's fixed batch, or of 1.
 
     An array of one more dimension than its input is N whole samples. Arrays that hold a single sample (scalars
-    too) and arrays of unknown name go into every feed. Raises DataError when the numbers of samples differ.
+    too) and arrays of unknown name go into every feed. Raises DataError when the numbers of samples differ or one is 0.
     """
     specs = {spec.name: spec for spec in inputs}
     cuts = {name: _cut(name, value, specs.get(name)) for name, value in arrays.items()}
+    if empty := [name for name, (count, _) in cuts.items() if not count]:
+        raise DataError(f"input {empty[0]!r}{file and f', {file}'}: the array has no samples; {WHAT_TO_PASS}")
     counts = {name: count for name, (count, _) in cuts.items() if count != 1}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name!r} has {count}" for name, count in counts.items())
@@ -175,7 +177,7 @@ def open_path(path: str | os.PathLike[str], inputs: Sequence[InputSpec], options
 def _stacked_file(file: Path, inputs: Sequence[InputSpec]) -> Iterator[Item]:
     value = _load(file)
     if isinstance(value, dict):
-        return (Item(feed, str(file)) for feed in stacked(value, inputs))
+        return (Item(feed, str(file)) for feed in stacked(value, inputs, str(file)))
     return _stacked_array(cast("Array", value), inputs, str(file))
 
 

@@ -62,6 +62,11 @@ class ObservingSession:
         """What was seen; the session must not run any more."""
         return {t: tally.statistics(*self._ends.get(t, (0.0, 0.0))) for t, tally in self._tallies.items()}
 
+    @property
+    def blind(self) -> bool:
+        """Whether every observed tensor was empty in every run."""
+        return bool(self._tensors) and not self._ends
+
     def _widen(self, tensor: str, new: Ends | None) -> None:
         if new is not None:
             lo, hi = self._ends.get(tensor, new)
@@ -75,7 +80,7 @@ def run_forward(session: ObservingSession, source: object, args: object, model: 
         source: called as f(session), or f(session, args) if there are any or it takes two; or samples for `model`.
 
     Raises:
-        DataError: nothing was run.
+        DataError: nothing was run, or only on empty arrays.
     """
     if not callable(source) or hasattr(source, "get_next"):
         for feed in open_data(source, input_specs(model)):
@@ -85,6 +90,12 @@ def run_forward(session: ObservingSession, source: object, args: object, model: 
     source(*given)
     if not session.runs:
         raise DataError("forward_pass_callback never ran the session it was given: call session.run(None, feed) in it")
+    if session.blind:
+        names = ", ".join(repr(value.name) for value in session.get_inputs())
+        raise DataError(
+            f"forward_pass_callback ran the session {session.runs} times and on empty arrays only (inputs {names}); "
+            "give it at least one sample"
+        )
 
 
 def _takes_two(callback: Callable[..., Any]) -> bool:

@@ -186,7 +186,7 @@ def _chosen(outputs: Sequence[Any], asked: int | Sequence[int] | None) -> list[i
 
 def _spec(value: Any) -> InputSpec:
     """What an input of a session accepts."""
-    dims = tuple(n if isinstance(n, int) else None for n in value.shape)
+    dims = tuple(n if isinstance(n, int) and n > 0 else None for n in value.shape)
     return InputSpec(value.name, np.dtype(_type(value.type)), dims)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.mixed_precision import Mixing
+from quark_onnx.engine.at_least_one import at_least_one
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
 from quark_onnx.engine.runner import Runner, fit
@@ -22,13 +23,15 @@ class Judge:
 
     Raises:
         ConfigError: MetricOutputIndex names no output, or one that is not float; or no output is.
+        DataError: there are no feeds.
     """
 
     def __init__(self, model: Model, feeds: Sequence[Feed], settings: Mixing) -> None:
         self.settings, self.feeds = settings, feeds[: settings.data_size]
         self.outputs = _judged(model, settings.metric_output_index)
         run = Runner(model, self.outputs)
-        self.expected = keep((dict(zip(self.outputs, run(feed), strict=True)) for feed in self.feeds), _limit())
+        seen = at_least_one(self.feeds, "scores of layers")
+        self.expected = keep((dict(zip(self.outputs, run(feed), strict=True)) for feed in seen), _limit())
 
     def __call__(self, quantized: Model) -> float:
         """The metric of the output that has the worst, as a user's onnxruntime runs the model."""
