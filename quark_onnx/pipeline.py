@@ -19,6 +19,7 @@ from quark_onnx.engine.compare import compare
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
 from quark_onnx.engine.observe import observe
+from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.runner import fit
 from quark_onnx.graph import ModelProto, io, large_weights
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
@@ -165,9 +166,12 @@ def _without_data(job: Job, clock: Clock, resume: Plan | None) -> Decided:
 
 def _resumed(job: Job, plan: Plan) -> Job:
     """The job with the model that the plan was made for."""
+    if (fault := plan.fault()) is not None:
+        raise PlanError(f"the plan to resume, {fault}; {ANEW}")
     job = job.rescaled(plan.factors, plan.shifts)
     if plan.model != job.sites.model:
         raise PlanError(f"the plan was made for model {plan.model}, this one is {job.sites.model}; {ANEW}")
+    refuse_misfit(job.prepared, plan)
     return job
 
 
