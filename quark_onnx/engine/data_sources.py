@@ -51,11 +51,15 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """`start()` begins a pass; `once`, if not empty, says why there can be only one pass and what to do."""
+    """`start()` begins a pass; `once`, if not empty, says why there can be only one pass and what to do.
+
+    `fleeting`: an array is good until the next one is asked for, as readers may write all of them into one buffer.
+    """
 
     start: Callable[[], Iterator[Item]]
     once: str = ""
     notes: Sequence[str] = ()
+    fleeting: bool = False
 
 
 def source_of(data: object, inputs: Sequence[InputSpec]) -> Source:
@@ -85,7 +89,7 @@ def source_of(data: object, inputs: Sequence[InputSpec]) -> Source:
 
 
 def _factory(make: Callable[[], object], inputs: Sequence[InputSpec]) -> Source:
-    return Source(lambda: source_of(make(), inputs).start())
+    return Source(lambda: source_of(make(), inputs).start(), fleeting=True)
 
 
 def _reader(reader: Any) -> Source:
@@ -102,7 +106,7 @@ def _reader(reader: Any) -> Source:
         while (item := _next_of(reader)) is not None:
             yield Item(item)
 
-    return Source(start, once="" if rewind else once)
+    return Source(start, once="" if rewind else once, fleeting=True)
 
 
 def _next_of(reader: Any) -> object:
@@ -119,7 +123,11 @@ def _iterable(data: Iterable[object]) -> Source:
         "pass a list, or a function that returns a new generator each time"
     )
     # A DataLoader starts workers in iter(); looking for __next__ tells one-shot iterators without starting any.
-    return Source(lambda: map(Item, iter(data)), once=once if hasattr(data, "__next__") else "")
+    return Source(
+        lambda: map(Item, iter(data)),
+        once=once if hasattr(data, "__next__") else "",
+        fleeting=not isinstance(data, (list, tuple)),
+    )
 
 
 def _stacked_array(array: Array, inputs: Sequence[InputSpec], file: str = "") -> Iterator[Item]:

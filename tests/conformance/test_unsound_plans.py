@@ -1,4 +1,4 @@
-"""Plans are checked as input: every number that no plan may have is a PlanError that names its entry, on every way in."""
+"""Plans are checked as input: a number that no plan may have is a PlanError that names its entry, on every way in."""
 
 from __future__ import annotations
 
