@@ -17,14 +17,14 @@ from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.compare import compare
 from quark_onnx.engine.fusion_ledger import ledger
-from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
+from quark_onnx.engine.held_out_probes import PROBES, Samples, read
+from quark_onnx.engine.kept_feeds import quarter_of_memory
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.plan_against_model import refuse_misfit
-from quark_onnx.engine.runner import fit
 from quark_onnx.graph import ModelProto, io, large_weights
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
-from quark_onnx.result import Evidence, Report, Result
+from quark_onnx.result import Evidence, Probed, Report, Result
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune
@@ -35,9 +35,6 @@ from quark_onnx.stages.scale_alignment import align
 from quark_onnx.stages.verify import verify
 
 logger = logging.getLogger("quark_onnx")
-
-PROBES = 16
-"""Calibration feeds that the proofs at the end use."""
 
 MAX_SWEEPS = 20
 """Sweeps of equalization when it is to go on until nothing moves."""
@@ -112,7 +109,7 @@ class ModelQuantizer:
 
 @dataclass(frozen=True, eq=False)
 class Decided:
-    """A job whose plan is complete, and what was learned on the way."""
+    """A job whose plan is complete, and what was learned on the way, of `feeds`; `probes` are to prove it."""
 
     job: Job
     plan: Plan
@@ -121,6 +118,8 @@ class Decided:
     records: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
     mixed: tuple[MixRecord, ...] = ()
+    probes: Sequence[Feed] = ()
+    probed: Probed = ""
 
 
 def decide(
@@ -143,16 +142,25 @@ def decide(
     if data is None:
         return _without_data(job, clock, resume)
     with clock.stage("read"):
-        feeds = keep(fit(feed, job.plain) for feed in data)
+        samples = read(data, job.plain)
+    feeds = samples.taught
     job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, feeds[:2])
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
+    begun = Decided(job, job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
     if job.config.conversion is not None:
-        return Decided(job, resume or _converted(job, feeds), feeds, warnings)
+        return replace(begun, plan=resume or _converted(job, feeds))
     found = Mixed(resume) if resume else _ranged(job, feeds, clock, cache)
-    decided = Decided(job, found.plan, feeds, (*warnings, *found.warnings), mixed=found.records)
+    decided = replace(begun, plan=found.plan, warnings=(*warnings, *found.warnings), mixed=found.records)
     return _tuned(decided, clock, evaluator) if job.config.tunes else decided
+
+
+def _probed(samples: Samples, resume: Plan | None) -> Probed:
+    """What a plan to go on from was made of is not known; of the same data the same samples were held out."""
+    if not samples.held_out:
+        return "calibration"
+    return "held out" if resume is None else "held out of this run"
 
 
 def _without_data(job: Job, clock: Clock, resume: Plan | None) -> Decided:
@@ -260,7 +268,7 @@ def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: P
 
 def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
     """Apply the plan, prove the model, write it."""
-    job, plan, probes = decided.job, decided.plan, list(decided.feeds[:PROBES])
+    job, plan, probes = decided.job, decided.plan, list(decided.probes)
     with clock.stage("apply"):
         quantized = job.realize(plan)
         if io.is_large(job.prepared):
@@ -287,6 +295,8 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
         seconds=clock.seconds,
         bytes={"float": io.weight_bytes(job.model), "quantized": io.weight_bytes(quantized)},
         samples=len(decided.feeds),
+        probes=decided.probed,
+        judged=len(probes),
         tuned=decided.records,
         untuned=decided.untuned,
         mixed=decided.mixed,

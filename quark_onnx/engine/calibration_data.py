@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from quark_onnx.core.errors import ConfigError, DataError, nearest
-from quark_onnx.engine.data_sources import WHAT_TO_PASS, InputSpec, open_path, source_of
+from quark_onnx.engine.data_sources import WHAT_TO_PASS, InputSpec, Item, open_path, source_of
 from quark_onnx.engine.data_variety import Variety
 from quark_onnx.engine.images import ImageOptions
 
@@ -49,20 +49,39 @@ class CalibrationData:
         self.warnings: list[str] = source.warnings if isinstance(source, CalibrationData) else list(self._source.notes)
 
     def __iter__(self) -> Iterator[Feed]:
+        return (feed for feed, _ in self.with_spare(0))
+
+    def with_spare(self, count: int) -> Iterator[tuple[Feed, bool]]:
+        """The feeds, and whether they lie beyond the limit: those of the next items, up to `count`, come last.
+
+        A source that can be read only once is left as it is behind the limit: its owner may go on with it. What cannot
+        be read there was not asked for, and is no error.
+        """
         if self._used and self._source.once:
             raise DataError(self._source.once)
         self._used, index, variety = True, -1, Variety()
+        items = self._source.start()
         try:
-            for index, item in enumerate(islice(self._source.start(), self._limit)):
+            for index, item in enumerate(islice(items, self._limit)):
                 where = f"sample {index} ({item.file})" if item.file else f"sample {index}"
                 feed = self._feed(item.value, where)
                 variety.add(feed)
-                yield from _split(feed, self._inputs, where)
+                yield from ((part, False) for part in _split(feed, self._inputs, where))
         finally:  # also where the caller has enough
             for warning in variety.warnings():
                 self._note(warning)
         if index < 0:
             raise DataError(f"the calibration data has no samples (left for this pass); {WHAT_TO_PASS}")
+        if count and self._limit is not None and not self._source.once:
+            yield from ((feed, True) for feed in self._beyond(islice(items, count)))
+
+    def _beyond(self, items: Iterator[Item]) -> Iterator[Feed]:
+        try:
+            for item in items:
+                where = f"a sample beyond the limit of {self._limit}"
+                yield from _split(self._feed(item.value, where), self._inputs, where)
+        except Exception as error:  # a reader of the user's may fail with anything
+            logger.info("nothing is read beyond the limit of %s samples: %s", self._limit, error)
 
     def _feed(self, value: object, where: str) -> Feed:
         """The item as a feed that stays what it is when the next one is read."""

@@ -67,6 +67,10 @@ class Kept(Sequence[Feed]):
             return Kept(self._feeds[index], self._file)
         return {name: self._read(entry) for name, entry in self._feeds[index].items()}
 
+    def at(self, indices: Iterable[int]) -> Kept:
+        """Some of them."""
+        return Kept([self._feeds[index] for index in indices], self._file)
+
     def _read(self, entry: Any) -> Any:
         if not isinstance(entry, tuple):
             return entry
