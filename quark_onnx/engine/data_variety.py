@@ -40,8 +40,8 @@ class Variety:
         self._inputs: dict[str, _Input] = {}
 
     def add(self, feed: Mapping[str, Array]) -> None:
-        """Look at a feed; nothing of it is kept but one copy."""
-        for name, array in feed.items():
+        """Look at a feed; nothing of it is kept but one copy. Empty arrays do not count."""
+        for name, array in ((name, array) for name, array in feed.items() if array.size):
             self._inputs.setdefault(name, _Input()).add(array)
 
     def warnings(self) -> Iterator[str]:

@@ -105,6 +105,10 @@ def test_useful_data_are_not(name: str) -> None:
     assert told(**USEFUL[name]) == []
 
 
+def test_empty_arrays_do_not_count() -> None:
+    assert told(x=lambda i: normal(i % 2, 64, seed=i), past=same(np.zeros((1, 0, 16), np.float32))) == []
+
+
 def test_every_input_is_told() -> None:
     found = told(left=same(0 * PICTURE), right=same(PICTURE))
     assert [line.split()[1] for line in found] == ["'left'", "'right'"]
