@@ -18,14 +18,15 @@ from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.channel_moments import Moments, channel_moments
 from quark_onnx.engine.compare import compare
 from quark_onnx.engine.fusion_ledger import ledger
-from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
+from quark_onnx.engine.held_out_probes import PROBES, Samples, read
+from quark_onnx.engine.kept_feeds import quarter_of_memory
 from quark_onnx.engine.observe import observe
+from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.result_wording import output_warnings, size_warning
-from quark_onnx.engine.runner import fit
 from quark_onnx.graph import ModelProto, io, large_weights
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
-from quark_onnx.result import Evidence, Report, Result
+from quark_onnx.result import Evidence, Probed, Report, Result
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune
@@ -37,9 +38,6 @@ from quark_onnx.stages.verify import verify
 from quark_onnx.stages.weight_rounding import channels_needed, round_weights
 
 logger = logging.getLogger("quark_onnx")
-
-PROBES = 16
-"""Calibration feeds that the proofs at the end use."""
 
 MAX_SWEEPS = 20
 """Sweeps of equalization when it is to go on until nothing moves."""
@@ -114,7 +112,7 @@ class ModelQuantizer:
 
 @dataclass(frozen=True, eq=False)
 class Decided:
-    """A job whose plan is complete, and what was learned on the way."""
+    """A job whose plan is complete, and what was learned on the way, of `feeds`; `probes` are to prove it."""
 
     job: Job
     plan: Plan
@@ -123,6 +121,8 @@ class Decided:
     records: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
     mixed: tuple[MixRecord, ...] = ()
+    probes: Sequence[Feed] = ()
+    probed: Probed = ""
 
 
 def decide(
@@ -145,16 +145,25 @@ def decide(
     if data is None:
         return _without_data(job, clock, resume)
     with clock.stage("read"):
-        feeds = keep(fit(feed, job.plain) for feed in data)
+        samples = read(data, job.plain)
+    feeds = samples.taught
     job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, feeds[:2])
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
+    begun = Decided(job, job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
     if job.config.conversion is not None:
-        return Decided(job, resume or _converted(job, feeds), feeds, warnings)
+        return replace(begun, plan=resume or _converted(job, feeds))
     found = Mixed(resume) if resume else _ranged(job, feeds, clock, cache)
-    decided = Decided(job, found.plan, feeds, (*warnings, *found.warnings), mixed=found.records)
+    decided = replace(begun, plan=found.plan, warnings=(*warnings, *found.warnings), mixed=found.records)
     return _tuned(decided, clock, evaluator) if job.config.tunes else decided
+
+
+def _probed(samples: Samples, resume: Plan | None) -> Probed:
+    """What a plan to go on from was made of is not known; of the same data the same samples were held out."""
+    if not samples.held_out:
+        return "calibration"
+    return "held out" if resume is None else "held out of this run"
 
 
 def _without_data(job: Job, clock: Clock, resume: Plan | None) -> Decided:
@@ -168,9 +177,12 @@ def _without_data(job: Job, clock: Clock, resume: Plan | None) -> Decided:
 
 def _resumed(job: Job, plan: Plan) -> Job:
     """The job with the model that the plan was made for."""
+    if (fault := plan.fault()) is not None:
+        raise PlanError(f"the plan to resume, {fault}; {ANEW}")
     job = job.rescaled(plan.factors, plan.shifts)
     if plan.model != job.sites.model:
         raise PlanError(f"the plan was made for model {plan.model}, this one is {job.sites.model}; {ANEW}")
+    refuse_misfit(job.prepared, plan)
     return job
 
 
@@ -272,7 +284,7 @@ def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: P
 
 def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
     """Apply the plan, prove the model, write it."""
-    job, plan, probes = decided.job, decided.plan, list(decided.feeds[:PROBES])
+    job, plan, probes = decided.job, decided.plan, list(decided.probes)
     with clock.stage("apply"):
         quantized = job.realize(plan)
         if io.is_large(job.prepared):
@@ -305,6 +317,8 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
         bytes=held,
         stored=stored,
         samples=len(decided.feeds),
+        probes=decided.probed,
+        judged=len(probes),
         tuned=decided.records,
         untuned=decided.untuned,
         mixed=decided.mixed,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LayerRecord, Measured, MixRecord
@@ -16,6 +16,8 @@ from quark_onnx.engine.compare import quantized_values, tensor_sqnr
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.saturation_certificate import Certificate
 from quark_onnx.graph import Model, ModelProto
+
+Probed = Literal["held out", "held out of this run", "calibration", ""]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,9 @@ class Report:
     bytes      of the weights of the float and of the quantized model
     stored     of both models as they are stored, graph and weights
     samples    calibration feeds used
+    probes     what the proofs used: samples that were held out, of which nothing was learned (known for this run alone,
+               where it went on from a plan); the first ones of calibration, where there are too few; or none
+    judged     feeds that the proofs used
     tuned      a record per layer that fine-tuning or bias correction looked at
     untuned    layer that it could not work on → the reason
     mixed      a record per layer that mixed precision could move, least harmful first
@@ -52,6 +57,8 @@ class Report:
     untuned: Mapping[str, str] = field(default_factory=dict)
     mixed: tuple[MixRecord, ...] = ()
     target: str = "cpu"
+    probes: Probed = ""
+    judged: int = 0
 
     @property
     def fused(self) -> dict[str, tuple[int, int]]:
@@ -82,7 +89,7 @@ class Evidence:
 
     model      the float model as quantizers were put into it: prepared and equalized, in float32
     quantized  what became of it
-    feeds      the first calibration samples
+    feeds      the probes of the report
     """
 
     model: Model
@@ -108,7 +115,7 @@ class Result:
     evidence: Evidence = field(repr=False)
 
     def layer_sqnr(self) -> dict[str, float]:
-        """SQNR in dB of every quantized activation, in order of the graph, on the first calibration samples.
+        """SQNR in dB of every quantized activation, in order of the graph, on the probes.
 
         Both models run from the input on, so the noise of earlier layers is included.
         """

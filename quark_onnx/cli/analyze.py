@@ -24,12 +24,13 @@ from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.compare import quantized_values
+from quark_onnx.engine.held_out_probes import PROBES
 from quark_onnx.engine.result_wording import decibels_text
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import summary
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Progress, open_job
-from quark_onnx.pipeline import PROBES, ModelQuantizer
+from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.plots import SUFFIXES, check_installed, plot_layers, plot_ranking
 from quark_onnx.report import pages
 from quark_onnx.report.build import Measure, Models, report_of, report_of_pair

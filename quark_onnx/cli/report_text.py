@@ -13,7 +13,7 @@ from quark_onnx.cli.tuning_text import tuning_rows, worst_table
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import MixRecord
 from quark_onnx.engine.saturation_certificate import summary
-from quark_onnx.result import Report
+from quark_onnx.result import Probed, Report
 
 
 def print_report(report: Report, output: Path, resumed: Plan | None = None, page: Path | None = None) -> None:
@@ -30,6 +30,7 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None, page
         "Processors": summary(report.certificates),
         "Weights": smaller_text(report.bytes["float"], report.bytes["quantized"]),
         "Samples" if resumed else "Calibrated on": f"{report.samples} samples" if report.samples else "",
+        "Judged on": judged_text(report.probes, report.judged),
         "Resumed": f"from a plan with {_tuned_weights(len(resumed.codes))}" if resumed else "",
         **tuning_rows(report.tuned, report.untuned, report.seconds.get("tune", 0.0)),
         "Mixed precision": _mixed(report.mixed),
@@ -39,6 +40,12 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None, page
         "Report": "" if page is None else str(page),
     }
     out.print(facts(rows))
+
+
+def judged_text(probes: Probed, judged: int) -> str:
+    """Which samples the figures are of."""
+    others = "" if probes == "held out" else ", as far as this run goes"
+    return {"": "", "calibration": "the same samples"}.get(probes, f"{judged} others{others}")
 
 
 def _mixed(records: Sequence[MixRecord]) -> str:

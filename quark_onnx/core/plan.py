@@ -29,6 +29,7 @@ from quark_onnx.core.atomic_files import new_folder
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.frozen_dict import FrozenDict
 from quark_onnx.core.number_formats import Format
+from quark_onnx.core.plan_checks import entry_fault, format_fault, range_fault
 
 VERSION = 1
 
@@ -152,6 +153,20 @@ class Plan:
         rounded, codes = ({t: c for t, c in kept.items() if t in sites} for kept in (self.rounded, self.codes))
         return replace(self, sites=sites, nodes=nodes, notes=notes, qparams=qparams, rounded=rounded, codes=codes)
 
+    def fault(self) -> str | None:
+        """The first entry whose numbers no plan may have, and what is wrong with them; None: all are sound."""
+        groups: dict[str, list[Format]] = {}
+        for site in self.sites.values():
+            groups.setdefault(site.group, []).append(site.format)
+        own = {tensor: [site.format] for tensor, site in self.sites.items()}
+        for kind, parts in ARRAYS.items():
+            for name, value in getattr(self, kind).items():
+                arrays = {part: np.asarray(getattr(value, part)) for part in parts} or {"": np.asarray(value)}
+                why = entry_fault(arrays, (groups if kind == "qparams" else own).get(name, ()))
+                if why is not None:
+                    return f"{kind} of {name!r}: {why}"
+        return None
+
     def save(self, folder: str | Path) -> Path:
         """Write `plan.json` and `arrays.npz` into `folder`, which must not exist or be an earlier plan."""
         arrays: dict[str, Any] = {}
@@ -173,7 +188,7 @@ class Plan:
         """Read a plan that `save` wrote.
 
         Raises:
-            PlanError: files are missing, of another version, or malformed.
+            PlanError: files are missing, of another version, or malformed, or hold numbers that no plan may have.
         """
         path = Path(folder) / "plan.json"
         try:
@@ -185,16 +200,21 @@ class Plan:
                 arrays = _unpacked({key: stored[key] for key in stored.files})
             nodes = {node: _listed(tensors) for node, tensors in document["nodes"].items()}
             by_tensor = {site.tensor: site for site in sites}
+            if len(by_tensor) < len(sites):
+                raise ValueError("a tensor has two sites")
             if unknown := {*chain(*nodes.values(), *(site.factors for site in sites))} - by_tensor.keys():
                 raise ValueError(f"no site for tensor {min(unknown)!r}")
             notes, remarks = document["notes"], document["remarks"]
-            return cls(document["model"], by_tensor, nodes, notes, remarks=remarks, **arrays)
+            plan = cls(document["model"], by_tensor, nodes, notes, remarks=remarks, **arrays)
         except FileNotFoundError as error:
             raise PlanError(
                 f"no plan in {folder}: {error.filename} is missing; make one with `quark-onnx plan`"
             ) from error
         except _MALFORMED as error:
             raise PlanError(f"{folder} holds no plan that quark_onnx wrote: {error!r}; make a new one") from error
+        if (fault := plan.fault()) is not None:
+            raise PlanError(f"{folder}: {fault}; make a new plan, or put the right numbers back")
+        return plan
 
 
 ARRAYS: dict[str, tuple[str, ...]] = {
@@ -234,6 +254,8 @@ def _site(entry: dict[str, Any]) -> Site:
     known = None if entry["range"] is None else tuple(tuple(e) if isinstance(e, list) else e for e in entry["range"])
     changes = {"format": Format(**entry["format"]), "factors": tuple(entry["factors"]), "range": known}
     site = Site(**{**entry, **changes})
-    if site.role not in get_args(Role) or not 2 <= site.format.bits <= 32:
-        raise ValueError(f"site {site.tensor!r} has role {site.role!r} and {site.format.bits} bits")
+    wrong = None if site.role in get_args(Role) else f"role {site.role!r}"
+    wrong = wrong or format_fault(site.format) or range_fault(site.range, site.low)
+    if wrong is not None:
+        raise ValueError(f"site {site.tensor!r} has {wrong}")
     return site

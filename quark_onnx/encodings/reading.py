@@ -172,9 +172,9 @@ def _of_0_6_1(spot: Spot, typed: bool) -> Encoding:
                 return Encoding(spot.tensor or "", "float16")
         needed = ("bitwidth", "scale", "offset", "is_symmetric", *(("dtype",) if typed else ()))
         channel.fields(needed, ("min", "max", "dtype"))
-        for end in ("min", "max"):
-            if end in channel.value:
-                channel[end].real()
+        ends = [channel[end].real() for end in ("min", "max") if end in channel.value]
+        if ends != sorted(ends):
+            channel.fail(f"min is {ends[0]:g}, above max, which is {ends[1]:g}")
         if "dtype" in channel.value:
             channel["dtype"].one_of(("int", "float"))
     first = channels[0]

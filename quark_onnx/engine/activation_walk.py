@@ -16,6 +16,7 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.threads import cores
 from quark_onnx.engine.activation_store import Samples, Store
 from quark_onnx.engine.apply_plan import apply_codes
+from quark_onnx.engine.at_least_one import at_least_one
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, Node
@@ -65,10 +66,14 @@ def walk(
         follow: later layers read what the changed plan makes of earlier ones; False: what the given plan makes.
         floats: tensors that are held on both sides as they are before their quantizer, so that a visitor may still
             change it: what reads them later quantizes them with the plan of then.
+
+    Raises:
+        DataError: there are no feeds, or the model fails on one.
     """
     given = plan
     if not layers:
         return plan
+    next(at_least_one(feeds, "inputs of layers"))
     pieces = segments(model, layers)
     last_reader = {name: i for i, piece in enumerate(pieces) for name in piece.inputs}
     codes = limit // (2 if floats else 4)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan, QParams, Site
+from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.graph import Graph, Model, Node, Value, io
 from quark_onnx.graph.edit import (
     add_constant,
@@ -32,12 +33,13 @@ def apply(model: Model, plan: Plan) -> Model:
     """The QDQ model. `model` is left as it is.
 
     Raises:
-        PlanError: the plan was made for another model, or is not complete.
+        PlanError: the plan was made for another model, does not fit its tensors, or is not complete.
     """
     if io.fingerprint(model) != plan.model:
         raise PlanError(
             f"the plan was made for model {plan.model}, this one is {io.fingerprint(model)}; make a new plan for it"
         )
+    refuse_misfit(model, plan)
     quantized = io.copy(model)
     if plan.sites:  # the graph may be empty otherwise
         _Writer(quantized.graph, plan).write()

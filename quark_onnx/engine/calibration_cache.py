@@ -151,10 +151,27 @@ def _read(path: Path) -> tuple[Key, Observed]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
     header = json.loads(str(arrays[_HEADER]))
+    if (wrong := _wrong(arrays, len(header["tensors"]))) is not None:
+        raise ValueError(wrong)
     cuts = np.cumsum(arrays["sizes"])[:-1]
     parts = zip(np.split(arrays["bins"], cuts), np.split(arrays["counts"], cuts), strict=True)
     rows = zip(header["tensors"], arrays["ends"].tolist(), parts, strict=True)
     return Key(**header["key"]), {name: Statistics(lo, hi, _dense(*part)) for name, (lo, hi), part in rows}
+
+
+def _wrong(arrays: Mapping[str, Any], tensors: int) -> str | None:
+    """What statistics cannot be, as an array was changed or damaged; None: all can be."""
+    ends, sizes, bins, counts = (arrays[name] for name in ("ends", "sizes", "bins", "counts"))
+    if ends.shape != (tensors, 2) or not np.isfinite(ends).all() or (ends[:, 0] > ends[:, 1]).any():
+        return "ends of ranges that are not finite, or not in order"
+    if any(array.dtype.kind not in "iu" or array.ndim != 1 for array in (sizes, bins, counts)):
+        return "sizes, bins or counts that are no rows of whole numbers"
+    if (sizes < 0).any() or not sizes.sum() == bins.size == counts.size or sizes.size != tensors:
+        return "sizes that do not add up"
+    if (counts < 1).any() or (bins < 0).any() or (bins >= BINS).any():
+        return "counts below 1, or of bins that there are not"
+    inside = np.setdiff1d(np.arange(1, bins.size), np.cumsum(sizes))
+    return "bins that are not in order" if (bins[inside] <= bins[inside - 1]).any() else None
 
 
 def _dense(bins: Any, counts: Any) -> Any:

@@ -17,10 +17,11 @@ from typing import Any, cast
 import numpy as np
 
 from quark_onnx.core.errors import ConfigError, DataError, nearest
-from quark_onnx.engine.data_sources import WHAT_TO_PASS, InputSpec, open_path, source_of
+from quark_onnx.engine.data_sources import WHAT_TO_PASS, InputSpec, Item, open_path, source_of
+from quark_onnx.engine.data_variety import Variety
 from quark_onnx.engine.images import ImageOptions
 
-__all__ = ["CalibrationData", "Feed", "ImageOptions", "InputSpec", "open_data", "random_data"]
+__all__ = ["CalibrationData", "Feed", "ImageOptions", "InputSpec", "open_data", "random_data", "told"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Feed = dict[str, Array]
@@ -34,8 +35,9 @@ logger = logging.getLogger("quark_onnx")
 class CalibrationData:
     """Validated feeds, streamed: one item in memory at a time, a new pass for every `for` loop over it.
 
-    `limit` counts source items, before batches are split. `warnings` grows during the first pass. Raises DataError
-    here for a source of unknown kind; in a pass, for a sample that does not fit, no samples, or no way to read again.
+    `limit` counts source items, before batches are split. `warnings` grows during the first pass; at its end by inputs
+    that never change. Raises DataError here for a source of unknown kind; in a pass, for a sample that does not fit, no
+    samples, or no way to read again.
     """
 
     def __init__(self, source: object, inputs: Sequence[InputSpec], *, limit: int | None = None) -> None:
@@ -47,16 +49,45 @@ class CalibrationData:
         self.warnings: list[str] = source.warnings if isinstance(source, CalibrationData) else list(self._source.notes)
 
     def __iter__(self) -> Iterator[Feed]:
+        return (feed for feed, _ in self.with_spare(0))
+
+    def with_spare(self, count: int) -> Iterator[tuple[Feed, bool]]:
+        """The feeds, and whether they lie beyond the limit: those of the next items, up to `count`, come last.
+
+        A source that can be read only once is left as it is behind the limit: its owner may go on with it. What cannot
+        be read there was not asked for, and is no error.
+        """
         if self._used and self._source.once:
             raise DataError(self._source.once)
-        self._used, index = True, -1
-        for index, (value, file) in enumerate(islice(self._source.start(), self._limit)):
-            where = f"sample {index} ({file})" if file else f"sample {index}"
-            named = _named(value, self._inputs, where)
-            feed = {spec.name: _conform(named[spec.name], spec, where, self._note) for spec in self._inputs}
-            yield from _split(feed, self._inputs, where)
+        self._used, index, variety = True, -1, Variety()
+        items = self._source.start()
+        try:
+            for index, item in enumerate(islice(items, self._limit)):
+                where = f"sample {index} ({item.file})" if item.file else f"sample {index}"
+                feed = self._feed(item.value, where)
+                variety.add(feed)
+                yield from ((part, False) for part in _split(feed, self._inputs, where))
+        finally:  # also where the caller has enough
+            for warning in variety.warnings():
+                self._note(warning)
         if index < 0:
             raise DataError(f"the calibration data has no samples (left for this pass); {WHAT_TO_PASS}")
+        if count and self._limit is not None and not self._source.once:
+            yield from ((feed, True) for feed in self._beyond(islice(items, count)))
+
+    def _beyond(self, items: Iterator[Item]) -> Iterator[Feed]:
+        try:
+            for item in items:
+                where = f"a sample beyond the limit of {self._limit}"
+                yield from _split(self._feed(item.value, where), self._inputs, where)
+        except Exception as error:  # a reader of the user's may fail with anything
+            logger.info("nothing is read beyond the limit of %s samples: %s", self._limit, error)
+
+    def _feed(self, value: object, where: str) -> Feed:
+        """The item as a feed that stays what it is when the next one is read."""
+        named = _named(value, self._inputs, where)
+        feed = {spec.name: _conform(named[spec.name], spec, where, self._note) for spec in self._inputs}
+        return {name: array.copy() for name, array in feed.items()} if self._source.fleeting else feed
 
     def _note(self, text: str) -> None:
         if text not in self.warnings:
@@ -84,6 +115,15 @@ def open_data(
     if image_options is not None:
         data.warnings.append("the image options are not used: the calibration data is not a folder of images")
     return data
+
+
+def told(data: CalibrationData) -> Iterator[Feed]:
+    """The feeds; what the data warn of is logged behind the last one, for callers that have no report."""
+    try:
+        yield from data
+    finally:
+        for warning in data.warnings:
+            logger.warning(warning)
 
 
 def random_data(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quark_onnx.engine.at_least_one import at_least_one
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model
@@ -22,13 +23,16 @@ def channel_extremes(model: Model, feeds: Iterable[Feed], tensors: Sequence[str]
 
     Tensors whose rank, number of channels or float type is unknown are left out; without any other no feed is read.
     `tick` is called with the number of feeds done.
+
+    Raises:
+        DataError: there are no feeds, or the model fails on one.
     """
     probed, names = with_channel_extremes(model, tensors)
     found: Extremes = {}
     if not names:
         return found
     runner = Runner(probed, [output for pair in names.values() for output in pair])
-    for done, (_, arrays) in enumerate(runner.stream(feeds), start=1):
+    for done, (_, arrays) in enumerate(runner.stream(at_least_one(feeds, "extremes of channels")), start=1):
         for tensor, low, high in zip(names, arrays[::2], arrays[1::2], strict=True):
             before = found.get(tensor, (low, high))
             found[tensor] = np.minimum(before[0], low), np.maximum(before[1], high)

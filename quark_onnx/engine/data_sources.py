@@ -51,11 +51,15 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """`start()` begins a pass; `once`, if not empty, says why there can be only one pass and what to do."""
+    """`start()` begins a pass; `once`, if not empty, says why there can be only one pass and what to do.
+
+    `fleeting`: an array is good until the next one is asked for, as readers may write all of them into one buffer.
+    """
 
     start: Callable[[], Iterator[Item]]
     once: str = ""
     notes: Sequence[str] = ()
+    fleeting: bool = False
 
 
 def source_of(data: object, inputs: Sequence[InputSpec]) -> Source:
@@ -85,7 +89,7 @@ def source_of(data: object, inputs: Sequence[InputSpec]) -> Source:
 
 
 def _factory(make: Callable[[], object], inputs: Sequence[InputSpec]) -> Source:
-    return Source(lambda: source_of(make(), inputs).start())
+    return Source(lambda: source_of(make(), inputs).start(), fleeting=True)
 
 
 def _reader(reader: Any) -> Source:
@@ -102,7 +106,7 @@ def _reader(reader: Any) -> Source:
         while (item := _next_of(reader)) is not None:
             yield Item(item)
 
-    return Source(start, once="" if rewind else once)
+    return Source(start, once="" if rewind else once, fleeting=True)
 
 
 def _next_of(reader: Any) -> object:
@@ -119,24 +123,30 @@ def _iterable(data: Iterable[object]) -> Source:
         "pass a list, or a function that returns a new generator each time"
     )
     # A DataLoader starts workers in iter(); looking for __next__ tells one-shot iterators without starting any.
-    return Source(lambda: map(Item, iter(data)), once=once if hasattr(data, "__next__") else "")
+    return Source(
+        lambda: map(Item, iter(data)),
+        once=once if hasattr(data, "__next__") else "",
+        fleeting=not isinstance(data, (list, tuple)),
+    )
 
 
 def _stacked_array(array: Array, inputs: Sequence[InputSpec], file: str = "") -> Iterator[Item]:
     """The samples of the one input's stacked array. With more inputs it stays whole, and is refused later."""
     if len(inputs) != 1:
         return iter([Item(array, file)])
-    return (Item(feed, file) for feed in stacked({inputs[0].name: array}, inputs))
+    return (Item(feed, file) for feed in stacked({inputs[0].name: array}, inputs, file))
 
 
-def stacked(arrays: Mapping[str, object], inputs: Sequence[InputSpec]) -> Iterator[dict[str, object]]:
+def stacked(arrays: Mapping[str, object], inputs: Sequence[InputSpec], file: str = "") -> Iterator[dict[str, object]]:
     """Cut name → (N, …) arrays into feeds of the model's fixed batch, or of 1.
 
     An array of one more dimension than its input is N whole samples. Arrays that hold a single sample (scalars
-    too) and arrays of unknown name go into every feed. Raises DataError when the numbers of samples differ.
+    too) and arrays of unknown name go into every feed. Raises DataError when the numbers of samples differ or one is 0.
     """
     specs = {spec.name: spec for spec in inputs}
     cuts = {name: _cut(name, value, specs.get(name)) for name, value in arrays.items()}
+    if empty := [name for name, (count, _) in cuts.items() if not count]:
+        raise DataError(f"input {empty[0]!r}{file and f', {file}'}: the array has no samples; {WHAT_TO_PASS}")
     counts = {name: count for name, (count, _) in cuts.items() if count != 1}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name!r} has {count}" for name, count in counts.items())
@@ -175,7 +185,7 @@ def open_path(path: str | os.PathLike[str], inputs: Sequence[InputSpec], options
 def _stacked_file(file: Path, inputs: Sequence[InputSpec]) -> Iterator[Item]:
     value = _load(file)
     if isinstance(value, dict):
-        return (Item(feed, str(file)) for feed in stacked(value, inputs))
+        return (Item(feed, str(file)) for feed in stacked(value, inputs, str(file)))
     return _stacked_array(cast("Array", value), inputs, str(file))
 
 

@@ -67,6 +67,10 @@ class Kept(Sequence[Feed]):
             return Kept(self._feeds[index], self._file)
         return {name: self._read(entry) for name, entry in self._feeds[index].items()}
 
+    def at(self, indices: Iterable[int]) -> Kept:
+        """Some of them."""
+        return Kept([self._feeds[index] for index in indices], self._file)
+
     def _read(self, entry: Any) -> Any:
         if not isinstance(entry, tuple):
             return entry
@@ -97,7 +101,7 @@ def quarter_of_memory() -> int:
         return FALLBACK // 4
 
 
-def rows(feed: Feed) -> int:
+def samples_in(feed: Feed) -> int:
     """Samples in a feed: the first axis of its first array."""
     return next((len(array) for array in feed.values() if array.ndim), 1)
 
@@ -107,6 +111,6 @@ def first(feeds: Iterable[Feed], samples: int) -> Iterator[Feed]:
     seen = 0
     for feed in feeds:
         yield feed
-        seen += rows(feed)
+        seen += samples_in(feed)
         if seen >= samples:
             return

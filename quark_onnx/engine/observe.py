@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from quark_onnx.core.threads import cores
+from quark_onnx.engine.at_least_one import at_least_one
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
@@ -30,6 +31,9 @@ def observe(
         moving: lo and hi are not the extremes but their exponential moving average over the feeds, e ← e + c·(x − e)
             with this c, beginning with those of the first feed. It depends on the order of the feeds and on the size of
             their batches, and is nothing that can be added to other statistics. The histogram is of all values still.
+
+    Raises:
+        DataError: there are no feeds, or the model fails on one.
     """
     inputs = {value.name for value in model.graph.inputs}
     fetched = [name for name in tensors if name not in inputs]
@@ -41,7 +45,7 @@ def observe(
         values = feed | dict(zip(runner.outputs, runner(feed), strict=True))
         return [tally.add(values[name]) for name, tally in zip(tensors, tallies, strict=True)]
 
-    for done, found in enumerate(_in_order(look, feeds), start=1):
+    for done, found in enumerate(_in_order(look, at_least_one(feeds, "ranges of activations")), start=1):
         ends = [_joined(before, new, moving) for before, new in zip(ends, found, strict=True)]
         tick(done)
     statistics = (tally.statistics(*(pair or (0.0, 0.0))) for tally, pair in zip(tallies, ends, strict=True))

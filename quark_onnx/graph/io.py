@@ -17,6 +17,7 @@ import onnx_ir as ir
 from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.graph import large_weights
 from quark_onnx.graph.edit import forget_names
+from quark_onnx.graph.open_dimensions import open_dimensions
 from quark_onnx.graph.without_weights import light_proto
 
 EXTERNAL_ABOVE = 1_800_000_000
@@ -24,7 +25,7 @@ EXTERNAL_ABOVE = 1_800_000_000
 
 
 def load(source: str | Path | onnx.ModelProto) -> ir.Model:
-    """Read a model; weights in external files are memory-mapped, not copied.
+    """Read a model; weights in external files are memory-mapped, not copied. Dimensions of −1 or 0 are dynamic.
 
     Raises:
         ModelError: the file is missing, is not an ONNX model, or is invalid.
@@ -43,6 +44,7 @@ def load(source: str | Path | onnx.ModelProto) -> ir.Model:
     except Exception as error:  # protobuf, checker and IR each have errors of their own
         raise ModelError(f"{path} is not a valid ONNX model: {_first_lines(error)}; export or copy it again") from error
     _check_external(model)
+    open_dimensions(model)
     return model
 
 
@@ -57,6 +59,7 @@ def _from_proto(proto: onnx.ModelProto) -> ir.Model:
             f"the ModelProto is not a valid ONNX model: {reason}; if its weights are in other files, pass the path"
         ) from error
     _check_external(model)
+    open_dimensions(model)
     return model
 
 

@@ -30,6 +30,15 @@ def along(parameter: NDArray[Any], shape: tuple[int, ...], format: Format) -> ND
     return parameter.reshape(broad)
 
 
+def scale_shape(shape: tuple[int, ...], format: Format) -> tuple[int, ...]:
+    """The shape that the scales of an array have."""
+    if format.axis is None:
+        return ()
+    if format.block:
+        return tuple(-(-n // format.block) if i == format.axis else n for i, n in enumerate(shape))
+    return (shape[format.axis],)
+
+
 def qparams(lo: NDArray[np.floating] | float, hi: NDArray[np.floating] | float, format: Format) -> QParams:
     """Scale and zero point for values in [lo, hi], one pair or one per channel or block.
 

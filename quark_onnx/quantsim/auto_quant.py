@@ -26,7 +26,7 @@ from typing import Any
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.core.settings.checked_fields import flag, real
-from quark_onnx.engine.calibration_data import open_data
+from quark_onnx.engine.calibration_data import open_data, told
 from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import ModelProto, io
@@ -115,7 +115,7 @@ class AutoQuant:
         self._scheme = without_training(quant_scheme)
         self._strict = flag("strict_validation", strict_validation)
         self._folder = None if results_dir is None else Path(results_dir)
-        feeds = keep(open_data(data_loader, input_specs(open_float(model))))
+        feeds = keep(told(open_data(data_loader, input_specs(open_float(model)))))
         self._task = Task(model, feeds, score, *widths, config_file, dummy_input)
         self._candidates: tuple[SchemePair, ...] = CANDIDATES
         self._reset()

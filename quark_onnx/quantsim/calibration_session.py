@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import DataError, nearest
-from quark_onnx.engine.calibration_data import open_data
+from quark_onnx.engine.calibration_data import open_data, told
+from quark_onnx.engine.data_variety import Variety
 from quark_onnx.engine.runner import Runner, input_specs
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.ranges.calibration_statistics import Ends, Statistics, Tally
 
 Array = NDArray[Any]
+
+logger = logging.getLogger("quark_onnx")
 
 
 class ObservingSession:
@@ -33,6 +38,7 @@ class ObservingSession:
         self._tallies = {tensor: Tally() for tensor in tensors}
         self._ends: dict[str, Ends] = {}
         self.runs = 0
+        self.variety = Variety()
 
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Array], run_options: Any = None) -> Any:
         """Outputs for one feed, as InferenceSession.run has them.
@@ -48,6 +54,7 @@ class ObservingSession:
         for tensor, tally in self._tallies.items():
             self._widen(tensor, tally.add(found[self._tensors[tensor]]))
         self.runs += 1
+        self.variety.add({name: np.asarray(array) for name, array in input_feed.items()})
         return [found[name] for name in wanted]
 
     def get_inputs(self) -> Any:
@@ -62,6 +69,11 @@ class ObservingSession:
         """What was seen; the session must not run any more."""
         return {t: tally.statistics(*self._ends.get(t, (0.0, 0.0))) for t, tally in self._tallies.items()}
 
+    @property
+    def blind(self) -> bool:
+        """Whether every observed tensor was empty in every run."""
+        return bool(self._tensors) and not self._ends
+
     def _widen(self, tensor: str, new: Ends | None) -> None:
         if new is not None:
             lo, hi = self._ends.get(tensor, new)
@@ -75,16 +87,24 @@ def run_forward(session: ObservingSession, source: object, args: object, model: 
         source: called as f(session), or f(session, args) if there are any or it takes two; or samples for `model`.
 
     Raises:
-        DataError: nothing was run.
+        DataError: nothing was run, or only on empty arrays.
     """
     if not callable(source) or hasattr(source, "get_next"):
-        for feed in open_data(source, input_specs(model)):
+        for feed in told(open_data(source, input_specs(model))):
             session.run(None, feed)
         return
     given = (session, args) if args is not None or _takes_two(source) else (session,)
     source(*given)
     if not session.runs:
         raise DataError("forward_pass_callback never ran the session it was given: call session.run(None, feed) in it")
+    if session.blind:
+        names = ", ".join(repr(value.name) for value in session.get_inputs())
+        raise DataError(
+            f"forward_pass_callback ran the session {session.runs} times and on empty arrays only (inputs {names}); "
+            "give it at least one sample"
+        )
+    for warning in session.variety.warnings():
+        logger.warning(warning)
 
 
 def _takes_two(callback: Callable[..., Any]) -> bool:

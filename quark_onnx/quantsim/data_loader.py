@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError, DataError
-from quark_onnx.engine.calibration_data import CalibrationData, Feed, InputSpec
+from quark_onnx.engine.calibration_data import CalibrationData, Feed, InputSpec, told
 from quark_onnx.engine.data_sources import Item, Source, source_of
 from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.engine.runner import input_specs
@@ -37,7 +37,7 @@ def feeds_of(loader: object, batches: int, forward: ForwardFn | None, model: Mod
     source = source_of(loader, specs)
     items = _counted(islice(source.start(), batches), batches)
     found = _plain(items, specs) if forward is None else _recorded(items, forward, model)
-    return keep(CalibrationData(Source(lambda: map(Item, found)), specs))
+    return keep(told(CalibrationData(Source(lambda: map(Item, found)), specs)))
 
 
 class RecordingSession(ObservingSession):

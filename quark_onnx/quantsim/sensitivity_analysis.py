@@ -15,7 +15,7 @@ import numpy as np
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError, DataError
 from quark_onnx.core.settings.checked_fields import flag, whole
-from quark_onnx.engine.calibration_data import Feed, InputSpec, open_data
+from quark_onnx.engine.calibration_data import Feed, InputSpec, open_data, told
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Node, io
 from quark_onnx.numerics.output_pairs import paired
@@ -130,7 +130,7 @@ def make_psnr_eval_fn(
     """
     session = float_model if hasattr(float_model, "get_inputs") else Runner(io.load(float_model)).session
     chosen = _chosen(session.get_outputs(), output_indices)
-    feeds = list(open_data(inputs, [_spec(value) for value in session.get_inputs()]))
+    feeds = list(told(open_data(inputs, [_spec(value) for value in session.get_inputs()])))
     names = [value.name for value in session.get_outputs()]
     expected = [_outputs(session, feed, chosen) for feed in feeds]
     for i, arrays in zip(chosen, zip(*expected, strict=True), strict=True):
@@ -185,7 +185,7 @@ def _chosen(outputs: Sequence[Any], asked: int | Sequence[int] | None) -> list[i
 
 def _spec(value: Any) -> InputSpec:
     """What an input of a session accepts."""
-    dims = tuple(n if isinstance(n, int) else None for n in value.shape)
+    dims = tuple(n if isinstance(n, int) and n > 0 else None for n in value.shape)
     return InputSpec(value.name, np.dtype(_type(value.type)), dims)
 
 

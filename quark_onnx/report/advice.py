@@ -46,8 +46,9 @@ def random_data(r: ModelReport) -> Iterator[tuple[str, str, str]]:
 def few_samples(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     """Too few samples to know ranges by, and figures that are those of the same samples."""
     if 0 < r.samples < FEW and r.config and r.sites.get("activation"):
-        said = f"Calibrated on {count(r.samples, 'sample')} only, which the figures here are of, too"
-        yield "consider", "", f"{said}: on others the model may be much worse; 100 or more are usual."
+        said = f"Calibrated on {count(r.samples, 'sample')} only"
+        same = "" if r.probes.startswith("held") else ", which the figures here are of, too"
+        yield "consider", "", f"{said}{same}: on others the model may be much worse; 100 or more are usual."
 
 
 def nothing_quantized(r: ModelReport) -> Iterator[tuple[str, str, str]]:

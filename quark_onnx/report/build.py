@@ -131,6 +131,8 @@ def report_of(
         warnings=known.warnings,
         seconds=known.seconds,
         samples=known.samples,
+        probes=known.probes,
+        judged=known.judged,
     )
     pairs = quantized_values(evidence.quantized)
     models = Models(io.load(source), evidence.model, evidence.quantized, pairs)

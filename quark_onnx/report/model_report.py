@@ -252,6 +252,8 @@ class ModelReport:
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     samples: int = 0
+    probes: str = ""
+    judged: int = 0
     advice: tuple[Advice, ...] = ()
 
     @property

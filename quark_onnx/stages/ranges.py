@@ -16,7 +16,7 @@ from quark_onnx.core.settings.range_methods import Ranging
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics.layer import integer_bias
-from quark_onnx.numerics.quantizer import ends, qparams
+from quark_onnx.numerics.quantizer import ends, qparams, scale_shape
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
 from quark_onnx.numerics.ranges.masks_and_infinities import why_unusable
@@ -105,7 +105,7 @@ def _range(site: Site, statistics: Mapping[str, Statistics], config: Quantizatio
 def _constant_range(site: Site, array: NDArray[Any], config: QuantizationConfig) -> tuple[NDArray[Any], NDArray[Any]]:
     """Of a weight, or of a bias with a scale of its own: one per scale of its format."""
     if site.range is not None:
-        lo, hi = (np.broadcast_to(end, _scales(array.shape, site.format)) for end in site.range)
+        lo, hi = (np.broadcast_to(end, scale_shape(array.shape, site.format)) for end in site.range)
         return lo, hi
     how = config.weight_ranging if site.role == "weight" else config.ranging("MinMax", observed=False)
     how = how if site.method is None else config.ranging(site.method, observed=False)
@@ -140,15 +140,6 @@ def _extremes(weight: NDArray[Any], format: Format) -> tuple[NDArray[Any], NDArr
         return np.minimum.reduceat(weight, starts, axis), np.maximum.reduceat(weight, starts, axis)
     others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
     return weight.min(axis=others, initial=0.0), weight.max(axis=others, initial=0.0)
-
-
-def _scales(shape: tuple[int, ...], format: Format) -> tuple[int, ...]:
-    """The shape that the scales of an array have."""
-    if format.axis is None:
-        return ()
-    if format.block:
-        return tuple(-(-n // format.block) if i == format.axis else n for i, n in enumerate(shape))
-    return (shape[format.axis],)
 
 
 def _seen(values: NDArray[Any]) -> Distribution:

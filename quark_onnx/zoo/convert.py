@@ -211,6 +211,7 @@ def _row(row: Row, attempt: Attempt, scores: Mapping[str, float]) -> Row:
         bytes=dict(report.bytes),
         fused=report.fused,
         samples=report.samples,
+        probes=report.probes,
         warnings=report.warnings,
     )
 

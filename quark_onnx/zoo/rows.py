@@ -33,6 +33,7 @@ class Row:
     bytes     weights of the float and of the quantized model
     fused     by operator type: nodes on integers, and of how many
     samples   of calibration
+    probes    which samples sqnr is of, see `Report`
     warnings  what the user should act on
     files     SHA-256 of the outputs by name
     """
@@ -51,6 +52,7 @@ class Row:
     bytes: Mapping[str, int] = field(default_factory=dict)
     fused: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     samples: int = 0
+    probes: str = ""
     warnings: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
 

@@ -628,6 +628,7 @@ MALFORMED: list[tuple[str, str, Edit, list[str]]] = [
     ("scale a text", "0.6.1", lambda c: first(c).update(scale="0.1"), ["x[0].scale", "'0.1'"]),
     ("scale a truth", "0.6.1", lambda c: first(c).update(scale=True), ["x[0].scale", "True"]),
     ("end of range NaN", "0.6.1", lambda c: first(c).update(max=float("nan")), ["x[0].max", "finite"]),
+    ("range upside down", "0.6.1", lambda c: first(c).update(min=2, max=1), ["'x'", "min is 2, above max, which is 1"]),
     ("offset positive", "0.6.1", lambda c: first(c).update(offset=98), ["x[0].offset", "-255 to 0", "98"]),
     ("offset too low", "0.6.1", lambda c: first(c).update(offset=-256), ["x[0].offset", "-255 to 0"]),
     ("offset no whole number", "1.0.0", lambda c: first(c).update(offset=[-128, -0.5]), ["offset[1]", "whole"]),

@@ -27,31 +27,47 @@ from quark_onnx.core.plan_diff import diff
 law = settings(deadline=None, max_examples=50)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
 tensors = st.from_regex(r"/?[a-zäµ][a-z0-9_.:/ -]{0,12}", fullmatch=True)
-formats = st.builds(Format, st.integers(2, 32), st.booleans(), st.booleans(), st.none() | st.integers(0, 3))
+formats = st.builds(Format, st.integers(2, 31), st.booleans(), st.booleans(), st.none() | st.integers(0, 3))
+several_floats = arrays.arrays(
+    np.float32,
+    st.sampled_from([(), (2,), (3, 0), (1, 4)]),
+    elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+)
+
+
+def codes_of(format: Format, shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:
+    """Any codes of the type, the lowest one of a strict grid included."""
+    lowest = -(2 ** (format.bits - 1)) if format.signed else 0
+    return arrays.arrays(np.int32, shape, elements=st.integers(lowest, lowest + 2**format.bits - 1))
+
+
+def scales_of(format: Format) -> st.SearchStrategy[np.ndarray]:
+    shape = () if format.axis is None else (3,)
+    return arrays.arrays(np.float32, shape, elements=st.floats(2.0**-100, 2.0**100, width=32))
 
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     names = draw(st.lists(tensors, unique=True, max_size=5))
     sites = {}
+    of_group = {name: draw(formats) for name in names}
     for name in names:
         known = draw(st.none() | st.tuples(st.floats(-9, 0), st.floats(0, 9)))
         role = draw(st.sampled_from(["activation", "constant", "weight", "bias"]))
         factors = tuple(draw(st.lists(st.sampled_from(names), max_size=2)))
-        sites[name] = Site(name, role, draw(formats), draw(st.sampled_from(names)), draw(texts), factors, known)
-    shape = draw(st.sampled_from([(), (3,)]))
-    scales = arrays.arrays(np.float32, shape, elements=st.floats(2.0**-100, 2.0**100, width=32))
-    zero_points = arrays.arrays(np.int32, shape, elements=st.integers(-(2**31), 2**31 - 1))
-    qparams = {site.group: QParams(draw(scales), draw(zero_points)) for site in sites.values()}
+        group = draw(st.sampled_from(names))
+        sites[name] = Site(name, role, of_group[group], group, draw(texts), factors, known)
+    qparams = {}
+    for site in sites.values():
+        scale = draw(scales_of(site.format))
+        qparams[site.group] = QParams(scale, draw(codes_of(site.format, scale.shape)))
+    tuned = draw(st.lists(st.sampled_from(names), unique=True, max_size=2)) if names else []
+    codes = {t: Coded(draw(codes_of(sites[t].format, (2, 3))), draw(scales_of(sites[t].format))) for t in tuned}
     nodes = st.dictionaries(texts, st.lists(st.sampled_from(names), max_size=3).map(tuple) if names else st.just(()))
     told = st.dictionaries(texts, texts, max_size=3)
-    floats = arrays.arrays(
-        np.float32, st.sampled_from([(), (2,), (3, 0), (1, 4)]), elements=st.floats(width=32, allow_nan=False)
-    )
-    several = {name: st.dictionaries(tensors, floats, max_size=2) for name in ("factors", "shifts", "values")}
-    codes = st.dictionaries(tensors, st.builds(Coded, zero_points, scales), max_size=2)
-    more = draw(st.fixed_dictionaries(several | {"codes": codes}))
-    return Plan(draw(texts), sites, draw(nodes), draw(told), qparams, draw(told), **more)
+    several = {name: st.dictionaries(tensors, several_floats, max_size=2) for name in ("factors", "shifts", "values")}
+    more = draw(st.fixed_dictionaries(several))
+    return Plan(draw(texts), sites, draw(nodes), draw(told), qparams, draw(told), codes=codes, **more)
 
 
 def exact(value: object) -> object:

@@ -22,11 +22,14 @@ MARGIN = 10.0
 def why_unusable(s: Statistics, levels: int) -> str | None:
     """Why no range can be taken from these statistics, or None.
 
+    Case 0: there are no values: the tensor was empty in every sample.
     Case 1: infinities or NaN were seen: a clamp would change what they do.
     Case 2: values of absurd size, e.g. an attention mask of −3.4e38: the scale would be absurd too.
     Case 3: loud values with a gap to all others that is wider than the grid has `levels`: every other value would
             be rounded to zero, e.g. a mask of −1e4 over scores within ±10.
     """
+    if not s.count:
+        return "no value of it was seen in calibration"
     if s.nonfinite:
         return f"{s.nonfinite} values seen in calibration are infinite or NaN"
     reach = max(-s.lo, s.hi)

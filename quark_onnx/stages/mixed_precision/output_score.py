@@ -10,6 +10,7 @@ import numpy as np
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.mixed_precision import Mixing
+from quark_onnx.engine.at_least_one import at_least_one
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
 from quark_onnx.engine.runner import Runner, fit
@@ -27,6 +28,7 @@ class Judge:
 
     Raises:
         ConfigError: MetricOutputIndex names no output, or one that the metric says nothing of; or it does so of none.
+        DataError: there are no feeds.
     """
 
     def __init__(self, model: Model, feeds: Sequence[Feed], settings: Mixing) -> None:
@@ -34,7 +36,8 @@ class Judge:
         self.shapes = _judged(model, settings)
         self.outputs = list(self.shapes)
         run = Runner(model, self.outputs)
-        self.expected = keep((dict(zip(self.outputs, run(feed), strict=True)) for feed in self.feeds), _limit())
+        seen = at_least_one(self.feeds, "scores of layers")
+        self.expected = keep((dict(zip(self.outputs, run(feed), strict=True)) for feed in seen), _limit())
 
     def __call__(self, quantized: Model) -> float:
         """The metric of the output that has the worst, as a user's onnxruntime runs the model.

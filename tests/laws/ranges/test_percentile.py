@@ -160,12 +160,13 @@ UNUSABLE = {
     "nan": (np.append(SCORES, [np.nan, np.nan]), "2 values seen in calibration are infinite or NaN"),
     "-3.4e38": (np.append(SCORES, -3.4028235e38), "a mask constant would rule the range"),
     "3.4e38": (np.append(SCORES, 3.4028235e38), "a mask constant would rule the range"),
+    "nothing": (DISTRIBUTIONS["nothing"], "no value of it was seen"),
     "only -3.4e38": (np.full(4, -3.4028235e38), "a mask constant would rule the range"),
     "-1e4 over ±10": (np.where(NORMAL > 1, -1e4, np.clip(SCORES, -10, 10)), "rounded to zero"),
     "-1e9 over ±10": (np.append(SCORES, -1e9), "rounded to zero"),
 }
 USABLE = {
-    **{name: DISTRIBUTIONS[name] for name in ("gaussian", "laplace", "relu", "constant", "all zero", "nothing")},
+    **{name: DISTRIBUTIONS[name] for name in ("gaussian", "laplace", "relu", "constant", "all zero")},
     **{name: DISTRIBUTIONS[name] for name in ("integers", "far bimodal", "heavier tail", "1e-38")},
     "peaked softmax": SOFTMAX,
     "one-hot": np.eye(50),

@@ -280,6 +280,19 @@ def test_no_samples_are_refused(empty: Any) -> None:
     says(fails(empty), "no samples", "pass a reader")
 
 
+@pytest.mark.parametrize("given", [{"x": ROWS, "picture": ROWS[:0]}, {"x": ROWS[:1], "picture": ROWS[:0]}])
+def test_the_stacked_array_without_samples_is_named(given: dict[str, Any], tmp_path: Path) -> None:
+    inputs = (X, spec("picture"))
+    says(fails(given, *inputs), "input 'picture'", "no samples")
+    np.savez(tmp_path / "data.npz", **given)
+    says(fails(tmp_path / "data.npz", *inputs), "input 'picture'", "data.npz", "no samples")
+
+
+def test_a_stacked_file_without_samples_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", ROWS[:0])
+    says(fails(tmp_path / "data.npy"), "input 'x'", "data.npy", "no samples")
+
+
 def test_a_source_that_runs_dry_is_not_silently_empty_the_second_time() -> None:
     class Dry:
         def __init__(self) -> None:
@@ -358,7 +371,8 @@ def test_safe_casts_are_made_and_noted_once(dtype: Any, value: Any, was: str) ->
         for feed in data:
             assert feed["x"].dtype == dtype
             np.testing.assert_array_equal(feed["x"], [[1, 1]])
-    assert data.warnings == [f"input 'x': {was} were cast to {np.dtype(dtype)}"]
+    casts = [warning for warning in data.warnings if "everywhere" not in warning]
+    assert casts == [f"input 'x': {was} were cast to {np.dtype(dtype)}"]
 
 
 def test_what_fits_is_not_noted_and_not_copied() -> None:

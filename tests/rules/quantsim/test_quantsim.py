@@ -10,7 +10,7 @@ import onnx
 import pytest
 from quantized_models import run as run_model
 from simulations import CONVS, FEEDS, JOINED, encodings, model, output, ready, simulation
-from text_models import normal
+from text_models import normal, text_model
 
 from quark_onnx import ConfigError, DataError
 from quark_onnx.graph import io
@@ -346,3 +346,12 @@ def test_the_users_model_stays_as_it_is() -> None:
     onnx.checker.check_model(sim.model, full_check=True)
     sim.to_onnx_qdq()
     assert proto.SerializeToString(deterministic=True) == before
+
+
+def test_runs_on_empty_arrays_alone_are_refused() -> None:
+    text = "g (float[N,4] x) => (float[N,4] y) { y = Relu (x) }"
+    sim = QuantizationSimModel(text_model(text), threads=1)
+    with pytest.raises(DataError, match=r"2 times and on empty arrays only \(inputs 'x'\)"):
+        sim.compute_encodings(lambda session: [session.run(None, {"x": normal(0, 4)}) for _ in range(2)])
+    sim.compute_encodings(lambda session: [session.run(None, {"x": normal(n, 4)}) for n in (0, 3)])
+    assert sim.quantizer("x").is_initialized()

@@ -1,0 +1,84 @@
+"""The samples that teach, and those that prove what was learned.
+
+Figures of samples that ranges and weights were chosen on flatter the model. Of N ≥ 20 samples min(16, N // 5) are held
+out: first those that lie beyond the limit which the user set, then feeds evenly spaced over the rest, as data are often
+sorted by class. Feeds stay whole: whether axis 0 of an array is a batch or time is not known. With fewer samples all of
+them teach, and the first ones prove.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from quark_onnx.engine.calibration_data import CalibrationData, Feed
+from quark_onnx.engine.kept_feeds import Kept, keep, samples_in
+from quark_onnx.engine.runner import fit
+from quark_onnx.graph import Model
+
+PROBES = 16
+"""Samples that prove, where there are enough; feeds, where those that teach must do."""
+
+LEAST = 20
+"""Samples from which on some are held out."""
+
+PART = 5
+"""One of so many samples is held out, and one of so many feeds at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Feeds of a model.
+
+    taught    all that anything is learned of
+    probes    what proves the result
+    held_out  whether nothing was learned of the probes
+    """
+
+    taught: Kept
+    probes: Kept
+    held_out: bool
+
+
+def read(data: CalibrationData, model: Model) -> Samples:
+    """All feeds, in the float types of the model.
+
+    Raises:
+        DataError: a sample does not fit, or there is none.
+    """
+    rows: list[int] = []
+    beyond: list[bool] = []
+
+    def noted() -> Iterator[Feed]:
+        for feed, spare in data.with_spare(PROBES):
+            rows.append(samples_in(feed))
+            beyond.append(spare)
+            yield fit(feed, model)
+
+    feeds = keep(noted())
+    first = len(beyond) - sum(beyond)
+    chosen = held_out(rows, first)
+    taught = feeds.at([i for i in range(first) if i not in chosen])
+    return Samples(taught, feeds.at(chosen) if chosen else taught[:PROBES], bool(chosen))
+
+
+def held_out(rows: Sequence[int], first: int) -> list[int]:
+    """Indices of the feeds that are held out, in order; none of too few.
+
+    Args:
+        rows: samples in each feed.
+        first: how many feeds lie within the limit; the others are there to be held out.
+    """
+    if sum(rows) < LEAST:
+        return []
+    wanted = min(PROBES, sum(rows) // PART)
+    spare: list[int] = []
+    for index in range(first, len(rows)):
+        if sum(rows[i] for i in spare) < PROBES:
+            spare.append(index)
+    lacking = wanted - sum(rows[i] for i in spare)
+    if lacking <= 0:
+        return spare
+    count = min(first // PART, math.ceil(lacking * first / sum(rows[:first])))
+    return [(2 * k + 1) * first // (2 * count) for k in range(count)] + spare
