@@ -16,7 +16,7 @@ from quark_onnx.graph import Model
 from quark_onnx.graph.view import constant_tensor
 from quark_onnx.numerics.quantizer import scale_shape
 
-CODED = ("codes",)
+CODED = ("rounded", "codes")
 """Fields of the plan that hold integers of weights."""
 
 AS_INITIALIZER = ("weight", "bias", "constant")

@@ -21,6 +21,7 @@ from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes
 from quark_onnx.stages.place import place
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.scale_alignment import align
+from quark_onnx.stages.weight_rounding import round_weights
 
 Feed = dict[str, np.ndarray]
 
@@ -95,11 +96,13 @@ class Made(NamedTuple):
 
 
 def quantized(model: Model, data: list[Feed] | None = None, **fields: Any) -> Made:
-    """Place, observe, choose ranges, apply; the result must pass onnx.checker and the model must be what it was."""
+    """Place, observe, choose ranges, round weights, apply; onnx.checker must pass, and the model be what it was."""
     before = io.to_proto(model).SerializeToString(deterministic=True)
     sites = placed(model, **fields)
     statistics = observe(model, data or feeds(model), observed_tensors(sites), lambda done: None)
-    plan = align(model, choose_ranges(model, sites, statistics, settings(**fields)), settings(**fields))
+    config = settings(**fields)
+    plan = align(model, choose_ranges(model, sites, statistics, config), config)
+    plan = round_weights(model, plan, {}, config.weight_pairs)
     result = apply(model, plan)
     io.check(result)
     assert io.to_proto(model).SerializeToString(deterministic=True) == before

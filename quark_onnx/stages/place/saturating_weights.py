@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from quark_onnx.core.operators import Op
+from quark_onnx.core.operators import CPU, Op
 from quark_onnx.core.plan import Site, Skip
 from quark_onnx.engine.layers.matrix_geometry import ConvGeometry, MatrixGeometry, geometry
 from quark_onnx.graph import Graph, Node
 from quark_onnx.graph.view import input_at, is_op, shape
+from quark_onnx.stages.place.parameter_formats import weight_axis
 
 BYTES = "stored as uint8 with zero point 128, which no processor saturates on: {}"
 ASKED = "weight_pairs='uint8'"
@@ -54,7 +55,10 @@ def _reads(node: Node, weight: str, sites: Mapping[str, Site]) -> bool:
     site = sites.get(data.name or "") if data is not None else None
     if other is None or other.name != weight or site is None or site.format.storage_bits != 8:
         return False
-    return not _depthwise(node)
+    format = sites[weight].format
+    # scales that change along a sum, the kernel cannot take
+    by_row = format.block is None and format.axis in (None, weight_axis(node, CPU[node.op_type]))
+    return by_row and not _depthwise(node)
 
 
 def _depthwise(node: Node) -> bool:
