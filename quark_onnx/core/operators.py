@@ -75,6 +75,7 @@ CPU: dict[str, Op] = {
     "Gemm": Op("layer", weight_axis=1, kernels=("QGemm",), adds_pairs=True),
     "MatMul": Op(
         "matmul",
+        weight_axis=1,
         adds_bias=True,
         kernels=("QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulNBits"),
         adds_pairs=True,

@@ -32,6 +32,8 @@ SAFE: dict[str, tuple[str, dict[str, Any]]] = {
     "two channels out per group": (MULTIPLIER, {}),
     "Gemm": (GEMM, {}),
     "MatMul": (MATMUL, {}),
+    "MatMul per channel": (MATMUL, {"per_channel": True}),
+    "Gemm per channel": (GEMM, {"per_channel": True}),
     "uint8 activations": (CONV, {"activation_type": "uint8"}),
     "at run time": (MATMUL, {"activation_type": "uint8", "use_dynamic_quant": True}),
 }
@@ -45,6 +47,7 @@ FREE: dict[str, tuple[str, dict[str, Any]]] = {
     "7 bits": (CONV, {"reduce_range": True}),
     "a target with 7 bits": (CONV, {"target": "cpu-avx2"}),
     "weights alone": (MATMUL, {"WeightsOnly": True}),
+    "scales that change along a sum": (MATMUL, {"TensorQuantOverrides": {"w": [{"axis": 0}]}}),
     "another target": (CONV, {"target": "qnn", "activation_type": "uint8"}),
     "switched off": (CONV, {"weight_pairs": "off"}),
 }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from quantized_models import feeds, graph, layout, placed, quantized, run, settings
+from saturation import kernels_saturate
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.number_formats import Format
@@ -509,14 +510,17 @@ def worst(model: Model, quantized: Model, *, optimized: bool) -> float:
 @pytest.mark.parametrize("text", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_models_load_and_are_close_to_float(target: str, text: str) -> None:
-    """`quantized` runs onnx.checker; both ways to run the model must agree with the float one."""
+    """`quantized` runs onnx.checker; both ways to run the model must agree with the float one.
+
+    Weights for other targets may saturate on CPUs: these run them as written.
+    """
     model = graph(text)
     for per_channel in {False, TARGETS[target].per_channel}:
         fields: dict[str, Any] = {"target": target, "per_channel": per_channel, **KINDS[target]}
         made = quantized(model, **fields)
         assert len(made.plan.nodes) > 3
         assert made.plan.qparams.keys() >= {site.group for site in made.plan.sites.values() if site.format.bits != 32}
-        for optimized in (False, True):
+        for optimized in (False, True) if TARGETS[target].on_cpu or not kernels_saturate() else (False,):
             assert worst(model, made.quantized, optimized=optimized) > 18, (per_channel, optimized)
 
 
