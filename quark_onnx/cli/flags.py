@@ -61,6 +61,13 @@ class ConfigFlags:
         str | None, _how(metavar="TYPE", help="Activations become int8, uint8, …: 2 to 16 bits; or float16, bfloat16.")
     ] = None
     weight_type: Annotated[str | None, _how(metavar="TYPE", help="Weights likewise; float types for both.")] = None
+    weight_pairs: Annotated[
+        str | None,
+        _how(
+            metavar="HOW",
+            help="How int8 weights keep from saturating on x64 without VNNI: auto, safe, uint8, or off.",
+        ),
+    ] = None
     exclude: Annotated[
         list[str] | None,
         _how(
@@ -98,7 +105,7 @@ class ConfigFlags:
         extra |= {"BiasCorrection": True} if self.bias_correction else {}
         changes: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("per_channel", "target", "activation_type", "weight_type")
+            for name in ("per_channel", "target", "activation_type", "weight_type", "weight_pairs")
             if getattr(self, name) is not None
         }
         changes |= {"calibrate_method": self.method} if self.method is not None else {}
