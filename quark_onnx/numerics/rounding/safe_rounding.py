@@ -23,7 +23,7 @@ from quark_onnx.numerics.weight_pairs import LIMIT, unsafe_pairs
 
 F32 = NDArray[np.float32]
 
-GROWTH = (1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.55, 1.75, 127 / 64)
+GROWTH = (1.03, 1.07, 1.12, 1.2, 1.35, 1.6, 127 / 64)
 """Scales to try, in parts of the largest weight's; at the last one no pair can be unsafe."""
 
 SWEEPS = 2
@@ -91,42 +91,55 @@ def round_safely(weight: F32, grid: WeightGrid, inputs: Inputs, scales: Sequence
     Args:
         scales: larger ones (G, R) to try, for rows one by one, or for all together where they share one.
     """
-    inputs, scale = inputs.damped(), grid.scale
+    inputs, scale = inputs.damped(), grid.scale.copy()
     codes = nearest(weight, scale, grid.low, grid.high)
     unsafe = unsafe_pairs(codes).any(-1)
     if not unsafe.any():
         return None
-    before = inputs.loss(codes * scale[..., None] - weight)
-    loss = np.full_like(before, np.inf)
-    for larger in (grid.scale, *scales):
-        safe = _at(weight, larger, grid, inputs)
-        found = inputs.loss(safe * larger[..., None] - weight)
-        takes = _sum(found, grid.shared) < _sum(loss, grid.shared)
-        takes = takes if grid.shared or larger is grid.scale else takes & unsafe
-        codes, scale = np.where(takes[..., None], safe, codes), np.where(takes, larger, scale)
-        loss = np.where(takes, found, loss)
-    totals = (float(part.sum(dtype=np.float64)) for part in (before, loss, inputs.loss(weight)))
-    return SafeRounding(codes, scale, *totals)
+    loss = inputs.loss(codes * scale[..., None] - weight)
+    before = float(loss.sum(dtype=np.float64))
+    at = np.nonzero(unsafe | bool(grid.shared))  # where rows share a scale, all of them are rounded anew
+    low, high = (np.broadcast_to(np.asarray(b, np.float32), (*scale.shape, 1))[at] for b in (grid.low, grid.high))
+    rows = _Rows(weight[at], low, high, inputs.mean[at[0]], inputs.variance[at[0]])
+    codes[at], scale[at], loss[at] = rows.best([s[at] for s in (scale, *scales)], together=bool(grid.shared))
+    totals = (float(part.sum(dtype=np.float64)) for part in (loss, inputs.loss(weight)))
+    return SafeRounding(codes, scale, before, *totals)
 
 
-def _sum(losses: F32, shared: tuple[int, ...]) -> F32:
-    """Of the rows that share a scale, in the shape of all."""
-    return np.broadcast_to(losses.sum(shared, keepdims=True), losses.shape) if shared else losses
+class _Rows(NamedTuple):
+    """Rows (N, K) with bounds (N, 1), and the mean and variance of the inputs of each, (N, K)."""
 
+    weight: F32
+    low: F32
+    high: F32
+    mean: F32
+    variance: F32
 
-def _at(weight: F32, scale: F32, grid: WeightGrid, inputs: Inputs) -> F32:
-    """Codes (G, R, K) at these scales: nearest ones, and in rows where these are unsafe the best that are safe."""
-    codes = nearest(weight, scale, grid.low, grid.high)
-    low, high = (np.broadcast_to(np.asarray(b, np.float32), (*scale.shape, 1)) for b in (grid.low, grid.high))
-    groups, rows = np.nonzero(unsafe_pairs(codes).any(-1))
-    step = max(1, BUDGET // weight.shape[-1])
-    for first in range(0, len(groups), step):
-        part = slice(first, first + step)
-        at = groups[part], rows[part]
-        bounds = scale[at], low[at], high[at]
-        start = nearest(weight[at], *bounds, safe_pairs=True)
-        codes[at] = _descend(start, weight[at], *bounds, inputs.mean[at[0]], inputs.variance[at[0]])
-    return codes
+    def best(self, scales: Sequence[F32], *, together: bool) -> tuple[F32, F32, F32]:
+        """Safe codes, scale and loss of every row: at the scale (N,) with the least loss of the row, or of all."""
+        found = None
+        for scale in scales:
+            codes = self._safe(scale)
+            loss = _loss(codes * scale[:, None] - self.weight, self.mean, self.variance)
+            if found is None:
+                found = codes, scale, loss
+            else:
+                takes = loss < found[2] if not together else np.full(loss.shape, loss.sum() < found[2].sum())
+                found = np.where(takes[:, None], codes, found[0]), *np.where(takes, (scale, loss), found[1:])
+        assert found is not None
+        return found
+
+    def _safe(self, scale: F32) -> F32:
+        """Codes at these scales: nearest ones, and in rows where these are unsafe the best that are safe."""
+        codes = nearest(self.weight, scale, self.low, self.high)
+        unsafe = np.flatnonzero(unsafe_pairs(codes).any(-1))
+        step = max(1, BUDGET // self.weight.shape[-1])
+        for first in range(0, len(unsafe), step):
+            some = unsafe[first : first + step]
+            weight, low, high, mean, variance = (a[some] for a in self)
+            start = nearest(weight, scale[some], low, high, safe_pairs=True)
+            codes[some] = _descend(start, weight, scale[some], low, high, mean, variance)
+        return codes
 
 
 def _loss(error: F32, mean: F32, variance: F32) -> F32:
@@ -145,9 +158,10 @@ def _descend(codes: F32, weight: F32, scale: F32, low: F32, high: F32, mean: F32
     for _ in range(SWEEPS):
         for j in range(inputs):
             half = var[j] * (c[j] * scale - w[j]) + mu[j] * shift
-            best = np.clip(np.rint(c[j] - half / curvature[j]), low, high)
+            lowest, highest = low, high
             if (partner := j ^ 1) < inputs:
-                np.clip(best, -LIMIT - c[partner], LIMIT - c[partner], out=best)
+                lowest, highest = np.maximum(low, -LIMIT - c[partner]), np.minimum(high, LIMIT - c[partner])
+            best = np.minimum(np.maximum(np.rint(c[j] - half / curvature[j]), lowest), highest)
             shift += mu[j] * (best - c[j]) * scale
             c[j] = best
     return np.ascontiguousarray(c.T)
