@@ -36,5 +36,5 @@ def test_a_bias_on_tiny_weights_runs_as_written(layer: str, dead: str, per_chann
     config = replace(get_default_config("S8S8_AAWS"), per_channel=per_channel)
     made = ModelQuantizer(config).quantize_model(io.to_proto(model), None, feeds)
     quantized = io.load(made.model)
-    run, written = (compare(model, quantized, feeds, optimized=flag)["y"] for flag in (True, False))
+    run, written = (compare(model, quantized, feeds, optimized=flag).sqnr["y"] for flag in (True, False))
     assert run > 30 and abs(run - written) < 1
