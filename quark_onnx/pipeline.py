@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import Comparison, LayerRecord, MixRecord
+from quark_onnx.core.records import LayerRecord, MixRecord, Proof
 from quark_onnx.core.settings.config import Config, QuantizationConfig
 from quark_onnx.engine.calibration_cache import Key, remembered, usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
@@ -22,11 +22,12 @@ from quark_onnx.engine.held_out_probes import PROBES, Samples, read
 from quark_onnx.engine.kept_feeds import quarter_of_memory
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.plan_against_model import refuse_misfit
-from quark_onnx.engine.result_wording import output_warnings, size_warning
+from quark_onnx.engine.prove_outputs import prove_outputs
+from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning
 from quark_onnx.graph import ModelProto, io, large_weights
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
-from quark_onnx.result import Evidence, Probed, Report, Result
+from quark_onnx.result import Evidence, Probed, Report, Result, certificates_of
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune
@@ -293,7 +294,8 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
         io.check(quantized)
     with clock.stage("prove"):
         rows = ledger(job.prepared, plan, quantized, job.config.row)
-        measured = compare(job.prepared, quantized, probes, optimized=True) if probes else Comparison()
+        exactness = certificates_of(rows) if job.config.row.on_cpu else {}
+        proof = prove_outputs(job.prepared, quantized, probes, exactness) if probes else Proof()
     with clock.stage("write"):
         if output is not None:
             io.save(quantized, output, source=job.model, external=job.config.use_external_data_format)
@@ -303,12 +305,16 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
     stored = {which: io.stored_bytes(file, held[which]) for which, file in files.items()}
     nothing = "nothing was quantized: see the reasons in the ledger; the model stays float"
     doubts = size_warning(stored["float"], stored["quantized"]) if plan.nodes else (nothing,)
-    warnings = (*decided.warnings, *output_warnings(measured.outputs), *doubts)
+    told = proof_warnings(proof, job.config.target)
+    warnings = (*decided.warnings, *output_warnings(proof.run.outputs), *told, *doubts)
     for warning in warnings:
         logger.warning(warning)
     report = Report(
-        sqnr=measured.sqnr,
-        outputs=measured.outputs,
+        sqnr=proof.run.sqnr,
+        outputs=proof.run.outputs,
+        written=proof.written.outputs,
+        without_vnni=proof.without_vnni,
+        departure=proof.departure,
         ledger=tuple(rows),
         remarks=plan.remarks,
         warnings=warnings,

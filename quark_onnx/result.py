@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import LayerRecord, Measured, MixRecord
+from quark_onnx.core.records import Comparison, Departure, LayerRecord, Measured, MixRecord
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import quantized_values, tensor_sqnr
@@ -20,12 +20,20 @@ from quark_onnx.graph import Model, ModelProto
 Probed = Literal["held out", "held out of this run", "calibration", ""]
 
 
+def certificates_of(rows: Sequence[Row]) -> dict[str, Certificate]:
+    """Integer node → its certificate, of the rows of a ledger."""
+    return {row.node: row.certificate for row in rows if row.certificate is not None}
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """Figures of one quantization.
 
     sqnr       dB by float output as a whole, float model against the quantized one as onnxruntime runs it
     outputs    all that was measured of each output, those that are not float included
+    written    the same with the arithmetic that the file says
+    without_vnni  as x64 without VNNI runs it, on the first samples, where layers may saturate there
+    departure  where the model runs otherwise than it is written
     ledger     a row per node: integer, absorbed or float, and why
     remarks    by tensor: what was unusual, e.g. a scale that was raised
     warnings   what the user should act on, e.g. calibration with random data
@@ -53,6 +61,9 @@ class Report:
     bytes: Mapping[str, int]
     stored: Mapping[str, int]
     samples: int
+    written: Mapping[str, Measured] = field(default_factory=dict)
+    without_vnni: Comparison = field(default_factory=Comparison)
+    departure: Departure | None = None
     tuned: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
     mixed: tuple[MixRecord, ...] = ()
@@ -76,7 +87,7 @@ class Report:
     @property
     def certificates(self) -> dict[str, Certificate]:
         """Integer node → whether it computes the same on every x64 processor."""
-        return {row.node: row.certificate for row in self.ledger if row.certificate is not None}
+        return certificates_of(self.ledger)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -216,7 +216,7 @@ def _print(report: ModelReport, files: Sequence[str], folder: Path | None) -> No
         out.print("No layer of the quantized model could be matched.")
     if report.certificates:
         out.print(f"Processors: {summary(report.certificates)}.", soft_wrap=True)
-    out.print(output_lines(report.outputs), soft_wrap=True)
+    out.print(output_lines(report.outputs, report.written), soft_wrap=True)
     for advice in report.advice:
         out.print(f"{advice.level}: {advice.text}", soft_wrap=True)
     if folder is not None:

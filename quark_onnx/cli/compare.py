@@ -15,10 +15,19 @@ from quark_onnx.cli.flags import DataFlags, ShowFlags, show_flag
 from quark_onnx.cli.matching_tensors import match
 from quark_onnx.cli.tables import layer_table, new_table
 from quark_onnx.core.errors import ModelError, nearest
-from quark_onnx.core.records import Comparison
+from quark_onnx.core.records import Proof
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.compare import compare, tensor_sqnr
-from quark_onnx.engine.result_wording import classes_text, measured_text, output_warnings, size_warning, slice_text
+from quark_onnx.engine.compare import tensor_sqnr
+from quark_onnx.engine.prove_outputs import prove_outputs
+from quark_onnx.engine.result_wording import (
+    classes_text,
+    measured_text,
+    output_warnings,
+    proof_warnings,
+    size_warning,
+    slice_text,
+    worth_text,
+)
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import certify, summary
 from quark_onnx.graph import Model, io
@@ -37,7 +46,8 @@ def compare_command(
     """Measure how far a quantized model is from the float one on your data.
 
     Works for a QDQ model of any tool, if inputs and outputs have the names of the float model's. Outputs come from
-    onnxruntime with all optimizations, as in production; layers are measured with the arithmetic as it is written.
+    onnxruntime with all optimizations, as in production, and beside it with the arithmetic as it is written; a warning
+    tells where both differ, and why. Layers are measured as written.
     Of outputs that are not float, equal values are counted.
 
     - `quark-onnx compare model.onnx int8.onnx --data samples/`
@@ -47,7 +57,8 @@ def compare_command(
     check_interface(model, quantized)
     feeds = data.open(input_specs(model))
     with progress(quiet=show.quiet) as tell:
-        found = compare(model, quantized, _told(feeds, tell), optimized=True)
+        proved = certify(quantized)
+        proof = prove_outputs(model, quantized, _told(feeds, tell), proved)
         sqnr = {}
         if layers:
             tell("layers", 0, None)
@@ -55,16 +66,17 @@ def compare_command(
     sizes = [
         io.stored_bytes(path, io.weight_bytes(m)) for path, m in ((float_model, model), (quantized_model, quantized))
     ]
-    warn((*feeds.warnings, *output_warnings(found.outputs), *size_warning(*sizes)))
-    proved = certify(quantized)
+    found = proof.run
+    warn((*feeds.warnings, *output_warnings(found.outputs), *proof_warnings(proof), *size_warning(*sizes)))
     if show.json:
         document = {"float": str(float_model), "quantized": str(quantized_model), "samples": found.samples}
-        document |= {"outputs": found.outputs, "worst": found.worst, "certificates": proved}
+        document |= {"outputs": found.outputs, "worst": found.worst, "written": proof.written.outputs}
+        document |= {"without_vnni": proof.without_vnni, "departure": proof.departure, "certificates": proved}
         print_json(document | ({"layers": sqnr} if layers else {}))
     elif not show.quiet:
         if layers:
             out.print(layer_table(sqnr) if sqnr else "No layer of the quantized model could be matched.")
-        _print(found)
+        _print(proof)
         if proved:
             out.print(f"Processors: {summary(proved)}.", soft_wrap=True)
 
@@ -103,9 +115,10 @@ def layer_ratios(model: Model, quantized: Model, feeds: Iterable[Feed]) -> dict[
     return tensor_sqnr(base, quantized, feeds, pairs, optimized=False) if pairs else {}
 
 
-def _print(found: Comparison) -> None:
-    table = new_table("Output", "Whole", "Worst slice", "Classes", numbers=(1,))
-    for name, one in found.outputs.items():
-        table.add_row(name, measured_text(replace(one, worst=None)), slice_text(one), classes_text(one))
+def _print(proof: Proof) -> None:
+    table = new_table("Output", "Whole", "Worst slice", "Classes", "As written", numbers=(1, 4))
+    for name, one in proof.run.outputs.items():
+        written = worth_text(proof.written.outputs[name])
+        table.add_row(name, measured_text(replace(one, worst=None)), slice_text(one), classes_text(one), written)
     out.print(table)
-    out.print(f"Measured on {found.samples} samples.")
+    out.print(f"Measured on {proof.run.samples} samples.")

@@ -26,7 +26,7 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None, page
         out.print(worst_table(report.tuned))
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05)
     rows = {
-        "Output SQNR": output_lines(report.outputs),
+        "Output SQNR": output_lines(report.outputs, report.written),
         "Processors": summary(report.certificates),
         "Weights": smaller_text(report.bytes["float"], report.bytes["quantized"]),
         "Samples" if resumed else "Calibrated on": f"{report.samples} samples" if report.samples else "",

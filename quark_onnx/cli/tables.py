@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from quark_onnx.core.records import Measured
-from quark_onnx.engine.result_wording import classes_text, decibels_text, measured_text
+from quark_onnx.engine.result_wording import classes_text, decibels_text, measured_text, worth_text
 
 MANY = 8
 """Lines after which a list is cut."""
@@ -73,14 +73,14 @@ def layer_table(layers: Mapping[str, float]) -> Table:
     return table
 
 
-def output_lines(outputs: Mapping[str, Measured]) -> str:
-    """What each output keeps, a line each."""
-    return "\n".join(f"{measured_text(one)}  {name}{_also(one)}" for name, one in outputs.items())
-
-
-def _also(one: Measured) -> str:
-    classes = classes_text(one)
-    return f"  ({classes})" if classes else ""
+def output_lines(outputs: Mapping[str, Measured], written: Mapping[str, Measured]) -> str:
+    """What each output keeps, a line each; and what it is worth as written."""
+    lines = []
+    for name, one in outputs.items():
+        worth = f"as written {worth_text(written[name])}" if name in written else ""
+        also = ", ".join(text for text in (worth, classes_text(one)) if text)
+        lines.append(f"{measured_text(one)}  {name}" + (f"  ({also})" if also else ""))
+    return "\n".join(lines)
 
 
 def remarks_text(remarks: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from quark_onnx.core.plan import Plan
 
@@ -138,6 +138,50 @@ class Comparison:
     def worst(self) -> float | None:
         """What the worst output is worth; None where nothing was measured."""
         return worst_of(self.outputs)
+
+
+Cause = Literal["saturation", "wrap", "kernel", "unknown"]
+
+
+@dataclass(frozen=True)
+class Departure:
+    """An output that is worth less where the model runs than as it is written, by more than its noise explains.
+
+    here     on this processor; else on x64 without VNNI, computed in numpy
+    output   that is worth the least there
+    run      what was measured of it there
+    written  the same with the arithmetic that the file says
+    layers   that differ first, given equal inputs, in order of the graph; three at most
+    cause    saturation: products are added in 16 bits; wrap: an int32 bias leaves no room for the products; kernel: one
+             of onnxruntime's; unknown: no layer alone differs by more than a rounding
+    samples  that both were measured on
+    """
+
+    here: bool
+    output: str
+    run: Measured
+    written: Measured
+    layers: tuple[str, ...]
+    cause: Cause
+    samples: int
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The outputs of a quantized model against the float one.
+
+    run           as onnxruntime runs it on this processor
+    written       with the arithmetic that the file says
+    without_vnni  as x64 without VNNI runs it, on the first samples; empty where all layers are exact there
+    unmeasured    why that was not measured, though layers may saturate; else empty
+    departure     where it runs otherwise than it is written
+    """
+
+    run: Comparison = field(default_factory=Comparison)
+    written: Comparison = field(default_factory=Comparison)
+    without_vnni: Comparison = field(default_factory=Comparison)
+    unmeasured: str = ""
+    departure: Departure | None = None
 
 
 def worst_of(outputs: Mapping[str, Measured]) -> float | None:

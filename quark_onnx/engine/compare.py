@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from quark_onnx.core.records import Comparison
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.runner import Runner, fit
+from quark_onnx.engine.runner import Arrays, Runner, fit
+from quark_onnx.engine.saturating_runner import Run, without_vnni
 from quark_onnx.graph import Model, Node, Value, io
 from quark_onnx.graph.view import is_op, shape
 from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.numerics.output_measures import OutputMeasure
+
+Way = Literal["run", "written", "without_vnni"]
+"""How a quantized model runs: as onnxruntime does for a user, exactly as it is written, or as x64 without VNNI does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +75,25 @@ def compare(model: Model, quantized: Model, feeds: Iterable[Feed], *, optimized:
 
     optimized: run the quantized model as a user's runtime would, or exactly as it is written.
     """
-    measures = {value.name or "": OutputMeasure(shape(value)) for value in model.graph.outputs}
-    samples = 0
-    for expected, found in _both(
-        model, quantized, feeds, {name: name for name in measures}, optimized, io.is_large(model)
-    ):
+    (found,) = compare_ways(model, quantized, feeds, ("run" if optimized else "written",))
+    return found
+
+
+def compare_ways(model: Model, quantized: Model, feeds: Iterable[Feed], ways: Sequence[Way]) -> list[Comparison]:
+    """The same for each way to run the quantized model; the float one runs once.
+
+    Raises:
+        ModelError: among the ways is `without_vnni`, and a kernel saturates that cannot be computed in numpy.
+    """
+    names = [value.name or "" for value in model.graph.outputs]
+    measures = [{value.name or "": OutputMeasure(shape(value)) for value in model.graph.outputs} for _ in ways]
+    samples, large = 0, io.is_large(model)
+    for expected, answers in _sides(model, quantized, feeds, {name: name for name in names}, ways, large):
         samples += 1
-        for name, measure in measures.items():
-            measure.add(expected[name], found[name])
-    return Comparison({name: measure.measured for name, measure in measures.items()}, samples)
+        for measured, found in zip(measures, answers, strict=True):
+            for name, measure in measured.items():
+                measure.add(expected[name], found[name])
+    return [Comparison({name: measure.measured for name, measure in one.items()}, samples) for one in measures]
 
 
 def tensor_sqnr(
@@ -86,37 +101,75 @@ def tensor_sqnr(
 ) -> dict[str, float]:
     """SQNR in dB, over all feeds, of each pair of float tensors: in the float model → in the quantized one."""
     ratios: dict[str, Sqnr] = {}
-    for expected, found in _both(model, quantized, feeds, pairs, optimized):
+    for expected, (found,) in _sides(model, quantized, feeds, pairs, ("run" if optimized else "written",)):
         for name, x in expected.items():
             if isinstance(x, np.ndarray) and x.dtype.kind == "f":  # sequences and maps come as Python objects
                 ratios.setdefault(name, Sqnr()).add(x, found[name])
     return {name: ratio.db for name, ratio in ratios.items()}
 
 
-def _both(
+def _sides(
     model: Model,
     quantized: Model,
     feeds: Iterable[Feed],
     pairs: Mapping[str, str],
-    optimized: bool,
+    ways: Sequence[Way],
     at_once: bool = False,
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """What both models make of each feed, under the names of the float one.
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """What the float model makes of each feed, and the quantized one in each way, under the names of the float one.
 
-    at_once: the float model runs on all feeds first, as two sessions would be more than its size.
+    at_once: each session runs on all feeds and is closed, as two would be more than the size of the model.
     """
     inputs = {value.name for value in model.graph.inputs}
     answers = _answers(model, [name for name in pairs if name not in inputs], feeds, at_once=at_once)
-    wanted = list(pairs.values())
-    run = Runner(io.with_outputs(quantized, wanted), wanted, optimized=optimized)
+    together = _in_turn if at_once else _side_by_side
+    for known, found in together(quantized, list(pairs.values()), ways, answers):
+        yield {name: known[name] for name in pairs}, [dict(zip(pairs, arrays, strict=True)) for arrays in found]
+
+
+Answered = Iterable[tuple[Feed, Feed]]
+
+
+def _side_by_side(
+    quantized: Model, wanted: Sequence[str], ways: Sequence[Way], answers: Answered
+) -> Iterator[tuple[Feed, list[Arrays]]]:
+    """Feed by feed, with all sessions open."""
+    with ExitStack() as stack:
+        runs = [stack.enter_context(_opened(quantized, wanted, way)) for way in ways]
+        for feed, answer in answers:
+            yield feed | answer, [run(feed) for run in runs]
+
+
+def _in_turn(
+    quantized: Model, wanted: Sequence[str], ways: Sequence[Way], answers: Answered
+) -> Iterator[tuple[Feed, list[Arrays]]]:
+    """Session by session; what each makes is kept."""
+    kept = list(answers)
+    columns = [_column(quantized, wanted, way, [feed for feed, _ in kept]) for way in ways]
+    for (feed, answer), found in zip(kept, zip(*columns, strict=True), strict=True):
+        yield feed | answer, list(found)
+
+
+def _column(quantized: Model, wanted: Sequence[str], way: Way, feeds: Sequence[Feed]) -> list[Arrays]:
+    with _opened(quantized, wanted, way) as run:
+        return [run(feed) for feed in feeds]
+
+
+@contextmanager
+def _opened(quantized: Model, wanted: Sequence[str], way: Way) -> Iterator[Run]:
+    """The quantized model, ready to run; it takes feeds of the float one."""
     read = {value.name for value in quantized.graph.inputs}
-    for feed, answer in answers:
-        known = feed | answer
-        part = {name: array for name, array in feed.items() if name in read}
-        yield {name: known[name] for name in pairs}, dict(zip(pairs, run(fit(part, quantized)), strict=True))
+    names = list(wanted)
+    with ExitStack() as stack:
+        run: Run
+        if way == "without_vnni":
+            run = stack.enter_context(without_vnni(quantized, names))
+        else:
+            run = Runner(io.with_outputs(quantized, names), names, optimized=way == "run")
+        yield lambda feed: run(fit({name: array for name, array in feed.items() if name in read}, quantized))
 
 
-def _answers(model: Model, names: list[str], feeds: Iterable[Feed], *, at_once: bool) -> Iterable[tuple[Feed, Feed]]:
+def _answers(model: Model, names: list[str], feeds: Iterable[Feed], *, at_once: bool) -> Answered:
     """The feeds, and what the model makes of each; `at_once`: all are kept, and the session is closed."""
     runner = Runner(io.with_outputs(model, names), names or None)
     answers = ((feed, dict(zip(runner.outputs, runner(feed), strict=True))) for feed in feeds)

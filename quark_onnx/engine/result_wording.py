@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from quark_onnx.core.records import POOR, Measured
+from quark_onnx.core.records import POOR, Departure, Measured, Proof
+from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.engine.saturation_certificate import NAMED
 
 BLOCK = 4096
 """Bytes that a file takes of a disk at a time."""
@@ -24,6 +26,11 @@ def measured_text(one: Measured) -> str:
         return "all equal" if one.equal == 1 else f"{min(one.equal, 0.9999):.2%} equal"
     whole = decibels_text(-math.inf if one.sqnr is None else one.sqnr)
     return whole if one.worst is None else f"{whole}, worst {slice_text(one)}"
+
+
+def worth_text(one: Measured) -> str:
+    """`3.1 dB`, what the output is worth; or `97.95% equal`."""
+    return measured_text(one) if one.db is None or one.equal is not None else decibels_text(one.db)
 
 
 def slice_text(one: Measured) -> str:
@@ -71,6 +78,48 @@ def _doubts(one: Measured) -> Iterator[str]:
             f"keeps {decibels_text(whole)} as a whole, but only {slice_text(one)}: values of several sizes share it, "
             "and the small ones are lost; have them in outputs of their own, or 16 bits there (TensorQuantOverrides)"
         )
+
+
+CAUSES = {
+    "saturation": "products of two neighbouring 8-bit weights are added in 16 bits there, and some do not fit",
+    "wrap": "the int32 bias leaves too little room for the products, so the sum wraps",
+    "kernel": "an integer kernel of onnxruntime computes something else",
+    "unknown": "no layer alone differs by more than a rounding",
+}
+WAYS = {
+    "saturation": "quantize it with `weight_pairs` auto, which keeps every pair small enough, or with `target` "
+    "cpu-avx2, or run it on processors with VNNI only",
+    "wrap": "quantize it here, which keeps half of int32 for products, or leave the layer float (`nodes_to_exclude`)",
+    "kernel": "leave the layer float (`nodes_to_exclude`), or run the model without onnxruntime's graph optimizations",
+    "unknown": "run the model without onnxruntime's graph optimizations, or on another release of it",
+}
+
+
+def departure_text(found: Departure, target: str = "cpu") -> str:
+    """What runs otherwise than it is written: the figures, the layers, the cause and the way out."""
+    few = f"the first {found.samples} samples" if found.samples > 1 else "the first sample"
+    where = "as onnxruntime runs it on this processor" if found.here else f"on x64 without VNNI, for {few},"
+    figures = " and ".join(
+        f"{decibels_text(-math.inf if one.db is None else one.db)} {how}"
+        for one, how in ((found.run, where), (found.written, "as it is written"))
+    )
+    agreed, classes = (found.run.agreement, found.written.agreement), ""
+    if agreed[0] is not None and agreed[1] is not None and agreed[0] < agreed[1]:
+        classes = f" (same arg-max {agreed[0]:.1%} and {agreed[1]:.1%})"
+    named = f", the first to differ: {', '.join(found.layers[:NAMED])}" if found.layers else ""
+    way = WAYS[found.cause]
+    if not TARGETS[target].on_cpu:
+        way = f"it is no fault of the model, which is for {target}: the figure as it is written is the one to go by"
+    return f"output {found.output!r} is worth {figures}{classes}{named}: {CAUSES[found.cause]}; {way}"
+
+
+def proof_warnings(proof: Proof, target: str = "cpu") -> tuple[str, ...]:
+    """What the user must know of the ways in which the model runs."""
+    if proof.departure is not None:
+        return (departure_text(proof.departure, target).replace("`", ""),)
+    if proof.unmeasured:
+        return (f"layers may saturate on x64 without VNNI, and how much was not measured: {proof.unmeasured}",)
+    return ()
 
 
 def grown(before: int, after: int) -> bool:

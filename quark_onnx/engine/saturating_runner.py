@@ -25,12 +25,13 @@ from quark_onnx.graph.view import constant
 from quark_onnx.numerics.saturating_products import saturating_product
 
 Values = dict[str, NDArray[Any]]
+Run = Callable[[Feed], Arrays]
 
 
 @contextmanager
 def without_vnni(
     model: Model, outputs: Sequence[str] | None = None, multiply: Multiply = saturating_product
-) -> Iterator[Callable[[Feed], Arrays]]:
+) -> Iterator[Run]:
     """A function as `Runner` is one: the outputs for a feed, with the sums of a processor whose 16 bits saturate.
 
     Args:

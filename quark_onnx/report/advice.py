@@ -15,7 +15,7 @@ from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.records import GOOD, POOR
 from quark_onnx.core.settings.presets import PRESETS
 from quark_onnx.core.settings.targets import TARGETS
-from quark_onnx.engine.result_wording import grown, kept_text
+from quark_onnx.engine.result_wording import CAUSES, WAYS, departure_text, grown, kept_text
 from quark_onnx.engine.saturation_certificate import first_names, not_exact
 from quark_onnx.report import layer_advice
 from quark_onnx.report.model_report import Advice, ModelReport
@@ -61,18 +61,19 @@ def nothing_quantized(r: ModelReport) -> Iterator[tuple[str, str, str]]:
 
 def poor_output(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     """An output that has lost its accuracy, and the next step up."""
-    if r.worst_sqnr is not None and r.worst_sqnr < POOR and r.config and not _converted(r):
-        name = r.worst_output
+    if r.noise_sqnr is not None and r.noise_sqnr < POOR and r.config and not _converted(r):
+        name = r.noisiest_output
         said = f"Output {name} {_has(r)}, below the {POOR:.0f} dB where accuracy usually goes"
         yield "act", name, f"{said}: {_step_up(r)}."
 
 
 def _has(r: ModelReport) -> str:
     """What the worst output keeps, where that is not all of it in dB."""
-    one = r.outputs.get(r.worst_output)
+    here = r.departure is not None and r.departure.here
+    one = (r.written if here else r.outputs).get(r.noisiest_output)
     if one is not None and (one.equal is not None or one.worst is not None):
         return kept_text(one)
-    return f"has {r.worst_sqnr:.1f} dB"
+    return f"has {r.noise_sqnr:.1f} dB"
 
 
 def _step_up(r: ModelReport) -> str:
@@ -97,12 +98,12 @@ def _is_8(r: ModelReport, what: str) -> bool:
 
 def fair_output(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     """Some accuracy is lost, which may matter or not."""
-    fair = r.worst_sqnr is not None and POOR <= r.worst_sqnr < GOOD
+    fair = r.noise_sqnr is not None and POOR <= r.noise_sqnr < GOOD
     if fair and r.config and not (r.config.get("use_dynamic_quant") or r.tuned or _converted(r)):
         yield (
             "consider",
             "",
-            f"The outputs keep {r.worst_sqnr:.1f} dB: if that is too little, fine-tune with `include_fast_ft`.",
+            f"The outputs keep {r.noise_sqnr:.1f} dB: if that is too little, fine-tune with `include_fast_ft`.",
         )
 
 
@@ -113,17 +114,27 @@ def score_lost(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     lost = r.score.original - r.score.quantized
     text = f"{r.score.metric} falls by {lost:.4g}, from {r.score.original:.4g} to {r.score.quantized:.4g}"
     more = "mixed precision (`include_auto_mp`)" if r.tuned else "fine-tuning (`include_fast_ft`)"
-    yield "act", "", f"{text}: try {more}, or exclude the layers that make most of the noise."
+    way = f"try {more}, or exclude the layers that make most of the noise"
+    if r.departure is not None and r.departure.here:
+        way = "it is that of the model as run, which is not what is written"
+    yield "act", "", f"{text}: {way}."
+
+
+def runs_otherwise(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """What runs is not what is written, and no format or range can mend that."""
+    found = r.departure
+    if found is not None:
+        text = departure_text(found, r.target)
+        yield "act", found.layers[0] if found.layers else "", f"{text[0].upper()}{text[1:]}."
 
 
 def may_saturate(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     """Layers that x64 without VNNI computes wrongly for some inputs: their weights are to blame, not their bits."""
     layers = not_exact(r.certificates)
-    if layers and TARGETS[r.target].on_cpu:
+    told = r.departure is not None and r.departure.cause == "saturation"
+    if layers and not told and TARGETS[r.target].on_cpu:
         said = f"{count(len(layers), 'layer')} may saturate on x64 without VNNI ({first_names(layers)})"
-        why = "products of two neighbouring 8-bit weights are added in 16 bits there, and some do not fit"
-        ways = "quantize it with `weight_pairs` auto, which keeps every pair small enough, or with `target` cpu-avx2"
-        yield "act", layers[0], f"{said}: {why}; {ways}, or run it on processors with VNNI only."
+        yield "act", layers[0], f"{said}: {CAUSES['saturation']}; {WAYS['saturation']}."
 
 
 def unfused(r: ModelReport) -> Iterator[tuple[str, str, str]]:
@@ -208,6 +219,7 @@ RULES: dict[str, Rule] = {
         random_data,
         nothing_quantized,
         score_lost,
+        runs_otherwise,
         may_saturate,
         layer_advice.uneven_weights,
         layer_advice.clipped,

@@ -13,9 +13,10 @@ from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.core.version import VERSION
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.compare import compare, quantized_values
+from quark_onnx.engine.compare import quantized_values
+from quark_onnx.engine.prove_outputs import prove_outputs
 from quark_onnx.engine.qdq_pieces import pieces
-from quark_onnx.engine.result_wording import output_warnings, size_warning
+from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning
 from quark_onnx.engine.saturation_certificate import certify
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.report.advice import advise
@@ -117,6 +118,9 @@ def report_of(
         score=score,
         sqnr=known.sqnr,
         outputs=known.outputs,
+        written=known.written,
+        without_vnni=known.without_vnni,
+        departure=known.departure,
         sizes=_sizes(files, known.bytes),
         fused=known.fused,
         ledger=known.ledger,
@@ -154,16 +158,24 @@ def report_of_pair(
         files: of both models.
     """
     sizes = {"float": io.weight_bytes(models.original), "quantized": io.weight_bytes(models.quantized)}
-    found, stored = compare(models.original, models.quantized, feeds, optimized=True), _sizes(files, sizes)
-    doubts = (*(output_warnings(found.outputs) if feeds else ()), *size_warning(stored.original, stored.quantized))
+    stored, certificates = _sizes(files, sizes), certify(models.quantized)
+    proof = prove_outputs(models.original, models.quantized, feeds, certificates)
+    doubts = (
+        *output_warnings(proof.run.outputs),
+        *proof_warnings(proof),
+        *size_warning(stored.original, stored.quantized),
+    )
     report = ModelReport(
         name,
         VERSION,
-        sqnr=found.sqnr,
-        outputs=found.outputs,
+        sqnr=proof.run.sqnr,
+        outputs=proof.run.outputs,
+        written=proof.written.outputs,
+        without_vnni=proof.without_vnni,
+        departure=proof.departure,
         sizes=stored,
         samples=len(feeds),
-        certificates=certify(models.quantized),
+        certificates=certificates,
         warnings=doubts,
     )
     return measured(report, models, feeds, measure or Measure(), tell)

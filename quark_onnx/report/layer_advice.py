@@ -165,12 +165,12 @@ def takes_16(r: ModelReport, what: str) -> bool:
 
 
 def _level(r: ModelReport) -> str:
-    return "act" if (r.worst_sqnr or 0.0) < POOR else "consider"
+    return "act" if (r.noise_sqnr or 0.0) < POOR else "consider"
 
 
 def _improvable(r: ModelReport) -> bool:
     """Whether the outputs could be better, and it is known what harms them."""
-    return r.worst_sqnr is not None and r.worst_sqnr < GOOD and any(e.share for e in r.layers.layers)
+    return r.noise_sqnr is not None and r.noise_sqnr < GOOD and any(e.share for e in r.layers.layers)
 
 
 def _weights(r: ModelReport) -> list[tuple[LayerError, Weight, float]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from quark_onnx.core.records import LayerRecord, Measured, MixRecord, Slice
+from quark_onnx.core.records import Comparison, Departure, LayerRecord, Measured, MixRecord, Slice
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.saturation_certificate import Certificate
 
@@ -218,6 +218,9 @@ class ModelReport:
     default    fields that it would have by its preset; what differs is shown first
     sqnr       dB by float output as a whole, as onnxruntime runs the model
     outputs    all that was measured of each output, those that are not float included
+    written    the same with the arithmetic that the file says
+    without_vnni  as x64 without VNNI runs it, on the first samples, where layers may saturate there
+    departure  where the model runs otherwise than it is written
     fused      operator type → nodes on integers, of how many
     notes      node that is not quantized → why, by placement
     certificates  integer node → whether it computes the same on every x64 processor
@@ -233,6 +236,9 @@ class ModelReport:
     score: Score | None = None
     sqnr: Mapping[str, float] = field(default_factory=dict)
     outputs: Mapping[str, Measured] = field(default_factory=dict)
+    written: Mapping[str, Measured] = field(default_factory=dict)
+    without_vnni: Comparison = field(default_factory=Comparison)
+    departure: Departure | None = None
     sizes: Sizes | None = None
     latency: Latency | None = None
     memory: Memory | None = None
@@ -266,6 +272,22 @@ class ModelReport:
     def worst_sqnr(self) -> float | None:
         """dB that it is worth: of its worst slice, or by its share of equal values; None where none was measured."""
         return self._worth.get(self.worst_output)
+
+    @property
+    def noisiest_output(self) -> str:
+        """The output that quantizing harms most: as written, where the model runs otherwise."""
+        if self.departure is None or not self.departure.here:
+            return self.worst_output
+        worth = {name: one.db for name, one in self.written.items() if one.db is not None}
+        return min(worth, key=lambda name: worth[name], default="")
+
+    @property
+    def noise_sqnr(self) -> float | None:
+        """dB that it is worth: what other ranges, types and tuning can raise; None where none was measured."""
+        if self.departure is None or not self.departure.here:
+            return self.worst_sqnr
+        one = self.written.get(self.noisiest_output)
+        return None if one is None else one.db
 
     @property
     def _worth(self) -> dict[str, float]:

@@ -116,6 +116,7 @@ def _environment() -> Any:
         "count",
         "whole",
         "worst",
+        "worth",
         "classes",
     ):
         environment.filters[name] = getattr(wording, name)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from quark_onnx.core.records import GOOD, POOR, Measured
-from quark_onnx.engine.result_wording import classes_text, decibels_text, measured_text, slice_text
+from quark_onnx.engine.result_wording import classes_text, decibels_text, measured_text, slice_text, worth_text
 from quark_onnx.engine.saturation_certificate import Certificate, summary
 from quark_onnx.report.model_report import ModelReport
 
@@ -35,6 +35,11 @@ def whole(one: Measured) -> str:
 def worst(one: Measured) -> str:
     """The worst slice of an output, if slices were measured."""
     return slice_text(one) or NOTHING
+
+
+def worth(one: Measured) -> str:
+    """What an output is worth, in dB or as a share of equal values."""
+    return worth_text(one)
 
 
 def classes(one: Measured) -> str:

@@ -100,6 +100,9 @@ def test_inspect_of_quantizers_alone() -> None:
 def test_compare_tells() -> None:
     assert SHORT in done("compare", "model.onnx", "int8.onnx", *DATA)
     assert verdicts(document("compare", "model.onnx", "int8.onnx", *DATA)["certificates"])[0] == "may saturate"
+    found = document("compare", "model.onnx", "int8.onnx", *DATA)
+    assert found["written"]["y"]["values"] == found["outputs"]["y"]["values"] > 0 and "departure" in found
+    assert "As written" in done("compare", "model.onnx", "int8.onnx", *DATA)
     assert "Processors" not in done("compare", "model.onnx", "model.onnx", *DATA)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quark_onnx.core.records import LayerRecord
+from quark_onnx.core.records import Departure, LayerRecord, Measured
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.presets import PRESETS
@@ -51,6 +51,9 @@ def layer(
     """A layer that makes so much of the noise, so much of that by its weight."""
     rounding = 20 - 10 * math.log10(1 - by_weight) if by_weight < 1 else math.inf
     return LayerError(f"{name}_out", name, op_type, ("x",), 20.0, accumulated, rounding, None, 25.0, share, **more)
+
+
+OTHERWISE = Departure(True, "y", Measured(99, 12.0), Measured(99, 36.0), ("c",), "saturation", 16)
 
 
 def layers(*found: LayerError) -> Layers:
@@ -333,6 +336,14 @@ CASES: list[tuple[str, ModelReport, str, str, list[ModelReport]]] = [
         ],
     ),
     (
+        "runs_otherwise",
+        report(12.0, written={"y": Measured(99, 36.0)}, departure=OTHERWISE),
+        "act",
+        "Output 'y' is worth 12.0 dB as onnxruntime runs it on this processor and 36.0 dB as it is written, the first "
+        "to differ: c: products",
+        [report(12.0), report(certificates={"c": SATURATES})],
+    ),
+    (
         "may_saturate",
         report(certificates={"c": SATURATES, "p": NO_PRODUCT, "d": SATURATES}),
         "act",
@@ -340,6 +351,7 @@ CASES: list[tuple[str, ModelReport, str, str, list[ModelReport]]] = [
         [
             report(certificates={"p": NO_PRODUCT}),
             report(certificates={"c": SATURATES}, target="qnn"),
+            report(certificates={"c": SATURATES}, departure=OTHERWISE),
             report(),
         ],
     ),
@@ -482,6 +494,21 @@ def test_the_urgent_comes_first_whatever_the_order_of_the_rules() -> None:
 def test_all_is_well(sqnr: float, text: str) -> None:
     (advice,) = advise(report(sqnr))
     assert (advice.rule, advice.level, advice.text) == ("fine", "note", text)
+
+
+@pytest.mark.parametrize(("written", "level"), [(36.0, None), (25.0, "consider"), (15.0, "act")])
+def test_bits_and_layers_are_judged_by_the_model_as_written(written: float, level: str | None) -> None:
+    """Products that saturate are no fault of formats: a layer is left float, or given bits, for its own noise only."""
+    found = layers(layer("c", 0.6, by_weight=0.1))
+    r = report(12.0, layers=found, histograms=(histogram("c"),), score=Score("top-1", 0.6, 0.4))
+    r = replace(r, written={"y": Measured(99, written)}, departure=OTHERWISE, certificates={"c": SATURATES})
+    told = {advice.rule: advice for advice in advise(r)}
+    assert told["runs_otherwise"].subject == "c" and "may_saturate" not in told
+    assert "fast_ft" not in told["score_lost"].text
+    harm = {"coarse", "harmful_layer"}
+    assert {told[rule].level for rule in harm & told.keys()} == ({level} if level else set())
+    assert ("poor_output" in told, "fair_output" in told) == (level == "act", level == "consider")
+    assert advise(replace(r, departure=replace(OTHERWISE, here=False))) != advise(r)
 
 
 def test_nothing_is_said_of_what_was_not_measured() -> None:

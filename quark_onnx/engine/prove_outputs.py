@@ -1,0 +1,99 @@
+"""The outputs of a quantized model, as it runs and as it is written; and where both differ, which layers do, and why.
+
+Integer kernels and the float arithmetic of a QDQ model round differently, by one step of a quantizer here and there:
+noise of the same kind and size as that of quantizing, so both are about equally far from the float model. Not so
+where the 16 bits of a processor saturate, where a sum wraps, or where a kernel has a fault.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+from quark_onnx.core.errors import ModelError
+from quark_onnx.core.records import Comparison, Departure, Measured, Proof
+from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.compare import compare_ways
+from quark_onnx.engine.departing_layers import departing_layers
+from quark_onnx.engine.saturation_certificate import NAMED, Certificate
+from quark_onnx.graph import Model, io
+
+NOISE = 2.0
+"""dB that an output may be worse as run: noise of its own, beside that of quantizing, of 58 % of that. On the models of
+docs/reports.md it is .5 dB at most where nothing saturates."""
+
+STEP = 40.0
+"""dB from which on one step of the last quantizer explains all: 8 bits over ±4 RMS make 41."""
+
+SLICE = 256
+"""Numbers of a slice, at least (`numerics.channel_slices`)."""
+
+FEW = 2
+"""Samples that layers are looked at with, and that are computed as x64 without VNNI does: .3 s each for MobileNet."""
+
+
+def prove_outputs(
+    model: Model, quantized: Model, feeds: Iterable[Feed], certificates: Mapping[str, Certificate]
+) -> Proof:
+    """Run the quantized model both ways, and explain what differs.
+
+    Args:
+        certificates: of its integer nodes (`certify`). Where some may saturate and nothing shows here, the first
+            samples are computed as x64 without VNNI does, too; empty: it is not for such processors.
+    """
+    first: list[Feed] = []
+    run, written = compare_ways(model, quantized, _keeping(feeds, first), ("run", "written"))
+    if not run.samples:
+        return Proof()
+    output = departing(run, written)
+    if output is not None:
+        layers, cause = departing_layers(quantized, first)
+        there = Departure(True, output, run.outputs[output], written.outputs[output], tuple(layers), cause, run.samples)
+        return Proof(run, written, departure=there)
+    unsafe = [name for name, found in certificates.items() if found.verdict != "exact"]
+    return _elsewhere(model, quantized, first, unsafe, Proof(run, written)) if unsafe else Proof(run, written)
+
+
+def _keeping(feeds: Iterable[Feed], first: list[Feed]) -> Iterator[Feed]:
+    for feed in feeds:
+        if len(first) < FEW:
+            first.append(feed)
+        yield feed
+
+
+def _elsewhere(model: Model, quantized: Model, feeds: list[Feed], unsafe: list[str], proof: Proof) -> Proof:
+    """With what x64 without VNNI makes of the first samples."""
+    if io.is_large(model):
+        return Proof(proof.run, proof.written, unmeasured="the model is too large to be computed so")
+    try:
+        saturated, here, written = compare_ways(model, quantized, feeds, ("without_vnni", "run", "written"))
+    except ModelError as error:
+        return Proof(proof.run, proof.written, unmeasured=str(error))
+    output, there = departing(saturated, here), None  # where this processor saturates, all samples have told already
+    if output is not None:
+        figures = saturated.outputs[output], written.outputs[output]
+        there = Departure(False, output, *figures, tuple(unsafe[:NAMED]), "saturation", saturated.samples)
+    return Proof(proof.run, proof.written, saturated, departure=there)
+
+
+def departing(run: Comparison, written: Comparison) -> str | None:
+    """Of the outputs that are worth less as run than the noise of quantizing explains, the one that is worth least."""
+    worth = {name: one.db for name, one in run.outputs.items() if departs(one, written.outputs[name])}
+    return min(worth, key=lambda name: worth[name] or 0.0, default=None)
+
+
+def departs(run: Measured, written: Measured) -> bool:
+    """Whether an output is worse as run by more than `NOISE` and chance make.
+
+    The ratio of two noises of n independent numbers is uncertain by 10/ln 10 · √(4/n) dB (docs/decisions/017), and a
+    count of values that differ by its root; three deviations are allowed for.
+    """
+    if run.db is None or written.db is None:
+        return False
+    lost = min(written.db, STEP) - run.db
+    if run.equal is not None and written.equal is not None:
+        off, usual = (run.values * (1 - equal) for equal in (run.equal, written.equal))
+        return lost > NOISE and off - usual > 3 * math.sqrt(off + usual)
+    whole = run.sqnr is not None and run.db == run.sqnr
+    count = run.values if whole else min(run.values, SLICE)
+    return lost > NOISE + 3 * 10 / math.log(10) * math.sqrt(4 / count)
