@@ -83,8 +83,8 @@ UNSOUND: dict[str, tuple[str, Callable[[Arrays], Arrays], str]] = {
     "one negative scale": ("channels", changed(W, at_first(-1)), "qparams of 'w': .* must be above 0"),
     "integer scale": ("channels", changed(X, np.int32), "qparams of 'x': its scale has the type int32"),
     "no power of two": ("powers", changed(X, lambda s: np.float32(s * 1.5)), "qparams of 'x': .* a power of two"),
-    "zero point 1e9": ("channels", changed("qparams/x/zero_point", at_first(10**9)), "'x': its zero point .*-128..127"),
-    "zero point 128": ("channels", changed("qparams/x/zero_point", at_first(128)), "qparams of 'x': its zero point"),
+    "zero point 1e9": ("channels", changed("qparams/x/zero_point", at_first(10**9)), "'x': its zero point .*0..255"),
+    "zero point 256": ("channels", changed("qparams/x/zero_point", at_first(256)), "qparams of 'x': its zero point"),
     "float zero point": (
         "channels",
         changed("qparams/x/zero_point", np.float32),
