@@ -31,7 +31,7 @@ def refuse_misfit(model: Model, plan: Plan) -> None:
         PlanError: an entry has another shape than its tensor asks for; it is named.
     """
     tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if tensor is not None}
+    shapes = {name: tuple(tensor.shape.numpy()) for name, tensor in tensors.items() if tensor is not None}
     for why in (*_sites(plan, shapes), *_entries(plan, shapes)):
         raise PlanError(f"{why}; make a new plan, or put the right numbers back")
 
