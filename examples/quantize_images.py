@@ -28,7 +28,7 @@ def main(model: str, folder: str, output: str = "int8.onnx", color: str = "RGB")
     """Quantize, and tell how it went."""
     report = quantize(Path(model), Path(folder), Path(output), {**IMAGES, "color": color}).report
     for name, value in report.sqnr.items():
-        print(f"{name}: {value:.1f} dB against the float model, on {report.samples} images")
+        print(f"{name}: {value:.1f} dB against the float model, on {report.judged} images")
     for op_type, (integer, count) in report.fused.items():
         print(f"{op_type}: {integer} of {count} run on integers")
     for node, reason in report.float_nodes.items():

@@ -13,7 +13,6 @@ import numpy as np
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan, Site
 from quark_onnx.graph import Model
-from quark_onnx.graph.view import constant_tensor
 from quark_onnx.numerics.quantizer import scale_shape
 
 CODED = ("rounded", "codes")
@@ -31,8 +30,8 @@ def refuse_misfit(model: Model, plan: Plan) -> None:
     Raises:
         PlanError: an entry has another shape than its tensor asks for; it is named.
     """
-    tensors = {name: constant_tensor(value) for name, value in model.graph.initializers.items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if tensor is not None}
+    tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
+    shapes = {name: tuple(tensor.shape.numpy()) for name, tensor in tensors.items() if tensor is not None}
     for why in (*_sites(plan, shapes), *_entries(plan, shapes)):
         raise PlanError(f"{why}; make a new plan, or put the right numbers back")
 
