@@ -1,4 +1,7 @@
-"""INT8 against float on one thread, measured in turn: `python benchmarks/latency.py FLOAT.onnx INT8.onnx [ROUNDS]`."""
+"""Models against the first one on one thread, in turn: `python benchmarks/latency.py FLOAT.onnx INT8.onnx … [ROUNDS]`.
+
+The first may also be an int8 model, e.g. one with `weight_pairs="off"` against one with safe pairs.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+
+WARM_UP = 10
 
 
 def session(path: str) -> Any:
@@ -32,22 +37,21 @@ def feed(model: Any) -> dict[str, np.ndarray[Any, Any]]:
     }
 
 
-def main(reference: str, quantized: str, rounds: str = "100") -> None:
-    models = {"float": session(reference), "int8": session(quantized)}
-    data = feed(models["float"])
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for turn in range(int(rounds) + 10):
-        for name, model in models.items():
+def main(*arguments: str) -> None:
+    rounds = int(arguments[-1]) if arguments[-1].isdigit() else 100
+    paths = arguments[:-1] if arguments[-1].isdigit() else arguments
+    models = {path: session(path) for path in paths}
+    data = feed(models[paths[0]])
+    seconds: dict[str, list[float]] = {path: [] for path in models}
+    for turn in range(rounds + WARM_UP):
+        for path, model in models.items():
             start = time.perf_counter()
             model.run(None, data)
-            if turn >= 10:  # warm-up
-                seconds[name].append(time.perf_counter() - start)
-    ratio = median(q / f for f, q in zip(seconds["float"], seconds["int8"], strict=True))
-    print(
-        json.dumps(
-            {"float_ms": 1e3 * median(seconds["float"]), "int8_ms": 1e3 * median(seconds["int8"]), "ratio": ratio}
-        )
-    )
+            if turn >= WARM_UP:
+                seconds[path].append(time.perf_counter() - start)
+    first = seconds[paths[0]]
+    ratios = {path: median(b / a for a, b in zip(first, times, strict=True)) for path, times in seconds.items()}
+    print(json.dumps({"ms": {path: 1e3 * median(times) for path, times in seconds.items()}, "ratio": ratios}))
 
 
 if __name__ == "__main__":

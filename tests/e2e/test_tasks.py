@@ -63,6 +63,15 @@ def minilm(protocol: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Ru
 
 def test_mobilenet_keeps_its_accuracy(mobilenet: Run) -> None:
     assert mobilenet.ort["score"] >= 0.55  # float .591, onnxruntime's own quantizer .555
+    assert mobilenet.ort["sqnr_db"] >= 12.5
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "resnet", "minilm"])
+def test_every_node_is_exact_on_every_processor(name: str, request: pytest.FixtureRequest) -> None:
+    report = request.getfixturevalue(name).result.report
+    assert len(report.certificates) > 20
+    assert {found.verdict for found in report.certificates.values()} == {"exact"}
+    assert report.departure is None
 
 
 def test_resnet_keeps_its_accuracy(resnet: Run) -> None:
@@ -158,6 +167,9 @@ def test_tuning_recovers_mobilenet(
     assert run.ort["score"] >= least
     assert abs(run.ort["score"] - run.raw["score"]) <= 0.01
     assert run.result.report.fused["Conv"] == (28, 28)
+    assert {found.verdict for found in run.result.report.certificates.values()} == {"exact"}
+    if changes.get("per_channel"):
+        assert run.ort["sqnr_db"] >= 20
 
 
 def test_tuning_at_four_bits(protocol: ModuleType, tmp_path: Path) -> None:
