@@ -467,6 +467,17 @@ def test_tuned_integers_stay_with_their_grid() -> None:
     assert [loss.tensors for loss in other.losses] == [("w",)]
 
 
+def test_safe_integers_go_with_their_grid_and_are_told_of() -> None:
+    plan = replace(small(), codes={}, rounded=small().codes)
+    file = from_plan(plan, {"w": (4, 6)})
+    assert [loss.tensors for loss in file.losses if "may saturate" in loss.what] == [("w",)]
+    assert into_plan(plan, file, {"w": (4, 6)}).plan.rounded.keys() == {"w"}
+    other = entry("w", enc_type="PER_CHANNEL", is_sym=True, scale=[1.0, 1, 1, 2], offset=[-128] * 4)
+    merged = into_plan(plan, made(entry("x"), parameters=(other,)), {"w": (4, 6)})
+    assert not merged.plan.rounded
+    assert [loss.tensors for loss in merged.losses if "may saturate" in loss.what] == [("w",)]
+
+
 def test_axes_that_a_file_does_not_say() -> None:
     per_channel = entry("w", enc_type="PER_CHANNEL", is_sym=True, scale=[1.0, 2, 3, 4, 5, 6], offset=[-128] * 6)
     file = made(parameters=(per_channel,))
