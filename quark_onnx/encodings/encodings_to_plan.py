@@ -42,8 +42,8 @@ def into_plan(plan: Plan, file: EncodingFile, shapes: Shapes, axes: Axes = NO_AX
     """The plan with the grids of a file; what it does not say (axis, type, symmetry, kind of scale) stays as planned.
 
     Tensors that shared a grid part where the file gives them different ones; those that it does not name go with their
-    group. An int32 bias has the product of scales whatever the file says; tuned integers whose grid changes are
-    dropped.
+    group. An int32 bias has the product of scales whatever the file says; integers, tuned or with safe pairs,
+    whose grid changes are dropped.
 
     Args:
         shapes: of the initializers that have a site.
@@ -143,8 +143,8 @@ def _with_grids(plan: Plan, grids: Grids, moved: Grids) -> Plan:
                 name += "'"
             taken.add(name)
             sites[tensor], qparams[name] = replace(sites[tensor], group=name), q
-    codes = {tensor: tuned for tensor, tuned in plan.codes.items() if tensor not in moved}
-    return replace(plan, sites=sites, qparams=qparams, codes=codes)
+    rounded, codes = ({t: c for t, c in kept.items() if t not in moved} for kept in (plan.rounded, plan.codes))
+    return replace(plan, sites=sites, qparams=qparams, rounded=rounded, codes=codes)
 
 
 def _with_biases(plan: Plan) -> Plan:
@@ -178,6 +178,9 @@ def _losses(
             and not _is_product(e, merged, s, shapes)
         ],
         "tuned integers of another grid: rounded to nearest instead": [t for t in plan.codes if t in moved],
+        "integers with safe pairs, of another grid: rounded to nearest instead, which may saturate without VNNI": [
+            t for t in plan.rounded if t in moved and t not in plan.codes
+        ],
     }
     return tuple(Loss(what, tuple(tensors)) for what, tensors in said.items() if tensors)
 

@@ -456,14 +456,17 @@ def test_types_of_version_2_are_taken(base: Format, dtype: str, zero_point: int,
     assert lowest == pytest.approx((Format(found.bits, found.signed).lo - zero_point) * 0.3)
 
 
-def test_tuned_integers_stay_with_their_grid() -> None:
+@pytest.mark.parametrize("kind", ["codes", "rounded"])
+def test_integers_stay_with_their_grid(kind: str) -> None:
     kept = entry("w", enc_type="PER_CHANNEL", is_sym=True, scale=[1.0] * 4, offset=[-128] * 4)
-    merged = into_plan(small(), made(entry("x"), parameters=(kept,)), {"w": (4, 6)}, strict=True)
-    assert merged.plan.codes.keys() == {"w"}
-    strict = into_plan(small(), made(parameters=(kept | {"offset": [-127] * 4},)), {"w": (4, 6)})
+    plan = replace(small(), **{"codes": {}, kind: small().codes})
+    merged = into_plan(plan, made(entry("x"), parameters=(kept,)), {"w": (4, 6)}, strict=True)
+    assert getattr(merged.plan, kind).keys() == {"w"}
+    strict = into_plan(plan, made(parameters=(kept | {"offset": [-127] * 4},)), {"w": (4, 6)})
     assert strict.changed == {"w": "strict: False → True"}
-    other = into_plan(small(), made(entry("x"), parameters=(kept | {"scale": [1.0, 1, 1, 2]},)), {"w": (4, 6)})
-    assert not other.plan.codes
+    other = into_plan(plan, made(entry("x"), parameters=(kept | {"scale": [1.0, 1, 1, 2]},)), {"w": (4, 6)})
+    assert other.plan.coded("w") is None
+    assert other.plan.qparams_of("w").scale.tolist() == [1, 1, 1, 2]
     assert [loss.tensors for loss in other.losses] == [("w",)]
 
 
@@ -573,6 +576,8 @@ def test_what_a_plan_has_beyond_grids_is_told() -> None:
     file = from_plan(plan, {"w": (4, 6)})
     assert [loss.tensors for loss in file.losses] == [("d",), ("w",), ("n",), ("w",), ("b",)]
     assert "'w'" in str(file.losses[1])
+    safe = from_plan(replace(small(), codes={}, rounded=small().codes), {"w": (4, 6)})
+    assert [(loss.what[:24], loss.tensors) for loss in safe.losses] == [("integers with safe pairs", ("w",))]
     with pytest.raises(PlanError, match="no scale for 'x'"):
         from_plan(replace(plan, qparams={}), {"w": (4, 6)})
     merged = into_plan(plan, made(entry("d"), {**V100["activation_encodings"][2], "name": "x"}), {"w": (4, 6)})

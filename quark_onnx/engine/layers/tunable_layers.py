@@ -69,7 +69,7 @@ def _alone(model: Model, plan: Plan, units: Mapping[str, Unit]) -> dict[str, str
         if others:
             reasons[name] = f"shares its weight with {min(others)!r}, which cannot be tuned"
         elif unlike:
-            reasons[name] = f"shares its weight with {min(unlike)!r}, which has other groups or directions"
+            reasons[name] = f"shares its weight with {min(unlike)!r}, which has other groups"
     return reasons
 
 
