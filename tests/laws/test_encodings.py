@@ -470,6 +470,19 @@ def test_integers_stay_with_their_grid(kind: str) -> None:
     assert [loss.tensors for loss in other.losses] == [("w",)]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "zero_point", "safe"),
+    [("int8", 0, True), ("int8", 5, False), ("int8", -128, False), ("uint8", 128, False), ("int4", 0, False)],
+)
+def test_pairs_are_bound_in_int8_around_zero_only(dtype: str, zero_point: int, safe: bool) -> None:
+    """The codes of others are not those whose neighbours a kernel adds, or cannot be too large."""
+    base = replace(Format(8, True, True), safe_pairs=True)
+    plan = Plan("m", {"w": Site("w", "weight", base, "w", "layer")}, {}, {}, {})
+    encoding = Encoding("w", dtype, np.ones(()), np.asarray(zero_point), zero_point in (0, 128, -128))
+    file = EncodingFile({}, {"w": encoding}, version="2.0.0")
+    assert into_plan(plan, file, {"w": (4, 6)}).plan.sites["w"].format.safe_pairs == safe
+
+
 def test_axes_that_a_file_does_not_say() -> None:
     per_channel = entry("w", enc_type="PER_CHANNEL", is_sym=True, scale=[1.0, 2, 3, 4, 5, 6], offset=[-128] * 6)
     file = made(parameters=(per_channel,))
