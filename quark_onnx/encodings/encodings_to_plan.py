@@ -42,8 +42,8 @@ def into_plan(plan: Plan, file: EncodingFile, shapes: Shapes, axes: Axes = NO_AX
     """The plan with the grids of a file; what it does not say (axis, type, symmetry, kind of scale) stays as planned.
 
     Tensors that shared a grid part where the file gives them different ones; those that it does not name go with their
-    group. An int32 bias has the product of scales whatever the file says; tuned integers whose grid changes are
-    dropped.
+    group. An int32 bias has the product of scales whatever the file says; integers, tuned or with safe pairs,
+    whose grid changes are dropped.
 
     Args:
         shapes: of the initializers that have a site.
@@ -178,8 +178,9 @@ def _losses(
             and not _is_product(e, merged, s, shapes)
         ],
         "tuned integers of another grid: rounded to nearest instead": [t for t in plan.codes if t in moved],
-        "integers with safe pairs of another grid: rounded to nearest instead, so that products may saturate without "
-        "VNNI": [t for t in plan.rounded if t in moved and t not in plan.codes],
+        "integers with safe pairs, of another grid: rounded to nearest instead, which may saturate without VNNI": [
+            t for t in plan.rounded if t in moved and t not in plan.codes
+        ],
     }
     return tuple(Loss(what, tuple(tensors)) for what, tensors in said.items() if tensors)
 

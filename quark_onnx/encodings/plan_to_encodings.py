@@ -36,8 +36,8 @@ def from_plan(plan: Plan, shapes: Shapes, producer: Mapping[str, Any] = PRODUCER
     said = {
         "quantized at run time, without an encoding": dynamic,
         "tuned integers are not in the file; the exported model must have these weights rounded to them": plan.codes,
-        "integers with safe pairs are not in the file; rounded to nearest, products may saturate without VNNI": [
-            tensor for tensor in plan.rounded if tensor not in plan.codes
+        "integers with safe pairs are not in the file; the exported model must have these weights rounded to them": [
+            t for t in plan.rounded if t not in plan.codes
         ],
         "tuned float values are not in the file; the exported model must have them": plan.values,
         "multiplied when the model was equalized; the encodings belong to the equalized model": plan.factors,

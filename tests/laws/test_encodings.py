@@ -456,26 +456,31 @@ def test_types_of_version_2_are_taken(base: Format, dtype: str, zero_point: int,
     assert lowest == pytest.approx((Format(found.bits, found.signed).lo - zero_point) * 0.3)
 
 
-def test_tuned_integers_stay_with_their_grid() -> None:
+@pytest.mark.parametrize("kind", ["codes", "rounded"])
+def test_integers_stay_with_their_grid(kind: str) -> None:
     kept = entry("w", enc_type="PER_CHANNEL", is_sym=True, scale=[1.0] * 4, offset=[-128] * 4)
-    merged = into_plan(small(), made(entry("x"), parameters=(kept,)), {"w": (4, 6)}, strict=True)
-    assert merged.plan.codes.keys() == {"w"}
-    strict = into_plan(small(), made(parameters=(kept | {"offset": [-127] * 4},)), {"w": (4, 6)})
+    plan = replace(small(), **{"codes": {}, kind: small().codes})
+    merged = into_plan(plan, made(entry("x"), parameters=(kept,)), {"w": (4, 6)}, strict=True)
+    assert getattr(merged.plan, kind).keys() == {"w"}
+    strict = into_plan(plan, made(parameters=(kept | {"offset": [-127] * 4},)), {"w": (4, 6)})
     assert strict.changed == {"w": "strict: False → True"}
-    other = into_plan(small(), made(entry("x"), parameters=(kept | {"scale": [1.0, 1, 1, 2]},)), {"w": (4, 6)})
-    assert not other.plan.codes
+    other = into_plan(plan, made(entry("x"), parameters=(kept | {"scale": [1.0, 1, 1, 2]},)), {"w": (4, 6)})
+    assert other.plan.coded("w") is None
+    assert other.plan.qparams_of("w").scale.tolist() == [1, 1, 1, 2]
     assert [loss.tensors for loss in other.losses] == [("w",)]
 
 
-def test_safe_integers_go_with_their_grid_and_are_told_of() -> None:
-    plan = replace(small(), codes={}, rounded=small().codes)
-    file = from_plan(plan, {"w": (4, 6)})
-    assert [loss.tensors for loss in file.losses if "may saturate" in loss.what] == [("w",)]
-    assert into_plan(plan, file, {"w": (4, 6)}).plan.rounded.keys() == {"w"}
-    other = entry("w", enc_type="PER_CHANNEL", is_sym=True, scale=[1.0, 1, 1, 2], offset=[-128] * 4)
-    merged = into_plan(plan, made(entry("x"), parameters=(other,)), {"w": (4, 6)})
-    assert not merged.plan.rounded
-    assert [loss.tensors for loss in merged.losses if "may saturate" in loss.what] == [("w",)]
+@pytest.mark.parametrize(
+    ("dtype", "zero_point", "safe"),
+    [("int8", 0, True), ("int8", 5, False), ("int8", -128, False), ("uint8", 128, False), ("int4", 0, False)],
+)
+def test_pairs_are_bound_in_int8_around_zero_only(dtype: str, zero_point: int, safe: bool) -> None:
+    """The codes of others are not those whose neighbours a kernel adds, or cannot be too large."""
+    base = replace(Format(8, True, True), safe_pairs=True)
+    plan = Plan("m", {"w": Site("w", "weight", base, "w", "layer")}, {}, {}, {})
+    encoding = Encoding("w", dtype, np.ones(()), np.asarray(zero_point), zero_point in (0, 128, -128))
+    file = EncodingFile({}, {"w": encoding}, version="2.0.0")
+    assert into_plan(plan, file, {"w": (4, 6)}).plan.sites["w"].format.safe_pairs == safe
 
 
 def test_axes_that_a_file_does_not_say() -> None:
@@ -584,6 +589,8 @@ def test_what_a_plan_has_beyond_grids_is_told() -> None:
     file = from_plan(plan, {"w": (4, 6)})
     assert [loss.tensors for loss in file.losses] == [("d",), ("w",), ("n",), ("w",), ("b",)]
     assert "'w'" in str(file.losses[1])
+    safe = from_plan(replace(small(), codes={}, rounded=small().codes), {"w": (4, 6)})
+    assert [(loss.what[:24], loss.tensors) for loss in safe.losses] == [("integers with safe pairs", ("w",))]
     with pytest.raises(PlanError, match="no scale for 'x'"):
         from_plan(replace(plan, qparams={}), {"w": (4, 6)})
     merged = into_plan(plan, made(entry("d"), {**V100["activation_encodings"][2], "name": "x"}), {"w": (4, 6)})

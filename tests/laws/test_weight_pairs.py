@@ -11,7 +11,7 @@ from quark_onnx.numerics.rounding.adaround import adaround
 from quark_onnx.numerics.rounding.coordinate_descent import descend, polish
 from quark_onnx.numerics.rounding.moments import Moments
 from quark_onnx.numerics.rounding.objectives import Quadratic
-from quark_onnx.numerics.rounding.safe_rounding import GROWTH, Inputs, round_safely
+from quark_onnx.numerics.rounding.safe_rounding import GROWTH, Inputs, SafeRounding, round_safely
 from quark_onnx.numerics.rounding.scale_search import search_scale
 from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_TENSOR, WeightGrid, nearest, up_or_down
 from quark_onnx.numerics.weight_pairs import LIMIT, project, repair, unsafe_pairs
@@ -138,6 +138,28 @@ def test_plain_rounding_is_safe_and_loses_less_than_repaired_codes(seed: int, k:
     own = seen.damped().loss(found.codes * found.scale[..., None] - weight)
     assert own.sum() <= repaired.sum() * (1 + 1e-4) + 1e-3
     np.testing.assert_allclose(found.loss, own.sum(), rtol=1e-4, atol=1e-3)
+
+
+@law
+@given(seeds, sizes, st.sampled_from([PER_TENSOR, PER_CHANNEL]), st.sampled_from([-100, 90]))
+def test_plain_rounding_does_not_depend_on_the_unit_of_weights(
+    seed: int, k: int, shared: tuple[int, ...], power: int
+) -> None:
+    """2^power times the weights have the same codes: squares beyond float32's range are no part of the choice."""
+    weight, seen = large(seed, k), inputs(k, seed)
+    scale = np.ones(weight.shape[:2], np.float32)
+
+    def rounded(unit: int) -> SafeRounding | None:
+        grid = WeightGrid(np.ldexp(scale, unit), -127, 127, shared, safe_pairs=True)
+        return round_safely(np.ldexp(weight, unit), grid, seen, [grid.scale * np.float32(f) for f in GROWTH])
+
+    found, expected = rounded(power), rounded(0)
+    assert (found is None) == (expected is None)
+    if found is not None and expected is not None:
+        np.testing.assert_array_equal(found.codes, expected.codes)
+        np.testing.assert_array_equal(found.scale, np.ldexp(expected.scale, power))
+        np.testing.assert_allclose(found.decibel, expected.decibel, rtol=1e-9)
+        assert found.costs_much == expected.costs_much
 
 
 def test_the_shift_of_the_output_is_taken_back_by_other_codes() -> None:

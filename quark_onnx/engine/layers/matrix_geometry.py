@@ -19,6 +19,10 @@ Array = NDArray[Any]
 class Geometry(Protocol):
     """A layer as y = W z + b over positions; G groups, R rows each, K inputs each."""
 
+    @property
+    def layout(self) -> tuple[int, bool]:
+        """Groups, and whether outputs are the weight's second axis: where these are alike, so are the rows."""
+
     def rows(self, weight: Array) -> Array:
         """The weight as (G, R, K)."""
 
@@ -45,6 +49,10 @@ class MatrixGeometry:
     left: bool = False
     across: bool = False
 
+    @property
+    def layout(self) -> tuple[int, bool]:
+        return 1, not (self.transposed or self.left)
+
     def rows(self, weight: Array) -> Array:
         return np.ascontiguousarray(weight if self.transposed or self.left else weight.T)[None]
 
@@ -66,6 +74,10 @@ class ConvGeometry:
     written: ConvShape
     auto_pad: str
     output_shape: tuple[int, ...]
+
+    @property
+    def layout(self) -> tuple[int, bool]:
+        return self.written.group, self.written.transposed
 
     def rows(self, weight: Array) -> Array:
         return rows_of(weight, self.written)

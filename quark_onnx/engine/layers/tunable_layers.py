@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from quark_onnx.core.plan import Plan, Skip
@@ -53,13 +53,24 @@ def match(model: Model, plan: Plan, op_types: Collection[str]) -> tuple[dict[str
             reasons[node.name or ""] = found.reason
         else:
             units[node.name or ""] = found
-    for name, unit in list(units.items()):
+    for name, reason in _alone(model, plan, units).items():
+        reasons[name] = reason
+        del units[name]
+    return units, reasons
+
+
+def _alone(model: Model, plan: Plan, units: Mapping[str, Unit]) -> dict[str, str]:
+    """Why layers cannot be tuned together with the others that read their weight."""
+    reasons = {}
+    for name, unit in units.items():
         readers = {n.name or "" for n in model.graph.initializers[unit.weight].consumers()}
         others = {n for n in readers - units.keys() if unit.weight in plan.nodes.get(n, ())}
+        unlike = {n for n in readers & units.keys() if units[n].geometry.layout != unit.geometry.layout}
         if others:
             reasons[name] = f"shares its weight with {min(others)!r}, which cannot be tuned"
-            del units[name]
-    return units, reasons
+        elif unlike:
+            reasons[name] = f"shares its weight with {min(unlike)!r}, which has other groups"
+    return reasons
 
 
 def _unit(node: Node, plan: Plan) -> Unit | Skip:

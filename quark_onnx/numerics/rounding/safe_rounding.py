@@ -37,6 +37,9 @@ MUCH = 4.0
 NOTHING = 1e-5
 """Part of the output's mean square, 50 dB, below which an error is not worth a slower kernel."""
 
+LEAST = 1e-300
+"""Instead of an error of 0, in ratios."""
+
 DAMPING = np.float32(1e-6)
 """Part of the mean of var + mean² that every input has: one that is never seen must not divide by zero."""
 
@@ -75,7 +78,7 @@ class SafeRounding(NamedTuple):
     @property
     def decibel(self) -> float:
         """How much larger the error is than that of nearest codes."""
-        return 10 * math.log10(max(self.loss, 1e-30) / max(self.nearest_loss, 1e-30))
+        return 10 * math.log10(max(self.loss, LEAST) / max(self.nearest_loss, LEAST))
 
     @property
     def costs_much(self) -> bool:
@@ -91,19 +94,27 @@ def round_safely(weight: F32, grid: WeightGrid, inputs: Inputs, scales: Sequence
     Args:
         scales: larger ones (G, R) to try, for rows one by one, or for all together where they share one.
     """
-    inputs, scale = inputs.damped(), grid.scale.copy()
-    codes = nearest(weight, scale, grid.low, grid.high)
+    codes = nearest(weight, grid.scale, grid.low, grid.high)
     unsafe = unsafe_pairs(codes).any(-1)
     if not unsafe.any():
         return None
+    inputs = inputs.damped()
+    power = np.frexp(grid.scale)[1]  # every row near 1, exactly: squares of tiny scales would be 0
+    weight = np.ldexp(weight, -power[..., None])
+    scale, *scales = (np.ldexp(s, -power) for s in (grid.scale, *scales))
     loss = inputs.loss(codes * scale[..., None] - weight)
-    before = float(loss.sum(dtype=np.float64))
+    before = _total(loss, power)
     at = np.nonzero(unsafe | bool(grid.shared))  # where rows share a scale, all of them are rounded anew
     low, high = (np.broadcast_to(np.asarray(b, np.float32), (*scale.shape, 1))[at] for b in (grid.low, grid.high))
     rows = _Rows(weight[at], low, high, inputs.mean[at[0]], inputs.variance[at[0]])
     codes[at], scale[at], loss[at] = rows.best([s[at] for s in (scale, *scales)], together=bool(grid.shared))
-    totals = (float(part.sum(dtype=np.float64)) for part in (loss, inputs.loss(weight)))
-    return SafeRounding(codes, scale, before, *totals)
+    totals = (_total(part, power) for part in (loss, inputs.loss(weight)))
+    return SafeRounding(codes, np.ldexp(scale, power), before, *totals)
+
+
+def _total(loss: F32, power: NDArray[np.int32]) -> float:
+    """The sum of the losses (G, R) of rows that were divided by 2^power."""
+    return float(np.ldexp(loss.astype(np.float64), 2 * power).sum())
 
 
 class _Rows(NamedTuple):

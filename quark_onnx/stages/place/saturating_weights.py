@@ -69,7 +69,7 @@ def _depthwise(node: Node) -> bool:
 
 def _why_not_safe(site: Site, readers: list[Node]) -> str | None:
     """Why the weight cannot have safe pairs; None: it can."""
-    if not site.format.symmetric:
+    if not site.format.symmetric or site.format.one_sided:
         return NO_ZERO
     found = [_geometry(node) for node in readers]
     if any(isinstance(one, Skip) for one in found):

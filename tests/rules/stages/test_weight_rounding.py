@@ -232,6 +232,16 @@ def test_an_exported_simulation_is_exact_everywhere_and_says_what_it_simulated()
             np.testing.assert_allclose(run(feed)[0], wanted, atol=1.01 * step)
 
 
+def test_a_simulation_of_weights_whose_zero_point_is_the_lowest_code_is_exact_everywhere() -> None:
+    """Counted from there neighbours are small, but what the kernel adds are the codes, which are near -128."""
+    sim = QuantizationSimModel(io.to_proto(graph(LAYERS["Conv"], w=np.full(SHAPES["Conv"], 0.25, np.float32))))
+    weight = sim.quantizer("w")
+    weight.use_symmetric_encodings, weight.use_unsigned_symmetric = True, True
+    weight.set_fixed_encoding_range((0.0, 2.0))
+    sim.compute_encodings(data("Conv"))
+    assert verdicts(sim.to_onnx_qdq()) == {"exact"}
+
+
 def test_a_simulation_without_unsafe_pairs_is_exported_as_int8() -> None:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((8, 6, 3, 3)).clip(-1, 1).astype(np.float32) * 0.003

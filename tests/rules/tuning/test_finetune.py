@@ -480,6 +480,32 @@ def test_a_shared_weight_is_tuned_once_and_both_biases_move(name: str, options: 
     assert [record.choice for record in corrected.records] == ["untuned"] * 2
 
 
+UNLIKE = {
+    "groups": """g (float[N, 6, 9] x) => (float[N, 6, 5] y) {
+        [a] h = Conv <group = 2> (x, w) [m] g = Conv (h, one) [b] y = Conv (g, w)
+    }""",
+    "depthwise": """g (float[N, 6, 9] x) => (float[N, 6, 5] y) {
+        [a] h = Conv <group = 6> (x, w) [m] g = Conv (h, one) [b] y = Conv (g, w)
+    }""",
+}
+
+
+@pytest.mark.parametrize("options", [ROUND, Nearest()], ids=["adaround", "seqmse"])
+@pytest.mark.parametrize("name", UNLIKE)
+def test_layers_that_read_one_weight_in_several_ways_are_left(name: str, options: Any) -> None:
+    """Its rows are other numbers for each, so what was summed up for one of them says nothing of the other."""
+    channels = 1 if name == "depthwise" else 3
+    arrays = {"w": normal(6, channels, 3), "one": normal(channels, 6, 1)}
+    made = case(UNLIKE[name], draw((1, 6, 9), 24), arrays, **FEW)
+    done = tuned(made, options)
+    assert "w" not in done.plan.codes
+    way = "which has other groups"
+    assert {n: done.reasons[n] for n in "ab"} == {
+        "a": f"shares its weight with 'b', {way}",
+        "b": f"shares its weight with 'a', {way}",
+    }
+
+
 def test_a_rejected_layer_leaves_the_plan_as_it_was() -> None:
     """A judge who likes nothing: every record says so, and the plan is the very same object."""
     made = net()
