@@ -19,6 +19,9 @@ Channels = tuple[str, int]
 Moment = tuple[NDArray[np.float32], NDArray[np.float32]]
 Moments = dict[Channels, Moment]
 
+HUGE = 1e20
+"""Sums of squares from which on float32 has no room for what is made of them: squares of sums times weights."""
+
 SAMPLES = 64
 """Samples that are looked at: means per channel settle long before ranges do."""
 
@@ -28,7 +31,8 @@ def channel_moments(model: Model, feeds: Iterable[Feed], wanted: Sequence[Channe
 
     onnxruntime reduces each sample; the means of samples are added in float64, one after the other, so that the result
     does not depend on how they are batched. Entries whose rank, number of channels or float type is unknown, or that
-    are not finite, are left out; without any other no feed is read. `tick` is called with the number of feeds done.
+    are huge or not finite, are left out; without any other no feed is read. `tick` is called with the number of feeds
+    done.
     """
     probed, names = with_channel_moments(model, wanted)
     if not names:
@@ -46,7 +50,7 @@ def channel_moments(model: Model, feeds: Iterable[Feed], wanted: Sequence[Channe
         tick(done)
     found: Moments = {}
     for key, (total, squares) in sums.items():
-        if counts[key] and np.isfinite(squares).all():
+        if counts[key] and (np.abs(squares) < HUGE).all():  # and a number
             mean = total / counts[key]
             variance = np.maximum(squares / counts[key] - np.square(mean), 0)
             found[key] = mean.astype(np.float32), variance.astype(np.float32)

@@ -224,10 +224,10 @@ def test_every_integer_node_of_the_ledger_has_a_certificate(op_type: str) -> Non
 U8U8 = {"activation_type": "uint8", "weight_type": "uint8"}
 
 
-@pytest.mark.parametrize("fields", [{"reduce_range": True}, {"target": "cpu-avx2"}, U8U8])
+@pytest.mark.parametrize("fields", [{}, {"reduce_range": True}, {"target": "cpu-avx2"}, U8U8])
 def test_ways_to_be_exact(fields: dict[str, Any]) -> None:
     given = graph(CHAIN, w=np.ones((8, 4, 3, 3), np.float32))
-    made, safe = quantized(given), quantized(given, **fields)
+    made, safe = quantized(given, weight_pairs="off"), quantized(given, **fields)
     rows = {row.node: row.certificate for row in ledger(made.model, made.plan, made.quantized) if row.certificate}
     assert not_exact(rows) == ["c", "g"]
     assert rows["c"].unsafe_pairs == rows["c"].pairs == 8 * 18

@@ -26,6 +26,7 @@ from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.range_learning import learn
 from quark_onnx.stages.range_learning.learnable_ranges import Movable, biases_fit, movable
+from quark_onnx.stages.weight_rounding import unsafe_weights
 
 SHORT = RangeLearning(num_iterations=60, learning_rate=0.03, batch_size=64, positions=2000)
 
@@ -415,7 +416,7 @@ def test_a_layer_whose_bias_would_not_fit_any_more_stays(monkeypatch: pytest.Mon
     that its bias does not fit.
     """
     text, arrays, shape = matrix("[n] y = Gemm (x, w, b)", (32, 8), "32", "N, 8", b=normal(8))
-    kinds = {"weight_type": "int8", "activation_type": "uint8"}
+    kinds = {"weight_type": "int8", "activation_type": "uint8", "weight_pairs": "off"}
     large = arrays | {"w": arrays["w"] / 1000, "b": np.float32(5e3) * arrays["b"]}
     plain, full = (case(text, draw((1, *shape), 400), a, **kinds) for a in (arrays, large))
     assert biases_of(full.model, full.plan)[0] > 0.99
@@ -427,6 +428,18 @@ def test_a_layer_whose_bias_would_not_fit_any_more_stays(monkeypatch: pytest.Mon
     assert biases_of(full.model, learned(full, LONG).plan)[0] <= 1
     monkeypatch.setattr("quark_onnx.stages.range_learning.layer_learner.biases_fit", lambda model, plan: False)
     assert learned(plain, LONG).plan is plain.plan
+
+
+def test_safe_pairs_stay_safe() -> None:
+    text, arrays, shape = LAYERS["Gemm"]
+    rng = np.random.default_rng(0)
+    large = arrays | {"w": (np.sign(arrays["w"]) * rng.uniform(0.5, 1, arrays["w"].shape)).astype(np.float32)}
+    made = case(text, draw((1, *shape), 200), large, weight_type="int8", activation_type="uint8", weight_pairs="safe")
+    assert made.plan.rounded.keys() == {"w"}
+    done = learned(made, LONG)
+    (record,) = done.records
+    assert record.accepted and done.plan.codes.keys() == {"w"}
+    assert not unsafe_weights(made.model, done.plan)
 
 
 def test_a_bias_with_a_scale_of_its_own_counts_as_it_is_stored() -> None:

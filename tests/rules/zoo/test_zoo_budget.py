@@ -46,7 +46,7 @@ def converted(kind: str, least: float, home: Path, **fields: Any) -> Row:
     constants = {"w": normal(8, 6), "zero": np.float32(0), "big": np.float32(200), "kernel": normal(6, 8, 1)}
     used = {name: array for name, array in constants.items() if f" {name})" in TEXTS[kind]}
     onnx.save(text_model(TEXTS[kind], **used), home / "m.onnx")
-    np.savez(home / "data.npz", x=normal(64, 8, 20) if kind == "scores" else normal(64, 8))
+    np.savez(home / "data.npz", x=normal(96, 8, 20) if kind == "scores" else normal(64, 8))
     config = replace(get_default_config("S8S8_AAWS"), **fields)
     tries = (Try("S8S8_AAWS", config.to_json()),)
     entry = Entry("m", str(home / "m.onnx"), "1", str(home), tries, str(home / "data.npz"), budget=Budget(None, least))
@@ -79,7 +79,7 @@ def test_nothing_measured_is_no_success(tmp_path: Path) -> None:
 
 
 def test_scores_behind_boxes_have_a_budget(tmp_path: Path) -> None:
-    """16 samples of 20 positions are 320 numbers for each slice."""
+    """16 of 96 samples judge; their 20 positions are 320 numbers for each slice."""
     row = converted("scores", 25, tmp_path)
     one = row.outputs["y"]
     assert one.sqnr is not None and one.sqnr > 25
