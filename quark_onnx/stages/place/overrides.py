@@ -238,9 +238,11 @@ def _with_axes_of_weights(
                 f"TensorQuantOverrides[{name!r}]: axis {axis} is not that of the output channels, whose scales {why}; "
                 f"give {'one scale' if outputs is None else f'axis {outputs}'}"
             )
-    for weight, name in biased.items():
+    for name, site in list(changed.items()):  # layers that share a weight have a bias each
+        if site.role != "bias" or not site.factors:
+            continue
+        weight = site.factors[1]
         axis = changed[weight].format.axis
         if axis != before[weight].format.axis:
-            site = changed[name]
             changed[name] = replace(site, format=replace(site.format, axis=None if axis is None else 0))
     return changed

@@ -109,6 +109,13 @@ def test_the_bias_follows_the_axis_of_its_weight() -> None:
     assert {name: site.format.axis for name, site in found.items()} == {"w": 0, "b": 0}
 
 
+def test_every_bias_follows_the_axis_of_a_weight_that_layers_share() -> None:
+    model = graph("""(float[1,4,6,6] x) => (float[1,4,2,2] y) <float[4,4,3,3] w, float[4] b, float[4] c>
+        { [n] h = Conv (x, w, b) [m] y = Conv (h, w, c) }""")
+    plan = placed(model, TensorQuantOverrides={"w": [{"axis": 0}]})
+    assert {tensor: plan.sites[tensor].format.axis for tensor in "wbc"} == {"w": 0, "b": 0, "c": 0}
+
+
 def test_tensors_of_one_scale_change_together() -> None:
     assert plan().sites["p"].group == "r"
     for name in ("r", "p"):
