@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.edit import new_node
-from quark_onnx.graph.view import is_constant, is_op
+from quark_onnx.graph.view import is_constant, is_op, sole_reader
 
 
 def shield(quantized: Model) -> None:
@@ -12,7 +12,8 @@ def shield(quantized: Model) -> None:
 
     Between a DequantizeLinear and a QuantizeLinear, with or without an activation, onnxruntime 1.31 quantizes the
     weight of a Conv, ConvTranspose or Gemm while it loads the model (`WeightBiasQuantization`): to int8 with one scale,
-    whatever the reason was to leave the layer float. An Identity would not do: it is removed before that.
+    whatever the reason was to leave the layer float; also of a Gemm that it made of a MatMul and the Add behind it. An
+    Identity would not do: it is removed before that.
     """
     graph = quantized.graph
     for node in [node for node in graph if _exposed(node)]:
@@ -23,7 +24,11 @@ def shield(quantized: Model) -> None:
 
 
 def _exposed(node: Node) -> bool:
-    if not is_op(node, "Conv", "ConvTranspose", "Gemm"):
+    if not is_op(node, "Conv", "ConvTranspose", "Gemm") and not _becomes_gemm(node):
         return False
     value, weight, *_ = node.inputs
     return value is not None and is_op(value.producer(), "DequantizeLinear") and is_constant(weight)
+
+
+def _becomes_gemm(node: Node) -> bool:
+    return is_op(node, "MatMul") and is_op(sole_reader(node.outputs[0]), "Add")
