@@ -156,7 +156,7 @@ def quantized_bytes(protocol: ModuleType, output: Path) -> bytes:
     [
         ("S8S8_AAWS_ADAROUND", {}, 0.575),  # Quark .378, AIMET .120, onnxruntime .000
         ("S8S8_AAWS_ADAQUANT", {}, 0.565),  # Quark .018
-        ("S8S8_AAWS_ADAROUND", {"per_channel": True}, 0.585),
+        ("S8S8_AAWS_ADAROUND", {"per_channel": True}, 0.583),  # 184 of 200 samples teach; 800 images scatter by .011
         ("S8S8_AAWS", {"extra_options": {"BiasCorrection": True, "Percentile": 99.9999}}, 0.40),
     ],
 )
@@ -169,7 +169,7 @@ def test_tuning_recovers_mobilenet(
     assert run.result.report.fused["Conv"] == (28, 28)
     assert {found.verdict for found in run.result.report.certificates.values()} == {"exact"}
     if changes.get("per_channel"):
-        assert run.ort["sqnr_db"] >= 20
+        assert run.ort["sqnr_db"] >= 24  # rounded freely, with VNNI, 24.9; without, 10.7
 
 
 def test_tuning_at_four_bits(protocol: ModuleType, tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def _descend_block(
         np.minimum(best, high[j], out=best)
         if safe_pairs and (partner := j ^ 1) < len(c):
             other = c[partner] + step[partner] if partner < j else c[partner]
-            np.clip(best, -LIMIT - other, LIMIT - other, out=best)
+            np.maximum(best, -LIMIT - other, out=best)
+            np.minimum(best, LIMIT - other, out=best)
         np.subtract(best, c[j], out=step[j])
         g[j + 1 :] += h[j, j + 1 :] * (step[j] * scale)
     return np.ascontiguousarray(step.transpose(1, 2, 0))
