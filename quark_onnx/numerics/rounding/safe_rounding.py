@@ -37,6 +37,9 @@ MUCH = 4.0
 NOTHING = 1e-5
 """Part of the output's mean square, 50 dB, below which an error is not worth a slower kernel."""
 
+EXACT = np.float32(1e-10)
+"""Part of the output's mean square that the rounding of float32 makes."""
+
 LEAST = 1e-300
 """Instead of an error of 0, in ratios."""
 
@@ -107,8 +110,11 @@ def round_safely(weight: F32, grid: WeightGrid, inputs: Inputs, scales: Sequence
     at = np.nonzero(unsafe | bool(grid.shared))  # where rows share a scale, all of them are rounded anew
     low, high = (np.broadcast_to(np.asarray(b, np.float32), (*scale.shape, 1))[at] for b in (grid.low, grid.high))
     rows = _Rows(weight[at], low, high, inputs.mean[at[0]], inputs.variance[at[0]])
-    codes[at], scale[at], loss[at] = rows.best([s[at] for s in (scale, *scales)], together=bool(grid.shared))
-    totals = (_total(part, power) for part in (loss, inputs.loss(weight)))
+    signal = inputs.loss(weight)
+    tried = [s[at] for s in (*reversed(scales), scale)]  # the largest first: weights of one size lose nothing there
+    enough = (loss + EXACT * signal)[at]
+    codes[at], scale[at], loss[at] = rows.best(tried, enough, together=bool(grid.shared))
+    totals = (_total(part, power) for part in (loss, signal))
     return SafeRounding(codes, np.ldexp(scale, power), before, *totals)
 
 
@@ -126,22 +132,25 @@ class _Rows(NamedTuple):
     mean: F32
     variance: F32
 
-    def best(self, scales: Sequence[F32], *, together: bool) -> tuple[F32, F32, F32]:
-        """Safe codes, scale and loss of every row: at the scale (N,) with the least loss of the row, or of all."""
-        found = None
-        for scale in scales:
-            codes = self._safe(scale)
-            loss = _loss(codes * scale[:, None] - self.weight, self.mean, self.variance)
-            if found is None:
-                found = codes, scale, loss
-            else:
-                takes = loss < found[2] if not together else np.full(loss.shape, loss.sum() < found[2].sum())
-                found = np.where(takes[:, None], codes, found[0]), *np.where(takes, (scale, loss), found[1:])
-        assert found is not None
-        return found
+    def best(self, scales: Sequence[F32], enough: F32, *, together: bool) -> tuple[F32, F32, F32]:
+        """Safe codes, scale and loss of every row: at the scale (N,) with the least loss of the row, or of all.
 
-    def _safe(self, scale: F32) -> F32:
-        """Codes at these scales: nearest ones, and in rows where these are unsafe the best that are safe."""
+        enough: losses (N,) with which the first scale is taken, and no other one tried.
+        """
+        codes, loss = self._safe(scales[0])
+        scale = scales[0].copy()
+        short = loss > enough if not together else np.full(loss.shape, loss.sum() > enough.sum())
+        some = np.flatnonzero(short)
+        rows = _Rows(*(a[some] for a in self))
+        for other in scales[1:] if len(some) else ():
+            found, lost = rows._safe(other[some])
+            takes = lost < loss[some] if not together else np.full(lost.shape, lost.sum() < loss.sum())
+            at = some[takes]
+            codes[at], scale[at], loss[at] = found[takes], other[at], lost[takes]
+        return codes, scale, loss
+
+    def _safe(self, scale: F32) -> tuple[F32, F32]:
+        """Codes at these scales, nearest ones and in rows where these are unsafe the best that are safe; and losses."""
         codes = nearest(self.weight, scale, self.low, self.high)
         unsafe = np.flatnonzero(unsafe_pairs(codes).any(-1))
         step = max(1, BUDGET // self.weight.shape[-1])
@@ -150,7 +159,7 @@ class _Rows(NamedTuple):
             weight, low, high, mean, variance = (a[some] for a in self)
             start = nearest(weight, scale[some], low, high, safe_pairs=True)
             codes[some] = _descend(start, weight, scale[some], low, high, mean, variance)
-        return codes
+        return codes, _loss(codes * scale[:, None] - self.weight, self.mean, self.variance)
 
 
 def _loss(error: F32, mean: F32, variance: F32) -> F32:
