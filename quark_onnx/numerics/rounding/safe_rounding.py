@@ -112,7 +112,7 @@ def round_safely(weight: F32, grid: WeightGrid, inputs: Inputs, scales: Sequence
     rows = _Rows(weight[at], low, high, inputs.mean[at[0]], inputs.variance[at[0]])
     signal = inputs.loss(weight)
     tried = [s[at] for s in (*reversed(scales), scale)]  # the largest first: weights of one size lose nothing there
-    enough = (loss + EXACT * signal)[at]
+    enough = EXACT * signal[at]
     codes[at], scale[at], loss[at] = rows.best(tried, enough, together=bool(grid.shared))
     totals = (_total(part, power) for part in (loss, signal))
     return SafeRounding(codes, np.ldexp(scale, power), before, *totals)
