@@ -1,4 +1,4 @@
-"""The story of a quantization: prepare, place, equalize, observe, choose ranges (and types), tune, apply, prove."""
+"""The story: prepare, place, equalize, observe, choose ranges (and types), round weights, tune, apply, prove."""
 
 from __future__ import annotations
 
