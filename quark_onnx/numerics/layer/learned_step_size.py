@@ -37,6 +37,9 @@ NARROWEST = 1e-6
 GROWTH = 40.0
 """Bound of the logarithm by which a scale grows or shrinks: e⁴⁰ is more than any range is off, and no overflow."""
 
+STEEPEST = 1e15
+"""Bound of a gradient: Adam squares it, in float32, and its steps do not depend on how large it is."""
+
 
 class Slopes(NamedTuple):
     """Elementwise products of an upstream gradient with ∂v̂/∂v and ∂v̂/∂ln s; the shape of v."""
@@ -154,6 +157,6 @@ class LearnedRange:
         if self.both:
             low, high = (float(v) for v in self._x.value)
             grad = by_ends(low, high, self.codes, by_log_scale, by_zero)
-        self._x.step(np.array(grad, np.float32), share)
+        self._x.step(np.clip(np.array(grad), -STEEPEST, STEEPEST).astype(np.float32), share)
         bounds = ([-GROWTH, NARROWEST], [0, GROWTH]) if self.both else (-GROWTH, GROWTH)
         np.clip(self._x.value, *bounds, out=self._x.value)
