@@ -26,10 +26,9 @@ from quark_onnx.stages.prepare import (
     zero_bias,
 )
 from quark_onnx.stages.prepare.conversion_identity import convert
+from quark_onnx.stages.prepare.grown_constants import as_good, grown_constants
 
 DROP = (drop_identity.RULE, drop_dropout.RULE)
-
-KNOWN = (known_dims.RULE, constant_of_shape.RULE)
 
 LAYER_RULES = (gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE, fold_bn_forward.RULE)
 
@@ -92,20 +91,35 @@ def prepare(
 
 
 def _optimize(model: Model) -> list[Outcome]:
-    log = _fold(model)
+    """All that is folded is folded, unless the file would grow by it for nothing."""
+    trial = copy(model)
+    log, sizes = _rewritten(trial)
+    if computed := grown_constants(model, trial, sizes):
+        smaller = copy(model)
+        told, _ = _rewritten(smaller, computed)
+        if as_good(smaller, trial):
+            trial, log = smaller, told
+            log.append(Outcome("fold-constants", "", f"{', '.join(sorted(computed))}: larger than what it is made of"))
+    model.graph = trial.graph
+    return log
+
+
+def _rewritten(model: Model, computed: Collection[str] = ()) -> tuple[list[Outcome], dict[str, int]]:
+    log, sizes = _fold(model, computed)
     layers = rewrite(model.graph, LAYER_RULES)
     remove_unused(model)
     if any(outcome.reason is None for outcome in layers):
         infer_shapes(model)
-    return log + layers
+    return log + layers, sizes
 
 
-def _fold(model: Model) -> list[Outcome]:
+def _fold(model: Model, computed: Collection[str]) -> tuple[list[Outcome], dict[str, int]]:
     """Fold until nothing changes. Where the library fails the model stays as it was, and the log says why."""
-    log = rewrite(model.graph, DROP)
+    log, sizes = rewrite(model.graph, DROP), dict[str, int]()
     for _ in range(MAX_FOLDS):
-        folded = fold_constants(model)
-        known = rewrite(model.graph, KNOWN)
+        folded = fold_constants(model, computed)
+        sizes |= folded.sizes
+        known = rewrite(model.graph, (known_dims.RULE, constant_of_shape.rule(computed)))
         log += known
         if folded.failure is not None:
             log.append(Outcome("fold-constants", "", folded.failure))
@@ -114,4 +128,4 @@ def _fold(model: Model) -> list[Outcome]:
             break
         remove_unused(model)
         infer_shapes(model)
-    return log
+    return log, sizes
