@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from quark_onnx.engine.missing_types import FROM_SESSION, STALE, ask_session, listed
 from quark_onnx.engine.runner import newest_opset
 from quark_onnx.graph import Model
 from quark_onnx.graph.constant_folding import fold_constants
@@ -12,6 +13,7 @@ from quark_onnx.graph.io import copy
 from quark_onnx.graph.opset import fit_opset, own_opset
 from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes, remove_unused
 from quark_onnx.graph.rewrite import Outcome, rewrite
+from quark_onnx.graph.value_info import drop_stale
 from quark_onnx.stages.prepare import (
     constant_of_shape,
     drop_dropout,
@@ -40,11 +42,13 @@ MAX_FOLDS = 10
 class Prepared:
     """The rewritten copy, and what became of every rule at every node where it was tried.
 
-    `node` of an outcome is empty where it is about the whole model.
+    `node` of an outcome is empty where it is about the whole model. `remarks` are on types and shapes that the model
+    did not say, or said wrongly.
     """
 
     model: Model
     log: tuple[Outcome, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def prepare(
@@ -78,16 +82,19 @@ def prepare(
         log.append(Outcome(done, "", None))
         lift_constants(model)
     name_nodes(model)
+    stale = drop_stale(model)
     infer_shapes(model)
     log += rewrite(model.graph, [drop_identity.RULE])
     if optimize:
         log += _optimize(model)
+    told = ask_session(model)
     if biases:
         log += rewrite(model.graph, [zero_bias.RULE])
     log += rewrite(model.graph, [unshare.RULE])
     convert(model.graph, conversions or {})
     latest = {(outcome.rule, outcome.node): outcome for outcome in log}
-    return Prepared(model, tuple(latest.values()))
+    remarks = [text.format(listed(names)) for text, names in ((STALE, stale), (FROM_SESSION, told)) if names]
+    return Prepared(model, tuple(latest.values()), tuple(remarks))
 
 
 def _optimize(model: Model) -> list[Outcome]:
