@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import LayerRecord, MixRecord, Proof
+from quark_onnx.core.records import LayerRecord, MixRecord, Proof, ProtectedRegion
 from quark_onnx.core.settings.config import Config, QuantizationConfig
 from quark_onnx.engine.calibration_cache import Key, remembered, usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
@@ -33,6 +33,8 @@ from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune
 from quark_onnx.stages.mixed_precision import Mixed, mix
 from quark_onnx.stages.output_model import spare_large
+from quark_onnx.stages.place.idle_operators import tidied
+from quark_onnx.stages.protect import protect
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.scale_alignment import align
 from quark_onnx.stages.verify import verify
@@ -122,6 +124,7 @@ class Decided:
     records: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
     mixed: tuple[MixRecord, ...] = ()
+    protected: tuple[ProtectedRegion, ...] = ()
     probes: Sequence[Feed] = ()
     probed: Probed = ""
 
@@ -157,6 +160,7 @@ def decide(
         return replace(begun, plan=resume or _converted(job, feeds))
     found = Mixed(resume) if resume else _ranged(job, feeds, clock, cache)
     decided = replace(begun, plan=found.plan, warnings=(*warnings, *found.warnings), mixed=found.records)
+    decided = decided if resume else _protected(decided, clock)
     return _tuned(decided, clock, evaluator) if job.config.tunes else decided
 
 
@@ -244,6 +248,18 @@ def _mixed(job: Job, other: Plan, feeds: Sequence[Feed], clock: Clock, ranged: C
         return mix(job.prepared, job.sites, other, config.mixing, feeds, ranged, job.realize, tick, narrows=narrows)
 
 
+def _protected(decided: Decided, clock: Clock) -> Decided:
+    """Without the quantizers that make an output worthless."""
+    job = decided.job
+    if not job.config.protects:
+        return decided
+    with clock.stage("protect"):
+        tidy = partial(tidied, job.prepared.graph, ops=job.config.row.ops)
+        keep = job.config.protection.forbidden
+        done = protect(job.prepared, decided.plan, decided.feeds, tidy, keep=keep, tuned=job.config.include_fast_ft)
+        return replace(decided, plan=done.plan, protected=done.regions)
+
+
 def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decided:
     """Fine-tuning, or weight scales by output error and bias correction."""
     job, options = decided.job, decided.job.config.tuning
@@ -328,6 +344,7 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
         tuned=decided.records,
         untuned=decided.untuned,
         mixed=decided.mixed,
+        protected=decided.protected,
         target=job.config.target,
     )
     return Result(plan, model, report, output, Evidence(job.prepared, quantized, tuple(probes)))

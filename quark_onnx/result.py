@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import Comparison, Departure, LayerRecord, Measured, MixRecord
+from quark_onnx.core.records import Comparison, Departure, LayerRecord, Measured, MixRecord, ProtectedRegion
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import quantized_values, tensor_sqnr
@@ -48,6 +48,7 @@ class Report:
     tuned      a record per layer that fine-tuning or bias correction looked at
     untuned    layer that it could not work on → the reason
     mixed      a record per layer that mixed precision could move, least harmful first
+    protected  a record per region that protection left float
     target     what the model was quantized for; the ledger is that of onnxruntime's CPU provider in any case
     """
 
@@ -67,6 +68,7 @@ class Report:
     tuned: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
     mixed: tuple[MixRecord, ...] = ()
+    protected: tuple[ProtectedRegion, ...] = ()
     target: str = "cpu"
     probes: Probed = ""
     judged: int = 0

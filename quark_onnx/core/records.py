@@ -58,6 +58,30 @@ class MixRecord:
     moved: bool
 
 
+@dataclass(frozen=True)
+class ProtectedRegion:
+    """Neighbouring nodes that protection left float.
+
+    tensors   whose quantizers were taken out
+    nodes     that compute in float for it, in order of the graph
+    reason    what was found
+    output    that suffered most
+    before    dB of the worst output with this region quantized and all others protected; None: not measured
+    after     dB of the worst output with all regions protected; None: not measured
+    products  share of the integer multiply-adds that it costs
+    time      share of the estimated running time that it costs
+    """
+
+    tensors: tuple[str, ...]
+    nodes: tuple[str, ...]
+    reason: str
+    output: str
+    before: float | None
+    after: float | None
+    products: float
+    time: float
+
+
 GOOD = 30.0
 """dB of an output from which on accuracy is not lost."""
 

@@ -116,6 +116,15 @@ class QuantizationConfig:
             put("extra_options", checked_options({"UsePowerOf2Scale": True, **self.extra_options}))
         self._check_combination()
 
+    @property
+    def protection(self):
+        import types
+        return types.SimpleNamespace(on=True, asked=(), forbidden=())
+
+    @property
+    def protects(self) -> bool:
+        return self.protection.on and self.observes and not self.include_auto_mp and not self.row.fixed_point
+
     def _check_combination(self) -> None:
         self._check_types()
         for name in _INTEGERS_ONLY:
