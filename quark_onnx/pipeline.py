@@ -10,16 +10,17 @@ from pathlib import Path
 
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import LayerRecord, MixRecord, Proof
-from quark_onnx.core.settings.config import Config, QuantizationConfig
+from quark_onnx.core.records import Comparison, Correction, LayerRecord, MixRecord, Proof
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.whole_model import Config
 from quark_onnx.engine.calibration_cache import Key, remembered, usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.channel_moments import Moments, channel_moments
-from quark_onnx.engine.compare import compare
+from quark_onnx.engine.compare import compare, compare_several
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.held_out_probes import PROBES, Samples, read
-from quark_onnx.engine.kept_feeds import quarter_of_memory
+from quark_onnx.engine.kept_feeds import Kept, keep, quarter_of_memory
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.prove_outputs import prove_outputs
@@ -30,7 +31,7 @@ from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.result import Evidence, Probed, Report, Result, certificates_of
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.equalize import equalize, tensors_needed
-from quark_onnx.stages.finetune import finetune
+from quark_onnx.stages.finetune import finetune, judged, lesson
 from quark_onnx.stages.mixed_precision import Mixed, mix
 from quark_onnx.stages.output_model import spare_large
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
@@ -117,10 +118,11 @@ class Decided:
 
     job: Job
     plan: Plan
-    feeds: Sequence[Feed] = ()
+    feeds: Kept = field(default_factory=partial(keep, ()))
     warnings: tuple[str, ...] = ()
     records: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
+    correction: Correction | None = None
     mixed: tuple[MixRecord, ...] = ()
     probes: Sequence[Feed] = ()
     probed: Probed = ""
@@ -248,7 +250,9 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
     """Fine-tuning, or weight scales by output error and bias correction."""
     job, options = decided.job, decided.job.config.tuning
     assert options is not None
-    feeds = decided.feeds[: options.data_size]
+    learns = lesson(options, decided.feeds)
+    if learns.idle:
+        return replace(decided, correction=Correction(kept=False))
     limit = options.memory_limit or quarter_of_memory()
     judge = None
     if options.selective_update:
@@ -257,16 +261,23 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
         done = finetune(
             job.prepared,
             decided.plan,
-            feeds,
-            options,
+            learns.taught[: options.data_size],
+            learns.options,
             channel_importance(job.prepared),
             limit,
             lambda text, done, total: clock.progress(f"tune {text}", done, total),
             judge,
         )
+        done, correction = judged(learns, decided.plan, done, partial(_written, job, learns.judges))
     stopped = "fine-tuning was interrupted: layers after that stay as they were; resume with the plan of this result"
     warnings = (*decided.warnings, stopped) if done.interrupted else decided.warnings
-    return replace(decided, plan=done.plan, records=done.records, untuned=done.reasons, warnings=warnings)
+    found = replace(decided, plan=done.plan, records=done.records, untuned=done.reasons, warnings=warnings)
+    return replace(found, correction=correction)
+
+
+def _written(job: Job, feeds: Sequence[Feed], plans: Sequence[Plan]) -> Sequence[Comparison]:
+    """The outputs under each plan, with the arithmetic that the file says: no processor has a say in a decision."""
+    return compare_several(job.prepared, [job.realize(plan) for plan in plans], feeds)
 
 
 def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: Plan) -> float:
@@ -327,6 +338,7 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
         judged=len(probes),
         tuned=decided.records,
         untuned=decided.untuned,
+        correction=decided.correction,
         mixed=decided.mixed,
         target=job.config.target,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import Comparison, Departure, LayerRecord, Measured, MixRecord
+from quark_onnx.core.records import Comparison, Correction, Departure, LayerRecord, Measured, MixRecord
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import quantized_values, tensor_sqnr
@@ -47,6 +47,7 @@ class Report:
     judged     feeds that the proofs used
     tuned      a record per layer that fine-tuning or bias correction looked at
     untuned    layer that it could not work on → the reason
+    correction  whether bias correction was kept, where that was judged, and what the worst output is worth either way
     mixed      a record per layer that mixed precision could move, least harmful first
     target     what the model was quantized for; the ledger is that of onnxruntime's CPU provider in any case
     """
@@ -66,6 +67,7 @@ class Report:
     departure: Departure | None = None
     tuned: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
+    correction: Correction | None = None
     mixed: tuple[MixRecord, ...] = ()
     target: str = "cpu"
     probes: Probed = ""
