@@ -164,3 +164,29 @@ def take_input(node: ir.Node, dtype: str) -> ir.Value:
     node.outputs[0].replace_all_uses_with(value, replace_graph_outputs=True)
     node.graph.remove(node, safe=True)
     return value
+
+
+def add_input(graph: ir.Graph, dtype: str, dims: Sequence[int], hint: str) -> ir.Value:
+    """A new graph input with a fresh name, of an ONNX type such as `bool`."""
+    value = ir.Value(name=fresh_name(graph, hint), type=ir.TensorType(ir.DataType[dtype.upper()]), shape=ir.Shape(dims))
+    graph.inputs.append(value)
+    return value
+
+
+def new_branch(
+    graph: ir.Graph, condition: ir.Value, then: Sequence[ir.Node], other: Sequence[ir.Node], name: str, output: str
+) -> ir.Node:
+    """An If with one output, which is that of the last node of the branch taken; not yet part of the graph.
+
+    The nodes are in no graph yet; what they read may be values of `graph`.
+    """
+    bodies = [
+        ir.Graph([], [nodes[-1].outputs[0]], nodes=nodes, name=f"{name}_{which}", opset_imports=graph.opset_imports)
+        for nodes, which in ((then, "then"), (other, "else"))
+    ]
+    branches = [ir.AttrGraph(key, body) for key, body in zip(("then_branch", "else_branch"), bodies, strict=True)]
+    node = ir.node("If", [condition], name=fresh_name(graph, name))
+    for branch in branches:
+        node.attributes[branch.name] = branch
+    node.outputs[0].name = fresh_name(graph, output)
+    return node
