@@ -34,7 +34,7 @@ from quark_onnx.stages.finetune import finetune
 from quark_onnx.stages.mixed_precision import Mixed, mix
 from quark_onnx.stages.output_model import spare_large
 from quark_onnx.stages.place.idle_operators import tidied
-from quark_onnx.stages.protect import protect
+from quark_onnx.stages.protect import Hands, protect, with_own_scales
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.scale_alignment import align
 from quark_onnx.stages.verify import verify
@@ -158,9 +158,7 @@ def decide(
     begun = Decided(job, job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
     if job.config.conversion is not None:
         return replace(begun, plan=resume or _converted(job, feeds))
-    found = Mixed(resume) if resume else _ranged(job, feeds, clock, cache)
-    decided = replace(begun, plan=found.plan, warnings=(*warnings, *found.warnings), mixed=found.records)
-    decided = decided if resume else _protected(decided, clock)
+    decided = replace(begun, plan=resume) if resume else _ranged(begun, clock, cache)
     return _tuned(decided, clock, evaluator) if job.config.tunes else decided
 
 
@@ -177,7 +175,7 @@ def _without_data(job: Job, clock: Clock, resume: Plan | None) -> Decided:
         return Decided(job, job.sites) if resume is None else Decided(_resumed(job, resume), resume)
     unequal = ("no data, so channels were not evened out between layers: give data, or set include_cle=False",)
     wanted = job.config.include_cle and not job.config.per_channel
-    return Decided(job, _ranged(job, (), clock).plan, warnings=unequal if wanted else ())
+    return _ranged(Decided(job, job.sites, warnings=unequal if wanted else ()), clock)
 
 
 def _resumed(job: Job, plan: Plan) -> Job:
@@ -211,8 +209,9 @@ def _converted(job: Job, feeds: Sequence[Feed]) -> Plan:
     return spare_large(job.prepared, job.sites, feeds[:PROBES]) if job.config.conversion == "float16" else job.sites
 
 
-def _ranged(job: Job, feeds: Sequence[Feed], clock: Clock, cache: Path | None = None) -> Mixed:
-    """Scales for the sites of the job; with mixed precision, for those sites and types that it chooses."""
+def _ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
+    """Scales for the sites of the job; with mixed precision, for those sites and types that it chooses; protected."""
+    job, feeds = begun.job, begun.feeds
     tensors, moving = observed_tensors(job.sites), job.config.moving_average
     with clock.stage("calibrate"):
         tick = partial(clock.count, "calibrate", len(feeds))
@@ -229,9 +228,25 @@ def _ranged(job: Job, feeds: Sequence[Feed], clock: Clock, cache: Path | None = 
             moments = channel_moments(job.prepared, feeds, wanted, partial(clock.count, "moments", len(feeds)))
     ranged = partial(_with_scales, job, statistics, moments)
     if other is not None:
-        return _mixed(job, other, feeds, clock, ranged)
+        mixed = _mixed(job, other, feeds, clock, ranged)
+        return replace(begun, plan=mixed.plan, warnings=(*begun.warnings, *mixed.warnings), mixed=mixed.records)
     with clock.stage("ranges"):
-        return Mixed(ranged(job.sites))
+        plan = ranged(job.sites)
+    if not feeds or not job.config.protects or not plan.nodes:
+        return replace(begun, plan=plan)
+    with clock.stage("protect"):
+        done = protect(job.prepared, plan, feeds, _hands(job, ranged), tuned=job.config.include_fast_ft)
+    return replace(begun, plan=done.plan, protected=done.regions)
+
+
+def _hands(job: Job, ranged: Callable[[Plan], Plan]) -> Hands:
+    """What protection may do to a plan of the job."""
+    apart = job.placed(replace(job.config, per_channel=True)) if job.config.row.per_channel else job.sites
+    return Hands(
+        tidy=partial(tidied, job.prepared.graph, ops=job.config.row.ops),
+        own_scales=lambda weights: ranged(with_own_scales(job.sites, apart, weights)),
+        keep=job.config.protection.forbidden,
+    )
 
 
 def _with_scales(job: Job, statistics: Mapping[str, Statistics], moments: Moments, sites: Plan) -> Plan:
@@ -246,18 +261,6 @@ def _mixed(job: Job, other: Plan, feeds: Sequence[Feed], clock: Clock, ranged: C
     with clock.stage("mix"):
         tick = partial(clock.progress, "mix")
         return mix(job.prepared, job.sites, other, config.mixing, feeds, ranged, job.realize, tick, narrows=narrows)
-
-
-def _protected(decided: Decided, clock: Clock) -> Decided:
-    """Without the quantizers that make an output worthless."""
-    job = decided.job
-    if not job.config.protects:
-        return decided
-    with clock.stage("protect"):
-        tidy = partial(tidied, job.prepared.graph, ops=job.config.row.ops)
-        keep = job.config.protection.forbidden
-        done = protect(job.prepared, decided.plan, decided.feeds, tidy, keep=keep, tuned=job.config.include_fast_ft)
-        return replace(decided, plan=done.plan, protected=done.regions)
 
 
 def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decided:

@@ -60,10 +60,11 @@ class MixRecord:
 
 @dataclass(frozen=True)
 class ProtectedRegion:
-    """Neighbouring nodes that protection left float.
+    """What protection changed in one place.
 
-    tensors   whose quantizers were taken out
-    nodes     that compute in float for it, in order of the graph
+    action    float: neighbouring nodes compute in float; own scales: weights have a scale per channel
+    tensors   whose quantizers were taken out, or that have scales of their own
+    nodes     whose they are, in order of the graph
     reason    what was found
     output    that suffered most
     before    dB of the worst output with this region quantized and all others protected; None: not measured
@@ -72,6 +73,7 @@ class ProtectedRegion:
     time      share of the estimated running time that it costs
     """
 
+    action: Literal["float", "own scales"]
     tensors: tuple[str, ...]
     nodes: tuple[str, ...]
     reason: str

@@ -197,7 +197,7 @@ class Writer:
             self._bias_as_row(sole_reader(node.outputs[0]))
 
     def _keep_float_output(self, node: Node) -> None:
-        """A product of integers without a quantizer behind it: with its bias onnxruntime would make a float Gemm of it."""
+        """A product of integers that returns floats: with its bias onnxruntime would make a float Gemm of it."""
         if not is_op(node, "MatMul") or (node.name or "") not in self.plan.nodes or (rank(node.outputs[0]) or 3) <= 2:
             return
         add = sole_reader(node.outputs[0])

@@ -119,6 +119,7 @@ class QuantizationConfig:
     @property
     def protection(self):
         import types
+
         return types.SimpleNamespace(on=True, asked=(), forbidden=())
 
     @property

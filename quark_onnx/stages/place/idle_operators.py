@@ -97,7 +97,9 @@ class _Quantized:
 
     def computes(self, node: Node) -> bool:
         """Whether it is quantized, has no weight, and has an integer kernel that reads integers."""
-        return (node.name or "") in self.nodes and self._kind(node) in ("act", "fixed") and not self._row(node).reads_float
+        return (
+            (node.name or "") in self.nodes and self._kind(node) in ("act", "fixed") and not self._row(node).reads_float
+        )
 
     def last(self, node: Node) -> Node:
         """The last of the nodes that this one has absorbed; itself where there is none."""
