@@ -45,6 +45,22 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """Bias correction that was judged by what the worst output is worth, on samples that it did not learn from.
+
+    kept     whether it gains more than chance would; else biases are as they were
+    without  dB of the worst output without it; None where nothing could be measured
+    corrected  the same with it
+    samples  that judged; 0: there are too few
+    """
+
+    kept: bool
+    without: float | None = None
+    corrected: float | None = None
+    samples: int = 0
+
+
+@dataclass(frozen=True)
 class MixRecord:
     """One layer of automatic mixed precision.
 

@@ -40,7 +40,10 @@ QUIET = GOAL + 5
 """dB of noise from which on a group is not blamed: less than a third of what the goal leaves."""
 
 WORTH_HAVING = 0.5
-"""Share of the integer multiply-adds that stays, at least."""
+"""Share of the integer multiply-adds that stays, at least, unless it is a `FEW` faults that cost more."""
+
+FEW = 3
+"""Parts that are taken out at whatever price: without them the model is right, with them it is worth nothing."""
 
 CHEAP = 0.08, 0.03
 """Shares of the integer multiply-adds, and of the estimated time, that may be spent where the goal is out of reach."""
@@ -185,7 +188,7 @@ class Search:
             return []
         if self._reaches(ranked):
             fewest = ranked[: self._fewest(ranked)]
-            if self.share_left(self.without(fewest)) >= WORTH_HAVING:
+            if len(fewest) <= FEW or self.share_left(self.without(fewest)) >= WORTH_HAVING:
                 return fewest
         cheap = self._cheap(ranked)
         return cheap if cheap and self.worth(self.without(cheap)) >= self.before + HELPS else []

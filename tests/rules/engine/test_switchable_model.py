@@ -38,7 +38,9 @@ def test_a_switch_is_for_its_tensor_alone() -> None:
 @pytest.mark.parametrize("name", ["x", "y"])
 def test_inputs_and_outputs_keep_their_names(name: str) -> None:
     """A quantized input that is read twice, and a quantized tensor that leaves the model."""
-    model = graph("(float[2,4] x) => (float[2,4] y, float[2,4] z) <float[4,4] v> { y = MatMul (x, v) z = MatMul (y, v) }")
+    model = graph(
+        "(float[2,4] x) => (float[2,4] y, float[2,4] z) <float[4,4] v> { y = MatMul (x, v) z = MatMul (y, v) }"
+    )
     made = quantized(model)
     assert name in made.plan.sites
     switchable = Switchable(made.model, made.plan)

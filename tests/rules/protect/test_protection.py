@@ -83,14 +83,13 @@ def test_parts_with_equal_ranges_share_it() -> None:
 
 
 def channels(factor: float) -> tuple[Model, list[Feed]]:
-    """A depthwise layer, K = 9, with one channel so many times the others; the next layer evens them out."""
-    text = """(float[1,8,8,8] x) => (float[1,8,8,8] y) <float[8,1,3,3] d, float[8,8,1,1] w>
-    { h = Conv <group = 8, pads = [1,1,1,1]> (x, d) s = Relu (h) y = Conv (s, w) }"""
-    d = np.abs(draw(8, 1, 3, 3))
+    """A depthwise layer, K = 9, with one channel whose weights are so many times the others, clipped behind it."""
+    text = """(float[1,8,8,8] x) => (float[1,8,8,8] y) <float[8,1,3,3] d, float low, float high, float[8,8,1,1] w>
+    { h = Conv <group = 8, pads = [1,1,1,1]> (x, d) s = Clip (h, low, high) y = Conv (s, w) }"""
+    d = draw(8, 1, 3, 3)
     d[0] *= factor
-    w = draw(8, 8, 1, 1)
-    w[:, 0] /= factor
-    return graph(text, d=d, w=w), [{"x": draw(1, 8, 8, 8)} for _ in range(8)]
+    model = graph(text, d=d, low=np.float32(0), high=np.float32(6), w=draw(8, 8, 1, 1))
+    return model, [{"x": draw(1, 8, 8, 8)} for _ in range(8)]
 
 
 @pytest.mark.parametrize(("factor", "own"), [(3000.0, True), (1.0, False)])
@@ -100,7 +99,7 @@ def test_weights_that_one_scale_kills_get_scales_of_their_own(factor: float, own
     weights = {name: site for name, site in result.plan.sites.items() if site.role == "weight"}
     assert (weights["d"].format.axis == 0) is own
     assert [region.action for region in result.report.protected if "d" in region.tensors] == ["own scales"] * own
-    assert set(result.plan.nodes) >= {"Conv_h", "Conv_y"} or own  # no layer was given up for it where all is well
+    assert set(result.plan.nodes) >= {"Conv_h", "Conv_y"}  # no layer was given up for it
 
 
 def test_names_that_are_forbidden_stay_quantized() -> None:
