@@ -228,8 +228,9 @@ class Search:
 
 
 def _groups(plan: Plan, ignored: Collection[str], keep: Collection[str]) -> dict[str, Sequence[str]]:
-    """Tensors of the groups that may go: none that is named, or that a node needs that is named."""
-    held = {tensor for node, tensors in plan.nodes.items() if node in keep for tensor in tensors}.union(keep)
+    """Tensors of the groups that may go: none that a node needs that is named, or that needs a tensor that is."""
+    kept = [tensors for node, tensors in plan.nodes.items() if not {node, *tensors}.isdisjoint(keep)]
+    held = {tensor for tensors in kept for tensor in tensors}
     groups: dict[str, list[str]] = {}
     for tensor, site in plan.sites.items():
         if has_scale(site) and tensor not in ignored:
