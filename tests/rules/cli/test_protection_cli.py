@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from command_line import command, done
+from command_line import command, done, fails
 from lost_outputs import Feeds, power_spectrum, uneven_channels
 from text_models import normal, text_model
 
@@ -108,6 +108,9 @@ def test_a_resumed_plan_keeps_what_was_protected() -> None:
     assert "1 node float, as the plan says" in text
     assert Path("out.onnx").read_bytes() == whole
     assert done("diff", "plan", "again").strip() == "The plans decide the same."
+    assert "made with Protect = True, which cannot become False" in fails(
+        2, *QUANTIZE, "--resume", "plan", "--no-protect"
+    )
 
 
 def test_a_plan_that_was_edited_is_not_protected_again() -> None:
