@@ -253,9 +253,10 @@ def _hands(job: Job, ranged: Callable[[Plan], Plan]) -> tuple[frozenset[str], Ha
     nodes = {node.name for node in (*graph, *job.model.graph)}
     asked, kept = config.protection.named({name for name in tensors | nodes if name})
     apart = job.placed(replace(config, per_channel=True)) if config.row.per_channel else job.sites
+    tidy = partial(tidied, graph, ops=config.row.ops)
     hands = Hands(
-        tidy=partial(tidied, graph, ops=config.row.ops),
-        own_scales=lambda weights: ranged(with_own_scales(job.sites, apart, weights)),
+        tidy=tidy,
+        own_scales=lambda weights: tidy(ranged(with_own_scales(job.sites, apart, weights)).without_named(asked)),
         keep=kept,
     )
     return asked, hands

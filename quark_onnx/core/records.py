@@ -74,6 +74,10 @@ class MixRecord:
     moved: bool
 
 
+PROTECTED = "protected: "
+"""What the reason of a plan begins with where protection has left a node float, or a weight its own scales."""
+
+
 @dataclass(frozen=True)
 class ProtectedRegion:
     """What protection changed in one place.
@@ -105,6 +109,9 @@ GOOD = 30.0
 
 POOR = 20.0
 """dB of an output below which it usually is: noise of a hundredth of the signal's power."""
+
+LOST = 10.0
+"""dB below which an output, or a slice of it, is lost: noise of a tenth of the signal's power."""
 
 
 @dataclass(frozen=True)

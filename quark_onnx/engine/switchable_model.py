@@ -15,7 +15,7 @@ from collections.abc import Collection
 import numpy as np
 
 from quark_onnx.core.plan import Plan, Site
-from quark_onnx.engine.apply_plan import Writer
+from quark_onnx.engine.apply_plan import Writer, has_scale
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Arrays, Runner, fit
 from quark_onnx.graph import Model, Node, Value, io
@@ -24,7 +24,7 @@ from quark_onnx.graph.passes import remove_unused
 
 
 class Switchable:
-    """The quantized model of a plan, in the arithmetic that is written, with a switch for each site but biases.
+    """The quantized model of a plan, in the arithmetic that is written, a switch for each site with a scale of its own.
 
     A run takes one thread; several threads may run it at once.
 
@@ -63,7 +63,7 @@ class _Switching(Writer):
         super().write()
 
     def placed(self, site: Site, value: Value, nodes: list[Node]) -> list[Node]:
-        if site.role == "bias":
+        if not has_scale(site):
             return nodes
         switch = add_input(self.graph, "bool", (), f"{site.tensor}_on")
         self.switches[site.tensor] = switch.name or ""

@@ -11,6 +11,8 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner
@@ -47,17 +49,17 @@ def work_of(model: Model, nodes: Collection[str], feed: Feed) -> Work:
     Raises:
         DataError: the model fails on the sample.
     """
-    counted = [node for node in model.graph if node.name in nodes]
+    counted = {node: next(v.name for v in node.outputs if v.name) for node in model.graph if node.name in nodes}
     inputs = {value.name for value in model.graph.inputs}
-    names = {node.outputs[0].name or "" for node in counted}
-    names |= {value.name or "" for node in counted if is_op(node, "MatMul") for value in node.inputs[:1] if value}
+    names = {value.name or "" for node in counted if is_op(node, *LAYERS) for value in node.inputs[:2] if value}
+    names |= set(counted.values())
     fetched = sorted(name for name in names - inputs if name not in model.graph.initializers)
     arrays = Runner(io.with_outputs(model, fetched), fetched)(feed)
-    shapes = {name: array.shape for name, array in zip(fetched, arrays, strict=True)}
+    shapes = {name: np.shape(array) for name, array in zip(fetched, arrays, strict=True)}
     shapes |= {name: array.shape for name, array in feed.items()}
     products, values = {}, {}
-    for node in counted:
-        made = math.prod(shapes[node.outputs[0].name or ""])
+    for node, output in counted.items():
+        made = math.prod(shapes[output])
         if is_op(node, *LAYERS):
             products[node.name or ""] = made * _depth(node, shapes)
         else:

@@ -19,19 +19,18 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import POOR, ProtectedRegion
+from quark_onnx.core.records import LOST, POOR, PROTECTED, ProtectedRegion
+from quark_onnx.engine.apply_plan import has_scale
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.switchable_model import Switchable
 from quark_onnx.graph import Model
 from quark_onnx.stages.protect.integer_work import Work, work_of
 from quark_onnx.stages.protect.noise_by_group import Judge, Noise, Outputs, Part, noisy_parts
+from quark_onnx.stages.protect.own_scales import with_remarks
 from quark_onnx.stages.protect.regions import own_scales_region, regions, told
 
 SAMPLES = 4
 """That judge; those that blame are half of them."""
-
-LOST = 10.0
-"""dB below which an output, or a slice of it, is lost: noise of a tenth of the signal's power."""
 
 GOAL = POOR
 """dB that the worst output is to have."""
@@ -103,6 +102,7 @@ def protect(
     if apart is None:
         return _without_harm(model, search)
     told = own_scales_region(search, apart)
+    apart.plan = with_remarks(apart.plan, told)
     if apart.before >= LOST:
         return Protection(apart.plan, (told,))
     apart.blame()
@@ -178,7 +178,7 @@ class Search:
 
     def without(self, parts: Collection[Part]) -> Plan:
         """The plan without these parts, and without what has no use then."""
-        reasons = {group: f"protected: {told(part, self.noise[part])}" for part in parts for group in part}
+        reasons = {group: PROTECTED + told(part, self.noise[part]) for part in parts for group in part}
         return self.tidy(self.plan.without(reasons))
 
     def chosen(self) -> list[Part]:
@@ -228,10 +228,11 @@ class Search:
 
 
 def _groups(plan: Plan, ignored: Collection[str], keep: Collection[str]) -> dict[str, Sequence[str]]:
-    """Tensors of the groups that may go: none that is named, or that a node needs that is named."""
-    held = {tensor for node, tensors in plan.nodes.items() if node in keep for tensor in tensors}.union(keep)
+    """Tensors of the groups that may go: none that a node needs that is named, or that needs a tensor that is."""
+    kept = [tensors for node, tensors in plan.nodes.items() if not {node, *tensors}.isdisjoint(keep)]
+    held = {tensor for tensors in kept for tensor in tensors}
     groups: dict[str, list[str]] = {}
     for tensor, site in plan.sites.items():
-        if site.role in ("activation", "constant", "weight") and tensor not in ignored:
+        if has_scale(site) and tensor not in ignored:
             groups.setdefault(site.group, []).append(tensor)
     return {name: tensors for name, tensors in groups.items() if held.isdisjoint(tensors)}

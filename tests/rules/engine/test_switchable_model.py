@@ -47,3 +47,17 @@ def test_inputs_and_outputs_keep_their_names(name: str) -> None:
     (feed,) = feeds(made.model, 1)
     np.testing.assert_allclose(switchable(feed, {name})[1], run(made.model, feed)[1], atol=0.3)
     assert switchable.outputs == ["y", "z"]
+
+
+@pytest.mark.parametrize(("options", "switched"), [({}, False), ({"Int16Bias": True}, True)])
+def test_biases_have_a_switch_where_they_have_a_scale(options: dict[str, bool], switched: bool) -> None:
+    made = quantized(graph(TEXT, 21), **options)
+    switchable = Switchable(made.model, made.plan)
+    assert ("b" in made.plan.sites, "b" in switchable.tensors) == (True, switched)
+    (feed,) = feeds(made.model, 1, seed=3)
+    without, alone = (switchable(feed, {*switchable.tensors} - names)[0] for names in (set(), {"b"}))
+    assert (without != alone).any() == switched
+    if switched:  # with all off nothing is left but what the order of sums makes
+        np.testing.assert_allclose(
+            switchable(feed, switchable.tensors)[0], run(made.model, feed)[0], rtol=1e-5, atol=1e-6
+        )

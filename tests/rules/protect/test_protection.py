@@ -102,11 +102,20 @@ def test_weights_that_one_scale_kills_get_scales_of_their_own(factor: float, own
     assert set(result.plan.nodes) >= {"Conv_h", "Conv_y"}  # no layer was given up for it
 
 
-def test_names_that_are_forbidden_stay_quantized() -> None:
+@pytest.mark.parametrize("name", ["Conv_h", "h"])
+def test_names_that_are_forbidden_stay_quantized(name: str) -> None:
     model, data = amplifier(1e-9)
-    result = quantize(model, data, extra_options={"Protect": ["!Conv_h"]})
-    assert "Conv_h" in result.plan.nodes
+    result = quantize(model, data, extra_options={"Protect": [f"!{name}"]})
+    assert "Conv_h" in result.plan.nodes and "h" in result.plan.sites
     assert all("Conv_h" not in region.nodes for region in result.report.protected)
+
+
+def test_names_that_are_asked_for_stay_float_beside_scales_of_their_own() -> None:
+    model, data = channels(3000.0)
+    result = quantize(model, data, per_channel=False, extra_options={"Protect": ["Conv_y"]})
+    assert result.plan.notes["Conv_y"] == "extra option Protect asks for it" and "w" not in result.plan.sites
+    assert [region.action for region in result.report.protected] == ["own scales"]
+    assert result.plan.remarks["d"].startswith("protected: a scale per channel: with the quantizer of 'd'")
 
 
 def test_a_model_that_is_noisy_everywhere_stays_quantized() -> None:
