@@ -50,10 +50,11 @@ Evaluator = Callable[[ModelProto], float]
 class ModelQuantizer:
     """Quantizes models with one configuration.
 
-        ModelQuantizer(Config(get_default_config("S8S8_AAWS"))).quantize_model("model.onnx", "int8.onnx", reader)
+        ModelQuantizer(Config()).quantize_model("model.onnx", "int8.onnx", reader)
 
     Args:
-        config: a `Config`, or the `QuantizationConfig` it would hold.
+        config: a `Config`, or the `QuantizationConfig` it would hold. `Config()` is the best that needs no search;
+            `QuantizationConfig()` is Quark's and onnxruntime's starting point, MinMax and one scale per weight.
         progress: called as `progress(stage, done, total)` while work goes on.
         evaluator: for `selective_update`: score of a quantized model, higher is better; default: how near its outputs
             are to the float ones on the first calibration samples.
