@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from quark_onnx.core.settings.fast_finetune import AdaRound, Nearest
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.held_out_probes import PART
 from quark_onnx.engine.kept_feeds import Kept, keep
-from quark_onnx.engine.output_chance import below
+from quark_onnx.engine.output_chance import all_below, below
 from quark_onnx.engine.result_wording import correction_text
 from quark_onnx.stages.finetune import judged, lesson
 from quark_onnx.stages.finetune.judged_correction import JUDGES, TAUGHT
@@ -147,6 +148,7 @@ CASES: dict[str, tuple[tuple[Measured, ...], tuple[Measured, ...], bool]] = {  #
         True,
     ),
     "shares, by chance": ((Measured(values=100, equal=0.96),), (Measured(values=100, equal=0.98),), False),
+    "beyond what counts": ((output(45),), (output(90),), False),
 }
 
 
@@ -158,9 +160,10 @@ def test_what_decides(name: str) -> None:
     records = (LayerRecord("n", "Conv", "untuned", True, 0, 0.1, 4.0, 3.0, 2.0, 1.0),)
     seen: list[int] = []
 
-    def judge(plans: Any) -> list[Comparison]:
+    def judge(plans: Any) -> list[tuple[Comparison, list[Comparison]]]:
         seen.extend(len(plan.values) for plan in plans)
-        return [Comparison(dict(zip("yz", side, strict=False)), 8) for side in (without, corrected)]
+        sides = [Comparison(dict(zip("yz", side, strict=False)), 8) for side in (without, corrected)]
+        return [(side, [side] * 8) for side in sides]
 
     learns = lesson(JUDGED, feeds(*[1] * 40))
     done, found = judged(learns, before, Tuning(after, records, {}, False), judge)
@@ -175,12 +178,41 @@ def test_what_decides(name: str) -> None:
 
 
 def test_what_moved_no_bias_is_not_run() -> None:
-    def judge(plans: Any) -> list[Comparison]:
+    def judge(plans: Any) -> list[Any]:
         raise AssertionError("nothing is to be judged")
 
     before = Plan("m", values={"b": np.ones(3, np.float32)})
     done = Tuning(replace(before, values=dict(before.values)), (), {}, False)
     assert judged(lesson(JUDGED, feeds(*[1] * 40)), before, done, judge) == (done, None)
+
+
+def ratios(*db: float) -> list[Comparison]:
+    return [Comparison({"y": output(one)}, 1) for one in db]
+
+
+SINGLE: dict[str, tuple[list[Comparison], list[Comparison], bool]] = {  # samples without, with, is it kept
+    "all gain alike": (ratios(14, 12, 13, 17), ratios(22, 20, 21, 25), True),
+    "all gain": (ratios(14, 12, 13, 17), ratios(22, 19, 22, 25), True),
+    "one loses": (ratios(14, 12, 13, 17), ratios(22, 20, 21, 9), False),
+    "one gains for all": (ratios(8, 13, 10, 33), ratios(16, 13, 10, 33), False),
+    "none does": (ratios(14, 12), ratios(14, 12), False),
+    "lost ones found": (ratios(-math.inf, -math.inf), ratios(20, 20), True),
+    "beyond what counts": (ratios(50, 60), ratios(80, math.inf), False),
+    "a single sample tells nothing": (ratios(14), ratios(13), True),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_samples_have_to_agree(name: str) -> None:
+    """A ratio over all samples may hang on one of them; numbers of a sample are not independent of each other."""
+    without, corrected, kept = SINGLE[name]
+    assert all_below(without, corrected) == kept
+    before = Plan("m")
+    done = Tuning(replace(before, values={"b": np.ones(3, np.float32)}), (), {}, False)
+    whole = [Comparison({"y": output(db)}, 4) for db in (14, 22)]
+    learns = lesson(JUDGED, feeds(*[1] * 40))
+    _, found = judged(learns, before, done, lambda _: list(zip(whole, (without, corrected), strict=True)))
+    assert found == Correction(kept, 14, 22, 4)
 
 
 def test_below_is_no_order_of_equals() -> None:
