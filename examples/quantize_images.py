@@ -17,10 +17,10 @@ IMAGES = {"scale": 1 / 127.5, "mean": 1.0, "crop": "center_crop"}  # pixels 0…
 
 
 def quantize(model: Path, folder: Path, output: Path, images: dict[str, object] = IMAGES) -> Result:
-    """One scale for each output channel of a weight: the best accuracy without fine-tuning."""
-    preset = get_default_config("S8S8_AAWS")
+    """The preset that is taken without a name, and how images become inputs."""
+    preset = get_default_config()
     options = {**preset.extra_options, "CalibImages": images, "CalibDataSize": 200}
-    config = Config(replace(preset, per_channel=True, extra_options=options))
+    config = Config(replace(preset, extra_options=options))
     return ModelQuantizer(config).quantize_model(model, output, calibration_data_path=folder)
 
 

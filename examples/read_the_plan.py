@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from quark_onnx import Config, ModelQuantizer, Plan, get_default_config
+from quark_onnx import Config, ModelQuantizer, Plan
 from quark_onnx.core.plan import QParams
 from quark_onnx.core.plan_diff import diff
 from quark_onnx.demo import MODEL, digits
@@ -21,7 +21,7 @@ from quark_onnx.demo import MODEL, digits
 def main() -> None:
     """Quantize, read the plan, widen one range, and see what that does."""
     images, *_ = digits()
-    quantizer = ModelQuantizer(Config(get_default_config("S8S8_AAWS")))
+    quantizer = ModelQuantizer(Config())
     first = quantizer.quantize_model(MODEL, None, images[:200])
     plan = Plan.load(first.plan.save("digits_plan"))
 

@@ -17,7 +17,7 @@ from quark_onnx.engine.calibration_cache import Key, remembered, usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.channel_moments import Moments, channel_moments
-from quark_onnx.engine.compare import compare, compare_several
+from quark_onnx.engine.compare import compare, compare_each
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.held_out_probes import PROBES, Samples, read
 from quark_onnx.engine.kept_feeds import Kept, keep, quarter_of_memory
@@ -52,10 +52,11 @@ Evaluator = Callable[[ModelProto], float]
 class ModelQuantizer:
     """Quantizes models with one configuration.
 
-        ModelQuantizer(Config(get_default_config("S8S8_AAWS"))).quantize_model("model.onnx", "int8.onnx", reader)
+        ModelQuantizer(Config()).quantize_model("model.onnx", "int8.onnx", reader)
 
     Args:
-        config: a `Config`, or the `QuantizationConfig` it would hold.
+        config: a `Config`, or the `QuantizationConfig` it would hold. `Config()` is the best that needs no search;
+            `QuantizationConfig()` is Quark's and onnxruntime's starting point, MinMax and one scale per weight.
         progress: called as `progress(stage, done, total)` while work goes on.
         evaluator: for `selective_update`: score of a quantized model, higher is better; default: how near its outputs
             are to the float ones on the first calibration samples.
@@ -305,9 +306,11 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
     return replace(found, correction=correction)
 
 
-def _written(job: Job, feeds: Sequence[Feed], plans: Sequence[Plan]) -> Sequence[Comparison]:
+def _written(
+    job: Job, feeds: Sequence[Feed], plans: Sequence[Plan]
+) -> Sequence[tuple[Comparison, Sequence[Comparison]]]:
     """The outputs under each plan, with the arithmetic that the file says: no processor has a say in a decision."""
-    return compare_several(job.prepared, [job.realize(plan) for plan in plans], feeds)
+    return compare_each(job.prepared, [job.realize(plan) for plan in plans], feeds)
 
 
 def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: Plan) -> float:

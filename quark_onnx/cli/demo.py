@@ -15,7 +15,7 @@ from quark_onnx.cli.flags import ShowFlags, output_option
 from quark_onnx.cli.tables import facts, new_table
 from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.demo import MODEL, digits
-from quark_onnx.demo.run import PRESET, Demo, Measured, latency, run
+from quark_onnx.demo.run import PER_TENSOR, Demo, Measured, latency, run
 from quark_onnx.engine.result_wording import decibels_text
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import io
@@ -53,7 +53,7 @@ def demo_command(
 def with_tuned(demo: Demo, tell: Progress) -> Demo:
     """The demo with one more model: one scale per tensor, fine-tuned on the images that calibrate the others."""
     train, _, images, labels = digits()
-    quantizer = ModelQuantizer(get_default_config(f"{PRESET}_ADAROUND"), tell)
+    quantizer = ModelQuantizer(get_default_config(f"{PER_TENSOR}_ADAROUND"), tell)
     with tempfile.TemporaryDirectory(prefix="quark_onnx-") as folder:
         file = Path(folder) / "digits.onnx"
         report = quantizer.quantize_model(MODEL, file, train[: demo.samples]).report
@@ -87,6 +87,6 @@ def _print(demo: Demo) -> None:
         "AdaRound": "one scale per tensor, weights fine-tuned on the same images",
         "Latency": "one image, one thread, median; taken in turn with the float model",
         "Integer": "layers that onnxruntime runs on integers, or merges into one that is",
-        "Wrote": f"{demo.output}  (the one with a weight scale per channel)",
+        "Wrote": f"{demo.output}  (per channel: what is made without a preset)",
     }
     out.print(facts(rows))

@@ -31,7 +31,7 @@ def tuning_rows(
 ) -> dict[str, str]:
     """Facts: how many layers became what, in how many seconds, and what could not be worked on."""
     if correction is not None:
-        return {"Bias correction": f"{correction_text(correction)}; {seconds:.1f} s"}
+        return {"Bias correction": correction_text(correction) + (f"; {seconds:.1f} s" if correction.samples else "")}
     counts = Counter(_became(record) for record in records)
     parts = [f"{counts[text]} {text}" for text in BECAME.values() if counts[text]]
     reasons = Counter(reason for reason in untuned.values() if not reason.startswith("not quantized"))

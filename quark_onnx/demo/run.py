@@ -5,14 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.settings.presets import get_default_config
+from quark_onnx.core.settings.presets import DEFAULT, get_default_config
 from quark_onnx.demo import MODEL, digits
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import io
@@ -21,7 +21,7 @@ from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Report
 
-PRESET = "S8S8_AAWS"
+PER_TENSOR = "S8S8_AAWS"
 SAMPLES = 200
 """Training images to calibrate on."""
 ROUNDS = 1000
@@ -54,7 +54,7 @@ class Demo:
 
 
 def run(output: Path, progress: Progress) -> Demo:
-    """Quantize with one weight scale per channel, written to `output`, and with one per tensor; measure.
+    """Quantize as by default, one weight scale per channel, written to `output`, and with one per tensor; measure.
 
     Raises:
         DataError: scikit-learn is not installed.
@@ -62,12 +62,11 @@ def run(output: Path, progress: Progress) -> Demo:
     """
     train_x, _, test_x, test_y = digits()
     feeds = [{"input": image[None]} for image in train_x[:SAMPLES]]
-    config = get_default_config(PRESET)
     with tempfile.TemporaryDirectory(prefix="quark_onnx-") as folder:
         files = {"float": MODEL, "INT8 per channel": output, "INT8 per tensor": Path(folder) / "digits.onnx"}
         reports: dict[str, Report] = {}
-        for name, per_channel in (("INT8 per channel", True), ("INT8 per tensor", False)):
-            quantizer = ModelQuantizer(replace(config, per_channel=per_channel), progress)
+        for name, preset in (("INT8 per channel", DEFAULT), ("INT8 per tensor", PER_TENSOR)):
+            quantizer = ModelQuantizer(get_default_config(preset), progress)
             reports[name] = quantizer.quantize_model(MODEL, files[name], feeds).report
         runners = {name: Runner(io.load(file), threads=1) for name, file in files.items()}
         sizes = {name: file.stat().st_size for name, file in files.items()}

@@ -88,24 +88,53 @@ def compare_ways(model: Model, quantized: Model, feeds: Iterable[Feed], ways: Se
     Raises:
         ModelError: among the ways is `without_vnni`, and a kernel saturates that cannot be computed in numpy.
     """
-    return _compared(model, [(quantized, way) for way in ways], feeds)
+    totals = [_Outputs(model) for _ in ways]
+    for expected, answers in _all_outputs(model, [(quantized, way) for way in ways], feeds):
+        for total, found in zip(totals, answers, strict=True):
+            total.add(expected, found)
+    return [total.comparison for total in totals]
 
 
-def compare_several(model: Model, quantized: Sequence[Model], feeds: Iterable[Feed]) -> list[Comparison]:
-    """The same for each of several quantized models, as they are written; the float one runs once."""
-    return _compared(model, [(one, "written") for one in quantized], feeds)
+def compare_each(
+    model: Model, quantized: Sequence[Model], feeds: Iterable[Feed]
+) -> list[tuple[Comparison, list[Comparison]]]:
+    """The same for each of several quantized models, as they are written, over all feeds and for each feed alone.
+
+    The float model runs once.
+    """
+    totals, alone = [_Outputs(model) for _ in quantized], [list[Comparison]() for _ in quantized]
+    for expected, answers in _all_outputs(model, [(one, "written") for one in quantized], feeds):
+        for total, each, found in zip(totals, alone, answers, strict=True):
+            total.add(expected, found)
+            single = _Outputs(model)
+            single.add(expected, found)
+            each.append(single.comparison)
+    return [(total.comparison, each) for total, each in zip(totals, alone, strict=True)]
 
 
-def _compared(model: Model, runs: Sequence[tuple[Model, Way]], feeds: Iterable[Feed]) -> list[Comparison]:
+class _Outputs:
+    """Sums over what two models make of the feeds that are added."""
+
+    def __init__(self, model: Model) -> None:
+        self._measures = {value.name or "": OutputMeasure(shape(value)) for value in model.graph.outputs}
+        self._samples = 0
+
+    def add(self, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        self._samples += 1
+        for name, measure in self._measures.items():
+            measure.add(expected[name], found[name])
+
+    @property
+    def comparison(self) -> Comparison:
+        return Comparison({name: measure.measured for name, measure in self._measures.items()}, self._samples)
+
+
+def _all_outputs(
+    model: Model, runs: Sequence[tuple[Model, Way]], feeds: Iterable[Feed]
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """What the float model makes of each feed, and each quantized one in its way."""
     names = [value.name or "" for value in model.graph.outputs]
-    measures = [{value.name or "": OutputMeasure(shape(value)) for value in model.graph.outputs} for _ in runs]
-    samples, large = 0, io.is_large(model)
-    for expected, answers in _sides(model, runs, feeds, {name: name for name in names}, large):
-        samples += 1
-        for measured, found in zip(measures, answers, strict=True):
-            for name, measure in measured.items():
-                measure.add(expected[name], found[name])
-    return [Comparison({name: measure.measured for name, measure in one.items()}, samples) for one in measures]
+    return _sides(model, runs, feeds, {name: name for name in names}, io.is_large(model))
 
 
 def tensor_sqnr(

@@ -14,7 +14,7 @@ from quark_onnx.core.records import Comparison, Correction, Measured, Tuning
 from quark_onnx.core.settings.fast_finetune import FastFinetune, Nearest
 from quark_onnx.engine.held_out_probes import held_out, spaced
 from quark_onnx.engine.kept_feeds import Kept, samples_in
-from quark_onnx.engine.output_chance import below
+from quark_onnx.engine.output_chance import all_below, below
 
 JUDGES = 8
 """Samples that judge, at most, unless a feed holds more: both models run on them as they are written, which is slow."""
@@ -62,22 +62,23 @@ def lesson(options: FastFinetune, feeds: Kept) -> Lesson:
     return Lesson(options, feeds.at(others), feeds.at(judges), judging=True)
 
 
-def judged(
-    learns: Lesson, before: Plan, done: Tuning, judge: Callable[[Sequence[Plan]], Sequence[Comparison]]
-) -> tuple[Tuning, Correction | None]:
+Judge = Callable[[Sequence[Plan]], Sequence[tuple[Comparison, Sequence[Comparison]]]]
+"""The outputs under each of several plans, over all samples that judge, and for each alone."""
+
+
+def judged(learns: Lesson, before: Plan, done: Tuning, judge: Judge) -> tuple[Tuning, Correction | None]:
     """The tuning with its biases, or with those of the plan before; None: nothing was to be judged.
 
-    Args:
-        judge: the outputs under each of several plans, on the samples that judge.
+    Biases are kept where the worst output gains over all samples, and sample by sample, both by more than chance makes.
     """
     if not learns.judging:
         return done, None
     if all(value is before.values.get(name) for name, value in done.plan.values.items()):
         return done, Correction(kept=False) if not learns.judges else None
     without = replace(done.plan, values=before.values)
-    plain, corrected = judge((without, done.plan))
+    (plain, each_plain), (corrected, each_corrected) = judge((without, done.plan))
     first, second = _worst(plain), _worst(corrected)
-    kept = below(first, second)
+    kept = below(first, second) and all_below(each_plain, each_corrected)
     found = Correction(kept, first.db, second.db, plain.samples)
     if kept:
         return done, found

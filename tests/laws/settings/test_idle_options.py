@@ -9,10 +9,12 @@ import pytest
 
 from quark_onnx import ConfigError, QuantizationConfig, get_default_config
 from quark_onnx.core.settings.extra_options import OPTIONS
-from quark_onnx.core.settings.idle_options import CARRIED, OF_DATA, OF_INTEGERS, OF_RANGES
+from quark_onnx.core.settings.idle_options import CARRIED, CARRIED_VALUES, OF_DATA, OF_INTEGERS, OF_RANGES
 from quark_onnx.core.settings.presets import PRESETS
+from quark_onnx.core.settings.protection import Protection
 from quark_onnx.core.settings.targets import TARGETS
 
+FLOATS = [{"activation_type": kind, "weight_type": kind} for kind in ("float16", "bfloat16")]
 ENTROPY, LAYERWISE = {"calibrate_method": "Entropy"}, {"calibrate_method": "LayerwisePercentile"}
 SAMPLE: dict[str, Any] = {  # a value that asks for something
     "CLESteps": 3,
@@ -30,6 +32,7 @@ SAMPLE: dict[str, Any] = {  # a value that asks for something
     "OpTypesToExcludeOutputQuantization": ["Conv"],
     "FastFinetune": {"NumIterations": 9},
     "AutoMixprecision": {"DataSize": 2},
+    "Protect": ["head/*"],
 }
 
 
@@ -144,13 +147,26 @@ def test_every_option_is_of_one_kind() -> None:
     assert set(OF_RANGES) < set(OF_INTEGERS)
     assert {key for preset in PRESETS.values() for key in preset.extra_options} <= {
         *CARRIED,
+        *CARRIED_VALUES,
         "FastFinetune",
         "WeightsOnly",
         "BlockSize",
     }
 
 
-@pytest.mark.parametrize("name", ["S8S8_AAWS", "A8W8", "INT8_TRANSFORMER_DEFAULT"])
+@pytest.mark.parametrize("kind", [{"WeightsOnly": True}, {"use_dynamic_quant": True}, *FLOATS], ids=str)
+def test_what_acts_where_it_can_is_without_effect_elsewhere(kind: dict[str, Any]) -> None:
+    """Values that presets set: no error, no data, nothing walked; and the negative twin, where there are ranges."""
+    for key, carried in CARRIED_VALUES.items():
+        config(**kind, **{key: carried})
+    found = config(**kind, **CARRIED_VALUES)
+    assert (found.corrects, found.moves_biases, found.needs_data) == (False, False, False)
+    assert found.protection == Protection(on=False)
+    ranged = config(**CARRIED_VALUES)
+    assert (ranged.corrects, ranged.moves_biases, ranged.protection.on) == (True, True, True)
+
+
+@pytest.mark.parametrize("name", ["INT8_PROTECTED", "S8S8_AAWS", "A8W8", "INT8_TRANSFORMER_DEFAULT"])
 def test_a_preset_can_be_changed_without_clearing_it_up(name: str) -> None:
     """Another method, weights alone, run time: what the preset set besides does no harm."""
     preset = get_default_config(name)

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quark_onnx import PRESETS, ConfigError, get_default_config
+from quark_onnx import PRESETS, Config, ConfigError, get_default_config
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound
+from quark_onnx.core.settings.presets import DEFAULT, beginning
+from quark_onnx.core.settings.protection import Protection
+from quark_onnx.core.settings.targets import TARGETS
 
 S8, U8 = Format(8, True), Format(8, False)
 U16, S16_SYMMETRIC = Format(16, False), Format(16, True, True)
@@ -43,8 +46,48 @@ OTHERS = {"S16S16_MIXED_S8S8", "UINT8_DYNAMIC_QUANT", "MATMUL_NBITS", "FP16", "B
 
 
 def test_the_table_has_every_preset() -> None:
-    families = {name + suffix for name in TABLE for suffix in ("", "_ADAROUND", "_ADAQUANT")}
+    families = {name + suffix for name in (DEFAULT, *TABLE) for suffix in ("", "_ADAROUND", "_ADAQUANT")}
     assert PRESETS.keys() == families | TUNED.keys() | OTHERS
+
+
+def test_the_default_is_the_first_preset_and_what_a_bare_call_takes() -> None:
+    assert next(iter(PRESETS)) == DEFAULT == "INT8_PROTECTED"
+    assert Config() == Config(get_default_config()) == Config(PRESETS[DEFAULT])
+
+
+def test_the_default_is_s8s8_aaws_and_all_that_needs_no_search() -> None:
+    default, quark = get_default_config(), get_default_config("S8S8_AAWS")
+    assert (default.per_channel, default.weight_pairs, default.finetune) == (True, "auto", None)
+    assert (default.protection, default.option("BiasCorrection")) == (Protection(), "auto")
+    options = {key: value for key, value in default.extra_options.items() if key not in ("BiasCorrection", "Protect")}
+    assert dataclasses.replace(default, per_channel=False, extra_options=options) == quark
+
+
+@pytest.mark.parametrize("suffix", ["", "_ADAROUND", "_ADAQUANT"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_default_fits_itself_to_the_target(target: str, suffix: str) -> None:
+    name, config = beginning(DEFAULT + suffix, {"target": target})
+    row = TARGETS[target]
+    assert (name, config.target, config.per_channel) == (DEFAULT + suffix, target, row.per_channel)
+    assert config.activation_type in (row.activation_types or ("int8",))
+    assert (config.activation.symmetric, config.activation.scale) == (row.symmetric, "pow2" if row.pow2 else "float")
+    assert config.option("BiasCorrection") == (False if suffix else "auto")
+    assert (config.finetune is None) == (not suffix)
+
+
+def test_where_changes_begin() -> None:
+    """Without a name at the default, or the conversion that both types ask for; a name is taken at its word."""
+    assert beginning(None, {}) == (DEFAULT, get_default_config())
+    assert beginning(None, {"target": "qnn"})[0] == DEFAULT
+    half = {"activation_type": "float16", "weight_type": "float16"}
+    assert beginning(None, half) == ("FP16", get_default_config("FP16"))
+    assert beginning(None, {"weight_type": "float16"})[0] == DEFAULT
+    assert beginning("S8S8_AAWS", half | {"target": "qnn"}) == ("S8S8_AAWS", get_default_config("S8S8_AAWS"))
+    assert beginning(None, {"target": "qnm"}) == (DEFAULT, get_default_config())  # refused where it is set
+    with pytest.raises(ConfigError, match="unknown preset 'INT8_PROTECT'; did you mean 'INT8_PROTECTED'"):
+        beginning("INT8_PROTECT", {"target": "qnn"})
+    with pytest.raises(ConfigError, match="unknown preset 'INT8_PROTECTED_ADA"):
+        beginning("INT8_PROTECTED_ADA", {"target": "qnn"})
 
 
 @pytest.mark.parametrize("name", TUNED)

@@ -23,7 +23,8 @@ from quark_onnx import QuantizationConfig, __version__
 from quark_onnx.cli import console, main, progress_line
 from quark_onnx.cli.tuning_text import tuning_rows, worst_table
 from quark_onnx.core.records import LayerRecord
-from quark_onnx.core.settings.presets import PRESETS
+from quark_onnx.core.settings.presets import PRESETS, get_default_config
+from quark_onnx.core.settings.targets import TARGETS
 
 TEXT = """g (float[N, 3, 8, 8] x) => (float[N, 4] y) {
     [stem] a = Conv <pads = [1, 1, 1, 1]> (x, w)
@@ -252,8 +253,45 @@ def test_bias_correction_and_no_cle() -> None:
     assert "equalize" not in report["seconds"]
     assert {record["choice"] for record in report["tuned"]} <= {"untuned", "raw"}
     assert "Bias correction  2 layers: " in done(*TUNE[:-2], "--bias-correction", "--no-cle")
+    report = document(*TUNE[:-2], "--no-bias-correction")
+    assert (report["config"]["include_cle"], report["tuned"], report["correction"]) == (True, [], None)
+
+
+def test_without_a_preset_it_is_the_default() -> None:
     report = document(*TUNE[:-2])
-    assert (report["config"]["include_cle"], report["tuned"]) == (True, [])
+    assert QuantizationConfig.from_dict(report["config"]) == get_default_config()
+    assert report["correction"]["samples"] == 8
+    assert len(report["tuned"]) == 2
+    text = " ".join(done(*TUNE[:-2]).split())
+    assert "dB with it, " in text
+    assert "on 8 samples that it did not learn from; " in text
+    few = " ".join(done("quantize", "model.onnx", "-o", "out.onnx", "-d", "samples.npy").split())
+    assert "Bias correction left out: too few samples to judge it by " in few
+    plan = document("plan", "model.onnx", "-o", "p", "-d", "many.npy")
+    assert plan["correction"] == report["correction"]
+
+
+def test_the_default_fits_the_target_and_flags_change_it() -> None:
+    random = ("quantize", "model.onnx", "-o", "out.onnx", "--random-data", "--samples", "2")
+    for target, row in TARGETS.items():
+        config = document(*random, "--target", target)["config"]
+        assert (config["target"], config["per_channel"]) == (target, row.per_channel)
+    assert document(*random, "--per-tensor")["config"]["per_channel"] is False
+    half = document(*random[:-2], "--activation-type", "float16", "--weight-type", "float16")["config"]
+    assert QuantizationConfig.from_dict(half).conversion == "float16"
+    assert "remove ActivationSymmetric=False" in fails(2, *random, "-p", "S8S8_AAWS", "--target", "tensorrt")
+
+
+def test_protect_from_the_command_line() -> None:
+    def protect(*flags: str) -> Any:
+        return document("inspect", "model.onnx", *flags)["config"]["extra_options"]["Protect"]
+
+    assert protect() is True
+    assert protect("--no-protect") is protect("--option", "Protect=false") is False
+    assert protect("--option", 'Protect=["head*", "!stem"]') == ["head*", "!stem"]
+    assert "Protect does not take 'head'" in fails(2, "inspect", "model.onnx", "--option", "Protect=head")
+    weights = ("--option", "WeightsOnly=true", "--option", 'Protect=["head"]')
+    assert "Protect needs activations with ranges" in fails(2, "inspect", "model.onnx", *weights)
 
 
 def test_an_interrupted_run_is_kept_and_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +342,7 @@ def test_an_interrupted_plan_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_a_plan_has_decided_cannot_change() -> None:
-    done("plan", "model.onnx", "-o", "p", "-d", "samples.npy", "--bias-correction")
+    done("plan", "model.onnx", "-o", "p", "-d", "samples.npy", "-p", "S8S8_AAWS", "--bias-correction")
     resume = (*TUNE[:-2], "--resume", "p")
     assert len(document(*resume, "-p", "S8S8_AAWS_ADAROUND", *few())["tuned"]) == 2  # this may
     for flags in ("--per-channel", "--weight-type int4", "-x stem", "--no-cle", "-p A8W8", "--option AlignConcat=true"):
@@ -385,6 +423,9 @@ def test_inspect_tells_what_has_no_integer_kernel() -> None:
 def test_presets() -> None:
     text = done("presets")
     assert all(name.removesuffix("_ADAROUND").removesuffix("_ADAQUANT") in text for name in PRESETS)
+    assert "INT8_PROTECTED is the default." in text
+    first = next(line for line in text.splitlines() if "int8" in line)
+    assert first.split()[0] == "INT8_PROTECTED"
     assert "_ADAROUND and _ADAQUANT at the end" in " ".join(text.split())
     assert document("presets").keys() == PRESETS.keys()
     assert QuantizationConfig.from_dict(document("presets", "A8W8")["A8W8"]) == PRESETS["A8W8"]

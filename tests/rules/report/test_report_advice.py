@@ -83,6 +83,10 @@ def record(node: str, accepted: bool) -> LayerRecord:
     return LayerRecord(node, "Conv", "tuned" if accepted else "raw", accepted, 10, 0.1, 1.0, 0.5, 1.0, 0.5)
 
 
+CORRECTED = replace(record("c", True), choice="untuned", iterations=0)
+"""A layer whose bias was corrected: fine-tuning is still to come."""
+
+
 def latency(original: float, quantized: float) -> Latency:
     return Latency(*(Timing(v, v, v) for v in (original, quantized)), 10, 1, 1)
 
@@ -467,6 +471,10 @@ def test_every_rule_has_a_case() -> None:
         ({"preset": "S8S8_AAWS"}, "fine-tune with `include_fast_ft` (preset `S8S8_AAWS_ADAROUND`)"),
         ({"preset": ""}, "fine-tune with `include_fast_ft`."),
         (
+            {"preset": "INT8_PROTECTED", "tuned": (CORRECTED,)},
+            "fine-tune with `include_fast_ft` (preset `INT8_PROTECTED_ADAROUND`)",
+        ),
+        (
             {"tuned": (record("c", True),), "config": TUNED},
             "try 16 bits where they are needed (`include_auto_mp`, preset",
         ),
@@ -557,6 +565,8 @@ def test_the_loss_of_a_layer_is_told_where_it_is_large() -> None:
 def test_the_score_asks_for_the_next_step() -> None:
     ((_, _, text),) = RULES["score_lost"](scored(0.75, 0.7, tuned=(record("c", True),), config=TUNED))
     assert "mixed precision (`include_auto_mp`)" in text
+    ((_, _, text),) = RULES["score_lost"](scored(0.75, 0.7, tuned=(CORRECTED,)))
+    assert "try fine-tuning (`include_fast_ft`)" in text
 
 
 def test_parts_of_layers_add_up() -> None:

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from quark_onnx import ConfigError
 from quark_onnx.cli import app
+from quark_onnx.core.settings.presets import DEFAULT
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.zoo import ManifestError, check_zoo
 from quark_onnx.zoo.entry import Budget, Entry
 from quark_onnx.zoo.manifest import read_zoo, with_timeout
@@ -237,7 +239,20 @@ def test_patterns_leave_out_what_is_named(home: Path) -> None:
     text = "defaults: {data: random}\nmodels:\n  - '**/*.onnx'\n  - {input: sub/deep/c.onnx, preset: A8W8}\n"
     entries = {entry.name: entry for entry in read(home, text)}
     assert list(entries) == ["a", "b", "sub-a", "c"]
-    assert [entry.tries[0].preset for entry in entries.values()] == ["S8S8_AAWS"] * 3 + ["A8W8"]
+    assert [entry.tries[0].preset for entry in entries.values()] == [DEFAULT] * 3 + ["A8W8"]
+    assert entries["a"].tries[0].configuration.option("BiasCorrection") == "auto"
+
+
+def test_without_a_preset_the_default_fits_the_target_or_gives_way_to_a_conversion(home: Path) -> None:
+    text = "models:\n  - {{input: a.onnx, data: random, {}}}\n"
+    for target in TARGETS:
+        (found,) = read(home, text.format(f"target: {target}"))[0].tries
+        assert (found.preset, found.configuration.target) == (DEFAULT, target)
+        assert found.configuration.per_channel == TARGETS[target].per_channel
+    (found,) = read(home, text.format("config: {activation_type: bfloat16, weight_type: bfloat16}"))[0].tries
+    assert (found.preset, found.configuration.conversion) == ("BF16", "bfloat16")
+    (problem,) = problems(home, text.format("target: tensorrt, preset: S8S8_AAWS"))  # a name is taken at its word
+    assert "preset S8S8_AAWS: target 'tensorrt' needs symmetric activations" in problem
 
 
 def test_a_file_with_brackets_is_no_pattern(home: Path) -> None:
