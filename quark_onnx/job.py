@@ -167,6 +167,7 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
         quantizers=config.conversion is None,
         optimize=config.optimize_model,
         biases=config.moves_biases,
+        integers=config.integers,
         conversions=conversions,
     )
     rewrites = Counter(outcome.rule for outcome in done.log if outcome.reason is None)

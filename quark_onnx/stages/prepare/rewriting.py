@@ -11,17 +11,22 @@ from quark_onnx.graph.constant_folding import fold_constants
 from quark_onnx.graph.io import copy
 from quark_onnx.graph.opset import fit_opset, own_opset
 from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes, remove_unused
-from quark_onnx.graph.rewrite import Outcome, rewrite
+from quark_onnx.graph.rewrite import Outcome, Rule, rewrite
 from quark_onnx.stages.prepare import (
     constant_of_shape,
     drop_dropout,
     drop_identity,
+    drop_neutral,
     fold_affine,
+    fold_affine_forward,
     fold_bn,
     fold_bn_forward,
     gemm_scalars,
+    hard_sigmoid,
+    hard_swish,
     known_dims,
     matmul_add_gemm,
+    scale_behind_clamp,
     unshare,
     zero_bias,
 )
@@ -31,7 +36,13 @@ DROP = (drop_identity.RULE, drop_dropout.RULE)
 
 KNOWN = (known_dims.RULE, constant_of_shape.RULE)
 
-LAYER_RULES = (gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE, fold_bn_forward.RULE)
+LAYER_RULES = (drop_neutral.RULE, gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE)
+
+GATES = (scale_behind_clamp.RULE, hard_swish.RULE, hard_sigmoid.RULE)
+"""HardSwish and HardSigmoid as what runs on integers: Add, Mul, and a Clip that a quantizer takes in."""
+
+FORWARD = (fold_bn_forward.RULE, fold_affine_forward.RULE)
+"""What no layer in front took: last, so that it goes to the layer behind only then."""
 
 MAX_FOLDS = 10
 """Rounds of folding: each lets shape inference see one link further down a chain of shape arithmetic."""
@@ -55,6 +66,7 @@ def prepare(
     quantizers: bool = True,
     optimize: bool = True,
     biases: bool = False,
+    integers: Collection[str] = (),
     conversions: Mapping[str, Collection[str]] | None = None,
 ) -> Prepared:
     """Rewrite a copy of the float model.
@@ -65,6 +77,8 @@ def prepare(
         quantizers: False if the model will not get any, so that a higher one always stays.
         optimize: False leaves out what is not needed for correctness: folding and the rewriting of layers.
         biases: layers without a bias get one of zeros, for later stages to move.
+        integers: operator types without a weight that the target runs on integers; a Clip among them if a quantizer
+            takes it in. What is made of others is decided by this.
         conversions: see `convert`.
 
     Raises:
@@ -82,7 +96,7 @@ def prepare(
     infer_shapes(model)
     log += rewrite(model.graph, [drop_identity.RULE])
     if optimize:
-        log += _optimize(model)
+        log += _optimize(model, integers)
     if biases:
         log += rewrite(model.graph, [zero_bias.RULE])
     log += rewrite(model.graph, [unshare.RULE])
@@ -91,13 +105,19 @@ def prepare(
     return Prepared(model, tuple(latest.values()))
 
 
-def _optimize(model: Model) -> list[Outcome]:
+def _optimize(model: Model, integers: Collection[str]) -> list[Outcome]:
     log = _fold(model)
-    layers = rewrite(model.graph, LAYER_RULES)
+    layers = rewrite(model.graph, (*LAYER_RULES, *_gates(integers), *FORWARD))
     remove_unused(model)
     if any(outcome.reason is None for outcome in layers):
         infer_shapes(model)
     return log + layers
+
+
+def _gates(integers: Collection[str]) -> tuple[Rule, ...]:
+    """The rules for gates, where the target runs their parts on integers and not the operators themselves."""
+    parts, whole = {"Add", "Mul", "Clip"}, {"HardSwish", "HardSigmoid"}
+    return GATES if parts.issubset(integers) and whole.isdisjoint(integers) else ()
 
 
 def _fold(model: Model) -> list[Outcome]:
