@@ -168,6 +168,7 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
         optimize=config.optimize_model,
         biases=config.moves_biases,
         integers=config.integers,
+        block=config.row.channel_block if config.integers else 1,
         conversions=conversions,
     )
     rewrites = Counter(outcome.rule for outcome in done.log if outcome.reason is None)

@@ -80,6 +80,11 @@ def set_arrays(graph: ir.Graph, arrays: Mapping[str, Any]) -> None:
         value.const_value = ir.tensor(np.asarray(array), name=name)
 
 
+def set_integer(node: ir.Node, name: str, number: int) -> None:
+    """Another value for an attribute that is an integer."""
+    node.attributes.add(ir.AttrInt64(name, number))
+
+
 def become(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
     """The node keeps its name, its place and its first output; all else is that of a plain `op_type`."""
     node.op_type = op_type

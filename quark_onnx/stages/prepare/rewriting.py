@@ -17,6 +17,7 @@ from quark_onnx.stages.prepare import (
     drop_dropout,
     drop_identity,
     drop_neutral,
+    fill_channels,
     fold_affine,
     fold_affine_forward,
     fold_bn,
@@ -67,6 +68,7 @@ def prepare(
     optimize: bool = True,
     biases: bool = False,
     integers: Collection[str] = (),
+    block: int = 1,
     conversions: Mapping[str, Collection[str]] | None = None,
 ) -> Prepared:
     """Rewrite a copy of the float model.
@@ -79,6 +81,7 @@ def prepare(
         biases: layers without a bias get one of zeros, for later stages to move.
         integers: operator types without a weight that the target runs on integers; a Clip among them if a quantizer
             takes it in. What is made of others is decided by this.
+        block: channels that the target's kernel for depthwise convolutions takes at a time.
         conversions: see `convert`.
 
     Raises:
@@ -96,7 +99,7 @@ def prepare(
     infer_shapes(model)
     log += rewrite(model.graph, [drop_identity.RULE])
     if optimize:
-        log += _optimize(model, integers)
+        log += _optimize(model, integers, block)
     if biases:
         log += rewrite(model.graph, [zero_bias.RULE])
     log += rewrite(model.graph, [unshare.RULE])
@@ -105,13 +108,16 @@ def prepare(
     return Prepared(model, tuple(latest.values()))
 
 
-def _optimize(model: Model, integers: Collection[str]) -> list[Outcome]:
+def _optimize(model: Model, integers: Collection[str], block: int) -> list[Outcome]:
     log = _fold(model)
     layers = rewrite(model.graph, (*LAYER_RULES, *_gates(integers), *FORWARD))
     remove_unused(model)
     if any(outcome.reason is None for outcome in layers):
         infer_shapes(model)
-    return log + layers
+    filled = rewrite(model.graph, [fill_channels.rule(block)]) if block > 1 else []
+    if any(outcome.reason is None for outcome in filled):
+        infer_shapes(model)
+    return log + layers + filled
 
 
 def _gates(integers: Collection[str]) -> tuple[Rule, ...]:
