@@ -85,6 +85,18 @@ def set_integer(node: ir.Node, name: str, number: int) -> None:
     node.attributes.add(ir.AttrInt64(name, number))
 
 
+def set_text(node: ir.Node, name: str, text: str) -> None:
+    """Another value for an attribute that is a text."""
+    node.attributes.add(ir.AttrString(name, text))
+
+
+def remove_unread(nodes: Sequence[ir.Node]) -> None:
+    """Take those nodes out of the graph that nobody reads any more, the last ones first."""
+    for node in nodes:
+        if node.graph is not None and not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            remove(node)
+
+
 def become(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
     """The node keeps its name, its place and its first output; all else is that of a plain `op_type`."""
     node.op_type = op_type

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from quark_onnx.core.errors import ModelError
 from quark_onnx.engine.runner import newest_opset
 from quark_onnx.graph import Model
 from quark_onnx.graph.constant_folding import fold_constants
@@ -12,6 +13,7 @@ from quark_onnx.graph.io import copy
 from quark_onnx.graph.opset import fit_opset, own_opset
 from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes, remove_unused
 from quark_onnx.graph.rewrite import Outcome, Rule, rewrite
+from quark_onnx.graph.view import is_op
 from quark_onnx.stages.prepare import (
     constant_of_shape,
     drop_dropout,
@@ -22,6 +24,7 @@ from quark_onnx.stages.prepare import (
     fold_affine_forward,
     fold_bn,
     fold_bn_forward,
+    gelu,
     gemm_scalars,
     hard_sigmoid,
     hard_swish,
@@ -90,6 +93,8 @@ def prepare(
     """
     model = copy(model)
     lift_constants(model)
+    if optimize and integers:
+        opset = _with_gelu(model, opset)
     log = []
     highest = max(opset, own_opset(model) or opset)
     if done := fit_opset(model, opset, newest_opset(highest) if quantizers else highest):
@@ -108,9 +113,25 @@ def prepare(
     return Prepared(model, tuple(latest.values()))
 
 
+def _with_gelu(model: Model, opset: int) -> int:
+    """The operator set to ask for: that of Gelu, where the operator pays, and the model can be raised so far."""
+    wanted = max(opset, gelu.OPSET)
+    if (own_opset(model) or opset) >= gelu.OPSET or not any(is_op(node, "Erf", "Tanh") for node in model.graph):
+        return opset
+    infer_shapes(model)
+    if not gelu.pays(model.graph) or newest_opset(wanted) < wanted:
+        return opset
+    try:
+        fit_opset(copy(model), wanted, wanted)
+    except ModelError:
+        return opset
+    return wanted
+
+
 def _optimize(model: Model, integers: Collection[str], block: int) -> list[Outcome]:
     log = _fold(model)
-    layers = rewrite(model.graph, (*LAYER_RULES, *_gates(integers), *FORWARD))
+    composed = [gelu.RULE] if integers and (own_opset(model) or 0) >= gelu.OPSET else []
+    layers = rewrite(model.graph, (*composed, *LAYER_RULES, *_gates(integers), *FORWARD))
     remove_unused(model)
     if any(outcome.reason is None for outcome in layers):
         infer_shapes(model)
