@@ -364,19 +364,6 @@ class QuantizationConfig:
         return not (self.conversion or self.use_dynamic_quant or self.option("WeightsOnly"))
 
     @property
-    def integers(self) -> frozenset[str]:
-        """Operator types without a weight that the target runs on integers, in the types that activations have.
-
-        A Clip only where the quantizer behind it begins at 0, as it does.
-        """
-        row, activation = self.row, self.activation
-        if not self.observes or row.inputs_only or (row.on_cpu and activation.storage_bits != 8):
-            return frozenset()
-        clamps = row.fixed_point or not activation.symmetric
-        kinds = ("act", "fixed", *(["clamp"] if clamps else []))
-        return frozenset(name for name, op in row.ops.items() if op.kind in kinds and op.fuses)
-
-    @property
     def searches_scales(self) -> bool:
         """Whether weight scales are chosen by the output error of their layer."""
         return self.option("WeightCalibrateMethod") in WEIGHT_ONLY

@@ -101,7 +101,8 @@ class Distribution:
 
     def above(self, floor: float) -> Distribution:
         """The values as they are after max(x, floor), floor < 0."""
-        low, high = np.maximum(self.low, floor), np.maximum(self.high, floor)
+        low = np.maximum(self.low, floor)
+        high = low if self.high is self.low else np.maximum(self.high, floor)
         return Distribution(low, high, self.counts, max(self.lo, floor), max(self.hi, floor))
 
     def folded(self) -> tuple[Distribution, Distribution]:
