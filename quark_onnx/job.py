@@ -190,6 +190,8 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
         quantizers=config.conversion is None,
         optimize=config.optimize_model,
         biases=config.moves_biases,
+        integers=(integers := _integers(config)),
+        block=config.row.channel_block if integers else 1,
         conversions=conversions,
     )
     rewrites = Counter(outcome.rule for outcome in done.log if outcome.reason is None)
@@ -201,6 +203,18 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
     job = replace(job, sites=job.placed(config))
     io.let_go(job.prepared)
     return job
+
+
+def _integers(config: QuantizationConfig) -> frozenset[str]:
+    """Operator types without a weight that the target runs on integers, in the types that activations have.
+
+    A Clip only where the quantizer behind it can begin at 0, as it does.
+    """
+    row = config.row
+    if not config.observes or row.inputs_only or (row.on_cpu and config.activation.storage_bits != 8):
+        return frozenset()
+    kinds = {"act", "fixed", *(["clamp"] if row.fixed_point or not config.activation.symmetric else [])}
+    return frozenset(name for name, op in row.ops.items() if op.kind in kinds and op.fuses)
 
 
 def _opset(config: QuantizationConfig, *, half: bool) -> int:

@@ -58,6 +58,7 @@ class Site:
     factors (input tensor, weight tensor) of an int32 bias, else empty
     range   known beforehand, e.g. (0, 1) behind a Softmax, one pair or (weights) one per channel; None: observed
     low     the lower end of an observed range, where that much is known beforehand; None: observed as well
+    floor   values below it need no codes of their own: an observed range begins there at the lowest
     method  range method; None: the configuration's
     """
 
@@ -70,6 +71,7 @@ class Site:
     range: tuple[Ends, Ends] | None = None
     method: str | None = None
     low: float | None = None
+    floor: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,7 +268,7 @@ def _site(entry: dict[str, Any]) -> Site:
     changes = {"format": Format(**entry["format"]), "factors": tuple(entry["factors"]), "range": known}
     site = Site(**{**entry, **changes})
     wrong = None if site.role in get_args(Role) else f"role {site.role!r}"
-    wrong = wrong or format_fault(site.format) or range_fault(site.range, site.low)
+    wrong = wrong or format_fault(site.format) or range_fault(site.range, site.low, site.floor)
     if wrong is not None:
         raise ValueError(f"site {site.tensor!r} has {wrong}")
     return site

@@ -90,6 +90,23 @@ def set_arrays(graph: ir.Graph, arrays: Mapping[str, Any]) -> None:
         value.const_value = ir.tensor(np.asarray(array), name=name)
 
 
+def set_integer(node: ir.Node, name: str, number: int) -> None:
+    """Another value for an attribute that is an integer."""
+    node.attributes.add(ir.AttrInt64(name, number))
+
+
+def set_text(node: ir.Node, name: str, text: str) -> None:
+    """Another value for an attribute that is a text."""
+    node.attributes.add(ir.AttrString(name, text))
+
+
+def remove_unread(nodes: Sequence[ir.Node]) -> None:
+    """Take those nodes out of the graph that nobody reads any more, the last ones first."""
+    for node in nodes:
+        if node.graph is not None and not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            remove(node)
+
+
 def become(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
     """The node keeps its name, its place and its first output; all else is that of a plain `op_type`."""
     node.op_type = op_type

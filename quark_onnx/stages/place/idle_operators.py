@@ -1,6 +1,6 @@
 """Operators without a weight that integers would buy nothing: between float operators they stay float.
 
-Quantizing them would add a rounding and save nothing. Two questions are asked of each, until nothing changes:
+Quantizing them would add a rounding and save nothing. Three questions are asked of each, until nothing changes:
 
     behind    does a reader of its output take integers? A model output does not: what is quantized on its way out of
               the model costs accuracy, and one scale for boxes and scores costs a detector its task. The residual Add
@@ -9,7 +9,11 @@ Quantizing them would add a rounding and save nothing. Two questions are asked o
               read as floats anyway (the x of x · f(x)), an integer kernel would need quantizers of its own, in the
               middle of what the runtime computes as one: Gelu, normalizations, a logarithm's range.
 
-Operators that only move values hand both questions on. A layer whose kernel returns floats as well needs no quantizer
+    twice     is its output only read to be scaled or moved by a constant? Two quantizers in a row make twice the noise of
+              one; both operators in float cost little more. On PP-OCR's recognizer, whose HardSwish is moved so in each
+              of 16 blocks, 3 dB and a fifth of the lines, for 3 % of the time.
+
+Operators that only move values hand the questions on. A layer whose kernel returns floats as well needs no quantizer
 behind it where nobody reads integers.
 """
 
@@ -25,6 +29,7 @@ from quark_onnx.graph.view import constant, is_op, shape, sole_reader
 from quark_onnx.stages.place.never_quantized import data_inputs
 
 BEHIND = "all readers of its output compute in float: quantizing it would only add rounding"
+TWICE = "a product or sum that is scaled or moved by a constant: two quantizers in a row would make twice the noise"
 IN_FRONT = "what it reads is computed in float: it would need quantizers of its own"
 
 
@@ -48,6 +53,8 @@ def idle(
         for node in graph:
             if view.computes(node) and not view.gets_integers(node):
                 found |= view.drop(node, IN_FRONT)
+            elif (first := view.rounded_before(node)) is not None:
+                found |= view.drop(first, TWICE) | view.drop(node, TWICE)
         if len(found) == before:
             return found
 
@@ -140,6 +147,19 @@ class _Quantized:
         if len(integers) == len(large) or (integers and is_op(node, "Concat")):
             return True
         return bool(integers) and not all(self._read_as_floats(value) for value in integers)
+
+    def rounded_before(self, node: Node) -> Node | None:
+        """The product or sum that `node`, which is nothing but scaling or moving it by a constant, is alone to read."""
+        if not self._is_plain(node):
+            return None
+        varying = [value for value in node.inputs if value is not None and constant(value) is None]
+        first = varying[0].producer() if len(varying) == 1 else None
+        alone = first is not None and sole_reader(first.outputs[0]) is node
+        return first if first is not None and alone and self._is_plain(first) else None
+
+    def _is_plain(self, node: Node) -> bool:
+        """A quantized product or sum, with nothing behind it that its quantizer takes in."""
+        return self.computes(node) and is_op(node, "Add", "Mul") and len(self._chain(node)) == 1
 
     def _are_integers(self, value: Value) -> bool:
         """Whether an integer kernel makes the value, or a layer needs it quantized anyway."""

@@ -10,6 +10,7 @@ from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import Graph, Model, io
 from quark_onnx.stages.place.dynamic import without_ranges
 from quark_onnx.stages.place.excluded_nodes import excluded
+from quark_onnx.stages.place.gate_floors import with_floors
 from quark_onnx.stages.place.idle_operators import connected, idle, without_output
 from quark_onnx.stages.place.known_ranges import with_known_ranges
 from quark_onnx.stages.place.never_quantized import AT_LOAD, enlarged_constants, shape_values, why_exempt
@@ -137,6 +138,7 @@ def _plan(
     sites, told = overridden(model.graph, grouped(sites, ties), nodes, config)
     sites = with_known_ranges(model.graph, sites, nodes, config.row.ops)
     sites, wider = wide_enough(model.graph, sites, nodes)
+    sites = with_floors(model.graph, sites)
     if config.row.on_cpu:
         stored = unsigned_activations(sites)
         if stored != sites:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from quark_onnx.core.errors import ModelError
 from quark_onnx.engine.missing_types import FROM_SESSION, STALE, ask_session, listed
 from quark_onnx.engine.runner import newest_opset
 from quark_onnx.graph import Model
@@ -12,18 +13,26 @@ from quark_onnx.graph.constant_folding import fold_constants
 from quark_onnx.graph.io import copy
 from quark_onnx.graph.opset import fit_opset, own_opset
 from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes, remove_unused
-from quark_onnx.graph.rewrite import Outcome, rewrite
+from quark_onnx.graph.rewrite import Outcome, Rule, rewrite
 from quark_onnx.graph.value_info import drop_stale
+from quark_onnx.graph.view import is_op
 from quark_onnx.stages.prepare import (
     constant_of_shape,
     drop_dropout,
     drop_identity,
+    drop_neutral,
+    fill_channels,
     fold_affine,
+    fold_affine_forward,
     fold_bn,
     fold_bn_forward,
+    gelu,
     gemm_scalars,
+    hard_sigmoid,
+    hard_swish,
     known_dims,
     matmul_add_gemm,
+    scale_behind_clamp,
     unshare,
     zero_bias,
 )
@@ -32,7 +41,13 @@ from quark_onnx.stages.prepare.grown_constants import as_good, grown_constants
 
 DROP = (drop_identity.RULE, drop_dropout.RULE)
 
-LAYER_RULES = (gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE, fold_bn_forward.RULE)
+LAYER_RULES = (drop_neutral.RULE, gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE)
+
+GATES = (scale_behind_clamp.RULE, hard_swish.RULE, hard_sigmoid.RULE)
+"""HardSwish and HardSigmoid as what runs on integers: Add, Mul, and a Clip that a quantizer takes in."""
+
+FORWARD = (fold_bn_forward.RULE, fold_affine_forward.RULE)
+"""What no layer in front took: last, so that it goes to the layer behind only then."""
 
 MAX_FOLDS = 10
 """Rounds of folding: each lets shape inference see one link further down a chain of shape arithmetic."""
@@ -58,6 +73,8 @@ def prepare(
     quantizers: bool = True,
     optimize: bool = True,
     biases: bool = False,
+    integers: Collection[str] = (),
+    block: int = 1,
     conversions: Mapping[str, Collection[str]] | None = None,
 ) -> Prepared:
     """Rewrite a copy of the float model.
@@ -68,6 +85,9 @@ def prepare(
         quantizers: False if the model will not get any, so that a higher one always stays.
         optimize: False leaves out what is not needed for correctness: folding and the rewriting of layers.
         biases: layers without a bias get one of zeros, for later stages to move.
+        integers: operator types without a weight that the target runs on integers; a Clip among them if a quantizer
+            takes it in. What is made of others is decided by this.
+        block: channels that the target's kernel for depthwise convolutions takes at a time.
         conversions: see `convert`.
 
     Raises:
@@ -76,6 +96,8 @@ def prepare(
     """
     model = copy(model)
     lift_constants(model)
+    if optimize and integers:
+        opset = _with_gelu(model, opset)
     log = []
     highest = max(opset, own_opset(model) or opset)
     if done := fit_opset(model, opset, newest_opset(highest) if quantizers else highest):
@@ -86,7 +108,7 @@ def prepare(
     infer_shapes(model)
     log += rewrite(model.graph, [drop_identity.RULE])
     if optimize:
-        log += _optimize(model)
+        log += _optimize(model, integers, block)
     told = ask_session(model)
     if biases:
         log += rewrite(model.graph, [zero_bias.RULE])
@@ -97,13 +119,28 @@ def prepare(
     return Prepared(model, tuple(latest.values()), tuple(remarks))
 
 
-def _optimize(model: Model) -> list[Outcome]:
+def _with_gelu(model: Model, opset: int) -> int:
+    """The operator set to ask for: that of Gelu, where the operator pays, and the model can be raised so far."""
+    wanted = max(opset, gelu.OPSET)
+    if (own_opset(model) or opset) >= gelu.OPSET or not any(is_op(node, "Erf", "Tanh") for node in model.graph):
+        return opset
+    infer_shapes(model)
+    if not gelu.pays(model.graph) or newest_opset(wanted) < wanted:
+        return opset
+    try:
+        fit_opset(copy(model), wanted, wanted)
+    except ModelError:
+        return opset
+    return wanted
+
+
+def _optimize(model: Model, integers: Collection[str], block: int) -> list[Outcome]:
     """All that is folded is folded, unless the file would grow by it for nothing."""
     trial = copy(model)
-    log, sizes = _rewritten(trial)
+    log, sizes = _rewritten(trial, integers, block)
     if computed := grown_constants(model, trial, sizes):
         smaller = copy(model)
-        told, _ = _rewritten(smaller, computed)
+        told, _ = _rewritten(smaller, integers, block, computed)
         if as_good(smaller, trial):
             trial, log = smaller, told
             log.append(Outcome("fold-constants", "", f"{', '.join(sorted(computed))}: larger than what it is made of"))
@@ -111,13 +148,25 @@ def _optimize(model: Model) -> list[Outcome]:
     return log
 
 
-def _rewritten(model: Model, computed: Collection[str] = ()) -> tuple[list[Outcome], dict[str, int]]:
+def _rewritten(
+    model: Model, integers: Collection[str], block: int, computed: Collection[str] = ()
+) -> tuple[list[Outcome], dict[str, int]]:
     log, sizes = _fold(model, computed)
-    layers = rewrite(model.graph, LAYER_RULES)
+    composed = [gelu.RULE] if integers and (own_opset(model) or 0) >= gelu.OPSET else []
+    layers = rewrite(model.graph, (*composed, *LAYER_RULES, *_gates(integers), *FORWARD))
     remove_unused(model)
     if any(outcome.reason is None for outcome in layers):
         infer_shapes(model)
-    return log + layers, sizes
+    filled = rewrite(model.graph, [fill_channels.rule(block)]) if block > 1 else []
+    if any(outcome.reason is None for outcome in filled):
+        infer_shapes(model)
+    return log + layers + filled, sizes
+
+
+def _gates(integers: Collection[str]) -> tuple[Rule, ...]:
+    """The rules for gates, where the target runs their parts on integers and not the operators themselves."""
+    parts, whole = {"Add", "Mul", "Clip"}, {"HardSwish", "HardSigmoid"}
+    return GATES if parts.issubset(integers) and whole.isdisjoint(integers) else ()
 
 
 def _fold(model: Model, computed: Collection[str]) -> tuple[list[Outcome], dict[str, int]]:

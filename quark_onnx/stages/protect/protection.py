@@ -1,12 +1,12 @@
 """The decision: which quantizers are taken out of a plan, so that no output is lost.
 
     judged      on a few samples, in the arithmetic that is written: what the worst output is worth, the worst of its
-                slices included. Where that is not lost (`LOST`) nothing is done: fine-tuning and the user's choice of
-                types are for the rest.
+                slices included. Where that has `GOAL` nothing is done.
     blamed      the groups of quantizers that alone make much noise there (`noise_by_group`), the one first that makes
                 most of it for the time it saves
-    taken out   as few of them, in this order, as bring the worst output to `GOAL`, if what stays on integers is worth
-                having; where nothing does that, those that cost next to nothing, if they help
+    taken out   where the output is lost (`LOST`), as few of them, in this order, as bring it to `GOAL`, if what stays on
+                integers is worth having; else those that cost little, if they halve the noise. What is left is for
+                fine-tuning, and for the user's choice of types.
 
 What a node that is taken out leaves behind, quantizers that buy no integer kernel any more, goes with it.
 """
@@ -44,8 +44,9 @@ WORTH_HAVING = 0.5
 FEW = 3
 """Parts that are taken out at whatever price: without them the model is right, with them it is worth nothing."""
 
-CHEAP = 0.08, 0.03
-"""Shares of the integer multiply-adds, and of the estimated time, that may be spent where the goal is out of reach."""
+CHEAP = 0.08, 0.1
+"""Shares of the integer multiply-adds, and of the estimated time, that may be spent where no output is lost, or none can
+be brought to the goal."""
 
 SMALL = 0.005
 """Share of the estimated time below which parts need not be told apart."""
@@ -95,7 +96,7 @@ def protect(
     few = feeds[:: max(1, len(feeds) // SAMPLES)][:SAMPLES]
     outputs = Outputs(model, few)
     search = _begun(model, plan, outputs, hands, tuned=tuned)
-    if search.before >= LOST:
+    if search.before >= GOAL:
         return Protection(plan)
     search.blame()
     apart = _own_scales(model, search, outputs, hands)
@@ -103,7 +104,7 @@ def protect(
         return _without_harm(model, search)
     told = own_scales_region(search, apart)
     apart.plan = with_remarks(apart.plan, told)
-    if apart.before >= LOST:
+    if apart.before >= GOAL:
         return Protection(apart.plan, (told,))
     apart.blame()
     done = _without_harm(model, apart)
@@ -132,7 +133,7 @@ def _own_scales(model: Model, search: Search, outputs: Outputs, hands: Hands) ->
     sites = search.plan.sites
     blamed = [group for part in search.noise for group in part if group in sites]
     weights = [group for group in blamed if sites[group].role == "weight" and sites[group].format.axis is None]
-    if not weights or hands.own_scales is None:
+    if not weights or hands.own_scales is None or search.before >= LOST:
         return None
     other = _begun(model, hands.own_scales(weights), outputs, hands)
     return other if other.before >= search.before + HELPS else None
@@ -186,9 +187,10 @@ class Search:
         ranked = sorted(self.noise, key=self._harm, reverse=True)
         if not ranked:
             return []
-        if self._reaches(ranked):
+        if self.before < LOST and self._reaches(ranked):
             fewest = ranked[: self._fewest(ranked)]
-            if len(fewest) <= FEW or self.share_left(self.without(fewest)) >= WORTH_HAVING:
+            left = self.share_left(self.without(fewest))
+            if left >= WORTH_HAVING or (left and len(fewest) <= FEW):
                 return fewest
         cheap = self._cheap(ranked)
         return cheap if cheap and self.worth(self.without(cheap)) >= self.before + HELPS else []
