@@ -96,8 +96,10 @@ class _Quantized:
     ops: Mapping[str, Op]
 
     def computes(self, node: Node) -> bool:
-        """Whether it is quantized, has no weight, and has an integer kernel that reads integers."""
-        return (node.name or "") in self.nodes and self._kind(node) in ("act", "fixed") and not self._row(node).reads_float
+        """Whether it is quantized for itself, has no weight, and has an integer kernel that reads integers."""
+        if (node.name or "") not in self.nodes or self._absorbed(node):
+            return False
+        return self._kind(node) in ("act", "fixed") and not self._row(node).reads_float
 
     def last(self, node: Node) -> Node:
         """The last of the nodes that this one has absorbed; itself where there is none."""
@@ -111,6 +113,11 @@ class _Quantized:
             chain.append(follower)
             follower = sole_reader(follower.outputs[0])
         return chain
+
+    def _absorbed(self, node: Node) -> bool:
+        """Whether the node in front has it, and goes or stays with it: the bias behind a product."""
+        mine, producers = self.nodes[node.name or ""], (value.producer() for value in node.inputs if value is not None)
+        return any(one is not None and self.nodes.get(one.name or "") == mine for one in producers)
 
     def drop(self, node: Node, reason: str) -> dict[str, str]:
         """Take a node, and what it absorbed, out."""

@@ -14,7 +14,7 @@ from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import CPU
 from quark_onnx.core.plan import Plan
 from quark_onnx.stages.place import place
-from quark_onnx.stages.place.only_float_readers import REASON as IDLE
+from quark_onnx.stages.place.idle_operators import BEHIND as IDLE
 from quark_onnx.stages.place.storage_types import REMARK
 
 
