@@ -44,14 +44,15 @@ def graph(text: str, opset: int = 17, **arrays: Any) -> Model:
 
 
 def graph_between(text: str, opset: int = 17, **arrays: Any) -> Model:
-    """The model of `graph`, with a layer in front of every float input and behind every float output.
+    """The model of `graph`, with a layer in front of every float input that is read, and behind every float output.
 
     So its operators get integers, and what they compute is read as integers. All that is added is named `outer_…`:
     the layers, their weights, and the model's inputs and outputs; inputs and outputs of the text keep their names.
     """
     proto = onnx.shape_inference.infer_shapes(_parsed(text, opset, arrays))
     inner = proto.graph
-    for info in [info for info in inner.input if _is_data(info)]:
+    read = {name for node in inner.node for name in node.input}
+    for info in [info for info in inner.input if _is_data(info) and info.name in read]:
         outer = _outer_layer(inner, info, f"outer_{info.name}", info.name)
         inner.node.insert(0, outer)
         info.name = outer.input[0]
