@@ -10,16 +10,17 @@ from pathlib import Path
 
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import LayerRecord, MixRecord, Proof, ProtectedRegion
-from quark_onnx.core.settings.config import Config, QuantizationConfig
+from quark_onnx.core.records import Comparison, Correction, LayerRecord, MixRecord, Proof, ProtectedRegion
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.whole_model import Config
 from quark_onnx.engine.calibration_cache import Key, remembered, usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.channel_moments import Moments, channel_moments
-from quark_onnx.engine.compare import compare
+from quark_onnx.engine.compare import compare, compare_several
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.held_out_probes import PROBES, Samples, read
-from quark_onnx.engine.kept_feeds import quarter_of_memory
+from quark_onnx.engine.kept_feeds import Kept, keep, quarter_of_memory
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.prove_outputs import prove_outputs
@@ -30,11 +31,11 @@ from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.result import Evidence, Probed, Report, Result, certificates_of
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.equalize import equalize, tensors_needed
-from quark_onnx.stages.finetune import finetune
+from quark_onnx.stages.finetune import finetune, judged, lesson
 from quark_onnx.stages.mixed_precision import Mixed, mix
 from quark_onnx.stages.output_model import spare_large
 from quark_onnx.stages.place.idle_operators import tidied
-from quark_onnx.stages.protect import protect
+from quark_onnx.stages.protect import Hands, protect, with_own_scales
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.scale_alignment import align
 from quark_onnx.stages.verify import verify
@@ -119,10 +120,11 @@ class Decided:
 
     job: Job
     plan: Plan
-    feeds: Sequence[Feed] = ()
+    feeds: Kept = field(default_factory=partial(keep, ()))
     warnings: tuple[str, ...] = ()
     records: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
+    correction: Correction | None = None
     mixed: tuple[MixRecord, ...] = ()
     protected: tuple[ProtectedRegion, ...] = ()
     probes: Sequence[Feed] = ()
@@ -158,9 +160,7 @@ def decide(
     begun = Decided(job, job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
     if job.config.conversion is not None:
         return replace(begun, plan=resume or _converted(job, feeds))
-    found = Mixed(resume) if resume else _ranged(job, feeds, clock, cache)
-    decided = replace(begun, plan=found.plan, warnings=(*warnings, *found.warnings), mixed=found.records)
-    decided = decided if resume else _protected(decided, clock)
+    decided = replace(begun, plan=resume) if resume else _ranged(begun, clock, cache)
     return _tuned(decided, clock, evaluator) if job.config.tunes else decided
 
 
@@ -177,7 +177,7 @@ def _without_data(job: Job, clock: Clock, resume: Plan | None) -> Decided:
         return Decided(job, job.sites) if resume is None else Decided(_resumed(job, resume), resume)
     unequal = ("no data, so channels were not evened out between layers: give data, or set include_cle=False",)
     wanted = job.config.include_cle and not job.config.per_channel
-    return Decided(job, _ranged(job, (), clock).plan, warnings=unequal if wanted else ())
+    return _ranged(Decided(job, job.sites, warnings=unequal if wanted else ()), clock)
 
 
 def _resumed(job: Job, plan: Plan) -> Job:
@@ -211,8 +211,9 @@ def _converted(job: Job, feeds: Sequence[Feed]) -> Plan:
     return spare_large(job.prepared, job.sites, feeds[:PROBES]) if job.config.conversion == "float16" else job.sites
 
 
-def _ranged(job: Job, feeds: Sequence[Feed], clock: Clock, cache: Path | None = None) -> Mixed:
-    """Scales for the sites of the job; with mixed precision, for those sites and types that it chooses."""
+def _ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
+    """Scales for the sites of the job; with mixed precision, for those sites and types that it chooses; protected."""
+    job, feeds = begun.job, begun.feeds
     tensors, moving = observed_tensors(job.sites), job.config.moving_average
     with clock.stage("calibrate"):
         tick = partial(clock.count, "calibrate", len(feeds))
@@ -229,9 +230,32 @@ def _ranged(job: Job, feeds: Sequence[Feed], clock: Clock, cache: Path | None = 
             moments = channel_moments(job.prepared, feeds, wanted, partial(clock.count, "moments", len(feeds)))
     ranged = partial(_with_scales, job, statistics, moments)
     if other is not None:
-        return _mixed(job, other, feeds, clock, ranged)
+        mixed = _mixed(job, other, feeds, clock, ranged)
+        return replace(begun, plan=mixed.plan, warnings=(*begun.warnings, *mixed.warnings), mixed=mixed.records)
     with clock.stage("ranges"):
-        return Mixed(ranged(job.sites))
+        plan = ranged(job.sites)
+    if not feeds or not job.config.protects or not plan.nodes:
+        return replace(begun, plan=plan)
+    with clock.stage("protect"):
+        asked, hands = _hands(job, ranged)
+        plan = hands.tidy(plan.without_named(asked))
+        done = protect(job.prepared, plan, feeds, hands, tuned=job.config.include_fast_ft)
+    return replace(begun, plan=done.plan, protected=done.regions)
+
+
+def _hands(job: Job, ranged: Callable[[Plan], Plan]) -> tuple[frozenset[str], Hands]:
+    """What stays float because the user asks for it, and what protection may do to a plan of the job."""
+    graph, config = job.prepared.graph, job.config
+    tensors = {value.name for node in graph for value in node.outputs} | {value.name for value in graph.inputs}
+    nodes = {node.name for node in (*graph, *job.model.graph)}
+    asked, kept = config.protection.named({name for name in tensors | nodes if name})
+    apart = job.placed(replace(config, per_channel=True)) if config.row.per_channel else job.sites
+    hands = Hands(
+        tidy=partial(tidied, graph, ops=config.row.ops),
+        own_scales=lambda weights: ranged(with_own_scales(job.sites, apart, weights)),
+        keep=kept,
+    )
+    return asked, hands
 
 
 def _with_scales(job: Job, statistics: Mapping[str, Statistics], moments: Moments, sites: Plan) -> Plan:
@@ -248,23 +272,13 @@ def _mixed(job: Job, other: Plan, feeds: Sequence[Feed], clock: Clock, ranged: C
         return mix(job.prepared, job.sites, other, config.mixing, feeds, ranged, job.realize, tick, narrows=narrows)
 
 
-def _protected(decided: Decided, clock: Clock) -> Decided:
-    """Without the quantizers that make an output worthless."""
-    job = decided.job
-    if not job.config.protects:
-        return decided
-    with clock.stage("protect"):
-        tidy = partial(tidied, job.prepared.graph, ops=job.config.row.ops)
-        keep = job.config.protection.forbidden
-        done = protect(job.prepared, decided.plan, decided.feeds, tidy, keep=keep, tuned=job.config.include_fast_ft)
-        return replace(decided, plan=done.plan, protected=done.regions)
-
-
 def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decided:
     """Fine-tuning, or weight scales by output error and bias correction."""
     job, options = decided.job, decided.job.config.tuning
     assert options is not None
-    feeds = decided.feeds[: options.data_size]
+    learns = lesson(options, decided.feeds)
+    if learns.idle:
+        return replace(decided, correction=Correction(kept=False))
     limit = options.memory_limit or quarter_of_memory()
     judge = None
     if options.selective_update:
@@ -273,16 +287,23 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
         done = finetune(
             job.prepared,
             decided.plan,
-            feeds,
-            options,
+            learns.taught[: options.data_size],
+            learns.options,
             channel_importance(job.prepared),
             limit,
             lambda text, done, total: clock.progress(f"tune {text}", done, total),
             judge,
         )
+        done, correction = judged(learns, decided.plan, done, partial(_written, job, learns.judges))
     stopped = "fine-tuning was interrupted: layers after that stay as they were; resume with the plan of this result"
     warnings = (*decided.warnings, stopped) if done.interrupted else decided.warnings
-    return replace(decided, plan=done.plan, records=done.records, untuned=done.reasons, warnings=warnings)
+    found = replace(decided, plan=done.plan, records=done.records, untuned=done.reasons, warnings=warnings)
+    return replace(found, correction=correction)
+
+
+def _written(job: Job, feeds: Sequence[Feed], plans: Sequence[Plan]) -> Sequence[Comparison]:
+    """The outputs under each plan, with the arithmetic that the file says: no processor has a say in a decision."""
+    return compare_several(job.prepared, [job.realize(plan) for plan in plans], feeds)
 
 
 def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: Plan) -> float:
@@ -343,6 +364,7 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
         judged=len(probes),
         tuned=decided.records,
         untuned=decided.untuned,
+        correction=decided.correction,
         mixed=decided.mixed,
         protected=decided.protected,
         target=job.config.target,

@@ -15,7 +15,7 @@ from rich.table import Table
 from quark_onnx.cli.compare import check_interface
 from quark_onnx.cli.console import out, print_json, progress, warn
 from quark_onnx.cli.flag_groups import spread
-from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, preset_of
+from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags
 from quark_onnx.cli.matching_tensors import match
 from quark_onnx.cli.plans import saved_config
 from quark_onnx.cli.tables import new_table, output_lines
@@ -122,7 +122,7 @@ def _made(model: Path, how: ConfigFlags, data: DataFlags, tell: Progress, html: 
     """The report of a quantization that is made for it."""
     config = data.configure(how)
     result = ModelQuantizer(config, tell).quantize_model(model, calibration_data_path=data.data)
-    return report_of(result, config, model, model.stem, preset=preset_of(how), measure=_measure(html), tell=tell)
+    return report_of(result, config, model, model.stem, preset=how.begins_with, measure=_measure(html), tell=tell)
 
 
 def _given(

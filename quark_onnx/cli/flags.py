@@ -13,10 +13,8 @@ import typer
 
 from quark_onnx.core.errors import ConfigError, DataError
 from quark_onnx.core.settings.config import QuantizationConfig
-from quark_onnx.core.settings.presets import get_default_config
+from quark_onnx.core.settings.presets import DEFAULT, beginning
 from quark_onnx.engine.calibration_data import CalibrationData, ImageOptions, InputSpec, open_data, random_data
-
-DEFAULT_PRESET = "S8S8_AAWS"
 
 _how = partial(typer.Option, show_default=False, rich_help_panel="How to quantize")
 _data = partial(typer.Option, show_default=False, rich_help_panel="Data")
@@ -36,7 +34,7 @@ class ConfigFlags:
             "--preset",
             "-p",
             metavar="NAME",
-            help=f"Start from this preset (default: {DEFAULT_PRESET}); `quark-onnx presets` lists them.",
+            help=f"Start from this preset (default: {DEFAULT}); `quark-onnx presets` lists them.",
         ),
     ] = None
     config: Annotated[
@@ -78,9 +76,16 @@ class ConfigFlags:
         ),
     ] = None
     no_cle: Annotated[bool, _how("--no-cle", help="Do not even out channels between layers before quantizing.")] = False
-    bias_correction: Annotated[
-        bool, _how("--bias-correction", help="Correct each bias by the mean error of its layer; fine-tuning does, too.")
+    no_protect: Annotated[
+        bool, _how("--no-protect", help="Quantize also what 8 bits would ruin, which otherwise stays float.")
     ] = False
+    bias_correction: Annotated[
+        bool | None,
+        _how(
+            "--bias-correction/--no-bias-correction",
+            help="Correct each bias by the mean error of its layer, whatever the outputs say; fine-tuning does, too.",
+        ),
+    ] = None
     option: Annotated[
         list[str] | None,
         _how(
@@ -97,17 +102,13 @@ class ConfigFlags:
         Raises:
             ConfigError: a flag has a value that is unknown or cannot be combined.
         """
-        start = self._start()
+        start, changes = self._start()[1], self._changes()
         extra = dict(start.extra_options)
         for text in self.option or ():
             key, value = _key_value(text)
             extra[key] = _merged(extra.get(key), value)
-        extra |= {"BiasCorrection": True} if self.bias_correction else {}
-        changes: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ("per_channel", "target", "activation_type", "weight_type", "weight_pairs")
-            if getattr(self, name) is not None
-        }
+        extra |= {} if self.bias_correction is None else {"BiasCorrection": self.bias_correction}
+        extra |= {"Protect": False} if self.no_protect else {}
         changes |= {"calibrate_method": self.method} if self.method is not None else {}
         extra |= {"WeightCalibrateMethod": self.weight_method} if self.weight_method is not None else {}
         changes |= {"include_cle": False} if self.no_cle else {}
@@ -120,17 +121,23 @@ class ConfigFlags:
             )
         return config
 
-    def _start(self) -> QuantizationConfig:
+    def _changes(self) -> dict[str, Any]:
+        """Fields that flags of their name set."""
+        names = ("per_channel", "target", "activation_type", "weight_type", "weight_pairs")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def _start(self) -> tuple[str, QuantizationConfig]:
+        """What the flags change, and the name of the preset that it is; empty where it is a file."""
         if self.config is None:
-            return get_default_config(self.preset or DEFAULT_PRESET)
+            return beginning(self.preset, self._changes())
         if self.preset is not None:
             raise ConfigError("--preset and --config each say where to start from; give only one of them")
-        return read_config(self.config)
+        return "", read_config(self.config)
 
-
-def preset_of(how: ConfigFlags) -> str:
-    """The preset that the flags begin with; empty where that is a file."""
-    return "" if how.config is not None else how.preset or DEFAULT_PRESET
+    @property
+    def begins_with(self) -> str:
+        """The preset that the flags change; empty where that is a file."""
+        return self._start()[0]
 
 
 def read_config(file: Path) -> QuantizationConfig:

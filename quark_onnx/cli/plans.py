@@ -147,7 +147,8 @@ def plan_command(
         warn([f"the plan is in {output}; go on from there with  {command}"])
     if show.json:
         document = {"model": str(model), "plan": str(output), "config": config, "interrupted": stopped}
-        print_json({**document, **_figures(job, plan), "tuned": decided.records, "untuned": decided.untuned})
+        document |= {"tuned": decided.records, "untuned": decided.untuned, "correction": decided.correction}
+        print_json({**document, **_figures(job, plan)})
     elif not show.quiet:
         _print_plan(decided, clock.seconds.get("tune", 0.0))
         out.print(f"Wrote {output}: apply it with  quark-onnx apply {model} {output} -o OUT.onnx", soft_wrap=True)
@@ -168,12 +169,12 @@ def _print_plan(decided: Decided, seconds: float) -> None:
     figures = _figures(decided.job, plan)
     if figures["float"]:
         out.print(float_table(figures["float"]))
-    if decided.records:
+    if decided.records and decided.correction is None:
         out.print(worst_table(decided.records))
     rows = {
         "Quantized": counted(figures["quantized"]) or "nothing",
         "Quantizers": counted(figures["sites"]),
-        **tuning_rows(decided.records, decided.untuned, seconds),
+        **tuning_rows(decided.records, decided.untuned, seconds, decided.correction),
         "Remarks": remarks_text(plan.remarks),
     }
     out.print(facts(rows))

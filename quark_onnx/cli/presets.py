@@ -8,13 +8,13 @@ import typer
 
 from quark_onnx.cli.console import out, print_json
 from quark_onnx.cli.flag_groups import spread
-from quark_onnx.cli.flags import DEFAULT_PRESET, ShowFlags
+from quark_onnx.cli.flags import ShowFlags
 from quark_onnx.cli.tables import facts, new_table
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.fast_finetune import METHODS as TUNERS
-from quark_onnx.core.settings.presets import PRESETS, get_default_config
+from quark_onnx.core.settings.presets import DEFAULT, PRESETS, get_default_config
 from quark_onnx.core.settings.range_methods import METHODS, WEIGHT_ONLY
 
 
@@ -55,8 +55,8 @@ def _list() -> None:
             table.add_row(name, *_cells(config), tuned)
     out.print(table)
     out.print(
-        f"{DEFAULT_PRESET} is the default. Those with `also` exist with {' and '.join(endings)} at the end, too.\n"
-        "Names of the form of the first spell other types: U8S4_AAWS, S16S8_AAWS_ADAQUANT.\n"
+        f"{DEFAULT} is the default. Those with `also` exist with {' and '.join(endings)} at the end, too.\n"
+        "Names of the form of S8S8_AAWS spell other types: U8S4_AAWS, S16S8_AAWS_ADAQUANT.\n"
         "To have one explained:  quark-onnx presets NAME"
     )
 
@@ -102,11 +102,23 @@ def explained(config: QuantizationConfig) -> dict[str, str]:
     found |= {"Equalization": _equalization(config), "Fine-tuning": _finetuning(config)}
     if config.include_auto_mp:
         found["Mixed precision"] = _mixed(config)
+    if config.protection.on:
+        found["Protection"] = "what 8 bits would ruin stays float"
     told = {key: value for key, value in config.extra_options.items() if key not in _TOLD}
     return found | {key: f"{value}: {OPTIONS[key].meaning}" for key, value in told.items()}
 
 
-_TOLD = ("ActivationSymmetric", "WeightSymmetric", "Percentile", "FastFinetune", "WeightsOnly", "BlockSize")
+_TOLD = (
+    "ActivationSymmetric",
+    "WeightSymmetric",
+    "Percentile",
+    "FastFinetune",
+    "WeightsOnly",
+    "BlockSize",
+    "BiasCorrection",
+    "Protect",
+)
+_JUDGED = "biases take back what their layers are off by, if samples that taught nothing say that the outputs gain"
 
 
 def _converted(type: str) -> dict[str, str]:
@@ -166,7 +178,8 @@ def _equalization(config: QuantizationConfig) -> str:
 def _finetuning(config: QuantizationConfig) -> str:
     tuning = config.finetune
     if tuning is None:
-        return "none; weights are rounded to the nearest"
+        told = {True: "; biases take back what their layers are off by", "auto": f"; {_JUDGED}"}
+        return "none; weights are rounded to the nearest" + told.get(config.option("BiasCorrection"), "")
     how = {
         "adaround": "AdaRound learns which weights to round up and which down",
         "adaquant": "AdaQuant trains the weights on their grid",

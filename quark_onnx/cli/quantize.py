@@ -10,7 +10,7 @@ import typer
 
 from quark_onnx.cli.console import out, print_json, progress, warn
 from quark_onnx.cli.flag_groups import spread
-from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, preset_of, show_flag
+from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, show_flag
 from quark_onnx.cli.plans import Cache, Model, resumed_config, save_plan, usable_folder
 from quark_onnx.cli.report_text import print_report
 from quark_onnx.cli.tables import layer_table
@@ -91,7 +91,7 @@ def quantize_command(
             tell("layers", 0, None)
             sqnr = result.layer_sqnr()
         if page is not None:
-            preset = preset_of(how) if resume is None else ""
+            preset = how.begins_with if resume is None else ""
             write_report(told := report_of(result, config, model, model.stem, preset=preset, tell=tell), page)
             warn(told.warnings)
     if stopped := interrupted(result.report.warnings):

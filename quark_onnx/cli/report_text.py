@@ -22,7 +22,7 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None, page
     floats = [row for row in report.ledger if row.status == "float"]
     if floats:
         out.print(float_table((row.node, row.op_type, row.reason) for row in floats))
-    if report.tuned:
+    if report.tuned and report.correction is None:
         out.print(worst_table(report.tuned))
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05)
     rows = {
@@ -32,7 +32,7 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None, page
         "Samples" if resumed else "Calibrated on": f"{report.samples} samples" if report.samples else "",
         "Judged on": judged_text(report.probes, report.judged),
         "Resumed": f"from a plan with {_tuned_weights(len(resumed.codes))}" if resumed else "",
-        **tuning_rows(report.tuned, report.untuned, report.seconds.get("tune", 0.0)),
+        **tuning_rows(report.tuned, report.untuned, report.seconds.get("tune", 0.0), report.correction),
         "Mixed precision": _mixed(report.mixed),
         "Remarks": remarks_text(report.remarks),
         "Seconds": f"{sum(report.seconds.values()):.1f}" + (f"  ({stages})" if stages else ""),

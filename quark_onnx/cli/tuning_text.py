@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 
 from quark_onnx.cli.tables import new_table
-from quark_onnx.core.records import LayerRecord
+from quark_onnx.core.records import Correction, LayerRecord
+from quark_onnx.engine.result_wording import correction_text
 
 WORST = 5
 """Layers that are listed."""
@@ -25,8 +26,12 @@ def interrupted(warnings: Sequence[str]) -> bool:
     return any(warning.startswith(STOPPED) for warning in warnings)
 
 
-def tuning_rows(records: Sequence[LayerRecord], untuned: Mapping[str, str], seconds: float) -> dict[str, str]:
+def tuning_rows(
+    records: Sequence[LayerRecord], untuned: Mapping[str, str], seconds: float, correction: Correction | None = None
+) -> dict[str, str]:
     """Facts: how many layers became what, in how many seconds, and what could not be worked on."""
+    if correction is not None:
+        return {"Bias correction": f"{correction_text(correction)}; {seconds:.1f} s"}
     counts = Counter(_became(record) for record in records)
     parts = [f"{counts[text]} {text}" for text in BECAME.values() if counts[text]]
     reasons = Counter(reason for reason in untuned.values() if not reason.startswith("not quantized"))

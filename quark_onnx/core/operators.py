@@ -113,7 +113,10 @@ CPU: dict[str, Op] = {
 }
 """Operators quantized for onnxruntime's CPU provider: those with integer kernels, and what stands between them."""
 
-_ELSEWHERE = {name: replace(op, adds_bias=False, fuses=True, kernels=(), float_output=False, adds_pairs=False) for name, op in CPU.items()}
+_ELSEWHERE = {
+    name: replace(op, adds_bias=False, fuses=True, kernels=(), float_output=False, adds_pairs=False)
+    for name, op in CPU.items()
+}
 _MOVING = {name: op for name, op in _ELSEWHERE.items() if op.kind == "same"}
 
 TENSORRT: dict[str, Op] = _MOVING | {

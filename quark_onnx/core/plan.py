@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -145,6 +145,13 @@ class Plan:
         gone = {node: tensors for node, tensors in self.nodes.items() if node not in nodes}
         notes = {node: next(bad[tensor] for tensor in tensors if tensor in bad) for node, tensors in gone.items()}
         return self.keeping(nodes, notes)
+
+    def without_named(self, names: Collection[str]) -> Plan:
+        """The plan with these nodes left float, and the groups of these tensors with every node that needs them."""
+        reason = "extra option Protect asks for it"
+        plan = self.without({site.group: reason for tensor, site in self.sites.items() if tensor in names})
+        nodes = {node: tensors for node, tensors in plan.nodes.items() if node not in names}
+        return plan.keeping(nodes, dict.fromkeys(plan.nodes.keys() - nodes.keys(), reason))
 
     def keeping(self, nodes: Mapping[str, Sequence[str]], reasons: Mapping[str, str]) -> Plan:
         """The plan with these quantized nodes alone, and what they need; `reasons` say why others are float now."""

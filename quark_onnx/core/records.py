@@ -45,6 +45,22 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """Bias correction that was judged by what the worst output is worth, on samples that it did not learn from.
+
+    kept     whether it gains more than chance would; else biases are as they were
+    without  dB of the worst output without it; None where nothing could be measured
+    corrected  the same with it
+    samples  that judged; 0: there are too few
+    """
+
+    kept: bool
+    without: float | None = None
+    corrected: float | None = None
+    samples: int = 0
+
+
+@dataclass(frozen=True)
 class MixRecord:
     """One layer of automatic mixed precision.
 
@@ -60,10 +76,11 @@ class MixRecord:
 
 @dataclass(frozen=True)
 class ProtectedRegion:
-    """Neighbouring nodes that protection left float.
+    """What protection changed in one place.
 
-    tensors   whose quantizers were taken out
-    nodes     that compute in float for it, in order of the graph
+    action    float: neighbouring nodes compute in float; own scales: weights have a scale per channel
+    tensors   whose quantizers were taken out, or that have scales of their own
+    nodes     whose they are, in order of the graph
     reason    what was found
     output    that suffered most
     before    dB of the worst output with this region quantized and all others protected; None: not measured
@@ -72,6 +89,7 @@ class ProtectedRegion:
     time      share of the estimated running time that it costs
     """
 
+    action: Literal["float", "own scales"]
     tensors: tuple[str, ...]
     nodes: tuple[str, ...]
     reason: str

@@ -85,10 +85,19 @@ def compare_ways(model: Model, quantized: Model, feeds: Iterable[Feed], ways: Se
     Raises:
         ModelError: among the ways is `without_vnni`, and a kernel saturates that cannot be computed in numpy.
     """
+    return _compared(model, [(quantized, way) for way in ways], feeds)
+
+
+def compare_several(model: Model, quantized: Sequence[Model], feeds: Iterable[Feed]) -> list[Comparison]:
+    """The same for each of several quantized models, as they are written; the float one runs once."""
+    return _compared(model, [(one, "written") for one in quantized], feeds)
+
+
+def _compared(model: Model, runs: Sequence[tuple[Model, Way]], feeds: Iterable[Feed]) -> list[Comparison]:
     names = [value.name or "" for value in model.graph.outputs]
-    measures = [{value.name or "": OutputMeasure(shape(value)) for value in model.graph.outputs} for _ in ways]
+    measures = [{value.name or "": OutputMeasure(shape(value)) for value in model.graph.outputs} for _ in runs]
     samples, large = 0, io.is_large(model)
-    for expected, answers in _sides(model, quantized, feeds, {name: name for name in names}, ways, large):
+    for expected, answers in _sides(model, runs, feeds, {name: name for name in names}, large):
         samples += 1
         for measured, found in zip(measures, answers, strict=True):
             for name, measure in measured.items():
@@ -101,7 +110,7 @@ def tensor_sqnr(
 ) -> dict[str, float]:
     """SQNR in dB, over all feeds, of each pair of float tensors: in the float model → in the quantized one."""
     ratios: dict[str, Sqnr] = {}
-    for expected, (found,) in _sides(model, quantized, feeds, pairs, ("run" if optimized else "written",)):
+    for expected, (found,) in _sides(model, [(quantized, "run" if optimized else "written")], feeds, pairs):
         for name, x in expected.items():
             if isinstance(x, np.ndarray) and x.dtype.kind == "f":  # sequences and maps come as Python objects
                 ratios.setdefault(name, Sqnr()).add(x, found[name])
@@ -110,20 +119,19 @@ def tensor_sqnr(
 
 def _sides(
     model: Model,
-    quantized: Model,
+    runs: Sequence[tuple[Model, Way]],
     feeds: Iterable[Feed],
     pairs: Mapping[str, str],
-    ways: Sequence[Way],
     at_once: bool = False,
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """What the float model makes of each feed, and the quantized one in each way, under the names of the float one.
+    """What the float model makes of each feed, and each quantized one in its way, under the names of the float one.
 
     at_once: each session runs on all feeds and is closed, as two would be more than the size of the model.
     """
     inputs = {value.name for value in model.graph.inputs}
     answers = _answers(model, [name for name in pairs if name not in inputs], feeds, at_once=at_once)
     together = _in_turn if at_once else _side_by_side
-    for known, found in together(quantized, list(pairs.values()), ways, answers):
+    for known, found in together(runs, list(pairs.values()), answers):
         yield {name: known[name] for name in pairs}, [dict(zip(pairs, arrays, strict=True)) for arrays in found]
 
 
@@ -131,21 +139,21 @@ Answered = Iterable[tuple[Feed, Feed]]
 
 
 def _side_by_side(
-    quantized: Model, wanted: Sequence[str], ways: Sequence[Way], answers: Answered
+    runs: Sequence[tuple[Model, Way]], wanted: Sequence[str], answers: Answered
 ) -> Iterator[tuple[Feed, list[Arrays]]]:
     """Feed by feed, with all sessions open."""
     with ExitStack() as stack:
-        runs = [stack.enter_context(_opened(quantized, wanted, way)) for way in ways]
+        opened = [stack.enter_context(_opened(quantized, wanted, way)) for quantized, way in runs]
         for feed, answer in answers:
-            yield feed | answer, [run(feed) for run in runs]
+            yield feed | answer, [run(feed) for run in opened]
 
 
 def _in_turn(
-    quantized: Model, wanted: Sequence[str], ways: Sequence[Way], answers: Answered
+    runs: Sequence[tuple[Model, Way]], wanted: Sequence[str], answers: Answered
 ) -> Iterator[tuple[Feed, list[Arrays]]]:
     """Session by session; what each makes is kept."""
     kept = list(answers)
-    columns = [_column(quantized, wanted, way, [feed for feed, _ in kept]) for way in ways]
+    columns = [_column(quantized, wanted, way, [feed for feed, _ in kept]) for quantized, way in runs]
     for (feed, answer), found in zip(kept, zip(*columns, strict=True), strict=True):
         yield feed | answer, list(found)
 

@@ -81,4 +81,9 @@ def held_out(rows: Sequence[int], first: int) -> list[int]:
     if lacking <= 0:
         return spare
     count = min(first // PART, math.ceil(lacking * first / sum(rows[:first])))
-    return [(2 * k + 1) * first // (2 * count) for k in range(count)] + spare
+    return spaced(first, count) + spare
+
+
+def spaced(size: int, count: int) -> list[int]:
+    """So many indices of `size`, evenly spaced."""
+    return [(2 * k + 1) * size // (2 * count) for k in range(count)]

@@ -7,7 +7,6 @@ where the 16 bits of a processor saturate, where a sum wraps, or where a kernel 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from quark_onnx.core.errors import ModelError
@@ -15,6 +14,7 @@ from quark_onnx.core.records import Comparison, Departure, Measured, Proof
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import compare_ways
 from quark_onnx.engine.departing_layers import departing_layers
+from quark_onnx.engine.output_chance import below
 from quark_onnx.engine.saturation_certificate import NAMED, Certificate
 from quark_onnx.graph import Model, io
 
@@ -24,9 +24,6 @@ docs/reports.md it is .5 dB at most where nothing saturates."""
 
 STEP = 40.0
 """dB from which on one step of the last quantizer explains all: 8 bits over ±4 RMS make 41."""
-
-SLICE = 256
-"""Numbers of a slice, at least (`numerics.channel_slices`)."""
 
 FEW = 2
 """Samples that layers are looked at with, and that are computed as x64 without VNNI does: .3 s each for MobileNet."""
@@ -83,17 +80,5 @@ def departing(run: Comparison, written: Comparison) -> str | None:
 
 
 def departs(run: Measured, written: Measured) -> bool:
-    """Whether an output is worse as run by more than `NOISE` and chance make.
-
-    The ratio of two noises of n independent numbers is uncertain by 10/ln 10 · √(4/n) dB (docs/decisions/017), and a
-    count of values that differ by its root; three deviations are allowed for.
-    """
-    if run.db is None or written.db is None:
-        return False
-    lost = min(written.db, STEP) - run.db
-    if run.equal is not None and written.equal is not None:
-        off, usual = (run.values * (1 - equal) for equal in (run.equal, written.equal))
-        return lost > NOISE and off - usual > 3 * math.sqrt(off + usual)
-    whole = run.sqnr is not None and run.db == run.sqnr
-    count = run.values if whole else min(run.values, SLICE)
-    return lost > NOISE + 3 * 10 / math.log(10) * math.sqrt(4 / count)
+    """Whether an output is worse as run by more than `NOISE` and chance make."""
+    return below(run, written, NOISE, STEP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from quark_onnx.core.records import POOR, Departure, Measured, Proof
+from quark_onnx.core.records import POOR, Correction, Departure, Measured, Proof
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.saturation_certificate import NAMED
 
@@ -93,6 +93,19 @@ WAYS = {
     "kernel": "leave the layer float (`nodes_to_exclude`), or run the model without onnxruntime's graph optimizations",
     "unknown": "run the model without onnxruntime's graph optimizations, or on another release of it",
 }
+
+
+def correction_text(found: Correction | None) -> str:
+    """`kept: the worst output is worth 22.7 dB with it, 13.7 dB without, …`; empty where it was not judged."""
+    if found is None:
+        return ""
+    if not found.samples:
+        return "left out: too few samples to judge it by"
+    if found.without is None or found.corrected is None:
+        return "left out: no output holds a value that could judge it"
+    figures = f"{decibels_text(found.corrected)} with it, {decibels_text(found.without)} without"
+    said = f"the worst output is worth {figures}, on {found.samples} samples that it did not learn from"
+    return f"kept: {said}" if found.kept else f"left out, as it gains no more than chance would: {said}"
 
 
 def departure_text(found: Departure, target: str = "cpu") -> str:

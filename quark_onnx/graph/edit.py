@@ -158,9 +158,7 @@ def take_input(node: ir.Node, dtype: str) -> ir.Value:
 
 def add_input(graph: ir.Graph, dtype: str, dims: Sequence[int], hint: str) -> ir.Value:
     """A new graph input with a fresh name, of an ONNX type such as `bool`."""
-    value = ir.Value(
-        name=fresh_name(graph, hint), type=ir.TensorType(ir.DataType[dtype.upper()]), shape=ir.Shape(dims)
-    )
+    value = ir.Value(name=fresh_name(graph, hint), type=ir.TensorType(ir.DataType[dtype.upper()]), shape=ir.Shape(dims))
     graph.inputs.append(value)
     return value
 

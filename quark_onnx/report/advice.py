@@ -81,7 +81,7 @@ def _step_up(r: ModelReport) -> str:
     tuned = f"{r.preset}_ADAROUND"
     if r.config.get("use_dynamic_quant"):
         return "exclude the layers that lose most (`nodes_to_exclude`)"
-    if not r.tuned:
+    if not r.fine_tuned:
         return "fine-tune with `include_fast_ft`" + (f" (preset `{tuned}`)" if tuned in PRESETS else "")
     if _is_8(r, "activation"):
         preset = "`include_auto_mp`, preset `S16S16_MIXED_S8S8`"
@@ -99,7 +99,7 @@ def _is_8(r: ModelReport, what: str) -> bool:
 def fair_output(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     """Some accuracy is lost, which may matter or not."""
     fair = r.noise_sqnr is not None and POOR <= r.noise_sqnr < GOOD
-    if fair and r.config and not (r.config.get("use_dynamic_quant") or r.tuned or _converted(r)):
+    if fair and r.config and not (r.config.get("use_dynamic_quant") or r.fine_tuned or _converted(r)):
         yield (
             "consider",
             "",
@@ -113,7 +113,7 @@ def score_lost(r: ModelReport) -> Iterator[tuple[str, str, str]]:
         return
     lost = r.score.original - r.score.quantized
     text = f"{r.score.metric} falls by {lost:.4g}, from {r.score.original:.4g} to {r.score.quantized:.4g}"
-    more = "mixed precision (`include_auto_mp`)" if r.tuned else "fine-tuning (`include_fast_ft`)"
+    more = "mixed precision (`include_auto_mp`)" if r.fine_tuned else "fine-tuning (`include_fast_ft`)"
     way = f"try {more}, or exclude the layers that make most of the noise"
     if r.departure is not None and r.departure.here:
         way = "it is that of the model as run, which is not what is written"

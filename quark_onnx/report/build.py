@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from quark_onnx.core.settings.config import Config, QuantizationConfig
-from quark_onnx.core.settings.presets import get_default_config
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.presets import beginning
 from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.core.settings.whole_model import Config
 from quark_onnx.core.version import VERSION
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import quantized_values
@@ -114,7 +115,7 @@ def report_of(
         preset=preset,
         target=config.target,
         config=asdict(config),
-        default=asdict(get_default_config(preset)) if preset else {},
+        default=asdict(beginning(preset, {"target": config.target})[1]) if preset else {},
         score=score,
         sqnr=known.sqnr,
         outputs=known.outputs,
@@ -130,6 +131,7 @@ def report_of(
         sites=Counter(site.role for site in plan.sites.values()),
         tuned=known.tuned,
         untuned=known.untuned,
+        correction=known.correction,
         mixed=known.mixed,
         remarks=known.remarks,
         warnings=known.warnings,

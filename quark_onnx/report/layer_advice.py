@@ -70,7 +70,7 @@ def uneven_weights(r: ModelReport) -> Iterator[tuple[str, str, str]]:
 
 def rough_weights(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     """Channels are even, or have scales of their own, and still rounding the weight is what costs."""
-    tuned = {record.node for record in r.tuned if record.accepted}
+    tuned = {record.node for record in r.tuned if record.accepted and record.choice != "untuned"}
     rough = [
         (error, weight, part)
         for error, weight, part in _weights(r)
@@ -78,7 +78,7 @@ def rough_weights(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     ]
     part = sum(part for _, _, part in rough)
     if part >= SHARE and not r.config.get("use_dynamic_quant"):
-        tune = "" if r.tuned else "fine-tuning (`include_fast_ft`), or "
+        tune = "" if r.fine_tuned else "fine-tuning (`include_fast_ft`), or "
         yield (
             "consider",
             rough[0][1].node,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from quark_onnx.core.records import Comparison, Departure, LayerRecord, Measured, MixRecord, Slice
+from quark_onnx.core.records import Comparison, Correction, Departure, LayerRecord, Measured, MixRecord, Slice
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.saturation_certificate import Certificate
 
@@ -253,6 +253,7 @@ class ModelReport:
     weights: tuple[Weight, ...] = ()
     tuned: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
+    correction: Correction | None = None
     mixed: tuple[MixRecord, ...] = ()
     remarks: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -261,6 +262,11 @@ class ModelReport:
     probes: str = ""
     judged: int = 0
     advice: tuple[Advice, ...] = ()
+
+    @property
+    def fine_tuned(self) -> bool:
+        """Whether weights were learned; correcting biases is less."""
+        return bool(self.tuned) and bool(self.config.get("include_fast_ft"))
 
     @property
     def worst_output(self) -> str:

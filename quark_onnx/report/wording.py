@@ -8,7 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from quark_onnx.core.records import GOOD, POOR, Measured
-from quark_onnx.engine.result_wording import classes_text, decibels_text, measured_text, slice_text, worth_text
+from quark_onnx.engine.result_wording import (
+    classes_text,
+    correction_text,
+    decibels_text,
+    measured_text,
+    slice_text,
+    worth_text,
+)
 from quark_onnx.engine.saturation_certificate import Certificate, summary
 from quark_onnx.report.model_report import ModelReport
 
@@ -142,3 +149,9 @@ def reasons(entries: Mapping[str, str]) -> list[tuple[str, int, str]]:
     counts = Counter(entries.values())
     first = {reason: name for name, reason in reversed(list(entries.items()))}
     return [(reason, count, first[reason]) for reason, count in counts.most_common()]
+
+
+def correction(r: ModelReport) -> str:
+    """What became of bias correction, in a sentence; empty where it was not judged."""
+    text = correction_text(r.correction)
+    return text and f"Bias correction was {text}."

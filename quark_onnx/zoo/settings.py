@@ -11,7 +11,7 @@ from typing import Any
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options_check import checked_options
-from quark_onnx.core.settings.presets import get_default_config
+from quark_onnx.core.settings.presets import beginning
 from quark_onnx.engine.calibration_data import ImageOptions
 from quark_onnx.zoo.entry import RANDOM, Budget, Try
 from quark_onnx.zoo.evaluators import refusal
@@ -19,35 +19,30 @@ from quark_onnx.zoo.located_values import Marked
 from quark_onnx.zoo.manifest_keys import BUDGET, Spec, checked, number
 from quark_onnx.zoo.problems import Problems
 
-PRESET = "S8S8_AAWS"
-"""Where the manifest names none."""
-
 _OWN = {"target": "target", "extra_options": "options"}
 _FIELDS = [field.name for field in fields(QuantizationConfig)]
 
 
 def tries_of(spec: Spec, place: str, problems: Problems) -> tuple[Try, ...]:
     """The configurations to try; fewer than asked for where there are problems."""
-    named = spec.get("preset", Marked(PRESET, place))
+    named = spec.get("preset", Marked(None, place))
     presets = named.value if isinstance(named.value, list) else [named]
     options, changes = _options(spec, problems), _changes(spec, problems)
     found = []
     for preset in presets:
         try:
-            start = get_default_config(preset.value)
+            name, start = beginning(preset.value, changes)
         except ConfigError as error:
             problems.add(preset.place, str(error))
             continue
         try:
             config = replace(start, **changes, extra_options={**start.extra_options, **options})
         except (ConfigError, TypeError) as error:
-            problems.add(_blamed(spec, preset.place), f"preset {preset.value}: {error}")
+            problems.add(_blamed(spec, preset.place), f"preset {name}: {error}")
             continue
         if config.needs_data and "data" not in spec:
-            problems.add(
-                place, f"preset {preset.value} needs calibration data; give data: PATH, or data: random for a trial"
-            )
-        found.append(Try(preset.value, config.to_json()))
+            problems.add(place, f"preset {name} needs calibration data; give data: PATH, or data: random for a trial")
+        found.append(Try(name, config.to_json()))
     return tuple(found)
 
 

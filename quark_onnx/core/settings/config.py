@@ -20,6 +20,7 @@ from quark_onnx.core.settings.extra_options_check import checked_options
 from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, FastFinetune, Nearest, from_quark
 from quark_onnx.core.settings.idle_options import Situation, refuse_idle
 from quark_onnx.core.settings.mixed_precision import Mixing, mixing_from_quark
+from quark_onnx.core.settings.protection import Protection
 from quark_onnx.core.settings.range_methods import ALIASES, CUTS_BOTH_ENDS, METHODS, WEIGHT_ONLY, Ranging
 from quark_onnx.core.settings.targets import PAIRS, TARGETS, Target
 from quark_onnx.core.settings.tensor_overrides import Override, asked_for, tensor_overrides, type_overrides
@@ -115,15 +116,6 @@ class QuantizationConfig:
         if pow2:
             put("extra_options", checked_options({"UsePowerOf2Scale": True, **self.extra_options}))
         self._check_combination()
-
-    @property
-    def protection(self):
-        import types
-        return types.SimpleNamespace(on=True, asked=(), forbidden=())
-
-    @property
-    def protects(self) -> bool:
-        return self.protection.on and self.observes and not self.include_auto_mp and not self.row.fixed_point
 
     def _check_combination(self) -> None:
         self._check_types()
@@ -319,8 +311,8 @@ class QuantizationConfig:
         """What is done layer by layer after quantizing: fine-tuning, or bias correction and scales by output error."""
         if (chosen := self.finetune) is not None:
             return replace(chosen, scale_search=True) if self.searches_scales else chosen
-        corrects = bool(self.option("BiasCorrection"))
-        return Nearest(scale_search=self.searches_scales, update_bias=corrects) if self.tunes else None
+        judged, searched = self.option("BiasCorrection") == "auto", self.searches_scales
+        return Nearest(scale_search=searched, update_bias=self.corrects, judged=judged) if self.tunes else None
 
     @property
     def mixing(self) -> Mixing:
@@ -338,12 +330,28 @@ class QuantizationConfig:
     @property
     def tunes(self) -> bool:
         """Whether layers are walked after quantizing: fine-tuning, bias correction, or scales by output error."""
-        return self.include_fast_ft or bool(self.option("BiasCorrection")) or self.searches_scales
+        return self.include_fast_ft or self.corrects or self.searches_scales
 
     @property
     def moves_biases(self) -> bool:
         """Whether biases may change, so that every layer needs one."""
-        return self.include_fast_ft or bool(self.option("BiasCorrection"))
+        return self.include_fast_ft or self.corrects
+
+    @property
+    def corrects(self) -> bool:
+        """Whether biases are corrected; those of "auto" where activations have ranges, so that there are data."""
+        asked = self.option("BiasCorrection")
+        return self.observes if asked == "auto" else bool(asked)
+
+    @property
+    def protection(self) -> Protection:
+        """What protection may do, and what it must; it has nothing to do where activations have no ranges."""
+        return Protection.of(self.option("Protect")) if self.observes else Protection(on=False)
+
+    @property
+    def protects(self) -> bool:
+        """Whether a plan is searched for quantizers that do harm: where floats do not stop the target."""
+        return self.protection.on and not self.include_auto_mp and not self.row.fixed_point
 
     @property
     def needs_data(self) -> bool:
@@ -387,20 +395,6 @@ class QuantizationConfig:
             if key not in known:
                 raise ConfigError(f"unknown field {key!r}{nearest(str(key), known)}")
         return cls(**values)
-
-
-@dataclass(frozen=True)
-class Config:
-    """What `ModelQuantizer` takes: the configuration that holds for the whole model."""
-
-    global_quant_config: QuantizationConfig
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.global_quant_config, QuantizationConfig):
-            raise ConfigError(
-                f"global_quant_config must be a QuantizationConfig, e.g. get_default_config('S8S8_AAWS'), "
-                f"not {type(self.global_quant_config).__name__}"
-            )
 
 
 def _choice(value: object, known: tuple[str, ...], name: str) -> str:

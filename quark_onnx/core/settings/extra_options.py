@@ -80,7 +80,18 @@ OPTIONS: dict[str, Option] = {
     "CLESteps": Option(int, -1, "sweeps of cross-layer equalization; -1: until nothing moves, at most 20"),
     "CLEBalanceMethod": Option(str, "max", "how cross-layer equalization measures a channel; 'max' is the only way"),
     "HighBiasAbsorption": Option(bool, False, "move what a ReLU always lets through into the next layer's bias"),
-    "BiasCorrection": Option(bool, False, "correct biases by the mean output error of their layer"),
+    "BiasCorrection": Option(
+        (bool, str),
+        False,
+        "correct biases by the mean output error of their layer; auto: kept where samples that taught nothing say that "
+        "the worst output gains; nothing is done where activations have no ranges or layers are fine-tuned",
+    ),
+    "Protect": Option(
+        (bool, list, tuple),
+        True,
+        "what 8 bits would ruin stays out of the plan; a list of names of nodes and tensors (globs and ^regular "
+        "expressions, too) asks for them to stay float, and those behind a '!' are left alone",
+    ),
     "FastFinetune": Option(
         (dict, FastFinetune), None, "an AdaRound or AdaQuant, or its settings under Quark's names, see `from_quark`"
     ),

@@ -12,6 +12,7 @@ from quark_onnx.core.settings.checked_fields import named
 from quark_onnx.core.settings.extra_options import OPTIONS, UNSUPPORTED
 from quark_onnx.core.settings.fast_finetune import FastFinetune, from_quark
 from quark_onnx.core.settings.mixed_precision import mixing_from_quark
+from quark_onnx.core.settings.protection import Protection
 from quark_onnx.core.settings.range_methods import ALIASES, METHODS, WEIGHT_ONLY
 from quark_onnx.core.settings.tensor_overrides import plain_tensors, plain_types
 
@@ -25,7 +26,11 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "BlockSize": (2, 2**20),
     "MinimumRealRange": (0, 1e30),
 }
-_WORDS = {"CLEBalanceMethod": ("max",), "LWPMetric": ("mae", "mse")}
+_WORDS: dict[str, tuple[object, ...]] = {
+    "CLEBalanceMethod": ("max",),
+    "LWPMetric": ("mae", "mse"),
+    "BiasCorrection": (True, False, "auto"),
+}
 _READERS: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
     "TensorQuantOverrides": plain_tensors,
     "OpTypeQuantOverrides": plain_types,
@@ -48,7 +53,7 @@ def checked_options(values: object) -> Mapping[str, Any]:
         if key not in OPTIONS:
             raise ConfigError(f"unknown extra option {key!r}{nearest(str(key), OPTIONS)}")
         expected = OPTIONS[key].type
-        wrong_bool = isinstance(value, bool) and expected is not bool
+        wrong_bool = isinstance(value, bool) and bool not in (expected if isinstance(expected, tuple) else (expected,))
         if value is not None and (wrong_bool or not isinstance(value, expected)):
             raise ConfigError(f"extra option {key} does not take {value!r}: {OPTIONS[key].meaning}")
     _check_values(values)
@@ -75,6 +80,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
     percentile = values.get("Percentile")
     if percentile is not None and not 50 < percentile <= 100:
         raise ConfigError(f"extra option Percentile must be above 50 and at most 100, not {percentile}")
+    Protection.of(True if values.get("Protect") is None else values["Protect"])
     for key, known in _WORDS.items():
         if values.get(key) not in (None, *known):
             raise ConfigError(f"extra option {key} must be {' or '.join(map(repr, known))}, not {values[key]!r}")

@@ -184,9 +184,11 @@ class Nearest(FastFinetune):
     What bias correction and the weight method SeqMSE ask for; it is no value of `OptimAlgorithm`.
 
     num_candidates  scales to try: k / num_candidates of the plan's, for k from 1; None: a set that suits the format
+    judged          biases are kept only where the outputs of the model gain by them, on samples that taught nothing
     """
 
     num_candidates: int | None = field(None, optional(whole(1)))
+    judged: bool = field(False, flag)
 
     algorithm: ClassVar[str] = "nearest"
 

@@ -1,7 +1,7 @@
 """Options that have nothing to act on: what would be accepted and then ignored is refused, with the way out.
 
 Not refused is what presets set for whatever becomes of them (`CARRIED`): a preset whose method or type is changed keeps
-it, and it only says more than is needed.
+it, and it only says more than is needed; and values that act where they can (`CARRIED_VALUES`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ CARRIED = (
 )
 """Options that presets set."""
 
+CARRIED_VALUES = {"BiasCorrection": "auto", "Protect": True}
+"""Values that presets set: they act where there is something to act on."""
+
 OF_INTEGERS = tuple(key for key in OPTIONS if key not in (*OF_DATA, *CARRIED))
 """Options that a conversion to float16 or bfloat16 has no use for."""
 
@@ -46,6 +49,7 @@ OF_RANGES = (
     "QuantizeBias",
     "Int32Bias",
     "Int16Bias",
+    "Protect",
 )
 """Options about activations that have ranges, and biases, whose scales come from those."""
 
@@ -86,6 +90,7 @@ def refuse_idle(options: Mapping[str, Any], situation: Situation) -> None:
     Raises:
         ConfigError: one has not, or says the opposite of what the target needs.
     """
+    options = {key: value for key, value in options.items() if value != CARRIED_VALUES.get(key, ...)}
     for keys, idle, why in _on(options, situation):
         for key in keys:
             if idle and options.get(key):

@@ -1,5 +1,7 @@
 """Presets: configurations by name.
 
+`INT8_PROTECTED` is the default: the best of this package that needs no search, fitted to what runs the model.
+
 A name such as `S8S8_AAWS` is read as: activation type, weight type, A(symmetric or Symmetric) activation, W(eight)
 likewise; any name of that form is a preset, also `S16S4_ASWS`. The other names are those of AMD Quark. Static integer
 presets also exist with `_ADAROUND` and `_ADAQUANT` at the end: the same, and weights are fine-tuned afterwards.
@@ -8,11 +10,20 @@ presets also exist with `_ADAROUND` and `_ADAQUANT` at the end: the same, and we
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.fast_finetune import METHODS
+from quark_onnx.core.settings.targets import TARGETS
+
+DEFAULT = "INT8_PROTECTED"
+"""The preset where none is named."""
+
+CONVERSIONS = {"float16": "FP16", "bfloat16": "BF16"}
+"""The preset where none is named and both types are floats."""
 
 _SPELLED = re.compile(r"([SU])(\d+)([SU])(\d+)_A([AS])W([AS])")
 _SIGN = {"S": "int", "U": "uint"}
@@ -51,6 +62,23 @@ def _npu(activation: str) -> QuantizationConfig:
     )
 
 
+def _protected(target: str) -> QuantizationConfig:
+    """The default for a target: a scale per channel where it has them, protection, biases that are judged."""
+    row = TARGETS[target]
+    types = row.activation_types
+    start = _npu("int8") if row.pow2 else _named("S8S8_AAWS", Percentile=99.9999)
+    options = {**start.extra_options, "BiasCorrection": "auto", "Protect": True}
+    if row.symmetric:
+        options.pop("ActivationSymmetric", None)  # the target's, and not to be had otherwise
+    return replace(
+        start,
+        target=target,
+        activation_type="int8" if not types or "int8" in types else types[0],
+        per_channel=row.per_channel,
+        extra_options=options,
+    )
+
+
 def _transformer(config: QuantizationConfig, **extra: object) -> QuantizationConfig:
     """Products of matrices only, the second one constant."""
     options = {**config.extra_options, "MatMulConstBOnly": True, **extra}
@@ -58,8 +86,9 @@ def _transformer(config: QuantizationConfig, **extra: object) -> QuantizationCon
 
 
 def _tuned(config: QuantizationConfig, algorithm: str) -> QuantizationConfig:
-    """The same with fast fine-tuning, at this package's settings for it."""
+    """The same with fast fine-tuning, at this package's settings for it; biases are part of it."""
     options = {**config.extra_options, "FastFinetune": {"OptimAlgorithm": algorithm}}
+    options.pop("BiasCorrection", None)
     return replace(config, include_fast_ft=True, extra_options=options)
 
 
@@ -67,6 +96,7 @@ _INT8, _INT16 = _named("U8S8_AAWS", "MinMax"), _named("U16S16_AAWS", "MinMax")
 _FINE8, _FINE16 = (_named(name, Percentile=99.9999) for name in ("U8S8_AAWS", "U16S16_AAWS"))
 
 _STATIC: dict[str, QuantizationConfig] = {
+    DEFAULT: _protected("cpu"),
     "S8S8_AAWS": _named("S8S8_AAWS", Percentile=99.9999),
     "U8S8_AAWS": _named("U8S8_AAWS"),
     "U8U8_AAWA": _named("U8U8_AAWA"),
@@ -119,8 +149,8 @@ _BLOCK_FLOAT_REASON = (
 )
 
 
-def get_default_config(name: str) -> QuantizationConfig:
-    """The preset of that name.
+def get_default_config(name: str = DEFAULT) -> QuantizationConfig:
+    """The preset of that name; without one, the default.
 
     Raises:
         ConfigError: there is no such preset; the message names the nearest, or says why it is not offered.
@@ -139,3 +169,22 @@ def get_default_config(name: str) -> QuantizationConfig:
     if ending and base in _OTHERS:
         raise ConfigError(f"preset {base!r} does not come with {ending}: use it as it is, or a static integer preset")
     raise ConfigError(f"unknown preset {name!r}{nearest(str(name), PRESETS)}")
+
+
+def beginning(name: str | None, changes: Mapping[str, Any]) -> tuple[str, QuantizationConfig]:
+    """The preset that changes of fields begin with, and its name.
+
+    A preset that is named is as it is, but for the default, which fits itself to the target that is asked for. Where
+    none is named, it is the default, and where both types become floats, the preset of that conversion.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name is None:
+        activation, weight = changes.get("activation_type"), changes.get("weight_type")
+        name = CONVERSIONS.get(str(weight), DEFAULT) if activation == weight else DEFAULT
+    target, ending = str(changes.get("target")), str(name).removeprefix(DEFAULT)
+    if target not in TARGETS or name != DEFAULT + ending or ending not in ("", *_ENDINGS):
+        return name, get_default_config(name)
+    config = _protected(target)
+    return name, _tuned(config, ending[1:].lower()) if ending else config

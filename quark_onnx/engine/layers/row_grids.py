@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, QParams
+from quark_onnx.engine.layers.tunable_layers import Unit
 from quark_onnx.numerics.layer.integer_bias import OwnGrid
+from quark_onnx.numerics.quantizer import along
 from quark_onnx.numerics.rounding.scale_search import FACTORS, FINE, POWERS
 from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_ROW, PER_TENSOR, WeightGrid
 
@@ -26,6 +28,15 @@ def grid_of(q: QParams, format: Format, shape: tuple[int, int]) -> WeightGrid:
     shared = per_row if q.scale.ndim else PER_TENSOR
     scale, zero = (_by_row(np.asarray(a, np.float32), shape) for a in (q.scale, q.zero_point))
     return WeightGrid(scale, (format.lo - zero)[..., None], (format.hi - zero)[..., None], shared, format.safe_pairs)
+
+
+def rounded_rows(plan: Plan, unit: Unit, q: QParams) -> Array | None:
+    """(G, R, K) codes of a weight less their zero point, where the plan has them."""
+    found, format = plan.coded(unit.weight), plan.sites[unit.weight].format
+    if found is None:
+        return None
+    zero = along(q.zero_point, found.codes.shape, format)
+    return unit.geometry.rows((found.codes - zero).astype(np.float32))
 
 
 def factors_for(format: Format) -> tuple[float, ...]:

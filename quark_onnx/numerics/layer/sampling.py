@@ -7,12 +7,13 @@ are drawn at random, the same number from every sample; some samples are held ou
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import reduce
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,15 @@ from quark_onnx.numerics.rounding.moments import ActiveMeans, Moments, mask_of
 F32 = NDArray[np.float32]
 
 Arrays = Sequence[NDArray[np.generic]]
+
+
+class Sums(Protocol):
+    """What is made of positions: it adds up."""
+
+    def __add__(self: T, other: T) -> T: ...
+
+
+T = TypeVar("T", bound=Sums)
 
 CHUNK = 2**22
 """Elements of patches that a job has in memory at once."""
@@ -83,15 +93,51 @@ def sample(
     Raises:
         ValueError: no sample is left to learn from, or the data is not finite.
     """
-    per = max(1, positions // len(samples.x))
-    counts = [min(per, _positions(layer, x)) for x in samples.x]
-    stride = max(1, -(-sum(counts) // keep)) if keep else 0
+    stride = stride_of(layer, samples, positions, keep)
+    train, judge = both_sides(
+        layer,
+        samples,
+        held,
+        lambda x, z: _part(layer, x, z, stride),
+        positions=positions,
+        drop_ratio=drop_ratio,
+        seed=seed,
+        pool=pool,
+    )
+    if not all(part.moments.finite for part in (train, judge or train)):
+        raise ValueError("the layer's input or output is not finite, or too large to be squared")
+    return LayerData(train, judge)
+
+
+def stride_of(layer: Layer, samples: Samples, positions: int, keep: int) -> int:
+    """Every how many of the drawn positions one is kept; 0: none is."""
+    return max(1, -(-sum(_counts(layer, samples, positions)) // keep)) if keep else 0
+
+
+def both_sides(
+    layer: Layer,
+    samples: Samples,
+    held: NDArray[np.bool_],
+    make: Callable[[F32, F32], T],
+    *,
+    positions: int,
+    drop_ratio: float,
+    seed: tuple[int, ...],
+    pool: Executor | None,
+) -> tuple[T, T | None]:
+    """What `make` makes of x and z (G, n, K), added up over the samples that teach, and over those held out, if any.
+
+    Raises:
+        ValueError: no sample is left to learn from.
+    """
+    counts = _counts(layer, samples, positions)
     seeds = np.random.SeedSequence(seed).spawn(len(samples.x))
 
-    def work(which: list[int]) -> Part:
+    def work(which: list[int]) -> T:
+        per = max(1, positions // len(samples.x))
         drawn = [draw(layer, samples, i, per, drop_ratio, np.random.PCG64(seeds[i])) for i in which]
         x, z = (np.concatenate(side, 1) for side in zip(*drawn, strict=True))
-        return _part(layer, x, z, stride)
+        return make(x, z)
 
     size = layer.weight.shape[0] * layer.weight.shape[2]
     chunk = min(max(FEWEST, CHUNK // size), MOST)
@@ -101,11 +147,15 @@ def sample(
     # wide layers have sums of hundreds of megabytes
     ahead = 0 if size > 2**12 else 2 if size > 2**10 else AHEAD
     parts = in_order(work, [job for side in jobs for job in side], pool, ahead=ahead)
-    train, judge = (reduce(Part.__add__, islice(parts, len(side))) if side else None for side in jobs)
+    train, judge = (reduce(operator.add, islice(parts, len(side))) if side else None for side in jobs)
     assert train is not None
-    if not all(part.moments.finite for part in (train, judge or train)):
-        raise ValueError("the layer's input or output is not finite, or too large to be squared")
-    return LayerData(train, judge)
+    return train, judge
+
+
+def _counts(layer: Layer, samples: Samples, positions: int) -> list[int]:
+    """Positions that are drawn of each sample."""
+    per = max(1, positions // len(samples.x))
+    return [min(per, _positions(layer, x)) for x in samples.x]
 
 
 def bytes_of(weight_shape: tuple[int, int, int], positions: int, keep: int) -> int:

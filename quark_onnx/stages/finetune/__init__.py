@@ -4,6 +4,7 @@ Fills `Plan.codes` and `Plan.values`. A fold over the layers: every layer reads 
 now produce (Nagel et al. 2020, section 3.3), and is changed only if held-out samples say that it helps.
 """
 
+from quark_onnx.stages.finetune.judged_correction import judged, lesson
 from quark_onnx.stages.finetune.layer_by_layer import finetune
 
-__all__ = ["finetune"]
+__all__ = ["finetune", "judged", "lesson"]

@@ -26,6 +26,10 @@ KEPT = 6000
 """Positions of a layer that are kept to judge it through its activation function."""
 
 
+SINGLE = "it has a single output position in all samples: give more of them"
+"""Why nothing can be learned where nothing varies: any weight fits, with a bias."""
+
+
 def layer_data(
     model: Model, plan: Plan, unit: Unit, frontier: Frontier, options: FastFinetune, number: int, *, shared: bool
 ) -> tuple[LayerData | Skip, int]:
@@ -33,10 +37,34 @@ def layer_data(
 
     number: of the layer, for its random choices. shared: other layers read the weight, so each is seen without bias.
     """
-    read = sides(unit, frontier, options.data_size)
+    read = layer_samples(model, plan, unit, frontier, options, shared=shared)
     if isinstance(read, Skip):
         return read, 0
-    x, z = read.x, read.z
+    layer, samples, positions = read
+    count = len(samples.x)
+    try:
+        data = sample(
+            layer,
+            samples,
+            held_out(count, options.holdout, options.seed),
+            positions=positions,
+            keep=0 if shared else min(KEPT, positions),
+            drop_ratio=options.drop_ratio,
+            seed=(options.seed, number),
+            pool=frontier.pool,
+        )
+    except ValueError as error:  # not finite
+        return Skip(str(error)), count
+    return (data if data.train.moments.count.max() >= 2 else Skip(SINGLE)), count
+
+
+def layer_samples(
+    model: Model, plan: Plan, unit: Unit, frontier: Frontier, options: FastFinetune, *, shared: bool
+) -> tuple[Layer, Samples, int] | Skip:
+    """The float layer, what it reads in both models, and how many output positions to draw; or why it cannot be."""
+    read = sides(unit, frontier, options.data_size)
+    if isinstance(read, Skip):
+        return read
     scale, zero_point = 1.0, 0
     if (q := codes_of(plan, unit.data)) is not None:
         scale, zero_point = float(q.scale), int(q.zero_point)
@@ -45,25 +73,9 @@ def layer_data(
     if unit.bias is not None and not shared:
         bias = float_bias(model, unit, weight.shape)
     layer = Layer(weight, bias, read.shape, None if shared else _interval(unit.activation))
-    seed = (options.seed, number)
     # every group sees every position, and a depthwise group has a handful of unknowns only
     positions = options.positions if len(weight) == 1 else max(1, options.positions // 4)
-    try:
-        data = sample(
-            layer,
-            Samples(x, z, scale, zero_point),
-            held_out(len(x), options.holdout, options.seed),
-            positions=positions,
-            keep=0 if shared else min(KEPT, positions),
-            drop_ratio=options.drop_ratio,
-            seed=seed,
-            pool=frontier.pool,
-        )
-    except ValueError as error:  # not finite
-        return Skip(str(error)), len(x)
-    if data.train.moments.count.max() < 2:  # nothing varies: any weight fits, with a bias
-        return Skip("it has a single output position in all samples: give more of them"), len(x)
-    return data, len(x)
+    return layer, Samples(read.x, read.z, scale, zero_point), positions
 
 
 def float_bias(model: Model, unit: Unit, shape: tuple[int, ...]) -> Array:

@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.plan import Plan, QParams, Skip
+from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.core.records import LayerRecord
 from quark_onnx.core.settings.fast_finetune import AdaRound, FastFinetune, Nearest
 from quark_onnx.engine.activation_walk import Frontier
 from quark_onnx.engine.layers import Unit
-from quark_onnx.engine.layers.layer_inputs import float_of
-from quark_onnx.engine.layers.row_grids import all_factors, bias_grid, codes_of, factors_for, grid_of
+from quark_onnx.engine.layers.layer_inputs import float_of, like_bias
+from quark_onnx.engine.layers.row_grids import all_factors, bias_grid, codes_of, factors_for, grid_of, rounded_rows
 from quark_onnx.graph import Model, Node
 from quark_onnx.numerics.activation_functions import Activation
 from quark_onnx.numerics.layer.held_out_split import LayerData, held_out
 from quark_onnx.numerics.layer.tune import Tuned, tune
-from quark_onnx.numerics.quantizer import along, dequantize
+from quark_onnx.numerics.quantizer import dequantize
 from quark_onnx.numerics.rounding.settings import TuningSettings
+from quark_onnx.stages.finetune.bias_fit import fitted_bias
 from quark_onnx.stages.finetune.layer_statistics import KEPT, float_bias, layer_data, summed
 from quark_onnx.stages.finetune.normalizations import NormUnit, fit_line
 from quark_onnx.stages.finetune.plan_changes import Changes
@@ -59,6 +60,8 @@ class LayerTuner:
         """Tune one layer, or keep its data until the last layer with the same weight comes."""
         if (norm := self.norms.get(node.name or "")) is not None:
             return self._visit_norm(norm, frontier)
+        if isinstance(self.options, Nearest) and not self.options.scale_search:
+            return self._visit_bias(self.units[node.name or ""], frontier)
         start = time.perf_counter()
         unit = self.units[node.name or ""]
         self.tell(node.name or "", self.done, len(self.units))
@@ -84,6 +87,26 @@ class LayerTuner:
         seconds = round(time.perf_counter() - start, 4)
         self.records += [_record(use.node, tuned, accepted, seconds) for use, _ in uses]
         self.tell(f"{node.name}: {_decibel(tuned)}", self.done, len(self.units))
+        return self.plan
+
+    def _visit_bias(self, unit: Unit, frontier: Frontier) -> Plan:
+        """Fit the bias of a layer whose weight stays, kept if the held-out samples gain."""
+        start, name = time.perf_counter(), unit.node.name or ""
+        self.tell(name, self.done, len(self.units))
+        gain = self.gains.get(unit.node.outputs[0].name or "")
+        found = fitted_bias(self.model, self.plan, unit, frontier, self.options, gain, self.numbers[name])
+        self.done += 1
+        if isinstance(found, Skip):
+            self.reasons[name] = found.reason
+            return self.plan
+        assert unit.bias is not None
+        value = like_bias(found.bias, float_of(self.model, unit.bias))
+        after = replace(self.plan, values={**self.plan.values, unit.bias: value})
+        accepted = found.accepted and self._helps(after)
+        self.plan = after if accepted else self.plan
+        seconds = round(time.perf_counter() - start, 4)
+        choice = "untuned" if found.accepted else "raw"
+        self.records.append(LayerRecord(name, unit.node.op_type, choice, accepted, 0, seconds, *found[2:]))
         return self.plan
 
     def _visit_norm(self, unit: NormUnit, frontier: Frontier) -> Plan:
@@ -129,21 +152,13 @@ class LayerTuner:
             data,
             grid_of(q, site.format, weight.shape[:2]),
             self._settings(unit, samples, KEPT, movable=unit.movable and not shared),
-            codes=self._rounded(unit, q),
+            codes=rounded_rows(self.plan, unit, q),
             activation=Activation() if shared else unit.activation,
             gain=gain.reshape(weight.shape[:2]).astype(np.float32) if gain is not None and gain.size == count else None,
             input_scale=float(self.plan.qparams_of(unit.data).scale) if integer_bias else None,
             bias_grid=None if shared else own,
             pool=frontier.pool,
         )
-
-    def _rounded(self, unit: Unit, q: QParams) -> Array | None:
-        """(G, R, K) codes less their zero point, where the plan has them."""
-        found, site = self.plan.coded(unit.weight), self.plan.sites[unit.weight]
-        if found is None:
-            return None
-        zero = along(q.zero_point, found.codes.shape, site.format)
-        return unit.geometry.rows((found.codes - zero).astype(np.float32))
 
     def _settings(self, unit: Unit, samples: int, kept: int, *, movable: bool) -> TuningSettings:
         o, site = self.options, self.plan.sites[unit.weight]

@@ -4,6 +4,7 @@ Between ranges and fine-tuning. What a quantizer does to the outputs is measured
 what it buys is counted (`integer_work`), and whole runs decide (`protection`).
 """
 
-from quark_onnx.stages.protect.protection import Protection, protect
+from quark_onnx.stages.protect.own_scales import with_own_scales
+from quark_onnx.stages.protect.protection import Hands, Protection, protect
 
-__all__ = ["Protection", "protect"]
+__all__ = ["Hands", "Protection", "protect", "with_own_scales"]

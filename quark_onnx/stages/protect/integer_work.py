@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner
-from quark_onnx.graph import Model, Node, io
-from quark_onnx.graph.view import constant_tensor, is_op
+from quark_onnx.graph import Model, Node, Value, io
+from quark_onnx.graph.view import is_op, shape
 
 PRODUCT = 1 / 3
 """Of an integer multiply-add."""
@@ -67,16 +67,18 @@ def work_of(model: Model, nodes: Collection[str], feed: Feed) -> Work:
 
 def _depth(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Products that are added up for one value of the output."""
-    weight = constant_tensor(node.inputs[1])
-    data = node.inputs[0]
+    data, weight = (_dims(value, shapes) for value in node.inputs[:2])
     if is_op(node, "MatMul"):
-        assert data is not None
-        known = shapes.get(data.name or "")
-        return (known if known is not None else tuple(constant_tensor(data).shape))[-1]
-    size = math.prod(weight.shape)
-    if is_op(node, "Conv"):
-        return size // weight.shape[0]
+        return data[-1]
     if is_op(node, "Gemm"):
-        return weight.shape[1 if node.attributes.get_int("transB", 0) else 0]
-    steps = math.prod(node.attributes.get_ints("strides", ()))
-    return max(1, size // weight.shape[1] // node.attributes.get_int("group", 1) // steps)
+        return weight[1 if node.attributes.get_int("transB", 0) else 0]
+    if is_op(node, "Conv"):
+        return math.prod(weight[1:])
+    apart = node.attributes.get_int("group", 1) * math.prod(node.attributes.get_ints("strides", ()))
+    return max(1, weight[0] * math.prod(weight[2:]) // apart)
+
+
+def _dims(value: Value | None, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """As seen, or of a constant."""
+    name = "" if value is None else value.name or ""
+    return shapes[name] if name in shapes else tuple(size or 1 for size in shape(value) or ())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from quark_onnx.core.threads import cores
@@ -31,22 +31,26 @@ Noise = tuple[float, str]
 """dB of the output that is worth least, and its name."""
 
 
-class Outputs:
-    """What the worst output is worth while some quantizers are off."""
+Judge = Callable[[Collection[str], "int | None"], Noise]
+"""Of a quantized model without the quantizers of some tensors, on so many samples; None: on all."""
 
-    def __init__(self, model: Model, switchable: Switchable, feeds: Sequence[Feed]) -> None:
-        self.switchable, self.feeds = switchable, feeds
+
+class Outputs:
+    """What the float model makes of some samples, to judge quantized ones by."""
+
+    def __init__(self, model: Model, feeds: Sequence[Feed]) -> None:
+        self.feeds = feeds
         self._declared = {value.name or "": shape(value) for value in model.graph.outputs}
         run = Runner(model, list(self._declared), threads=1)
         self._expected = _together(run, feeds)
 
-    def worth(self, off: Collection[str] = (), samples: int | None = None) -> Noise:
+    def worth(self, switchable: Switchable, off: Collection[str], samples: int | None = None) -> Noise:
         """Of the output that is worth least, without the quantizers of these tensors.
 
         Infinite where nothing can be measured: there is nothing to protect.
         """
         measures = {name: OutputMeasure(dims) for name, dims in self._declared.items()}
-        answers = _together(lambda feed: self.switchable(feed, off), self.feeds[:samples])
+        answers = _together(lambda feed: switchable(feed, off), self.feeds[:samples])
         for expected, found in zip(self._expected, answers, strict=False):
             for measure, x, y in zip(measures.values(), expected, found, strict=True):
                 measure.add(x, y)
@@ -62,22 +66,24 @@ def _together(run: Callable[[Feed], Arrays], feeds: Sequence[Feed]) -> list[Arra
 
 
 def noisy_parts(
-    outputs: Outputs, groups: dict[str, Sequence[str]], samples: int, limit: float, small: Callable[[Part], bool]
+    alone: Callable[[set[str]], Noise],
+    groups: Mapping[str, Sequence[str]],
+    limit: float,
+    small: Callable[[Part], bool],
 ) -> dict[Part, Noise]:
     """Groups, or parts of neighbours that are `small`, that alone leave the worst output less than `limit` dB.
 
     Args:
+        alone: what the worst output is worth with the quantizers of these tensors only.
         groups: tensors of each group that may be at fault, in the order of the graph.
-        samples: how many are looked at.
         small: whether a part need not be told apart.
     """
 
-    def alone(part: Part) -> tuple[Noise, Part]:
-        on = {tensor for name in part for tensor in groups[name]}
-        return outputs.worth(outputs.switchable.tensors - on, samples), part
+    def measured(part: Part) -> tuple[Noise, Part]:
+        return alone({tensor for name in part for tensor in groups[name]}), part
 
     found: dict[Part, Noise] = {}
-    waiting = [alone(tuple(groups))] if groups else []
+    waiting = [measured(tuple(groups))] if groups else []
     for _ in range(HALVINGS):
         while waiting and (len(waiting[0][1]) == 1 or small(waiting[0][1])):
             noise, part = heapq.heappop(waiting)
@@ -87,5 +93,5 @@ def noisy_parts(
         _, part = heapq.heappop(waiting)
         middle = len(part) // 2
         for half in (part[:middle], part[middle:]):
-            heapq.heappush(waiting, alone(half))
+            heapq.heappush(waiting, measured(half))
     return {part: noise for part, noise in [*found.items(), *((p, n) for n, p in waiting)] if noise[0] < limit}

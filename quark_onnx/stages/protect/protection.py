@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import POOR, ProtectedRegion
@@ -23,8 +24,8 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.switchable_model import Switchable
 from quark_onnx.graph import Model
 from quark_onnx.stages.protect.integer_work import Work, work_of
-from quark_onnx.stages.protect.noise_by_group import Noise, Outputs, Part, noisy_parts
-from quark_onnx.stages.protect.regions import regions, told
+from quark_onnx.stages.protect.noise_by_group import Judge, Noise, Outputs, Part, noisy_parts
+from quark_onnx.stages.protect.regions import own_scales_region, regions, told
 
 SAMPLES = 4
 """That judge; those that blame are half of them."""
@@ -39,7 +40,10 @@ QUIET = GOAL + 5
 """dB of noise from which on a group is not blamed: less than a third of what the goal leaves."""
 
 WORTH_HAVING = 0.5
-"""Share of the integer multiply-adds that stays, at least."""
+"""Share of the integer multiply-adds that stays, at least, unless it is a `FEW` faults that cost more."""
+
+FEW = 3
+"""Parts that are taken out at whatever price: without them the model is right, with them it is worth nothing."""
 
 CHEAP = 0.08, 0.03
 """Shares of the integer multiply-adds, and of the estimated time, that may be spent where the goal is out of reach."""
@@ -50,7 +54,19 @@ SMALL = 0.005
 HELPS = 3.0
 """dB that the worst output gains by what is spent so: half of its noise."""
 
-Tidy = Callable[[Plan], Plan]
+
+@dataclass(frozen=True)
+class Hands:
+    """What may be done to the plan.
+
+    tidy        takes out what buys no integer kernel any more
+    own_scales  the plan as it came, these weights with a scale per channel
+    keep        nodes and tensors that stay quantized in any case
+    """
+
+    tidy: Callable[[Plan], Plan] = lambda plan: plan
+    own_scales: Callable[[Collection[str]], Plan] | None = None
+    keep: Collection[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +78,7 @@ class Protection:
 
 
 def protect(
-    model: Model,
-    plan: Plan,
-    feeds: Sequence[Feed],
-    tidy: Tidy,
-    *,
-    keep: Collection[str] = (),
-    tuned: bool = False,
+    model: Model, plan: Plan, feeds: Sequence[Feed], hands: Hands | None = None, *, tuned: bool = False
 ) -> Protection:
     """Take quantizers out of a plan that make an output worthless.
 
@@ -76,71 +86,112 @@ def protect(
         model: the float model that the plan belongs to.
         plan: with scales; nothing of it is tuned yet.
         feeds: some are looked at.
-        tidy: takes out of a plan what buys no integer kernel.
-        keep: nodes and tensors that stay quantized in any case.
+        hands: what may be done.
         tuned: weights will be fine-tuned, and are not judged.
 
     Raises:
         DataError: the model fails on a sample.
     """
+    hands = hands or Hands()
     few = feeds[:: max(1, len(feeds) // SAMPLES)][:SAMPLES]
-    ignored = {tensor for tensor, site in plan.sites.items() if tuned and site.role == "weight"}
-    outputs = Outputs(model, Switchable(model, plan), few)
-    before = outputs.worth(ignored)[0]
-    if before >= LOST:
+    outputs = Outputs(model, few)
+    search = _begun(model, plan, outputs, hands, tuned=tuned)
+    if search.before >= LOST:
         return Protection(plan)
-    work = work_of(model, plan.nodes, few[0])
-    search = Search(plan, outputs, tidy, work, ignored, _groups(plan, ignored, keep))
     search.blame()
-    chosen = search.chosen(before)
-    return Protection(search.without(chosen), tuple(regions(model, search, chosen))) if chosen else Protection(plan)
+    apart = _own_scales(model, search, outputs, hands)
+    if apart is None:
+        return _without_harm(model, search)
+    told = own_scales_region(search, apart)
+    if apart.before >= LOST:
+        return Protection(apart.plan, (told,))
+    apart.blame()
+    done = _without_harm(model, apart)
+    return Protection(done.plan, (told, *done.regions))
+
+
+def _without_harm(model: Model, search: Search) -> Protection:
+    """What harms most for what it buys becomes float."""
+    chosen = search.chosen()
+    if not chosen:
+        return Protection(search.plan)
+    return Protection(search.without(chosen), tuple(regions(model, search, chosen)))
+
+
+def _begun(model: Model, plan: Plan, outputs: Outputs, hands: Hands, *, tuned: bool = False) -> Search:
+    """A search with the worth of the whole plan."""
+    ignored = {tensor for tensor, site in plan.sites.items() if tuned and site.role == "weight"}
+    judge, samples = partial(outputs.worth, Switchable(model, plan)), outputs.feeds
+    work = partial(work_of, model, plan.nodes, samples[0])
+    groups, before = _groups(plan, ignored, hands.keep), judge(ignored, None)[0]
+    return Search(plan, judge, hands.tidy, work, len(samples), ignored, groups, before)
+
+
+def _own_scales(model: Model, search: Search, outputs: Outputs, hands: Hands) -> Search | None:
+    """A search with a scale per channel for the weights that are blamed, if that helps."""
+    sites = search.plan.sites
+    blamed = [group for part in search.noise for group in part if group in sites]
+    weights = [group for group in blamed if sites[group].role == "weight" and sites[group].format.axis is None]
+    if not weights or hands.own_scales is None:
+        return None
+    other = _begun(model, hands.own_scales(weights), outputs, hands)
+    return other if other.before >= search.before + HELPS else None
 
 
 @dataclass
 class Search:
     """What is known on the way.
 
+    judge    what the worst output is worth without the quantizers of some tensors, on so many samples
     ignored  tensors that count as float
     groups   tensors of each group that may go, in the order of the graph
+    before   dB of the worst output
     noise    part → what it leaves of the worst output, alone
     """
 
     plan: Plan
-    outputs: Outputs
-    tidy: Tidy
-    work: Work
+    judge: Judge
+    tidy: Callable[[Plan], Plan]
+    count: Callable[[], Work]
+    samples: int
     ignored: Collection[str]
     groups: dict[str, Sequence[str]]
+    before: float
     noise: dict[Part, Noise] = field(default_factory=dict)
+
+    @cached_property
+    def work(self) -> Work:
+        """What the nodes of the plan do."""
+        return self.count()
 
     def blame(self) -> None:
         """Measure the noise of what may go."""
-        few = math.ceil(len(self.outputs.feeds) / 2)
-        self.noise = noisy_parts(self.outputs, self.groups, few, QUIET, self._small)
+        few, tensors = math.ceil(self.samples / 2), self.plan.sites.keys()
+        self.noise = noisy_parts(lambda on: self.judge(tensors - on, few), self.groups, QUIET, self._small)
 
     def _small(self, part: Part) -> bool:
         return self.time(self.plan.without(dict.fromkeys(part, ""))) <= (1 + SMALL) * self.time(self.plan)
 
     def worth(self, plan: Plan) -> float:
         """Of the worst output under a plan with fewer sites, in dB."""
-        return self.outputs.worth({*self.ignored, *(self.plan.sites.keys() - plan.sites.keys())})[0]
+        return self.judge({*self.ignored, *(self.plan.sites.keys() - plan.sites.keys())}, None)[0]
 
     def without(self, parts: Collection[Part]) -> Plan:
         """The plan without these parts, and without what has no use then."""
         reasons = {group: f"protected: {told(part, self.noise[part])}" for part in parts for group in part}
         return self.tidy(self.plan.without(reasons))
 
-    def chosen(self, before: float) -> list[Part]:
+    def chosen(self) -> list[Part]:
         """The parts to take out, the most harmful ones first."""
         ranked = sorted(self.noise, key=self._harm, reverse=True)
         if not ranked:
             return []
         if self._reaches(ranked):
             fewest = ranked[: self._fewest(ranked)]
-            if self.share_left(self.without(fewest)) >= WORTH_HAVING:
+            if len(fewest) <= FEW or self.share_left(self.without(fewest)) >= WORTH_HAVING:
                 return fewest
         cheap = self._cheap(ranked)
-        return cheap if cheap and self.worth(self.without(cheap)) >= before + HELPS else []
+        return cheap if cheap and self.worth(self.without(cheap)) >= self.before + HELPS else []
 
     def _harm(self, part: Part) -> float:
         """Noise power for the time that is saved."""

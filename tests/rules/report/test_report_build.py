@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import quantized_models
 
-from quark_onnx.core.settings.config import Config
 from quark_onnx.core.settings.presets import get_default_config
+from quark_onnx.core.settings.whole_model import Config
 from quark_onnx.engine.compare import quantized_values
 from quark_onnx.graph import Model, io
 from quark_onnx.pipeline import ModelQuantizer

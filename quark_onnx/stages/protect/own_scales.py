@@ -1,0 +1,18 @@
+"""Scales of their own for the channels of weights that one scale would kill."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from quark_onnx.core.plan import Plan
+
+
+def with_own_scales(plan: Plan, apart: Plan, weights: Collection[str]) -> Plan:
+    """The sites of `plan`, these weights and the biases counted in their scales as in `apart`, a scale per channel."""
+    sites = dict(plan.sites)
+    for tensor, site in plan.sites.items():
+        weight = tensor if site.role == "weight" else site.factors[1] if site.factors else ""
+        if weight in weights and tensor in apart.sites:
+            sites[tensor] = replace(site, format=apart.sites[tensor].format)
+    return replace(plan, sites=sites)
