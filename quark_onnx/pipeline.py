@@ -251,7 +251,7 @@ def _hands(job: Job, ranged: Callable[[Plan], Plan]) -> tuple[frozenset[str], Ha
     asked, kept = config.protection.named({name for name in tensors | nodes if name})
     apart = job.placed(replace(config, per_channel=True)) if config.row.per_channel else job.sites
     hands = Hands(
-        tidy=partial(tidied, graph, ops=config.row.ops),
+        tidy=partial(tidied, graph, target=config.row),
         own_scales=lambda weights: ranged(with_own_scales(job.sites, apart, weights)),
         keep=kept,
     )

@@ -114,7 +114,7 @@ def placed(model: Model, **fields: Any) -> Plan:
 
 
 def layout(plan: Plan) -> str:
-    """The sites as `tensor:role`, followers as `tensor:role=leader`, sorted by name; none of layers of `graph_between`."""
+    """The sites as `tensor:role`, followers as `tensor:role=leader`, sorted by name; none of `graph_between` itself."""
     sites = [site for site in plan.sites.values() if not site.tensor.startswith("outer_")]
     parts = [f"{s.tensor}:{s.role}" + f"={s.group}" * (s.group != s.tensor) for s in sites]
     return " ".join(sorted(parts))

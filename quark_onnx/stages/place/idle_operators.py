@@ -20,12 +20,15 @@ from dataclasses import dataclass
 
 from quark_onnx.core.operators import Op
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.view import constant, is_op, shape, sole_reader
 from quark_onnx.stages.place.never_quantized import data_inputs
 
-BEHIND = "all readers of its output compute in float: quantizing it would only add rounding"
-IN_FRONT = "what it reads is computed in float: it would need quantizers of its own"
+BEHIND = "nobody behind it reads integers: quantizing its output would only add rounding"
+IN_FRONT = "what it reads comes as floats: it would need quantizers of its own"
+CLAMP = "nobody behind it reads integers, and the layer in front of it returns floats"
+MOVES = "only moves values, and no neighbour is quantized"
 
 
 def idle(
@@ -76,15 +79,36 @@ def connected(wanted: Mapping[str, Sequence[str]], tensors: Collection[str]) -> 
     return found
 
 
-def tidied(graph: Graph, plan: Plan, ops: Mapping[str, Op]) -> Plan:
+def tidied(graph: Graph, plan: Plan, target: Target) -> Plan:
     """The plan without what integers buy nothing any more, after nodes have been taken out of it."""
-    reasons = idle(graph, plan.nodes, (), ops)
-    nodes = {name: tensors for name, tensors in plan.nodes.items() if name not in reasons}
+    ops = target.ops
+    reasons, nodes = {}, dict(plan.nodes)
+    if target.spares_idle:
+        reasons = idle(graph, nodes, (), ops)
+        nodes = {name: tensors for name, tensors in nodes.items() if name not in reasons}
+        reasons |= _let_go(graph, nodes, ops)
     moving = {n.name or "" for n in graph if n.name in nodes and is_op(n, *ops) and ops[n.op_type].kind == "same"}
     tensors = {tensor for name, ends in nodes.items() if name not in moving for tensor in ends}
     alone = moving.difference(connected({name: nodes[name] for name in moving}, tensors))
-    reasons |= dict.fromkeys(alone, "only moves values, and no neighbour is quantized")
+    reasons |= dict.fromkeys(alone, MOVES)
     return plan.keeping({name: ends for name, ends in nodes.items() if name not in reasons}, reasons)
+
+
+def _let_go(graph: Graph, nodes: dict[str, tuple[str, ...]], ops: Mapping[str, Op]) -> dict[str, str]:
+    """Take the quantizers behind layers that may return floats out of `nodes`, and the clamps that they took in."""
+    found = {}
+    for layer in without_output(graph, nodes, (), ops):
+        chain = [node for node in graph if nodes.get(node.name or "") == nodes[layer.name or ""]]
+        behind = {value.name for node in chain for value in node.outputs}
+        left = tuple(tensor for tensor in nodes[layer.name or ""] if tensor not in behind)
+        for node in chain:
+            name = node.name or ""
+            if node is layer or is_op(node, "Add"):
+                nodes[name] = left
+            else:
+                del nodes[name]
+                found[name] = CLAMP
+    return found
 
 
 @dataclass

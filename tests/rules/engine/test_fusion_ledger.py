@@ -20,7 +20,8 @@ pytestmark = pytest.mark.skipif(
 
 NO_KERNEL = "onnxruntime's CPU provider has no integer kernel for it"
 BETWEEN = "computed in float between integer kernels"
-CONV = "(float[1,4,8,8] x) => (float[A,B,C,D] y) <float[4,4,3,3] w, float[4,4,3,3] v, float[4,4,1,1] u, float lo = {-1}, float hi = {1}>"
+CONV = "(float[1,4,8,8] x) => (float[A,B,C,D] y) <float[4,4,3,3] w, float[4,4,3,3] v, float[4,4,1,1] u,"
+CONV += " float lo = {-1}, float hi = {1}>"
 
 
 def rows(text: str, opset: int = 17, **fields: Any) -> dict[str, Row]:
