@@ -163,6 +163,8 @@ class _Quantized:
     def gets_integers(self, node: Node) -> bool:
         """Whether an integer kernel has its inputs, or most of their work, for nothing."""
         row = self._row(node)
+        if is_op(node, "Identity"):  # between two types that the user asks for
+            return True
         varying = [value for value in data_inputs(node, row) if constant(value) is None]
         large = [value for value in varying if not _smaller(value, node.outputs[0])] or varying
         integers = [value for value in large if self._are_integers(value)]
