@@ -77,6 +77,7 @@ class Writer:
         self.values = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
         self.values |= {value.name: value for node in graph for value in node.outputs}
         self.parameters: dict[tuple[str, str], list[Value]] = {}
+        self.zero_points: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self.quantizers: dict[str, Node] = {}
 
     def write(self) -> None:
@@ -281,16 +282,20 @@ class Writer:
         return node.graph is not self.graph or value.name not in self.plan.nodes.get(node.name or "", ())
 
     def _scale_and_zero_point(self, site: Site, q: QParams) -> list[Value]:
-        """Initializers, one pair per group: equal scales are one tensor."""
+        """Initializers: a scale per group, and a zero point for all that have this one."""
         key = site.group, site.format.dtype
         if key not in self.parameters:
             scale = add_constant(self.graph, q.scale, f"{site.group}_scale")
-            zero = q.zero_point.astype(carrier(site.format))
-            self.parameters[key] = [
-                scale,
-                add_constant(self.graph, zero, f"{site.group}_zero_point", site.format.dtype),
-            ]
+            self.parameters[key] = [scale, self._zero_point(site, q.zero_point.astype(carrier(site.format)))]
         return self.parameters[key]
+
+    def _zero_point(self, site: Site, array: NDArray[Any]) -> Value:
+        dtype, first = site.format.dtype, array.reshape(-1)[:1]
+        key = dtype, array.shape, array.tobytes()
+        if key not in self.zero_points:
+            alike = f"{dtype}_zero_point_{first.item()}" if (array == first).all() else f"{site.group}_zero_point"
+            self.zero_points[key] = add_constant(self.graph, array, alike, dtype)
+        return self.zero_points[key]
 
 
 def has_scale(site: Site) -> bool:

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-_NAMES = "quark_onnx.names"  # graph.meta: every name in use, kept by this module
+_NAMES = "quark_onnx.names"  # graph.meta: every name in use → the next number to try behind it, kept by this module
+
+LONGEST = 40
+"""Characters of a name made here, its number apart: each is written as often as the tensor is read."""
+
+_ENDING = 30  # of these: room for what it is (`_DequantizeLinear`) and for what a tensor's name ends with
 
 
 def forget_names(graph: ir.Graph) -> None:
@@ -17,21 +22,26 @@ def forget_names(graph: ir.Graph) -> None:
 
 
 def fresh_name(graph: ir.Graph, hint: str) -> str:
-    """`hint`, or `hint_1`, `hint_2`, …: the first that neither a value nor a node has."""
+    """`hint`, or `hint_1`, `hint_2`, …: the first that neither a value nor a node has; a long hint loses its middle."""
     taken = graph.meta.get(_NAMES)
     if taken is None:
-        taken = set(graph.initializers) | {value.name for value in graph.inputs}
+        taken = dict.fromkeys((*graph.initializers, *(value.name for value in graph.inputs)), 1)
         for node in graph.all_nodes():
-            taken.add(node.name)
-            taken.update(value.name for value in node.outputs)
-            taken.update(value.name for value in node.inputs if value is not None)
+            taken[node.name] = 1
+            taken.update((value.name, 1) for value in (*node.inputs, *node.outputs) if value is not None)
         graph.meta[_NAMES] = taken
-    name, count = hint, 0
+    hint = shortened(hint)
+    name = hint
     while name in taken:
-        count += 1
-        name = f"{hint}_{count}"
-    taken.add(name)
+        name = f"{hint}_{taken[hint]}"
+        taken[hint] += 1
+    taken[name] = 1
     return name
+
+
+def shortened(name: str) -> str:
+    """The name, without its middle where it is long: what begins it and what it ends with tell most."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - _ENDING - 2]}..{name[-_ENDING:]}"
 
 
 def add_constant(graph: ir.Graph, array: Any, hint: str, dtype: str | None = None) -> ir.Value:

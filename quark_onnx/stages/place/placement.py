@@ -12,7 +12,7 @@ from quark_onnx.stages.place.dynamic import without_ranges
 from quark_onnx.stages.place.excluded_nodes import excluded
 from quark_onnx.stages.place.idle_operators import CLAMP, MOVES, connected, idle, without_output
 from quark_onnx.stages.place.known_ranges import with_known_ranges
-from quark_onnx.stages.place.never_quantized import shape_values, why_exempt
+from quark_onnx.stages.place.never_quantized import AT_LOAD, enlarged_constants, shape_values, why_exempt
 from quark_onnx.stages.place.operator_rules import RULES
 from quark_onnx.stages.place.overrides import overridden
 from quark_onnx.stages.place.residual_additions import residual
@@ -65,7 +65,9 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
 
 def _exemptions(graph: Graph, config: QuantizationConfig, known: Collection[str]) -> dict[str, str]:
     shapes = shape_values(graph, config.row.ops)
-    reasons = excluded(graph, config, known)
+    constants = enlarged_constants(graph)
+    reasons = {node.name or "": AT_LOAD for node in graph if constants.intersection(node.outputs)}
+    reasons |= excluded(graph, config, known)
     notes = {}
     for node in graph:
         reason = why_exempt(node, shapes, config.row) or reasons.get(node.name or "")

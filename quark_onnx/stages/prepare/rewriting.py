@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from quark_onnx.engine.missing_types import FROM_SESSION, STALE, ask_session, listed
 from quark_onnx.engine.runner import newest_opset
 from quark_onnx.graph import Model
 from quark_onnx.graph.constant_folding import fold_constants
@@ -12,6 +13,7 @@ from quark_onnx.graph.io import copy
 from quark_onnx.graph.opset import fit_opset, own_opset
 from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes, remove_unused
 from quark_onnx.graph.rewrite import Outcome, rewrite
+from quark_onnx.graph.value_info import drop_stale
 from quark_onnx.stages.prepare import (
     constant_of_shape,
     drop_dropout,
@@ -26,10 +28,9 @@ from quark_onnx.stages.prepare import (
     zero_bias,
 )
 from quark_onnx.stages.prepare.conversion_identity import convert
+from quark_onnx.stages.prepare.grown_constants import as_good, grown_constants
 
 DROP = (drop_identity.RULE, drop_dropout.RULE)
-
-KNOWN = (known_dims.RULE, constant_of_shape.RULE)
 
 LAYER_RULES = (gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE, fold_bn_forward.RULE)
 
@@ -41,11 +42,13 @@ MAX_FOLDS = 10
 class Prepared:
     """The rewritten copy, and what became of every rule at every node where it was tried.
 
-    `node` of an outcome is empty where it is about the whole model.
+    `node` of an outcome is empty where it is about the whole model. `remarks` are on types and shapes that the model
+    did not say, or said wrongly.
     """
 
     model: Model
     log: tuple[Outcome, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def prepare(
@@ -79,33 +82,51 @@ def prepare(
         log.append(Outcome(done, "", None))
         lift_constants(model)
     name_nodes(model)
+    stale = drop_stale(model)
     infer_shapes(model)
     log += rewrite(model.graph, [drop_identity.RULE])
     if optimize:
         log += _optimize(model)
+    told = ask_session(model)
     if biases:
         log += rewrite(model.graph, [zero_bias.RULE])
     log += rewrite(model.graph, [unshare.RULE])
     convert(model.graph, conversions or {})
     latest = {(outcome.rule, outcome.node): outcome for outcome in log}
-    return Prepared(model, tuple(latest.values()))
+    remarks = [text.format(listed(names)) for text, names in ((STALE, stale), (FROM_SESSION, told)) if names]
+    return Prepared(model, tuple(latest.values()), tuple(remarks))
 
 
 def _optimize(model: Model) -> list[Outcome]:
-    log = _fold(model)
+    """All that is folded is folded, unless the file would grow by it for nothing."""
+    trial = copy(model)
+    log, sizes = _rewritten(trial)
+    if computed := grown_constants(model, trial, sizes):
+        smaller = copy(model)
+        told, _ = _rewritten(smaller, computed)
+        if as_good(smaller, trial):
+            trial, log = smaller, told
+            log.append(Outcome("fold-constants", "", f"{', '.join(sorted(computed))}: larger than what it is made of"))
+    model.graph = trial.graph
+    return log
+
+
+def _rewritten(model: Model, computed: Collection[str] = ()) -> tuple[list[Outcome], dict[str, int]]:
+    log, sizes = _fold(model, computed)
     layers = rewrite(model.graph, LAYER_RULES)
     remove_unused(model)
     if any(outcome.reason is None for outcome in layers):
         infer_shapes(model)
-    return log + layers
+    return log + layers, sizes
 
 
-def _fold(model: Model) -> list[Outcome]:
+def _fold(model: Model, computed: Collection[str]) -> tuple[list[Outcome], dict[str, int]]:
     """Fold until nothing changes. Where the library fails the model stays as it was, and the log says why."""
-    log = rewrite(model.graph, DROP)
+    log, sizes = rewrite(model.graph, DROP), dict[str, int]()
     for _ in range(MAX_FOLDS):
-        folded = fold_constants(model)
-        known = rewrite(model.graph, KNOWN)
+        folded = fold_constants(model, computed)
+        sizes |= folded.sizes
+        known = rewrite(model.graph, (known_dims.RULE, constant_of_shape.rule(computed)))
         log += known
         if folded.failure is not None:
             log.append(Outcome("fold-constants", "", folded.failure))
@@ -114,4 +135,4 @@ def _fold(model: Model) -> list[Outcome]:
             break
         remove_unused(model)
         infer_shapes(model)
-    return log
+    return log, sizes
