@@ -176,6 +176,8 @@ def _probed(samples: Samples, resume: Plan | None) -> Probed:
 
 def _without_data(job: Job, clock: Clock, resume: Plan | None) -> Decided:
     """What can be decided of the model alone: ranges of weights."""
+    if not job.sites.sites and job.config.conversion is None:  # the prepared model is what is written
+        verify(job.plain, job.prepared, ())
     if resume is not None or job.config.conversion is not None or not job.sites.sites:
         return Decided(job, job.sites) if resume is None else Decided(_resumed(job, resume), resume)
     unequal = ("no data, so channels were not evened out between layers: give data, or set include_cle=False",)
