@@ -11,15 +11,13 @@ from operator_examples import TABLE
 from quantized_models import executed_kernels, graph, graph_between, quantized
 
 from quark_onnx.core.operators import CPU
-from quark_onnx.engine.fusion_ledger import Row, fused, ledger
+from quark_onnx.engine.fusion_ledger import ADDED, BETWEEN, NO_KERNEL, Row, fused, ledger
 from quark_onnx.graph import Model
 
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="onnxruntime has other integer kernels on other processors"
 )
 
-NO_KERNEL = "onnxruntime's CPU provider has no integer kernel for it"
-BETWEEN = "computed in float between integer kernels"
 CONV = "(float[1,4,8,8] x) => (float[A,B,C,D] y) <float[4,4,3,3] w, float[4,4,3,3] v, float[4,4,1,1] u,"
 CONV += " float lo = {-1}, float hi = {1}>"
 
@@ -167,6 +165,22 @@ def test_reasons_of_placement_and_of_ranges_are_kept() -> None:
         "e": "Erf is not in the operator table of the CPU target",
         "n": "'g': 8 values seen in calibration are infinite or NaN",
     }
+
+
+def test_a_bias_behind_a_product_that_returns_floats_is_added_in_float() -> None:
+    text = (
+        "(float[2,3,4] x) => (float[2,3,5] y) <float[4,5] w, float[5] b> { [m] h = MatMul (x, w) [a] y = Add (h, b) }"
+    )
+    found = rows(text)
+    assert (found["m"].kernel, found["a"].kernel, found["a"].reason) == ("MatMulIntegerToFloat", "Add", ADDED)
+
+
+def test_what_moves_the_floats_of_a_layer_is_float() -> None:
+    text = (
+        "(float[2,4] x) => (float[5,2] y) <float[4,5] w, float[5] b> { [m] h = Gemm (x, w, b) [t] y = Transpose (h) }"
+    )
+    found = rows(text)
+    assert (found["m"].kernel, found["t"].status) == ("QGemm", "float")
 
 
 def test_fused_counts_integer_kernels_by_operator() -> None:

@@ -72,7 +72,7 @@ def narrow(plan: Plan) -> set[str]:
 
 def layout(text: str, narrows: bool = True, **arrays: Any) -> Layout:
     model = graph(text, 21, **arrays)
-    plans = [place(model, settings(**types, ForceQuantizeNoInputCheck=True)) for types in (WIDE, NARROW)]
+    plans = [place(model, settings(**types)) for types in (WIDE, NARROW)]
     base, other = plans if narrows else reversed(plans)
     return layout_of(model, base, other, narrows=narrows)
 
