@@ -240,11 +240,13 @@ def _ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
         return replace(begun, plan=mixed.plan, warnings=(*begun.warnings, *mixed.warnings), mixed=mixed.records)
     with clock.stage("ranges"):
         plan = ranged(job.sites)
-    if not feeds or not job.config.protects or not plan.nodes:
+    if not plan.nodes or not job.config.protection.on:
         return replace(begun, plan=plan)
     with clock.stage("protect"):
         asked, hands = _hands(job, ranged)
-        plan = hands.tidy(plan.without_named(asked))
+        plan = hands.tidy(plan.without_named(asked)) if asked else plan
+        if not feeds or not plan.nodes or job.config.row.fixed_point:
+            return replace(begun, plan=plan)
         done = protect(job.prepared, plan, feeds, hands, tuned=job.config.include_fast_ft)
     return replace(begun, plan=done.plan, protected=done.regions)
 

@@ -9,9 +9,9 @@ Quantizing them would add a rounding and save nothing. Three questions are asked
               read as floats anyway (the x of x · f(x)), an integer kernel would need quantizers of its own, in the
               middle of what the runtime computes as one: Gelu, normalizations, a logarithm's range.
 
-    twice     is its output only read to be scaled or moved by a constant? Two quantizers in a row make twice the noise of
-              one; both operators in float cost little more. On PP-OCR's recognizer, whose HardSwish is moved so in each
-              of 16 blocks, 3 dB and a fifth of the lines, for 3 % of the time.
+    twice     is its output only read to be scaled or moved by a constant? Two quantizers in a row make twice the noise
+              of one; both operators in float cost little more. On PP-OCR's recognizer, whose HardSwish is moved so in
+              each of 16 blocks, it is 3 dB and a fifth of the lines, for 3 % of the time.
 
 Operators that only move values hand the questions on. A layer whose kernel returns floats as well needs no quantizer
 behind it where nobody reads integers.

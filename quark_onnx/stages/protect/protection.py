@@ -4,9 +4,9 @@
                 slices included. Where that has `GOAL` nothing is done.
     blamed      the groups of quantizers that alone make much noise there (`noise_by_group`), the one first that makes
                 most of it for the time it saves
-    taken out   where the output is lost (`LOST`), as few of them, in this order, as bring it to `GOAL`, if what stays on
-                integers is worth having; else those that cost little, if they halve the noise, and no weights, which
-                are for fine-tuning
+    taken out   where the output is lost (`LOST`), as few of them, in this order, as bring it to `GOAL`, if what stays
+                on integers is worth having; else those that cost little, if they halve the noise; and of weights,
+                which fine-tuning mends, none
 
 What a node that is taken out leaves behind, quantizers that buy no integer kernel any more, goes with it.
 """
@@ -47,8 +47,8 @@ FEW = 3
 """Parts that are taken out at whatever price: without them the model is right, with them it is worth nothing."""
 
 CHEAP = 0.08, 0.12
-"""Shares of the integer multiply-adds, and of the estimated time, that may be spent where no output is lost, or none can
-be brought to the goal."""
+"""Shares of the integer multiply-adds, and of the estimated time, that may be spent where no output is lost, or where
+none can be brought to the goal."""
 
 SMALL = 0.005
 """Share of the estimated time below which parts need not be told apart."""
