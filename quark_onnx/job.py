@@ -19,11 +19,13 @@ from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.tensor_overrides import override_opset
-from quark_onnx.engine.calibration_data import CalibrationData, ImageOptions, open_data, random_data
+from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, open_data, random_data
 from quark_onnx.engine.float_layer_shield import shield
+from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.from_float16 import Widened, to_float32
+from quark_onnx.graph.value_info import unknown
 from quark_onnx.stages.equalize import rescale
 from quark_onnx.stages.output_model import realize
 from quark_onnx.stages.place import place
@@ -71,7 +73,11 @@ class Clock:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A model on its way: as the user gave it, and prepared. `widened`: as float32, if it has float16 parts."""
+    """A model on its way: as the user gave it, and prepared.
+
+    widened  as float32, if it has float16 parts
+    told     remarks on types and ranks that the model does not say, or says wrongly
+    """
 
     source: str | Path | ModelProto
     config: QuantizationConfig
@@ -80,6 +86,7 @@ class Job:
     sites: Plan
     rewrites: Counter[str]
     widened: Widened | None = None
+    told: tuple[str, ...] = ()
 
     @property
     def plain(self) -> Model:
@@ -94,9 +101,24 @@ class Job:
         """
         known = {node.name for node in (*self.model.graph, *self.plain.graph) if node.name}
         sites = (place_conversion if config.conversion else place)(self.prepared, config, known)
+        if self.told:
+            told = "; ".join([*self.told, *([sites.remarks["*"]] if "*" in sites.remarks else [])])
+            sites = replace(sites, remarks={**sites.remarks, "*": told})
         if self.widened is None or config.convert_fp16_to_fp32:
             return sites
         return half_scales(sites, self.prepared, self.widened.wide, config.row)
+
+    def seen(self, feed: Feed) -> Job:
+        """The job with the ranks that a run of the prepared model shows, where nothing else tells them; placed anew.
+
+        The model stays what it is, to the fingerprint: a plan can be applied without data.
+        """
+        model, new, stale = ask_run(self.prepared, feed)
+        if not new and not stale:
+            return self
+        told = [text.format(listed(names)) for text, names in ((STALE, stale), (FROM_RUN, new)) if names]
+        job = replace(self, prepared=model, told=(*self.told, *told))
+        return replace(job, sites=job.placed(self.config))
 
     def realize(self, plan: Plan) -> Model:
         """What the user gets of a plan, in the float types of the user's model.
@@ -117,9 +139,10 @@ class Job:
             ConfigError: data are given, and UseRandomData asks for others.
         """
         inputs, option = input_specs(self.model), self.config.option
-        if not self.sites.sites and self.config.conversion is None:
-            return None
         given = source is not None or path is not None or option("UseRandomData")
+        idle = not self.sites.sites and self.config.conversion is None
+        if idle and not (given and unknown(self.prepared.graph)):
+            return None
         if not given and not self.config.needs_data:
             return None
         if option("UseRandomData"):
@@ -167,6 +190,8 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
         quantizers=config.conversion is None,
         optimize=config.optimize_model,
         biases=config.moves_biases,
+        integers=(integers := _integers(config)),
+        block=config.row.channel_block if integers else 1,
         conversions=conversions,
     )
     rewrites = Counter(outcome.rule for outcome in done.log if outcome.reason is None)
@@ -174,10 +199,22 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
         wide = {node.name or "" for node in done.model.graph if needs_float(node, config.row)}
         widened = replace(widened, wide=widened.wide | wide)
     io.settle(done.model)
-    job = Job(source, config, model, done.model, Plan(""), rewrites, widened)
+    job = Job(source, config, model, done.model, Plan(""), rewrites, widened, done.remarks)
     job = replace(job, sites=job.placed(config))
     io.let_go(job.prepared)
     return job
+
+
+def _integers(config: QuantizationConfig) -> frozenset[str]:
+    """Operator types without a weight that the target runs on integers, in the types that activations have.
+
+    A Clip only where the quantizer behind it can begin at 0, as it does.
+    """
+    row = config.row
+    if not config.observes or row.inputs_only or (row.on_cpu and config.activation.storage_bits != 8):
+        return frozenset()
+    kinds = {"act", "fixed", *(["clamp"] if row.fixed_point or not config.activation.symmetric else [])}
+    return frozenset(name for name, op in row.ops.items() if op.kind in kinds and op.fuses)
 
 
 def _opset(config: QuantizationConfig, *, half: bool) -> int:

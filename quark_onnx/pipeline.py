@@ -10,7 +10,15 @@ from pathlib import Path
 
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import Comparison, Correction, LayerRecord, MixRecord, Proof, Tuning
+from quark_onnx.core.records import (
+    Comparison,
+    Correction,
+    LayerRecord,
+    MixRecord,
+    Proof,
+    ProtectedRegion,
+    Tuning,
+)
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.fast_finetune import FastFinetune
 from quark_onnx.core.settings.whole_model import Config
@@ -35,6 +43,8 @@ from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune, judged, lesson
 from quark_onnx.stages.mixed_precision import Mixed, mix
 from quark_onnx.stages.output_model import spare_large
+from quark_onnx.stages.place.idle_operators import tidied
+from quark_onnx.stages.protect import Hands, protect, with_own_scales
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.scale_alignment import align
 from quark_onnx.stages.verify import verify
@@ -126,6 +136,7 @@ class Decided:
     untuned: Mapping[str, str] = field(default_factory=dict)
     correction: Correction | None = None
     mixed: tuple[MixRecord, ...] = ()
+    protected: tuple[ProtectedRegion, ...] = ()
     probes: Sequence[Feed] = ()
     probed: Probed = ""
 
@@ -151,6 +162,9 @@ def decide(
         return _without_data(job, clock, resume)
     with clock.stage("read"):
         samples = read(data, job.plain)
+        job = job.seen(samples.taught[0])
+    if not job.sites.sites and job.config.conversion is None:
+        return _without_data(job, clock, resume)
     feeds = samples.taught
     job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
     with clock.stage("verify"):
@@ -159,8 +173,7 @@ def decide(
     begun = Decided(job, job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
     if job.config.conversion is not None:
         return replace(begun, plan=resume or _converted(job, feeds))
-    found = Mixed(resume) if resume else _ranged(job, feeds, clock, cache)
-    decided = replace(begun, plan=found.plan, warnings=(*warnings, *found.warnings), mixed=found.records)
+    decided = replace(begun, plan=resume) if resume else _ranged(begun, clock, cache)
     return _tuned(decided, clock, evaluator) if job.config.tunes else decided
 
 
@@ -177,7 +190,7 @@ def _without_data(job: Job, clock: Clock, resume: Plan | None) -> Decided:
         return Decided(job, job.sites) if resume is None else Decided(_resumed(job, resume), resume)
     unequal = ("no data, so channels were not evened out between layers: give data, or set include_cle=False",)
     wanted = job.config.include_cle and not job.config.per_channel
-    return Decided(job, _ranged(job, (), clock).plan, warnings=unequal if wanted else ())
+    return _ranged(Decided(job, job.sites, warnings=unequal if wanted else ()), clock)
 
 
 def _resumed(job: Job, plan: Plan) -> Job:
@@ -211,8 +224,9 @@ def _converted(job: Job, feeds: Sequence[Feed]) -> Plan:
     return spare_large(job.prepared, job.sites, feeds[:PROBES]) if job.config.conversion == "float16" else job.sites
 
 
-def _ranged(job: Job, feeds: Sequence[Feed], clock: Clock, cache: Path | None = None) -> Mixed:
-    """Scales for the sites of the job; with mixed precision, for those sites and types that it chooses."""
+def _ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
+    """Scales for the sites of the job; with mixed precision, for those sites and types that it chooses; protected."""
+    job, feeds = begun.job, begun.feeds
     tensors, moving = observed_tensors(job.sites), job.config.moving_average
     with clock.stage("calibrate"):
         tick = partial(clock.count, "calibrate", len(feeds))
@@ -229,9 +243,33 @@ def _ranged(job: Job, feeds: Sequence[Feed], clock: Clock, cache: Path | None = 
             moments = channel_moments(job.prepared, feeds, wanted, partial(clock.count, "moments", len(feeds)))
     ranged = partial(_with_scales, job, statistics, moments)
     if other is not None:
-        return _mixed(job, other, feeds, clock, ranged)
+        mixed = _mixed(job, other, feeds, clock, ranged)
+        return replace(begun, plan=mixed.plan, warnings=(*begun.warnings, *mixed.warnings), mixed=mixed.records)
     with clock.stage("ranges"):
-        return Mixed(ranged(job.sites))
+        plan = ranged(job.sites)
+    if not feeds or not job.config.protects or not plan.nodes:
+        return replace(begun, plan=plan)
+    with clock.stage("protect"):
+        asked, hands = _hands(job, ranged)
+        plan = hands.tidy(plan.without_named(asked))
+        done = protect(job.prepared, plan, feeds, hands, tuned=job.config.include_fast_ft)
+    return replace(begun, plan=done.plan, protected=done.regions)
+
+
+def _hands(job: Job, ranged: Callable[[Plan], Plan]) -> tuple[frozenset[str], Hands]:
+    """What stays float because the user asks for it, and what protection may do to a plan of the job."""
+    graph, config = job.prepared.graph, job.config
+    tensors = {value.name for node in graph for value in node.outputs} | {value.name for value in graph.inputs}
+    nodes = {node.name for node in (*graph, *job.model.graph)}
+    asked, kept = config.protection.named({name for name in tensors | nodes if name})
+    apart = job.placed(replace(config, per_channel=True)) if config.row.per_channel else job.sites
+    tidy = partial(tidied, graph, ops=config.row.ops)
+    hands = Hands(
+        tidy=tidy,
+        own_scales=lambda weights: tidy(ranged(with_own_scales(job.sites, apart, weights)).without_named(asked)),
+        keep=kept,
+    )
+    return asked, hands
 
 
 def _with_scales(job: Job, statistics: Mapping[str, Statistics], moments: Moments, sites: Plan) -> Plan:
@@ -342,6 +380,7 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
         untuned=decided.untuned,
         correction=decided.correction,
         mixed=decided.mixed,
+        protected=decided.protected,
         target=job.config.target,
     )
     return Result(plan, model, report, output, Evidence(job.prepared, quantized, tuple(probes)))

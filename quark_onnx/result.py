@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import Comparison, Correction, Departure, LayerRecord, Measured, MixRecord
+from quark_onnx.core.records import (
+    Comparison,
+    Correction,
+    Departure,
+    LayerRecord,
+    Measured,
+    MixRecord,
+    ProtectedRegion,
+)
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import quantized_values, tensor_sqnr
@@ -49,6 +57,7 @@ class Report:
     untuned    layer that it could not work on → the reason
     correction  whether bias correction was kept, where that was judged, and what the worst output is worth either way
     mixed      a record per layer that mixed precision could move, least harmful first
+    protected  a record per region that protection left float
     target     what the model was quantized for; the ledger is that of onnxruntime's CPU provider in any case
     """
 
@@ -69,6 +78,7 @@ class Report:
     untuned: Mapping[str, str] = field(default_factory=dict)
     correction: Correction | None = None
     mixed: tuple[MixRecord, ...] = ()
+    protected: tuple[ProtectedRegion, ...] = ()
     target: str = "cpu"
     probes: Probed = ""
     judged: int = 0

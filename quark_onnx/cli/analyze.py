@@ -18,7 +18,8 @@ from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags
 from quark_onnx.cli.matching_tensors import match
 from quark_onnx.cli.plans import saved_config
-from quark_onnx.cli.tables import new_table, output_lines
+from quark_onnx.cli.report_text import protected_text
+from quark_onnx.cli.tables import facts, new_table, output_lines
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text
@@ -214,6 +215,8 @@ def _print(report: ModelReport, files: Sequence[str], folder: Path | None) -> No
             out.print(f"Noise: of all that the layers, one at a time, make at {layers.place}.", soft_wrap=True)
     else:
         out.print("No layer of the quantized model could be matched.")
+    if report.protected:
+        out.print(facts({"Protected": protected_text(report.protected)}))
     if report.certificates:
         out.print(f"Processors: {summary(report.certificates)}.", soft_wrap=True)
     out.print(output_lines(report.outputs, report.written), soft_wrap=True)

@@ -23,6 +23,10 @@ from quark_onnx.engine.saturation_certificate import certify, is_quantized, summ
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import shape
 from quark_onnx.job import Job, open_job
+from quark_onnx.stages.place.idle_operators import BEHIND, IN_FRONT, without_output
+
+NAMED = 3
+"""Layers that a line names, at most."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def inspect_command(
     rows = [Row(n.name or "", n.op_type, job.sites.notes.get(n.name or "", "")) for n in job.prepared.graph]
     if show.json:
         document = {"model": str(model), "config": config, "weights": io.weight_bytes(job.model)}
-        print_json(document | {"before": _before(job), "rewrites": job.rewrites, "nodes": rows})
+        document |= {"before": _before(job), "rewrites": job.rewrites}
+        print_json(document | {"idle": _idle(rows), "float_outputs": _float_outputs(job), "nodes": rows})
     elif not show.quiet:
         out.print(_nodes(rows) if nodes else _operators(job, rows))
         out.print(facts(_overview(job, rows)))
@@ -92,7 +97,33 @@ def _overview(job: Job, rows: list[Row]) -> dict[str, str]:
         **_interface(job.model),
         "Rewritten by": counted(job.rewrites),
         "Quantized": f"{sum(not row.reason for row in rows)} of {len(rows)} nodes",
+        "Stay float": "\n".join(f"{_operators_text(ops)}: {reason}" for reason, ops in _idle(rows).items()),
+        "Float outputs": _layers_text(_float_outputs(job)),
     }
+
+
+def _idle(rows: list[Row]) -> dict[str, Counter[str]]:
+    """Operators that integers would buy nothing, by the reason."""
+    found = {why: Counter(row.op_type for row in rows if row.reason == why) for why in (BEHIND, IN_FRONT)}
+    return {why: ops for why, ops in found.items() if ops}
+
+
+def _operators_text(ops: Counter[str]) -> str:
+    return f"{ops.total()} operator{'s' * (ops.total() != 1)} without a weight ({counted(ops)})"
+
+
+def _float_outputs(job: Job) -> list[str]:
+    """Layers on integers that give floats, because nobody reads integers behind them."""
+    if not job.config.observes:
+        return []
+    return [node.name or "" for node in without_output(job.prepared.graph, job.sites.nodes, (), job.config.row.ops)]
+
+
+def _layers_text(names: list[str]) -> str:
+    if not names:
+        return ""
+    more = ", …" if len(names) > NAMED else ""
+    return f"of {len(names)} Gemm and MatMul, as nobody reads integers behind them: {', '.join(names[:NAMED])}{more}"
 
 
 def _interface(model: Model) -> dict[str, str]:

@@ -24,6 +24,7 @@ STAGES = {
     "verify": "checking that preparing changed nothing",
     "calibrate": "calibrating",
     "ranges": "choosing ranges",
+    "protect": "looking for what 8 bits would ruin",
     "tune": "fine-tuning",
     "apply": "writing quantizers into the graph",
     "prove": "proving the result in onnxruntime",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.filesize import decimal
 
 from quark_onnx.cli.console import out
-from quark_onnx.cli.tables import facts, float_table, fused_table, output_lines, remarks_text, smaller_text
+from quark_onnx.cli.tables import MANY, facts, float_table, fused_table, output_lines, remarks_text, smaller_text
 from quark_onnx.cli.tuning_text import tuning_rows, worst_table
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import MixRecord
+from quark_onnx.core.records import PROTECTED, MixRecord, ProtectedRegion
+from quark_onnx.engine.protection_wording import region_text
 from quark_onnx.engine.saturation_certificate import summary
 from quark_onnx.result import Probed, Report
 
@@ -34,6 +35,7 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None, page
         "Resumed": f"from a plan with {_tuned_weights(len(resumed.codes))}" if resumed else "",
         **tuning_rows(report.tuned, report.untuned, report.seconds.get("tune", 0.0), report.correction),
         "Mixed precision": _mixed(report.mixed),
+        "Protected": protected_text(report.protected) or _kept(report.float_nodes),
         "Remarks": remarks_text(report.remarks),
         "Seconds": f"{sum(report.seconds.values()):.1f}" + (f"  ({stages})" if stages else ""),
         "Wrote": f"{output}  ({decimal(report.stored['quantized'])}, float {decimal(report.stored['float'])})",
@@ -46,6 +48,18 @@ def judged_text(probes: Probed, judged: int) -> str:
     """Which samples the figures are of."""
     others = "" if probes == "held out" else ", as far as this run goes"
     return {"": "", "calibration": "the same samples"}.get(probes, f"{judged} others{others}")
+
+
+def protected_text(regions: Sequence[ProtectedRegion]) -> str:
+    """A line for each region: the first few, and how many more there are."""
+    more = len(regions) - MANY
+    return "\n".join([*map(region_text, regions[:MANY]), *([f"… and {more} more: see --json"] if more > 0 else [])])
+
+
+def _kept(reasons: Mapping[str, str]) -> str:
+    """What the plan that was applied, or that a run went on from, had protected."""
+    count = sum(reason.startswith(PROTECTED) for reason in reasons.values())
+    return f"{count} {'nodes' if count > 1 else 'node'} float, as the plan says" if count else ""
 
 
 def _mixed(records: Sequence[MixRecord]) -> str:

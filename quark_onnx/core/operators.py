@@ -38,6 +38,7 @@ class Op:
     adds_bias    takes in the constant Add behind it, in its float accumulator
     fuses        the target has an integer kernel, or drops the Q/DQ around it
     kernels      names of the integer kernels in onnxruntime's optimized graph
+    float_output the kernels return floats as well: no quantizer behind it, where nobody reads integers
     adds_pairs   these kernels add products of neighbouring weights in 16 bits on x64 without VNNI
     needs_float  onnxruntime makes its integer kernel of it whatever type scales have, and then refuses float16 ones:
                  it stays float32 in a float16 model
@@ -55,6 +56,7 @@ class Op:
     adds_bias: bool = False
     fuses: bool = True
     kernels: tuple[str, ...] = ()
+    float_output: bool = False
     adds_pairs: bool = False
     needs_float: bool = False
 
@@ -72,12 +74,13 @@ _NORM = Op("norm", data=(0,))
 CPU: dict[str, Op] = {
     "Conv": Op("layer", weight_axis=0, kernels=("QLinearConv",), adds_pairs=True),
     "ConvTranspose": Op("layer", weight_axis=1, fuses=False),
-    "Gemm": Op("layer", weight_axis=1, kernels=("QGemm",), adds_pairs=True),
+    "Gemm": Op("layer", weight_axis=1, kernels=("QGemm",), float_output=True, adds_pairs=True),
     "MatMul": Op(
         "matmul",
         weight_axis=1,
         adds_bias=True,
         kernels=("QLinearMatMul", "MatMulIntegerToFloat", "QGemm", "MatMulNBits"),
+        float_output=True,
         adds_pairs=True,
     ),
     "Add": Op("act", kernels=("QLinearAdd",)),
@@ -110,7 +113,10 @@ CPU: dict[str, Op] = {
 }
 """Operators quantized for onnxruntime's CPU provider: those with integer kernels, and what stands between them."""
 
-_ELSEWHERE = {name: replace(op, adds_bias=False, fuses=True, kernels=(), adds_pairs=False) for name, op in CPU.items()}
+_ELSEWHERE = {
+    name: replace(op, adds_bias=False, fuses=True, kernels=(), float_output=False, adds_pairs=False)
+    for name, op in CPU.items()
+}
 _MOVING = {name: op for name, op in _ELSEWHERE.items() if op.kind == "same"}
 
 TENSORRT: dict[str, Op] = _MOVING | {
@@ -182,3 +188,16 @@ SHAPE_OPS = frozenset({"Shape", "Size", "NonZero", "ConstantOfShape", "Range"})
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """Operators with bodies."""
+
+RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Dropout",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+"""Operators that give other numbers each time, whatever they are given; a Dropout where it is training."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -58,6 +58,7 @@ class Site:
     factors (input tensor, weight tensor) of an int32 bias, else empty
     range   known beforehand, e.g. (0, 1) behind a Softmax, one pair or (weights) one per channel; None: observed
     low     the lower end of an observed range, where that much is known beforehand; None: observed as well
+    floor   values below it need no codes of their own: an observed range begins there at the lowest
     method  range method; None: the configuration's
     """
 
@@ -70,6 +71,7 @@ class Site:
     range: tuple[Ends, Ends] | None = None
     method: str | None = None
     low: float | None = None
+    floor: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,16 +144,27 @@ class Plan:
         """The plan with the groups in `reasons` left float, and every node that needs one of them."""
         bad = {tensor: reasons[site.group] for tensor, site in self.sites.items() if site.group in reasons}
         nodes = {node: tensors for node, tensors in self.nodes.items() if not bad.keys() & set(tensors)}
-        notes = dict(self.notes)
-        for node, tensors in self.nodes.items():
-            if node not in nodes:
-                notes[node] = next(bad[tensor] for tensor in tensors if tensor in bad)
+        gone = {node: tensors for node, tensors in self.nodes.items() if node not in nodes}
+        notes = {node: next(bad[tensor] for tensor in tensors if tensor in bad) for node, tensors in gone.items()}
+        return self.keeping(nodes, notes)
+
+    def without_named(self, names: Collection[str]) -> Plan:
+        """The plan with these nodes left float, and the groups of these tensors with every node that needs them."""
+        reason = "extra option Protect asks for it"
+        plan = self.without({site.group: reason for tensor, site in self.sites.items() if tensor in names})
+        nodes = {node: tensors for node, tensors in plan.nodes.items() if node not in names}
+        return plan.keeping(nodes, dict.fromkeys(plan.nodes.keys() - nodes.keys(), reason))
+
+    def keeping(self, nodes: Mapping[str, Sequence[str]], reasons: Mapping[str, str]) -> Plan:
+        """The plan with these quantized nodes alone, and what they need; `reasons` say why others are float now."""
         used = {tensor for tensors in nodes.values() for tensor in tensors}
         sites = {tensor: site for tensor, site in self.sites.items() if tensor in used}
         groups = {site.group for site in sites.values()}
         qparams = {group: q for group, q in self.qparams.items() if group in groups}
         rounded, codes = ({t: c for t, c in kept.items() if t in sites} for kept in (self.rounded, self.codes))
-        return replace(self, sites=sites, nodes=nodes, notes=notes, qparams=qparams, rounded=rounded, codes=codes)
+        kept = {node: tuple(tensors) for node, tensors in nodes.items()}
+        notes = {**self.notes, **reasons}
+        return replace(self, sites=sites, nodes=kept, notes=notes, qparams=qparams, rounded=rounded, codes=codes)
 
     def fault(self) -> str | None:
         """The first entry whose numbers no plan may have, and what is wrong with them; None: all are sound."""
@@ -255,7 +268,7 @@ def _site(entry: dict[str, Any]) -> Site:
     changes = {"format": Format(**entry["format"]), "factors": tuple(entry["factors"]), "range": known}
     site = Site(**{**entry, **changes})
     wrong = None if site.role in get_args(Role) else f"role {site.role!r}"
-    wrong = wrong or format_fault(site.format) or range_fault(site.range, site.low)
+    wrong = wrong or format_fault(site.format) or range_fault(site.range, site.low, site.floor)
     if wrong is not None:
         raise ValueError(f"site {site.tensor!r} has {wrong}")
     return site

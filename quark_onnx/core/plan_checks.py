@@ -107,10 +107,11 @@ def _whole(number: object, low: int, high: int) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and low <= number <= high
 
 
-def range_fault(ends: tuple[object, object] | None, low: object) -> str | None:
-    """What is wrong with a range that is known beforehand, or with its lower end; None: nothing."""
-    if low is not None and not _finite(low):
-        return f"the lower end {low!r}"
+def range_fault(ends: tuple[object, object] | None, *lowest: object) -> str | None:
+    """What is wrong with a range that is known beforehand, or with what is known of its lower end; None: nothing."""
+    for low in lowest:
+        if low is not None and not _finite(low):
+            return f"the lower end {low!r}"
     if ends is None:
         return None
     if len(ends) != 2:

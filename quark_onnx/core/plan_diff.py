@@ -15,7 +15,7 @@ def diff(old: Plan, new: Plan) -> list[str]:
     for kind in ("sites", "nodes", "notes", "remarks"):
         before, after = getattr(old, kind), getattr(new, kind)
         lines += [f"− {kind} {name}" for name in before if name not in after]
-        lines += [f"+ {kind} {name}" for name in after if name not in before]
+        lines += [f"+ {kind} {name}{_told(after[name])}" for name in after if name not in before]
         lines += [f"~ {kind} {n}: {before[n]} → {after[n]}" for n in before if n in after and before[n] != after[n]]
     for kind in ARRAYS:
         before, after = getattr(old, kind), getattr(new, kind)
@@ -26,6 +26,11 @@ def diff(old: Plan, new: Plan) -> list[str]:
             elif not _same(before[name], value):
                 lines.append(f"~ {kind} {name}: {_show(before[name])} → {_show(value)}")
     return lines
+
+
+def _told(value: Any) -> str:
+    """A reason or remark, which is the news of its line."""
+    return f": {value}" if isinstance(value, str) else ""
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -74,11 +74,44 @@ class MixRecord:
     moved: bool
 
 
+PROTECTED = "protected: "
+"""What the reason of a plan begins with where protection has left a node float, or a weight its own scales."""
+
+
+@dataclass(frozen=True)
+class ProtectedRegion:
+    """What protection changed in one place.
+
+    action    float: neighbouring nodes compute in float; own scales: weights have a scale per channel
+    tensors   whose quantizers were taken out, or that have scales of their own
+    nodes     whose they are, in order of the graph
+    reason    what was found
+    output    that suffered most
+    before    dB of the worst output with this region quantized and all others protected; None: not measured
+    after     dB of the worst output with all regions protected; None: not measured
+    products  share of the integer multiply-adds that it costs
+    time      share of the estimated running time that it costs
+    """
+
+    action: Literal["float", "own scales"]
+    tensors: tuple[str, ...]
+    nodes: tuple[str, ...]
+    reason: str
+    output: str
+    before: float | None
+    after: float | None
+    products: float
+    time: float
+
+
 GOOD = 30.0
 """dB of an output from which on accuracy is not lost."""
 
 POOR = 20.0
 """dB of an output below which it usually is: noise of a hundredth of the signal's power."""
+
+LOST = 10.0
+"""dB below which an output, or a slice of it, is lost: noise of a tenth of the signal's power."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def apply(model: Model, plan: Plan) -> Model:
     refuse_misfit(model, plan)
     quantized = io.copy(model)
     if plan.sites:  # the graph may be empty otherwise
-        _Writer(quantized.graph, plan).write()
+        Writer(quantized.graph, plan).write()
     remove_unused(quantized)
     forget_types(quantized.graph)
     return quantized
@@ -59,14 +59,14 @@ def apply_codes(part: Model, plan: Plan, floats: Collection[str] = ()) -> Model:
     present |= {value.name for node in quantized.graph for value in node.outputs}
     sites = {tensor: site for tensor, site in plan.sites.items() if tensor in present}
     values = {name: array for name, array in plan.values.items() if name in present}
-    writer = _Writer(quantized.graph, replace(plan, sites=sites, values=values), floats)
+    writer = Writer(quantized.graph, replace(plan, sites=sites, values=values), floats)
     writer.write()
     writer.cut()
     remove_unused(quantized)
     return quantized
 
 
-class _Writer:
+class Writer:
     """Puts one site after the other into a graph. `floats`: tensors that the graph takes and returns unquantized."""
 
     def __init__(self, graph: Graph, plan: Plan, floats: Collection[str] = ()) -> None:
@@ -77,6 +77,7 @@ class _Writer:
         self.values = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
         self.values |= {value.name: value for node in graph for value in node.outputs}
         self.parameters: dict[tuple[str, str], list[Value]] = {}
+        self.zero_points: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self.quantizers: dict[str, Node] = {}
 
     def write(self) -> None:
@@ -93,6 +94,8 @@ class _Writer:
         kinds = {"activation": self.activation, "dynamic": self.dynamic, "bias": self.bias}
         for site in self.plan.sites.values():
             kinds.get(site.role, self.weight)(site)
+        for node in self.graph:
+            self._keep_float_output(node)
         for tensor in sorted(self.plan.values.keys() - self.plan.sites.keys()):
             read_instead(self.values[tensor], add_constant(self.graph, self.plan.values[tensor], f"{tensor}_tuned"))
 
@@ -122,10 +125,22 @@ class _Writer:
             "DequantizeLinear", [quantizer.outputs[0], *parameters], site, f"{site.tensor}_dequantized"
         )
         self.quantizers[site.tensor] = quantizer
-        self._insert(value, [*clip, quantizer, restored])
-        read_instead(value, restored.outputs[0], keep=[*clip, quantizer])
+        nodes = [*clip, quantizer, restored]
+        readers = [node for node in value.consumers() if node not in nodes]
+        placed = self.placed(site, value, nodes)
+        self._insert(value, placed)
+        result = placed[-1].outputs[0]
+        read_instead(value, result, keep=[node for node in value.consumers() if node not in readers])
         if value.is_graph_output() and not value.is_graph_input() and site.tensor not in self.floats:
-            self._take_output(value, restored.outputs[0])
+            self._take_output(value, result)
+
+    def placed(self, site: Site, value: Value, nodes: list[Node]) -> list[Node]:
+        """The nodes that go into the graph between a float value and its readers, which read what the last one makes.
+
+        Args:
+            nodes: that quantize and dequantize `value`, in order.
+        """
+        return nodes
 
     def _clip(self, value: Value, site: Site, q: QParams) -> Node:
         """Clip to the real values at the ends of the grid."""
@@ -182,6 +197,14 @@ class _Writer:
         elif is_op(node, "MatMul") and (rank(node.outputs[0]) or 0) > 2:
             self._bias_as_row(sole_reader(node.outputs[0]))
 
+    def _keep_float_output(self, node: Node) -> None:
+        """A product of integers that returns floats: with its bias onnxruntime would make a float Gemm of it."""
+        if not is_op(node, "MatMul") or (node.name or "") not in self.plan.nodes or (rank(node.outputs[0]) or 3) <= 2:
+            return
+        add = sole_reader(node.outputs[0])
+        if is_op(add, "Add") and add is not None and add.outputs[0].name not in self.plan.sites:
+            self._bias_as_row(add)
+
     def _bias_as_row(self, add: Node | None) -> None:
         """The constant of an Add, if it has one axis, with two."""
         if add is None or not is_op(add, "Add"):
@@ -227,8 +250,10 @@ class _Writer:
         dq = self._node("DequantizeLinear", [stored, *parameters], site, f"{site.tensor}_dequantized")
         value = self.values[site.tensor]
         dq.outputs[0].type = value.type
-        self.graph.insert_before(self.first, dq)
-        read_instead(value, dq.outputs[0], keep=list(self._float_readers(value)))
+        readers = [node for node in value.consumers() if not self._reads_float(value, node)]
+        placed = self.placed(site, value, [dq])
+        self.graph.insert_before(self.first, placed)
+        read_instead(value, placed[-1].outputs[0], keep=[node for node in value.consumers() if node not in readers])
         let_go(value.const_value)
 
     def _node(self, op_type: str, inputs: list[Value], site: Site, output: str) -> Node:
@@ -245,16 +270,20 @@ class _Writer:
         return node.graph is not self.graph or value.name not in self.plan.nodes.get(node.name or "", ())
 
     def _scale_and_zero_point(self, site: Site, q: QParams) -> list[Value]:
-        """Initializers, one pair per group: equal scales are one tensor."""
+        """Initializers: a scale per group, and a zero point for all that have this one."""
         key = site.group, site.format.dtype
         if key not in self.parameters:
             scale = add_constant(self.graph, q.scale, f"{site.group}_scale")
-            zero = q.zero_point.astype(carrier(site.format))
-            self.parameters[key] = [
-                scale,
-                add_constant(self.graph, zero, f"{site.group}_zero_point", site.format.dtype),
-            ]
+            self.parameters[key] = [scale, self._zero_point(site, q.zero_point.astype(carrier(site.format)))]
         return self.parameters[key]
+
+    def _zero_point(self, site: Site, array: NDArray[Any]) -> Value:
+        dtype, first = site.format.dtype, array.reshape(-1)[:1]
+        key = dtype, array.shape, array.tobytes()
+        if key not in self.zero_points:
+            alike = f"{dtype}_zero_point_{first.item()}" if (array == first).all() else f"{site.group}_zero_point"
+            self.zero_points[key] = add_constant(self.graph, array, alike, dtype)
+        return self.zero_points[key]
 
 
 def has_scale(site: Site) -> bool:

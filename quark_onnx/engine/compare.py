@@ -14,6 +14,7 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Arrays, Runner, fit
 from quark_onnx.engine.saturating_runner import Run, without_vnni
 from quark_onnx.graph import Model, Node, Value, io
+from quark_onnx.graph.edit import shortened
 from quark_onnx.graph.view import is_op, shape
 from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.numerics.output_measures import OutputMeasure
@@ -67,7 +68,9 @@ def _in_front_of_clip(value: Value) -> Value:
     """The value that `apply` clips to a grid that is narrower than its type; any other value itself."""
     clip = value.producer()
     clipped = clip.inputs[0] if clip is not None and is_op(clip, "Clip") else None
-    return value if clipped is None or not (value.name or "").startswith(f"{clipped.name}_clipped") else clipped
+    if clipped is None or not (value.name or "").startswith(shortened(f"{clipped.name}_clipped")):
+        return value
+    return clipped
 
 
 def compare(model: Model, quantized: Model, feeds: Iterable[Feed], *, optimized: bool) -> Comparison:

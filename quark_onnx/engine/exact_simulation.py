@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from quark_onnx.engine.compare import quantized_activations
 from quark_onnx.graph import Graph, Model, Node, io
 from quark_onnx.graph.edit import add_constant, new_node, remove, take_over
 from quark_onnx.graph.view import constant, is_op
@@ -26,11 +27,11 @@ def exact(quantized: Model, lowest: Mapping[str, int] | None = None) -> Model:
         lowest: quantized tensor → the lowest code of its grid, where it is not that of the type.
     """
     model = io.copy(quantized)
+    tensors = {found.quantizer: tensor for tensor, found in quantized_activations(model).items()}
     for restore in [node for node in model.graph if is_op(node, "DequantizeLinear")]:
         quantize = None if restore.inputs[0] is None else restore.inputs[0].producer()
         if quantize is not None and is_op(quantize, "QuantizeLinear"):
-            tensor = (quantize.name or "").removesuffix("_QuantizeLinear")
-            _write_out(model.graph, quantize, restore, (lowest or {}).get(tensor))
+            _write_out(model.graph, quantize, restore, (lowest or {}).get(tensors.get(quantize, "")))
     return model
 
 

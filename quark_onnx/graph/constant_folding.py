@@ -7,13 +7,15 @@ is known beforehand to be of bounded size, and if it is either small or one of t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from quark_onnx.core.operators import RANDOM
 from quark_onnx.graph.io import copy
 from quark_onnx.graph.passes import lift, quiet
 from quark_onnx.graph.without_weights import light_proto
@@ -31,22 +33,33 @@ FAST = frozenset({
 # fmt: on
 """Operators that the reference implementation hands to numpy whole."""
 
-RANDOM = frozenset({"Bernoulli", "Dropout"})
-"""Operators that the library forgets among the random ones."""
-
 
 class Folded(NamedTuple):
-    """`changed` says whether another round may find more; `failure` why the model was left as it was."""
+    """`changed` says whether another round may find more; `failure` why the model was left as it was.
+
+    sizes  of the constants that were read on the way, in bytes
+    """
 
     changed: bool
     failure: str | None = None
+    sizes: Mapping[str, int] = MappingProxyType({})
 
 
-def fold_constants(model: ir.Model) -> Folded:
-    """Compute what depends on constants only, shapes of known tensors included."""
+def fold_constants(model: ir.Model, computed: Collection[str] = ()) -> Folded:
+    """Compute what depends on constants only, shapes of known tensors included.
+
+    computed: values that the model goes on to compute, whatever they depend on.
+    """
     from onnxscript import optimizer  # imported late: 0.1 s that `import quark_onnx` need not pay
 
-    trial = copy(model)
+    trial, sizes = copy(model), dict[str, int]()
+
+    def wanted(node: ir.Node) -> bool | None:
+        if any(value.name in computed for value in node.outputs) or not affordable(node, model.opset_imports):
+            return False
+        sizes.update((v.name or "", int(v.const_value.nbytes)) for v in node.inputs if v and v.const_value)
+        return None
+
     try:
         # The reference operators warn where the model divides by zero; the result is what the model computes.
         with quiet("onnxscript.optimizer"), np.errstate(all="ignore"):
@@ -54,7 +67,7 @@ def fold_constants(model: ir.Model) -> Folded:
                 trial,
                 input_size_limit=LIMIT,
                 output_size_limit=LIMIT,
-                should_fold=lambda node: None if affordable(node, model.opset_imports) else False,
+                should_fold=wanted,
             )
             lift(trial)
         if result.modified:  # some of its rewrites write operators of a later operator set
@@ -63,7 +76,7 @@ def fold_constants(model: ir.Model) -> Folded:
         return Folded(False, " ".join(str(e).strip().split("\n", 1)[0] for e in (error, error.__cause__) if e))
     _forget_origins(trial)
     model.graph = trial.graph
-    return Folded(bool(result.modified))
+    return Folded(bool(result.modified), sizes=sizes)
 
 
 def affordable(node: ir.Node, opsets: Mapping[str, int]) -> bool:

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-_NAMES = "quark_onnx.names"  # graph.meta: every name in use, kept by this module
+_NAMES = "quark_onnx.names"  # graph.meta: every name in use → the next number to try behind it, kept by this module
+
+LONGEST = 40
+"""Characters of a name made here, its number apart: each is written as often as the tensor is read."""
+
+_ENDING = 30  # of these: room for what it is (`_DequantizeLinear`) and for what a tensor's name ends with
 
 
 def forget_names(graph: ir.Graph) -> None:
@@ -17,21 +22,26 @@ def forget_names(graph: ir.Graph) -> None:
 
 
 def fresh_name(graph: ir.Graph, hint: str) -> str:
-    """`hint`, or `hint_1`, `hint_2`, …: the first that neither a value nor a node has."""
+    """`hint`, or `hint_1`, `hint_2`, …: the first that neither a value nor a node has; a long hint loses its middle."""
     taken = graph.meta.get(_NAMES)
     if taken is None:
-        taken = set(graph.initializers) | {value.name for value in graph.inputs}
+        taken = dict.fromkeys((*graph.initializers, *(value.name for value in graph.inputs)), 1)
         for node in graph.all_nodes():
-            taken.add(node.name)
-            taken.update(value.name for value in node.outputs)
-            taken.update(value.name for value in node.inputs if value is not None)
+            taken[node.name] = 1
+            taken.update((value.name, 1) for value in (*node.inputs, *node.outputs) if value is not None)
         graph.meta[_NAMES] = taken
-    name, count = hint, 0
+    hint = shortened(hint)
+    name = hint
     while name in taken:
-        count += 1
-        name = f"{hint}_{count}"
-    taken.add(name)
+        name = f"{hint}_{taken[hint]}"
+        taken[hint] += 1
+    taken[name] = 1
     return name
+
+
+def shortened(name: str) -> str:
+    """The name, without its middle where it is long: what begins it and what it ends with tell most."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - _ENDING - 2]}..{name[-_ENDING:]}"
 
 
 def add_constant(graph: ir.Graph, array: Any, hint: str, dtype: str | None = None) -> ir.Value:
@@ -78,6 +88,23 @@ def set_arrays(graph: ir.Graph, arrays: Mapping[str, Any]) -> None:
     for name, array in arrays.items():
         value = graph.initializers[name]
         value.const_value = ir.tensor(np.asarray(array), name=name)
+
+
+def set_integer(node: ir.Node, name: str, number: int) -> None:
+    """Another value for an attribute that is an integer."""
+    node.attributes.add(ir.AttrInt64(name, number))
+
+
+def set_text(node: ir.Node, name: str, text: str) -> None:
+    """Another value for an attribute that is a text."""
+    node.attributes.add(ir.AttrString(name, text))
+
+
+def remove_unread(nodes: Sequence[ir.Node]) -> None:
+    """Take those nodes out of the graph that nobody reads any more, the last ones first."""
+    for node in nodes:
+        if node.graph is not None and not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            remove(node)
 
 
 def become(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
@@ -154,3 +181,29 @@ def take_input(node: ir.Node, dtype: str) -> ir.Value:
     node.outputs[0].replace_all_uses_with(value, replace_graph_outputs=True)
     node.graph.remove(node, safe=True)
     return value
+
+
+def add_input(graph: ir.Graph, dtype: str, dims: Sequence[int], hint: str) -> ir.Value:
+    """A new graph input with a fresh name, of an ONNX type such as `bool`."""
+    value = ir.Value(name=fresh_name(graph, hint), type=ir.TensorType(ir.DataType[dtype.upper()]), shape=ir.Shape(dims))
+    graph.inputs.append(value)
+    return value
+
+
+def new_branch(
+    graph: ir.Graph, condition: ir.Value, then: Sequence[ir.Node], other: Sequence[ir.Node], name: str, output: str
+) -> ir.Node:
+    """An If with one output, which is that of the last node of the branch taken; not yet part of the graph.
+
+    The nodes are in no graph yet; what they read may be values of `graph`.
+    """
+    bodies = [
+        ir.Graph([], [nodes[-1].outputs[0]], nodes=nodes, name=f"{name}_{which}", opset_imports=graph.opset_imports)
+        for nodes, which in ((then, "then"), (other, "else"))
+    ]
+    branches = [ir.AttrGraph(key, body) for key, body in zip(("then_branch", "else_branch"), bodies, strict=True)]
+    node = ir.node("If", [condition], name=fresh_name(graph, name))
+    for branch in branches:
+        node.attributes[branch.name] = branch
+    node.outputs[0].name = fresh_name(graph, output)
+    return node

@@ -113,6 +113,11 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
 
 
+def node_bytes(node: ir.Node) -> int:
+    """Bytes of a node in a file, without its constants."""
+    return int(ir.to_proto(node).ByteSize())
+
+
 def stored_bytes(source: str | Path | onnx.ModelProto, held: int) -> int:
     """Bytes of a model as it is stored, in a file or a protobuf, with weights that are beside it.
 

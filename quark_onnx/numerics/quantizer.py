@@ -63,6 +63,14 @@ def qparams(lo: NDArray[np.floating] | float, hi: NDArray[np.floating] | float, 
     return QParams(rounded, np.asarray(zero_point, np.int32))
 
 
+def reaching(lo: float, hi: float, format: Format) -> float:
+    """A lower end such that the lowest value of the grid to `hi` is not above `lo`, however its zero point is rounded.
+
+    With n steps of s = (hi − lo + d) / n rounding moves the grid by s / 2 at most: d = (hi − lo) / (2 n − 1) is enough.
+    """
+    return lo - (hi - lo) / (2 * (format.hi - format.lo) - 1)
+
+
 def ends(q: QParams, format: Format) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The range that a scale and a zero point stand for; `qparams` gives both back, to the bit, where the format has
     such a scale: the product of a float32 and a code is exact in float64.

@@ -6,6 +6,7 @@ from quark_onnx.quantsim.batch_norm_folding import fold_all_batch_norms, fold_al
 from quark_onnx.quantsim.bias_correction import QuantParams, correct_bias
 from quark_onnx.quantsim.equalization import equalize_model, fold_high_biases
 from quark_onnx.quantsim.fine_tuning import fine_tune
+from quark_onnx.quantsim.protection import protect
 from quark_onnx.quantsim.quantizer import Quantizer, TensorEncoding
 from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.quantsim.sensitivity_analysis import analyze_per_layer_sensitivity, make_psnr_eval_fn
@@ -30,4 +31,5 @@ __all__ = [
     "fold_all_batch_norms_to_weight",
     "fold_high_biases",
     "make_psnr_eval_fn",
+    "protect",
 ]

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from quark_onnx.core.operators import LAYERS
-from quark_onnx.core.records import GOOD, POOR
+from quark_onnx.core.records import GOOD, LOST, POOR, ProtectedRegion
 from quark_onnx.core.settings.presets import PRESETS
 from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.engine.protection_wording import region_text
 from quark_onnx.engine.result_wording import CAUSES, WAYS, departure_text, grown, kept_text
 from quark_onnx.engine.saturation_certificate import first_names, not_exact
 from quark_onnx.report import layer_advice
@@ -32,6 +33,9 @@ SLOW = 0.95
 
 BRIEF = 0.1
 """Milliseconds of a run below which what onnxruntime does around the kernels decides."""
+
+COSTLY = 0.1
+"""Share of the integer products, or of the time, that protection may cost before it is worth a thought."""
 
 SMALL = 100_000
 """Bytes of a model below which the rest of the graph may outweigh the weights."""
@@ -57,6 +61,28 @@ def nothing_quantized(r: ModelReport) -> Iterator[tuple[str, str, str]]:
         reason, times = Counter(row.reason for row in r.ledger).most_common(1)[0]
         if not _converted(r):
             yield "act", "", f"Nothing was quantized: all {len(r.ledger)} nodes are float, {times} of them: {reason}."
+
+
+def unprotected(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """An output is lost, and nothing may be done about it."""
+    options, sqnr = r.config.get("extra_options") or {}, r.noise_sqnr
+    works = r.sites.get("activation") and not r.config.get("include_auto_mp") and not TARGETS[r.target].fixed_point
+    if options.get("Protect") is False and works and sqnr is not None and sqnr < LOST:
+        said = f"Output {r.noisiest_output} {_has(r)}, and protection is off"
+        yield "act", r.noisiest_output, f"{said}: switch it on (`Protect`), and what ruins the output stays float."
+
+
+def protected(r: ModelReport) -> Iterator[tuple[str, str, str]]:
+    """What the safety of an output costs, and how to do without."""
+    for region in sorted(r.protected, key=_cost, reverse=True)[: layer_advice.NAMED]:
+        name = (region.tensors if region.action == "own scales" else region.nodes)[0]
+        level = "consider" if _cost(region) >= COSTLY else "note"
+        text = f"Protection has {region_text(region)}. If that costs too much, forbid it"
+        yield level, name, f'{text}: `Protect` ["!{name}"].'
+
+
+def _cost(region: ProtectedRegion) -> float:
+    return max(region.products, region.time)
 
 
 def poor_output(r: ModelReport) -> Iterator[tuple[str, str, str]]:
@@ -226,6 +252,7 @@ RULES: dict[str, Rule] = {
         layer_advice.masked,
         layer_advice.coarse,
         layer_advice.harmful_layer,
+        unprotected,
         poor_output,
         fair_output,
         layer_advice.rough_weights,
@@ -233,6 +260,7 @@ RULES: dict[str, Rule] = {
         few_samples,
         tuning_refused,
         unfused,
+        protected,
         not_faster,
         larger,
         not_smaller,
@@ -246,9 +274,10 @@ LEVELS = ("act", "consider", "note")
 def advise(report: ModelReport) -> tuple[Advice, ...]:
     """What the rules say, the urgent first; a word that all is well where no rule asks for anything."""
     found = [Advice(name, *told) for name, rule in RULES.items() for told in rule(report)]
-    if not found and report.worst_sqnr is not None and report.worst_sqnr >= GOOD:
+    asked = any(advice.level != "note" for advice in found)
+    if not asked and report.worst_sqnr is not None and report.worst_sqnr >= GOOD:
         kept = "are exact" if report.worst_sqnr == math.inf else f"keep {report.worst_sqnr:.1f} dB"
-        found = [Advice("fine", "note", "", f"The outputs {kept}: nothing to do.")]
+        found.append(Advice("fine", "note", "", f"The outputs {kept}: nothing to do."))
     return tuple(sorted(found, key=lambda advice: LEVELS.index(advice.level)))
 
 

@@ -133,6 +133,7 @@ def report_of(
         untuned=known.untuned,
         correction=known.correction,
         mixed=known.mixed,
+        protected=known.protected,
         remarks=known.remarks,
         warnings=known.warnings,
         seconds=known.seconds,

@@ -42,7 +42,9 @@ def harmful_layer(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     masks = [histogram.tensor for histogram in r.histograms if _is_mask(histogram)]
     for error in r.layers.worst(NAMED) if _improvable(r) else ():
         part = error.share or 0.0
-        if part >= SHARE and error.node and error.tensor not in masks:
+        if part >= SHARE and error.node in r.notes:
+            yield from _read_by_integers(r, error, part)
+        elif part >= SHARE and error.node and error.tensor not in masks:
             lost = r.layers.loss(error)
             loses = "" if lost is None or not LOSS <= lost < math.inf else f"loses {lost:.1f} dB and "
             yield (
@@ -51,6 +53,27 @@ def harmful_layer(r: ModelReport) -> Iterator[tuple[str, str, str]]:
                 f"Layer {error.node} {loses}makes {_noise(r, part)}: left float "
                 f"(`nodes_to_exclude`), the output would gain up to {_gain(part)}.",
             )
+
+
+def _read_by_integers(r: ModelReport, error: LayerError, part: float) -> Iterator[tuple[str, str, str]]:
+    """What a float node makes is rounded for its readers: they alone could be left float."""
+    readers = _quantized_for(r, error)
+    if readers:
+        yield (
+            _level(r),
+            error.node,
+            f"What {error.node} makes in float is rounded for {_listed(readers)}, which makes {_noise(r, part)}: with "
+            f"{'that' if len(readers) == 1 else 'those'} left float (`nodes_to_exclude`), the output would gain up to "
+            f"{_gain(part)}.",
+        )
+
+
+def _quantized_for(r: ModelReport, error: LayerError) -> list[str]:
+    """The nodes that a tensor is quantized for: its own, or those that read it where that one is float already."""
+    if error.node not in r.notes:
+        return [error.node] if error.node else []
+    readers = (other.node for other in r.layers.layers if error.tensor in other.inputs)
+    return list(dict.fromkeys(node for node in readers if node and node not in r.notes))
 
 
 def uneven_weights(r: ModelReport) -> Iterator[tuple[str, str, str]]:
@@ -143,14 +166,15 @@ def masked(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     part = sum(part for _, _, part in found)
     if part >= SOME:
         _, first, _ = found[0]
-        nodes = ", ".join(error.name for error, _, _ in found)
+        nodes = [node for error, _, _ in found for node in _quantized_for(r, error) or [error.tensor]]
+        them = "reads" if any(error.node in r.notes for error, _, _ in found) else "makes"
         where = f"{first.tensor}: {_span(first.seen)}"
         noise = f"{_make(found)} {_noise(r, part)}"
         yield (
             _level(r),
             first.tensor,
-            f"{count(len(found), 'tensor')} with a mask among the values ({where}) {noise}: leave float what makes "
-            f"them (`nodes_to_exclude`), {nodes}; the output would gain up to {_gain(part)}.",
+            f"{count(len(found), 'tensor')} with a mask among the values ({where}) {noise}: leave float what {them} "
+            f"them (`nodes_to_exclude`), {', '.join(dict.fromkeys(nodes))}; the output would gain up to {_gain(part)}.",
         )
 
 
@@ -202,7 +226,10 @@ def _make(entries: Sequence[object]) -> str:
 
 def _names(entries: Sequence[tuple[LayerError, object, float]], most: int = NAMED) -> str:
     """Those with the largest parts."""
-    names = [error.tensor if isinstance(told, Histogram) else error.name for error, told, _ in entries]
+    return _listed([error.tensor if isinstance(told, Histogram) else error.name for error, told, _ in entries], most)
+
+
+def _listed(names: Sequence[str], most: int = NAMED) -> str:
     return ", ".join(names[:most]) + ", …" * (len(names) > most)
 
 

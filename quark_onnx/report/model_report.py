@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from quark_onnx.core.records import Comparison, Correction, Departure, LayerRecord, Measured, MixRecord, Slice
+from quark_onnx.core.records import (
+    Comparison,
+    Correction,
+    Departure,
+    LayerRecord,
+    Measured,
+    MixRecord,
+    ProtectedRegion,
+    Slice,
+)
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.saturation_certificate import Certificate
 
@@ -255,6 +264,7 @@ class ModelReport:
     untuned: Mapping[str, str] = field(default_factory=dict)
     correction: Correction | None = None
     mixed: tuple[MixRecord, ...] = ()
+    protected: tuple[ProtectedRegion, ...] = ()
     remarks: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)

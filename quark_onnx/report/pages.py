@@ -118,6 +118,8 @@ def _environment() -> Any:
         "worst",
         "worth",
         "classes",
+        "became",
+        "change",
     ):
         environment.filters[name] = getattr(wording, name)
     environment.filters |= {"address": _address, "code": _code, "plain": plain}

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from quark_onnx.core.records import GOOD, POOR, Measured
+from quark_onnx.core.records import GOOD, POOR, Measured, ProtectedRegion
+from quark_onnx.engine.protection_wording import became_text
 from quark_onnx.engine.result_wording import (
     classes_text,
     correction_text,
@@ -126,6 +127,16 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """Fields, with the extra options among them."""
     extra = config.get("extra_options") or {}
     return {name: value for name, value in config.items() if name != "extra_options"} | dict(extra)
+
+
+def became(region: ProtectedRegion) -> str:
+    """What protection made of a region: how many nodes are float, or weights have own scales, and which."""
+    return became_text(region)
+
+
+def change(value: float) -> str:
+    """`+3.1%`."""
+    return "0%" if abs(value) < 0.0005 else f"{value:+.1%}"
 
 
 def on_integers(report: ModelReport) -> tuple[int, int]:

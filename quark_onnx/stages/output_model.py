@@ -78,4 +78,5 @@ def spare_large(model: Model, plan: Plan, feeds: Sequence[Feed]) -> Plan:
         if node.name in plan.nodes and largest.get(worst, 0.0) >= INFINITE:
             reasons[node.name or ""] = f"{worst!r} reaches {largest[worst]:.3g} on the data, beyond float16"
     nodes = {name: tensors for name, tensors in plan.nodes.items() if name not in reasons}
-    return replace(plan, nodes=nodes, notes={**plan.notes, **reasons}, remarks=losses(model, nodes, "float16"))
+    remarks = losses(model, nodes, "float16") | {key: text for key, text in plan.remarks.items() if key == "*"}
+    return replace(plan, nodes=nodes, notes={**plan.notes, **reasons}, remarks=remarks)

@@ -16,7 +16,7 @@ from quark_onnx.core.settings.range_methods import Ranging
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics.layer import integer_bias
-from quark_onnx.numerics.quantizer import ends, qparams, scale_shape
+from quark_onnx.numerics.quantizer import ends, qparams, reaching, scale_shape
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
 from quark_onnx.numerics.ranges.masks_and_infinities import why_unusable
@@ -93,8 +93,11 @@ def _range(site: Site, statistics: Mapping[str, Statistics], config: Quantizatio
     exact = site.role == "constant"
     how = config.ranging("MinMax", observed=False) if exact else config.activation_ranging
     how = how if site.method is None else config.ranging(site.method, observed=not exact)
-    lo, hi = find_range(statistics[site.tensor], site.format, how)
+    seen = Distribution.of(statistics[site.tensor])
+    lo, hi = find_range(seen if site.floor is None else seen.above(site.floor), site.format, how)
     lo = lo if site.low is None else site.low
+    if site.floor is not None and lo <= site.floor:
+        lo = reaching(site.floor, hi, site.format)
     if exact:
         return lo, hi
     asked = config.option("MinimumRealRange")

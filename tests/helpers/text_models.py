@@ -36,12 +36,16 @@ def batchnorm(channels: int, seed: int = 1, dtype: Any = np.float32) -> dict[str
     return {"gamma": rows[0], "beta": rows[1], "mean": rows[2], "var": abs(rows[3]) + dtype(0.1)}
 
 
-def prepared(proto: onnx.ModelProto, *, opset: int = 13, optimize: bool = True) -> Prepared:
+GATES = ("Add", "Mul", "Clip")
+"""What a CPU runs on integers of a HardSwish: `prepare(integers=…)`."""
+
+
+def prepared(proto: onnx.ModelProto, *, opset: int = 13, optimize: bool = True, **target: Any) -> Prepared:
     """`prepare`, with what must hold for every model: valid, input untouched, the same twice, same interface."""
     before = proto.SerializeToString(deterministic=True)
     model = io.load(proto)
-    result = prepare(model, opset=opset, optimize=optimize)
-    again = prepare(model, opset=opset, optimize=optimize)
+    result = prepare(model, opset=opset, optimize=optimize, **target)
+    again = prepare(model, opset=opset, optimize=optimize, **target)
     after = io.to_proto(result.model)
     onnx.checker.check_model(after)
     assert proto.SerializeToString(deterministic=True) == before

@@ -173,7 +173,7 @@ def with_q(group: str, scale: Any, zero_point: Any = 0) -> Plan:
 DIFFERENT = [
     (replace(example(), model="beef"), ["model: f00d → beef"]),
     (replace(example(), nodes={"conv": example().nodes["conv"]}), ["− nodes pool"]),
-    (replace(example(), notes={**example().notes, "new": "why"}), ["+ notes new"]),
+    (replace(example(), notes={**example().notes, "new": "why"}), ["+ notes new: why"]),
     (replace(example(), remarks={"w": "lowered"}), ["~ remarks w: raised → lowered"]),
     (with_q("x", 0.5), ["~ qparams x: scale 0.1 zero_point 0 → scale 0.5 zero_point 0"]),
     (with_q("x", 0.1, 3), ["~ qparams x: scale 0.1 zero_point 0 → scale 0.1 zero_point 3"]),

@@ -23,6 +23,7 @@ from quark_onnx.numerics.quantizer import (
     ends,
     qparams,
     quantize,
+    reaching,
     stored_codes,
 )
 
@@ -89,6 +90,17 @@ def test_ends_give_scale_and_zero_point_back(range: tuple[float, float], format:
 
 
 @law
+@given(ranges, formats)
+def test_a_lower_end_is_reached_by_the_grid(ends_of: tuple[float, float], format: Format) -> None:
+    """And by no more than a step, where the grid has a zero point to choose."""
+    lo, hi = min(ends_of[0], 0.0), max(ends_of[1], 0.0)
+    q = qparams(reaching(lo, hi, format), hi, format)
+    lowest, step = float(ends(q, format)[0]), float(q.scale)
+    if step > 2 * SMALLEST_SCALE:
+        assert lowest <= lo + 2 * EPS * max(-lo, hi)
+        assert format.symmetric or lowest >= lo - step * (1 + EPS * (format.hi - format.lo))
+
+
 @given(ranges, formats)
 def test_rounding_error_is_half_a_step(ends: tuple[float, float], format: Format) -> None:
     """|v − v̂| ≤ s/2, but for float32: the scale, v/s and (q − z)·s are each rounded, v is at most `levels` steps."""

@@ -48,6 +48,7 @@ class Target:
     shown_float       probabilities that leave the model stay float
     on_cpu            onnxruntime's CPU provider runs it: its fusions can be proven, int8 activations are stored as
                       uint8, and weights must not saturate
+    channel_block     channels that its integer kernel for depthwise convolutions takes at a time
     minimum_range     no range of an activation is narrower
     """
 
@@ -69,6 +70,7 @@ class Target:
     fixed_point: bool = False
     shown_float: bool = True
     on_cpu: bool = False
+    channel_block: int = 1
     minimum_range: float = 0.0
 
     def aligned(self, concat: bool | None, pool: bool | None) -> frozenset[str]:
@@ -89,6 +91,7 @@ TARGETS: dict[str, Target] = {
             "onnxruntime's CPU provider on any processor",
             CPU,
             on_cpu=True,
+            channel_block=16,
         ),
         Target(
             "cpu-avx2",
@@ -97,6 +100,7 @@ TARGETS: dict[str, Target] = {
             CPU,
             reduce_range=True,
             on_cpu=True,
+            channel_block=16,
         ),
         Target(
             "tensorrt",

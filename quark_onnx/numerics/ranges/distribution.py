@@ -99,6 +99,12 @@ class Distribution:
         total[-1] = unit.below(grid[-1], "right")
         return np.asarray(np.maximum(np.diff(total), 0.0))
 
+    def above(self, floor: float) -> Distribution:
+        """The values as they are after max(x, floor), floor < 0."""
+        low = np.maximum(self.low, floor)
+        high = low if self.high is self.low else np.maximum(self.high, floor)
+        return Distribution(low, high, self.counts, max(self.lo, floor), max(self.hi, floor))
+
     def folded(self) -> tuple[Distribution, Distribution]:
         """|x| of the values from 0 upwards, and of those below; no interval may have 0 inside."""
         split = int(np.searchsorted(self.low, 0.0))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
-from quark_onnx.core.operators import CONTROL_FLOW, SHAPE_OPS, Op
+from quark_onnx.core.operators import CONTROL_FLOW, RANDOM, SHAPE_OPS, Op
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Graph, Node, Value
-from quark_onnx.graph.view import constant, input_at, is_op, numpy_dtype, shape
+from quark_onnx.graph.view import constant, input_at, is_constant, is_op, numpy_dtype, shape
+
+AT_LOAD = "computed from constants that are smaller: onnxruntime does it once, while it loads the model"
 
 
 def why_exempt(node: Node, shape_values: set[Value], target: Target) -> str | None:
@@ -58,3 +61,26 @@ def shape_values(graph: Graph, ops: Mapping[str, Op]) -> set[Value]:
         if is_op(node, *SHAPE_OPS) or (varying and all(value in found for value in varying)):
             found.update(node.outputs)
     return found
+
+
+def enlarged_constants(graph: Graph) -> set[Value]:
+    """Values that are computed from constants alone and larger than these, and what is computed from such.
+
+    Quantizers inside such a chain would keep onnxruntime from computing it while it loads the model.
+    """
+    found: set[Value] = set()
+    for node in graph:
+        inputs = [value for value in node.inputs if value is not None]
+        if not all(value in found or is_constant(value) for value in inputs) or is_op(node, *CONTROL_FLOW, *RANDOM):
+            continue
+        if found.intersection(inputs) or _bytes(node.outputs[0]) > sum(map(_bytes, inputs)) > 0:
+            found.update(node.outputs)
+    return found
+
+
+def _bytes(value: Value) -> int:
+    """Bytes of a value of known shape and type, else 0."""
+    dims, dtype = shape(value), numpy_dtype(value)
+    if dims is None or dtype is None:
+        return 0
+    return math.prod(dim or 0 for dim in dims) * dtype.itemsize

@@ -75,7 +75,7 @@ def matmul(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
     if context.config.option("MatMulConstBOnly") and constant(b) is None:
         return Skip("MatMulConstBOnly: the second input is not constant")
     if (rank(a) or 0) < 1 or (rank(b) or 0) < 1:
-        return Skip("the rank of an input is unknown")
+        return Skip("the rank of an input is unknown; a run on calibration data tells it")
     request = SiteRequest("matmul")
     for value in (a, b):
         if constant(value) is None:

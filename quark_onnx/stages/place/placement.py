@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from quark_onnx.core.plan import Plan, Site, Skip
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import Graph, Model, io
 from quark_onnx.stages.place.dynamic import without_ranges
 from quark_onnx.stages.place.excluded_nodes import excluded
+from quark_onnx.stages.place.gate_floors import with_floors
+from quark_onnx.stages.place.idle_operators import connected, idle, without_output
 from quark_onnx.stages.place.known_ranges import with_known_ranges
-from quark_onnx.stages.place.never_quantized import shape_values, why_exempt
-from quark_onnx.stages.place.only_float_readers import drop_idle
+from quark_onnx.stages.place.never_quantized import AT_LOAD, enlarged_constants, shape_values, why_exempt
 from quark_onnx.stages.place.operator_rules import RULES
 from quark_onnx.stages.place.overrides import overridden
 from quark_onnx.stages.place.residual_additions import residual
@@ -55,16 +57,18 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
     if not config.observes:
         requests, moving = without_ranges(graph, requests, notes, config), {}
     if not target.fixed_point and not target.inputs_only:
-        drop_idle(model.graph, requests, moving, notes)
+        _drop_idle(graph, requests, moving, notes, config)
     absorbed = {n.name or "": name for name, request in requests.items() for n in request.absorbed}
-    force = config.option("ForceQuantizeNoInputCheck") and not target.inputs_only
+    force = config.option("ForceQuantizeNoInputCheck") and not target.inputs_only and not config.protection.on
     _add_moving(moving, requests, notes, force=force)
     return _plan(model, requests, absorbed, notes, config)
 
 
 def _exemptions(graph: Graph, config: QuantizationConfig, known: Collection[str]) -> dict[str, str]:
     shapes = shape_values(graph, config.row.ops)
-    reasons = excluded(graph, config, known)
+    constants = enlarged_constants(graph)
+    reasons = {node.name or "": AT_LOAD for node in graph if constants.intersection(node.outputs)}
+    reasons |= excluded(graph, config, known)
     notes = {}
     for node in graph:
         reason = why_exempt(node, shapes, config.row) or reasons.get(node.name or "")
@@ -73,20 +77,40 @@ def _exemptions(graph: Graph, config: QuantizationConfig, known: Collection[str]
     return notes
 
 
+def _drop_idle(
+    graph: Graph,
+    requests: dict[str, SiteRequest],
+    moving: Mapping[str, SiteRequest],
+    notes: dict[str, str],
+    config: QuantizationConfig,
+) -> None:
+    """Nodes and outputs that integers buy nothing go; a known range of what becomes float stays with its reader."""
+    ops = config.row.ops
+    reasons = idle(graph, _quantized(requests), moving, ops)
+    gone = [requests.pop(name) for name in reasons if name in requests]
+    known = {site.tensor: site.range for request in gone for site in request.sites if site.range is not None}
+    for request in (*requests.values(), *moving.values()):
+        request.sites = [replace(site, range=site.range or known.get(site.tensor)) for site in request.sites]
+    notes |= reasons
+    for node in without_output(graph, _quantized(requests), moving, ops):
+        requests[node.name or ""].give_floats(node)
+
+
+def _quantized(requests: Mapping[str, SiteRequest]) -> dict[str, tuple[str, ...]]:
+    """Quantized node → tensors that carry a quantizer for it; what it absorbed has the same."""
+    nodes = {name: tuple(site.tensor for site in request.sites) for name, request in requests.items()}
+    return nodes | {n.name or "": nodes[name] for name, request in requests.items() for n in request.absorbed}
+
+
 def _add_moving(
     moving: Mapping[str, SiteRequest], requests: dict[str, SiteRequest], notes: dict[str, str], *, force: bool
 ) -> None:
     """Operators that only move values join where a neighbour is quantized, forward and backward through chains."""
     tensors = {site.tensor for request in requests.values() for site in request.sites}
-    waiting = dict(moving)
-    while waiting:
-        joined = [n for n in waiting if force or any(s.tensor in tensors for s in waiting[n].sites)]
-        if not joined:
-            break
-        for name in joined:
-            requests[name] = waiting.pop(name)
-            tensors.update(site.tensor for site in requests[name].sites)
-    notes |= dict.fromkeys(waiting, "only moves values, and no neighbour is quantized")
+    wanted = {name: [site.tensor for site in request.sites] for name, request in moving.items()}
+    joined = list(moving) if force else connected(wanted, tensors)
+    requests |= {name: moving[name] for name in joined}
+    notes |= dict.fromkeys(moving.keys() - set(joined), "only moves values, and no neighbour is quantized")
 
 
 def _plan(
@@ -114,6 +138,7 @@ def _plan(
     sites, told = overridden(model.graph, grouped(sites, ties), nodes, config)
     sites = with_known_ranges(model.graph, sites, nodes, config.row.ops)
     sites, wider = wide_enough(model.graph, sites, nodes)
+    sites = with_floors(model.graph, sites)
     if config.row.on_cpu:
         stored = unsigned_activations(sites)
         if stored != sites:

@@ -10,7 +10,7 @@ from quark_onnx.core.operators import Op
 from quark_onnx.core.plan import Role, Site, Skip
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import Node, Value
-from quark_onnx.graph.view import constant
+from quark_onnx.graph.view import constant, is_op
 
 
 @dataclass
@@ -32,6 +32,13 @@ class SiteRequest:
 
     def want_data(self, value: Value, config: QuantizationConfig, **more: object) -> None:
         self.want(value, "activation" if constant(value) is None else "constant", config.activation, **more)
+
+    def give_floats(self, node: Node) -> None:
+        """No quantizers behind `node`, whose request this is; the clamp that one of them took in is left alone."""
+        behind = {value.name or "" for one in (node, *self.absorbed) for value in one.outputs}
+        self.sites = [site for site in self.sites if site.tensor not in behind]
+        self.ties = {follower: leader for follower, leader in self.ties.items() if follower not in behind}
+        self.absorbed = [one for one in self.absorbed if is_op(one, "Add")]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
     lift       functions inlined, Constant nodes become initializers, every node gets a name
     opset      one that has what the formats need, and whose quantizers onnxruntime implements
-    fold       what depends on constants and known dimensions only, ConstantOfShape included
+    fold       what depends on constants and known dimensions only, ConstantOfShape included; not what
+               would only make the file larger
     rewrite    one rule per file of this folder, each with its algebra
     clean      dead nodes and constants go, shapes are inferred anew
     unshare    constants that two readers would quantize in different ways get copies

@@ -93,6 +93,12 @@ def group(node: Node) -> int:
     return node.attributes.get_int("group", 1)
 
 
+def pads(node: Node) -> bool:
+    """Whether a convolution puts zeros around its input."""
+    automatic = node.attributes.get_string("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
+    return automatic or any(node.attributes.get_ints("pads", ()))
+
+
 def _bias(node: Node, channels: int) -> Array | Skip:
     value = input_at(node, 2)
     if value is None:

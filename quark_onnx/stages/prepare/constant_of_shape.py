@@ -8,6 +8,8 @@ onnxscript's folding leaves it alone to keep models small; here the size is limi
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +29,10 @@ class Found(NamedTuple):
     array: NDArray[Any]
 
 
-def match(node: Node) -> Found | Skip:
-    """Read only: all that `apply` needs, or why there is nothing to do."""
+def match(node: Node, computed: Collection[str] = ()) -> Found | Skip:
+    """Read only: all that `apply` needs, or why there is nothing to do. `computed`: values that stay computed."""
+    if node.outputs[0].name in computed:
+        return Skip("the constant would be larger than what it is computed from")
     shape = constant(input_at(node, 0))
     if shape is None or shape.ndim != 1 or (shape < 0).any():
         return Skip("the shape is not constant")
@@ -44,9 +48,16 @@ def match(node: Node) -> Found | Skip:
 
 def apply(found: Found) -> None:
     """Edit only."""
+    name = found.node.outputs[0].name
     array = add_constant(graph_of(found.node), found.array, f"{found.node.name}_value")
     take_over(found.node.outputs[0], array)
     remove(found.node)
+    array.name = name
 
 
-RULE = Rule("constant-of-shape", ("ConstantOfShape",), match, apply)
+def rule(computed: Collection[str] = ()) -> Rule:
+    """The rule, but for these values."""
+    return Rule("constant-of-shape", ("ConstantOfShape",), partial(match, computed=computed), apply)
+
+
+RULE = rule()

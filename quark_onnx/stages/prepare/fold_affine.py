@@ -47,7 +47,7 @@ def match(affine: Node) -> Found | Skip:
     c = per_channel(layer, array)
     if isinstance(c, Skip):
         return c
-    k, s = _scale_and_shift(affine, at, c)
+    k, s = scale_and_shift(affine, at, c)
     if s.any() and is_op(node, "MatMul"):
         return Skip("a MatMul has no bias")
     new = after(layer, k, s)
@@ -55,7 +55,8 @@ def match(affine: Node) -> Found | Skip:
 
 
 @np.errstate(all="ignore")  # what is divided by zero is refused
-def _scale_and_shift(affine: Node, at: int, c: Array) -> tuple[Array, Array]:
+def scale_and_shift(affine: Node, at: int, c: Array) -> tuple[Array, Array]:
+    """(k, s) of an operator with a constant c whose other input is number `at`."""
     ones, zeros = np.ones_like(c), np.zeros_like(c)
     if is_op(affine, "Mul"):
         return c, zeros

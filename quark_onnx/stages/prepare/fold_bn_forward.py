@@ -16,7 +16,7 @@ from quark_onnx.graph import Node
 from quark_onnx.graph.edit import bypass
 from quark_onnx.graph.rewrite import Rule
 from quark_onnx.graph.view import is_op, rank, sole_reader
-from quark_onnx.stages.prepare.affine_layer import Array, Layer, axes, group, read
+from quark_onnx.stages.prepare.affine_layer import Array, Layer, axes, group, pads, read
 from quark_onnx.stages.prepare.batch_norm import scale_and_shift
 from quark_onnx.stages.prepare.scaled_constants import Folded, before, store
 
@@ -49,11 +49,7 @@ def _refusal(layer: Layer, bn: Node, k: Array, shifted: bool) -> Skip | None:
     """Why the fold would not be exact."""
     node = layer.node
     if is_op(node, "Conv"):
-        padded = any(node.attributes.get_ints("pads", ())) or node.attributes.get_string("auto_pad", "NOTSET") in (
-            "SAME_UPPER",
-            "SAME_LOWER",
-        )
-        if padded and shifted:
+        if shifted and pads(node):
             return Skip("the Conv pads with zeros, which the shift would not reach")
     elif is_op(node, "Gemm"):
         if node.attributes.get_int("transA", 0):

@@ -5,33 +5,49 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from quark_onnx.core.errors import ModelError
+from quark_onnx.engine.missing_types import FROM_SESSION, STALE, ask_session, listed
 from quark_onnx.engine.runner import newest_opset
 from quark_onnx.graph import Model
 from quark_onnx.graph.constant_folding import fold_constants
 from quark_onnx.graph.io import copy
 from quark_onnx.graph.opset import fit_opset, own_opset
 from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes, remove_unused
-from quark_onnx.graph.rewrite import Outcome, rewrite
+from quark_onnx.graph.rewrite import Outcome, Rule, rewrite
+from quark_onnx.graph.value_info import drop_stale
+from quark_onnx.graph.view import is_op
 from quark_onnx.stages.prepare import (
     constant_of_shape,
     drop_dropout,
     drop_identity,
+    drop_neutral,
+    fill_channels,
     fold_affine,
+    fold_affine_forward,
     fold_bn,
     fold_bn_forward,
+    gelu,
     gemm_scalars,
+    hard_sigmoid,
+    hard_swish,
     known_dims,
     matmul_add_gemm,
+    scale_behind_clamp,
     unshare,
     zero_bias,
 )
 from quark_onnx.stages.prepare.conversion_identity import convert
+from quark_onnx.stages.prepare.grown_constants import as_good, grown_constants
 
 DROP = (drop_identity.RULE, drop_dropout.RULE)
 
-KNOWN = (known_dims.RULE, constant_of_shape.RULE)
+LAYER_RULES = (drop_neutral.RULE, gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE)
 
-LAYER_RULES = (gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE, fold_bn_forward.RULE)
+GATES = (scale_behind_clamp.RULE, hard_swish.RULE, hard_sigmoid.RULE)
+"""HardSwish and HardSigmoid as what runs on integers: Add, Mul, and a Clip that a quantizer takes in."""
+
+FORWARD = (fold_bn_forward.RULE, fold_affine_forward.RULE)
+"""What no layer in front took: last, so that it goes to the layer behind only then."""
 
 MAX_FOLDS = 10
 """Rounds of folding: each lets shape inference see one link further down a chain of shape arithmetic."""
@@ -41,11 +57,13 @@ MAX_FOLDS = 10
 class Prepared:
     """The rewritten copy, and what became of every rule at every node where it was tried.
 
-    `node` of an outcome is empty where it is about the whole model.
+    `node` of an outcome is empty where it is about the whole model. `remarks` are on types and shapes that the model
+    did not say, or said wrongly.
     """
 
     model: Model
     log: tuple[Outcome, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def prepare(
@@ -55,6 +73,8 @@ def prepare(
     quantizers: bool = True,
     optimize: bool = True,
     biases: bool = False,
+    integers: Collection[str] = (),
+    block: int = 1,
     conversions: Mapping[str, Collection[str]] | None = None,
 ) -> Prepared:
     """Rewrite a copy of the float model.
@@ -65,6 +85,9 @@ def prepare(
         quantizers: False if the model will not get any, so that a higher one always stays.
         optimize: False leaves out what is not needed for correctness: folding and the rewriting of layers.
         biases: layers without a bias get one of zeros, for later stages to move.
+        integers: operator types without a weight that the target runs on integers; a Clip among them if a quantizer
+            takes it in. What is made of others is decided by this.
+        block: channels that the target's kernel for depthwise convolutions takes at a time.
         conversions: see `convert`.
 
     Raises:
@@ -73,39 +96,86 @@ def prepare(
     """
     model = copy(model)
     lift_constants(model)
+    if optimize and integers:
+        opset = _with_gelu(model, opset)
     log = []
     highest = max(opset, own_opset(model) or opset)
     if done := fit_opset(model, opset, newest_opset(highest) if quantizers else highest):
         log.append(Outcome(done, "", None))
         lift_constants(model)
     name_nodes(model)
+    stale = drop_stale(model)
     infer_shapes(model)
     log += rewrite(model.graph, [drop_identity.RULE])
     if optimize:
-        log += _optimize(model)
+        log += _optimize(model, integers, block)
+    told = ask_session(model)
     if biases:
         log += rewrite(model.graph, [zero_bias.RULE])
     log += rewrite(model.graph, [unshare.RULE])
     convert(model.graph, conversions or {})
     latest = {(outcome.rule, outcome.node): outcome for outcome in log}
-    return Prepared(model, tuple(latest.values()))
+    remarks = [text.format(listed(names)) for text, names in ((STALE, stale), (FROM_SESSION, told)) if names]
+    return Prepared(model, tuple(latest.values()), tuple(remarks))
 
 
-def _optimize(model: Model) -> list[Outcome]:
-    log = _fold(model)
-    layers = rewrite(model.graph, LAYER_RULES)
+def _with_gelu(model: Model, opset: int) -> int:
+    """The operator set to ask for: that of Gelu, where the operator pays, and the model can be raised so far."""
+    wanted = max(opset, gelu.OPSET)
+    if (own_opset(model) or opset) >= gelu.OPSET or not any(is_op(node, "Erf", "Tanh") for node in model.graph):
+        return opset
+    infer_shapes(model)
+    if not gelu.pays(model.graph) or newest_opset(wanted) < wanted:
+        return opset
+    try:
+        fit_opset(copy(model), wanted, wanted)
+    except ModelError:
+        return opset
+    return wanted
+
+
+def _optimize(model: Model, integers: Collection[str], block: int) -> list[Outcome]:
+    """All that is folded is folded, unless the file would grow by it for nothing."""
+    trial = copy(model)
+    log, sizes = _rewritten(trial, integers, block)
+    if computed := grown_constants(model, trial, sizes):
+        smaller = copy(model)
+        told, _ = _rewritten(smaller, integers, block, computed)
+        if as_good(smaller, trial):
+            trial, log = smaller, told
+            log.append(Outcome("fold-constants", "", f"{', '.join(sorted(computed))}: larger than what it is made of"))
+    model.graph = trial.graph
+    return log
+
+
+def _rewritten(
+    model: Model, integers: Collection[str], block: int, computed: Collection[str] = ()
+) -> tuple[list[Outcome], dict[str, int]]:
+    log, sizes = _fold(model, computed)
+    composed = [gelu.RULE] if integers and (own_opset(model) or 0) >= gelu.OPSET else []
+    layers = rewrite(model.graph, (*composed, *LAYER_RULES, *_gates(integers), *FORWARD))
     remove_unused(model)
     if any(outcome.reason is None for outcome in layers):
         infer_shapes(model)
-    return log + layers
+    filled = rewrite(model.graph, [fill_channels.rule(block)]) if block > 1 else []
+    if any(outcome.reason is None for outcome in filled):
+        infer_shapes(model)
+    return log + layers + filled, sizes
 
 
-def _fold(model: Model) -> list[Outcome]:
+def _gates(integers: Collection[str]) -> tuple[Rule, ...]:
+    """The rules for gates, where the target runs their parts on integers and not the operators themselves."""
+    parts, whole = {"Add", "Mul", "Clip"}, {"HardSwish", "HardSigmoid"}
+    return GATES if parts.issubset(integers) and whole.isdisjoint(integers) else ()
+
+
+def _fold(model: Model, computed: Collection[str]) -> tuple[list[Outcome], dict[str, int]]:
     """Fold until nothing changes. Where the library fails the model stays as it was, and the log says why."""
-    log = rewrite(model.graph, DROP)
+    log, sizes = rewrite(model.graph, DROP), dict[str, int]()
     for _ in range(MAX_FOLDS):
-        folded = fold_constants(model)
-        known = rewrite(model.graph, KNOWN)
+        folded = fold_constants(model, computed)
+        sizes |= folded.sizes
+        known = rewrite(model.graph, (known_dims.RULE, constant_of_shape.rule(computed)))
         log += known
         if folded.failure is not None:
             log.append(Outcome("fold-constants", "", folded.failure))
@@ -114,4 +184,4 @@ def _fold(model: Model) -> list[Outcome]:
             break
         remove_unused(model)
         infer_shapes(model)
-    return log
+    return log, sizes

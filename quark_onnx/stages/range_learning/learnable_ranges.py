@@ -45,7 +45,7 @@ def movable(plan: Plan, tensor: str) -> Movable:
     """
     group = plan.sites[tensor].group
     members = [site for site in plan.sites.values() if site.group == group]
-    if any(site.range is not None or site.format.scale != "float" or site.low for site in members):
+    if any(site.range is not None or site.format.scale != "float" or site.low or site.floor for site in members):
         return STAYS
     return Movable(True, all(not site.format.symmetric and site.low is None for site in members))
 

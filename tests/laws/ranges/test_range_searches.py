@@ -51,6 +51,26 @@ def brute(x: np.ndarray, scale: float, zero_point: float, lo: float, hi: float, 
 
 
 @law
+@given(numbers, grids, st.floats(-(2.0**10), -(2.0**-10), width=32))
+def test_above_a_floor_values_are_as_if_clipped(
+    x: np.ndarray, drawn: tuple[int, int, float, float], floor: float
+) -> None:
+    """Points exactly; of a histogram the extremes, and how many there are below any point above the floor."""
+    grid, clipped = grid_of(drawn), np.maximum(x, np.float32(floor))
+    wanted, points = Distribution.of_values(clipped), Distribution.of_values(x).above(floor)
+    for got, want in zip(points.errors(*grid), wanted.errors(*grid), strict=True):
+        assert got == pytest.approx(want, rel=1e-12, abs=1e-12 * float(np.square(clipped, dtype=float).sum()))
+    seen = Distribution.of(Statistics.of(x))
+    cut = seen.above(floor)
+    assert (cut.lo, cut.hi) == (points.lo, points.hi) == (wanted.lo, wanted.hi)
+    assert cut.count == x.size
+    above = np.linspace(floor / 2, 2.0**10, 9)
+    bins = np.searchsorted(seen.low, floor, "right") - 1  # the interval around the floor shrinks to what is above it
+    outside = above[above > seen.high[max(bins, 0)]]
+    np.testing.assert_allclose(cut.below(outside), seen.below(outside))
+
+
+@law
 @given(numbers, grids)
 def test_errors_of_values_are_those_of_every_value(x: np.ndarray, drawn: tuple[int, int, float, float]) -> None:
     grid = grid_of(drawn)

@@ -25,10 +25,11 @@ pytest.importorskip("matplotlib")
 NORMAL = np.random.default_rng(1).standard_normal(20000).astype(np.float32)
 MAGIC = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
-TEXT = """g (float[N, 8] x) => (float[N, 4] y) {
+TEXT = """g (float[N, 8] x) => (float[N, 3] z) {
     [first] a = Gemm (x, w)
     [relu] b = Relu (a)
     [second] y = Gemm (b, v)
+    [third] z = Gemm (y, u)
 }"""
 
 
@@ -93,7 +94,7 @@ def test_no_global_state(tmp_path: Path) -> None:
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
-    onnx.save(text_model(TEXT, w=normal(8, 8), v=normal(8, 4)), "model.onnx")
+    onnx.save(text_model(TEXT, w=normal(8, 8), v=normal(8, 4), u=normal(4, 3)), "model.onnx")
     np.save("samples.npy", normal(64, 8))
     return "model.onnx"
 
@@ -156,8 +157,8 @@ def test_without_matplotlib_the_command_does_no_work(model: str, monkeypatch: py
 
 def test_tensors_whose_names_differ_in_signs_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = TEXT.replace(" b", ' "A/b"').replace("(b", '("A/b"').replace(" y)", ' "a:B")').replace(" y =", ' "a:B" =')
-    onnx.save(text_model(text, w=normal(8, 8), v=normal(8, 4)), "model.onnx")
+    text = TEXT.replace(" b", ' "A/b"').replace("(b", '("A/b"').replace(" y =", ' "a:B" =').replace("(y", '("a:B"')
+    onnx.save(text_model(text, w=normal(8, 8), v=normal(8, 4), u=normal(4, 3)), "model.onnx")
     np.save("samples.npy", normal(8, 8))
     done = run("model.onnx", "--data", "samples.npy", "-o", "plots")
     assert done.exit_code == 0, done.output

@@ -14,7 +14,9 @@ from quantized_models import Feed, Made, constants, executed_kernels, feeds, gra
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.apply_plan import apply
+from quark_onnx.engine.compare import quantized_values
 from quark_onnx.graph import Model, io
+from quark_onnx.graph.edit import LONGEST
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 
 CONV = "(float[1,4,6,6] x) => (float[1,5,4,4] y) <float[5,4,3,3] w, float[5] b>"
@@ -373,6 +375,47 @@ def test_names_that_are_taken_are_not_taken_again() -> None:
     made = quantized(graph(text + nodes))
     names = [n.name for n in made.quantized.graph] + [v.name for n in made.quantized.graph for v in n.outputs]
     assert len(set(names)) == len(names)
+
+
+LONG = "h" + "_of_a_deep_model" * 12
+"""A tensor name as exporters write them, 193 characters."""
+
+
+def made_names(made: Made) -> list[str]:
+    """Names of values and nodes that the float model does not have."""
+    before, after = (
+        [n.name for n in g] + [v.name for n in g for v in n.outputs] + [*g.initializers]
+        for g in (made.model.graph, made.quantized.graph)
+    )
+    assert len(set(after)) == len(after)
+    return sorted({*after} - {*before})
+
+
+@pytest.mark.parametrize("fields", [{}, {"activation_type": "uint6"}, {"use_dynamic_quant": True}])
+def test_what_is_made_of_a_long_name_has_a_short_one(fields: dict[str, Any]) -> None:
+    """Two tensors that differ in the middle, which is what is left out."""
+    a, b = (f"{LONG}_{letter}{LONG}" for letter in "ab")
+    text = f"""(float[2,3,40] x) => (float[2,3,6] y) <float[40,36] w, float[36,36] v, float[36,6] u> {{
+        [n] {a} = MatMul (x, w) [m] {b} = MatMul ({a}, v) [o] y = MatMul ({b}, u) }}"""
+    plain = text.replace(a, "a").replace(b, "b")
+    made, twin = (quantized(graph(t, opset=21), **fields) for t in (text, plain))
+    names = made_names(made)
+    assert max(len(name) for name in names) <= LONGEST + len("_1")
+    assert len(names) == len(made_names(twin))
+    assert sum(name.startswith("h_of_a") and "deep_model_quantized" in name for name in names) == 2
+    back = {a: "a", b: "b"}
+    long, short = quantized_values(made.quantized), quantized_values(twin.quantized)
+    assert {back.get(name, name) for name in long} == short.keys()
+    (feed, *_) = feeds(made.model)
+    np.testing.assert_array_equal(run(made.quantized, feed), run(twin.quantized, feed))
+
+
+def test_equal_zero_points_are_one() -> None:
+    made = quantized(graph(CONV + " { [n] h = Conv (x, w, b) [r] y = Relu (h) }"))
+    zeros = [n.inputs[2] for n in made.quantized.graph if n.op_type.endswith("eLinear") and len(n.inputs) > 2]
+    kinds = {str(value.name): (array(value).dtype.name, array(value).item()) for value in zeros if value is not None}
+    assert kinds == {f"{dtype}_zero_point_{number}": (dtype, number) for dtype, number in kinds.values()}
+    assert len(kinds) == len(set(kinds.values())) < len({site.group for site in made.plan.sites.values()})
 
 
 @pytest.mark.parametrize(

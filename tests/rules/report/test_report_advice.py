@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quark_onnx.core.records import Departure, LayerRecord, Measured
+from quark_onnx.core.records import Departure, LayerRecord, Measured, ProtectedRegion
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.presets import PRESETS
@@ -52,6 +52,8 @@ def layer(
     rounding = 20 - 10 * math.log10(1 - by_weight) if by_weight < 1 else math.inf
     return LayerError(f"{name}_out", name, op_type, ("x",), 20.0, accumulated, rounding, None, 25.0, share, **more)
 
+
+TUNED = CONFIG | {"include_fast_ft": True}
 
 OTHERWISE = Departure(True, "y", Measured(99, 12.0), Measured(99, 36.0), ("c",), "saturation", 16)
 
@@ -136,6 +138,18 @@ def scored(original: float, quantized: float, **more: Any) -> ModelReport:
 def computed_in_float(**more: Any) -> ModelReport:
     ledger = (row("Conv", "float", "uint16 has no kernel", "c"), row("Conv", "integer", node="d"), row("Add", "float"))
     return report(ledger=ledger, **more)
+
+
+def lost(sqnr: float = 3.0, protect: object = False, **more: Any) -> ModelReport:
+    """A report of a run to which protection may have been forbidden."""
+    config = CONFIG | {"extra_options": {"Protect": protect}} | more.pop("config", {})
+    return report(sqnr, **{"config": config, **more})
+
+
+def guarded(products: float = 0.0, time: float = 0.0, *, sqnr: float = 25.0) -> ModelReport:
+    """A report of a run that left a front end float."""
+    region = ProtectedRegion("float", ("s", "t"), ("fft", "mul"), "why", "y", 3.25, 35.0, products, time)
+    return report(sqnr, protected=(region,))
 
 
 CASES: list[tuple[str, ModelReport, str, str, list[ModelReport]]] = [
@@ -261,6 +275,7 @@ CASES: list[tuple[str, ModelReport, str, str, list[ModelReport]]] = [
             report(15.0, layers=layers(layer("m", 0.2, op_type="MatMul"))),
             report(31.0, layers=layers(layer("m", 0.4, op_type="MatMul"))),
             report(15.0, layers=layers(layer("", 0.4, op_type=""))),
+            report(15.0, layers=layers(layer("m", 0.4, op_type="Log")), notes={"m": "Log is not in the table"}),
         ],
     ),
     (
@@ -276,6 +291,32 @@ CASES: list[tuple[str, ModelReport, str, str, list[ModelReport]]] = [
         ],
     ),
     (
+        "unprotected",
+        lost(),
+        "act",
+        "Output y has 3.0 dB, and protection is off: switch it on (`Protect`), and what ruins the output stays float",
+        [
+            lost(10.0),
+            lost(protect=True),
+            lost(protect=["!head"]),
+            lost(config={"extra_options": {}}),
+            lost(config={"include_auto_mp": True}),
+            lost(target="vitisai"),
+            lost(sites={"dynamic": 3, "weight": 2}),
+            lost(config={"activation_type": "float16"}, sites={}),
+        ],
+    ),
+    (
+        "protected",
+        guarded(0.031),
+        "note",
+        "Protection has 2 nodes float (fft, mul): output 'y' 3.2 dB → 35.0 dB, for 3% of the integer products. If that "
+        'costs too much, forbid it: `Protect` ["!fft"]',
+        [
+            report(),
+        ],
+    ),
+    (
         "fair_output",
         report(25.0),
         "consider",
@@ -283,7 +324,7 @@ CASES: list[tuple[str, ModelReport, str, str, list[ModelReport]]] = [
         [
             report(30.0),
             report(19.0),
-            report(25.0, tuned=(record("c", True),)),
+            report(25.0, tuned=(record("c", True),), config=TUNED),
             report(25.0, config={}),
             report(25.0, config=CONFIG | {"use_dynamic_quant": True}),
         ],
@@ -433,14 +474,20 @@ def test_every_rule_has_a_case() -> None:
             {"preset": "INT8_PROTECTED", "tuned": (CORRECTED,)},
             "fine-tune with `include_fast_ft` (preset `INT8_PROTECTED_ADAROUND`)",
         ),
-        ({"tuned": (record("c", True),)}, "try 16 bits where they are needed (`include_auto_mp`, preset"),
-        ({"tuned": (record("c", True),), "target": "tensorrt"}, "more bits are not to be had; exclude"),
         (
-            {"tuned": (record("c", True),), "config": CONFIG | {"activation_type": "int16"}},
+            {"tuned": (record("c", True),), "config": TUNED},
+            "try 16 bits where they are needed (`include_auto_mp`, preset",
+        ),
+        (
+            {"tuned": (record("c", True),), "config": TUNED, "target": "tensorrt"},
+            "more bits are not to be had; exclude",
+        ),
+        (
+            {"tuned": (record("c", True),), "config": TUNED | {"activation_type": "int16"}},
             "weights, too (`weight_type`)",
         ),
         (
-            {"tuned": (record("c", True),), "config": CONFIG | {"activation_type": "int16", "weight_type": "int16"}},
+            {"tuned": (record("c", True),), "config": TUNED | {"activation_type": "int16", "weight_type": "int16"}},
             "exclude the layers that lose most",
         ),
         ({"config": CONFIG | {"use_dynamic_quant": True}}, "exclude the layers that lose most (`nodes_to_exclude`)"),
@@ -459,6 +506,51 @@ def test_a_layer_that_holds_a_mask_is_spoken_of_once() -> None:
     assert [advice.rule for advice in advise(r)] == ["masked", "poor_output"]
 
 
+def read(*, notes: dict[str, str], top: float = 6.0) -> ModelReport:
+    """What m makes in float makes the noise; a and b read it."""
+    readers = (LayerError(f"{name}_out", name, "Conv", ("m_out",), 40.0, None, 60.0, None, 60.0, 0.05) for name in "ab")
+    found = layers(layer("m", 0.6, op_type="Log", by_weight=0), *readers)
+    return report(15.0, layers=found, notes=notes, histograms=(histogram("m", top=top),))
+
+
+def test_what_is_float_is_not_to_be_left_float() -> None:
+    """The readers are what integers are for; those of them that are float are none."""
+    rule = RULES["harmful_layer"]
+    ((level, subject, text),) = rule(read(notes={"m": "Log is not in the table"}))
+    assert (level, subject) == ("act", "m")
+    assert text.startswith(
+        "What m makes in float is rounded for a, b, which makes 60% of the noise at y: with those left"
+    )
+    ((_, _, text),) = rule(read(notes={"m": "why", "a": "protected: why"}))
+    assert "rounded for b, which" in text and "with that left float" in text
+    assert not list(rule(read(notes={"m": "why", "a": "why", "b": "why"})))
+    ((_, _, text),) = rule(read(notes={}))
+    assert text.startswith("Layer m makes 60%")
+
+
+def test_a_mask_that_a_float_node_makes_is_a_matter_of_its_readers() -> None:
+    ((_, _, text),) = RULES["masked"](read(notes={"m": "why"}, top=3.4e38))
+    assert "leave float what reads them (`nodes_to_exclude`), a, b; the" in text
+
+
+def test_what_protection_costs_is_worth_a_thought_where_it_is_much() -> None:
+    levels = [next(RULES["protected"](r))[0] for r in (guarded(0.09, 0.09), guarded(0.1), guarded(0.0, 0.12))]
+    assert levels == ["note", "consider", "consider"]
+    scales = ProtectedRegion("own scales", ("w",), ("dw",), "why", "y", 3.0, None, 0.0, 0.0)
+    cheap, dear = guarded(0.01).protected[0], guarded(0.5).protected[0]
+    told = list(RULES["protected"](report(protected=(scales, cheap, dear, scales))))
+    assert [level for level, *_ in told] == ["consider", "note", "note"]  # the dearest first, and three at most
+    assert told[2][2].startswith(
+        "Protection has 1 weight with a scale per channel (w): output 'y' 3.0 dB → not measured"
+    )
+    assert told[2][2].endswith('at no cost. If that costs too much, forbid it: `Protect` ["!w"].')
+
+
+def test_a_note_is_no_task() -> None:
+    assert [advice.rule for advice in advise(guarded(0.01, sqnr=35.0))] == ["protected", "fine"]
+    assert [advice.rule for advice in advise(guarded(0.3, sqnr=35.0))] == ["protected"]
+
+
 def test_the_loss_of_a_layer_is_told_where_it_is_large() -> None:
     def told(accumulated: float) -> str:
         before = LayerError("x", "", "", (), 40.0, 35.0, 40.0, None, 60.0, 0.0)
@@ -471,7 +563,7 @@ def test_the_loss_of_a_layer_is_told_where_it_is_large() -> None:
 
 
 def test_the_score_asks_for_the_next_step() -> None:
-    ((_, _, text),) = RULES["score_lost"](scored(0.75, 0.7, tuned=(record("c", True),)))
+    ((_, _, text),) = RULES["score_lost"](scored(0.75, 0.7, tuned=(record("c", True),), config=TUNED))
     assert "mixed precision (`include_auto_mp`)" in text
     ((_, _, text),) = RULES["score_lost"](scored(0.75, 0.7, tuned=(CORRECTED,)))
     assert "try fine-tuning (`include_fast_ft`)" in text

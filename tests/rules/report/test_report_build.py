@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import quantized_models
+from lost_outputs import power_spectrum
 
 from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.core.settings.whole_model import Config
@@ -18,6 +20,7 @@ from quark_onnx.report import build as reports
 from quark_onnx.report.build import Measure, Models, report_of, report_of_pair
 from quark_onnx.report.footprint import footprint, peak_bytes
 from quark_onnx.report.model_report import Latency, Timing
+from quark_onnx.report.pages import write_report
 from quark_onnx.report.timing import latency
 from quark_onnx.result import Result
 
@@ -49,16 +52,34 @@ def test_what_is_known_is_copied_and_the_rest_measured(folder: Path, result: Res
     assert (report.sqnr, report.ledger, report.samples, report.seconds) == (
         known.sqnr, known.ledger, known.samples, known.seconds,
     )  # fmt: skip
-    assert report.sites == {"activation": 3, "weight": 2}
+    assert report.sites == {"activation": 2, "weight": 2}
     assert report.config == report.default
     assert report.sizes is not None and report.sizes.quantized == (folder / "int8.onnx").stat().st_size
     assert report.layers.feeds == 8 and report.layers.judged == "z"
     assert [e.node for e in report.layers.layers] == ["", *(n.name for n in quantized_models.graph(TEXT).graph)]
     assert report.latency is not None and report.latency.ratio > 0 and report.latency.batch == 1
     assert report.memory is not None and (report.memory.quantized or 0) > 0
-    assert {h.tensor for h in report.histograms} == {"x", "y", "z"} and {w.tensor for w in report.weights} == {"w", "v"}
+    assert {h.tensor for h in report.histograms} == {"x", "y"} and {w.tensor for w in report.weights} == {"w", "v"}
     assert steps[0] == ("report", 0, 10) and steps[-1] == ("report", 10, 10)
     assert [step for _, step, _ in steps] == sorted(step for _, step, _ in steps)
+
+
+def test_what_was_protected_is_told(tmp_path: Path, result: Result, folder: Path) -> None:
+    """On the page, in its table and in the JSON; of a model to which nothing was done nothing is said."""
+    pytest.importorskip("jinja2")
+    what = replace(CHEAP, layers=False)
+    model, feeds = power_spectrum()
+    config = get_default_config()
+    guarded = report_of(ModelQuantizer(config).quantize_model(model, None, feeds), config, model, "m", measure=what)
+    assert [(one.action, one.nodes, one.output) for one in guarded.protected] == [("float", ("bank",), "y")]
+    page = write_report(guarded, tmp_path / "page.html").read_text("utf-8")
+    assert "1 node float (bank)" in page.split('id="protected"')[1] and 'href="#protected"' in page
+    (entry,) = json.loads((tmp_path / "page.json").read_text("utf-8"))["protected"]
+    assert entry["nodes"] == ["bank"] and entry["before"] == guarded.protected[0].before
+    assert "protected" in {advice.rule for advice in guarded.advice}
+    plain = report_of(result, CONFIG, folder / "model.onnx", "m", measure=what)
+    assert plain.protected == () and "protected" not in {advice.rule for advice in plain.advice}
+    assert "#protected" not in write_report(plain, tmp_path / "page.html").read_text("utf-8")
 
 
 def test_nothing_is_measured_that_was_not_asked_for(folder: Path, result: Result) -> None:

@@ -25,6 +25,9 @@ Feed = dict[str, np.ndarray]
 
 TWO = """(float[4, 8] x) => (float[4, 3] z) <float[8, 6] w, float[6, 3] v> { y = MatMul (x, w)  z = MatMul (y, v) }"""
 
+THREE = """(float[4, 8] x) => (float[4, 5] u)
+    <float[8, 6] w, float[6, 3] v, float[3, 5] t> { y = MatMul (x, w)  z = MatMul (y, v)  u = MatMul (z, t) }"""
+
 
 def measured(model: Model, quantized: Model, feeds: list[Feed], **more: Any) -> Layers:
     parts = pieces(model, quantized, quantized_values(quantized))
@@ -42,13 +45,14 @@ def db(x: np.ndarray, y: np.ndarray) -> float:
 
 
 class ByHand:
-    """Two products, quantized by numpy with the numbers of a plan."""
+    """Three products, quantized by numpy with the numbers of a plan; the last one gives floats."""
 
     def __init__(self, model: Model, plan: Plan, x: np.ndarray) -> None:
         arrays = quantized_models.constants(model)
-        self.plan, self.x, self.w, self.v = plan, x, arrays["w"], arrays["v"]
+        self.plan, self.x, self.w, self.v, self.t = plan, x, arrays["w"], arrays["v"], arrays["t"]
         self.y = x @ self.w
         self.z = self.y @ self.v
+        self.u = self.z @ self.t
 
     def rounded(self, tensor: str, values: np.ndarray) -> np.ndarray:
         q, format = self.plan.qparams_of(tensor), self.plan.sites[tensor].format
@@ -61,17 +65,18 @@ class ByHand:
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_each_figure_of_two_products_is_what_numpy_says(per_channel: bool) -> None:
-    model = quantized_models.graph(TWO)
+def test_each_figure_of_three_products_is_what_numpy_says(per_channel: bool) -> None:
+    model = quantized_models.graph(THREE)
     feeds = quantized_models.feeds(model, 1)
     made = quantized_models.quantized(model, feeds, per_channel=per_channel)
     hand = ByHand(model, made.plan, feeds[0]["x"])
     found = measured(model, made.quantized, feeds)
     errors = by_name(found)
-    assert list(errors) == ["x", "y", "z"]
-    assert (found.judged, found.feeds) == ("z", 1)
+    assert list(errors) == ["x", "y", "z", "u"]
+    assert (found.judged, found.feeds) == ("u", 1)
 
     rx, rw, rv = hand.rounded("x", hand.x), hand.rounded("w", hand.w), hand.rounded("v", hand.v)
+    rt = hand.rounded("t", hand.t)
     y_alone = hand.rounded("y", hand.x @ rw)
     z_alone = hand.rounded("z", hand.y @ rv)
     y_all = hand.rounded("y", rx @ rw)
@@ -81,17 +86,23 @@ def test_each_figure_of_two_products_is_what_numpy_says(per_channel: bool) -> No
     assert errors["x"].isolated == pytest.approx(db(hand.x, rx), **near)
     assert errors["y"].isolated == pytest.approx(db(hand.y, y_alone), **near)
     assert errors["z"].isolated == pytest.approx(db(hand.z, z_alone), **near)
+    assert errors["u"].isolated == pytest.approx(db(hand.u, hand.z @ rt), **near)
     assert errors["x"].accumulated == errors["x"].isolated
     assert errors["y"].accumulated == pytest.approx(db(hand.y, y_all), **near)
     assert errors["z"].accumulated == pytest.approx(db(hand.z, z_all), **near)
     assert errors["y"].rounding == pytest.approx(db(hand.y, hand.rounded("y", hand.y)), **near)
     assert errors["y"].weight == pytest.approx(db(hand.w, rw), **near)
-    assert errors["x"].weight is None
+    assert errors["x"].weight is None and errors["u"].rounding is None
 
-    outputs = {"x": rx @ hand.w @ hand.v, "y": y_alone @ hand.v, "z": z_alone}
-    for name, z in outputs.items():
-        assert errors[name].output == pytest.approx(db(hand.z, z), **near)
-    noise = {name: np.square(hand.z - z).sum() for name, z in outputs.items()}
+    outputs = {
+        "x": rx @ hand.w @ hand.v @ hand.t,
+        "y": y_alone @ hand.v @ hand.t,
+        "z": z_alone @ hand.t,
+        "u": hand.z @ rt,
+    }
+    for name, u in outputs.items():
+        assert errors[name].output == pytest.approx(db(hand.u, u), **near)
+    noise = {name: np.square(hand.u - u).sum() for name, u in outputs.items()}
     for name in outputs:
         assert errors[name].share == pytest.approx(noise[name] / sum(noise.values()), abs=0.005)
 
@@ -184,7 +195,7 @@ def test_only_so_many_layers_are_followed_and_only_so_many_feeds() -> None:
 
 
 def test_a_worse_grid_makes_more_noise() -> None:
-    model = quantized_models.graph(TWO)
+    model = quantized_models.graph(THREE)
     feeds = quantized_models.feeds(model, 2)
     fine, coarse = (
         by_name(measured(model, quantized_models.quantized(model, feeds, activation_type=kind).quantized, feeds))

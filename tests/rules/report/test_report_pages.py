@@ -17,7 +17,7 @@ pytest.importorskip("jinja2")
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import plain
-from quark_onnx.core.records import Correction, LayerRecord, Measured, MixRecord, Slice
+from quark_onnx.core.records import Correction, LayerRecord, Measured, MixRecord, ProtectedRegion, Slice
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.saturation_certificate import NO_PRODUCT, Certificate
 from quark_onnx.report import wording
@@ -148,6 +148,10 @@ def full(name: str = "model") -> ModelReport:
         untuned={f"erf{name}": f"no weight{name}"},
         correction=Correction(True, 13.68, 22.66, 8),
         mixed=(MixRecord(f"gemm{name}", "Gemm", 17.71, True),),
+        protected=(ProtectedRegion("float", (f"s{name}",), tuple(f"{op}{name}" for op in ("fft", "mul", "add", "log")),
+                                   f"s{name} alone", f"y{name}", -math.inf, 35.25, 0.034, -0.012),
+                   ProtectedRegion(
+                       "own scales", (f"w{name}",), (f"dw{name}",), "uneven", "second", None, math.inf, 0.0, 0.0)),
         remarks={f"t{name}": f"scale raised{name}", "*": "all is well"},
         warnings=(f"beware{name}",),
         seconds={"prepare": 1.1, "tune": 62.5},
@@ -172,7 +176,7 @@ def test_every_fact_of_the_report_is_on_the_page() -> None:
         "On integers 1 of 2 nodes",
         "Do Try per_channel on model.",
         "Consider Wait.",
-        "Good Fine.",
+        "Note Fine.",
         "second exact – – 98.7 dB",
         "2 conv t Conv 21.9 dB 14.7 dB 53.8 dB 35.9 dB 15.7 dB 75%".replace(" t ", " tmodel ").replace(
             "conv", "convmodel"
@@ -197,6 +201,8 @@ def test_every_fact_of_the_report_is_on_the_page() -> None:
         "1 × no weightmodel (erfmodel)",
         "1 of 1 layers moved",
         "gemmmodel Gemm 17.71 yes",
+        "4 nodes float (fftmodel, mulmodel, addmodel, …) smodel alone ymodel lost 35.2 dB -3.4% -1.2%",
+        "1 weight with a scale per channel (wmodel) uneven second – exact 0% 0%",
         "per_channel True",
         "Percentile 99.87",
         "Quantizers: 29 activation, 28 weight. Rewrites of the float model: 13 fold-bn.",

@@ -1,0 +1,71 @@
+"""A quantized model whose quantizers can be switched off one by one, in one session: what would it be without these?
+
+Every quantizer stands in a branch that is taken or not, by an input of its own:
+
+    If (on)  v → QuantizeLinear → DequantizeLinear   else  v → Identity
+
+So a set of quantizers is tried by one run, without building, optimizing and loading another model; and a run costs no
+more than what is on (measured on a detector of 300 quantizers: a third of what it costs with a Where behind each).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from quark_onnx.core.plan import Plan, Site
+from quark_onnx.engine.apply_plan import Writer, has_scale
+from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.runner import Arrays, Runner, fit
+from quark_onnx.graph import Model, Node, Value, io
+from quark_onnx.graph.edit import add_input, new_branch, new_node
+from quark_onnx.graph.passes import remove_unused
+
+
+class Switchable:
+    """The quantized model of a plan, in the arithmetic that is written, a switch for each site with a scale of its own.
+
+    A run takes one thread; several threads may run it at once.
+
+    Args:
+        model: the float model that the plan belongs to; it is left as it is.
+        plan: complete; nothing in it is quantized at run time.
+    """
+
+    def __init__(self, model: Model, plan: Plan) -> None:
+        self._model = io.copy(model)
+        self.outputs = [value.name or "" for value in model.graph.outputs]
+        writer = _Switching(self._model.graph, plan)
+        writer.write()
+        remove_unused(self._model)
+        self._switches = writer.switches
+        self._run = Runner(self._model, self.outputs, threads=1, fuse=False)
+
+    @property
+    def tensors(self) -> Collection[str]:
+        """Those whose quantizer has a switch."""
+        return self._switches.keys()
+
+    def __call__(self, feed: Feed, off: Collection[str] = ()) -> Arrays:
+        """The outputs, in the order of the model, with the quantizers of these tensors off."""
+        on = {switch: np.asarray(tensor not in off) for tensor, switch in self._switches.items()}
+        return self._run(fit(feed, self._model) | on)
+
+
+class _Switching(Writer):
+    """Writes every quantizer into a branch. `switches`: tensor → the input that decides."""
+
+    switches: dict[str, str]
+
+    def write(self) -> None:
+        self.switches = {}
+        super().write()
+
+    def placed(self, site: Site, value: Value, nodes: list[Node]) -> list[Node]:
+        if not has_scale(site):
+            return nodes
+        switch = add_input(self.graph, "bool", (), f"{site.tensor}_on")
+        self.switches[site.tensor] = switch.name or ""
+        same = new_node(self.graph, "Identity", [value], f"{site.tensor}_Identity", f"{site.tensor}_same")
+        return [new_branch(self.graph, switch, nodes, [same], f"{site.tensor}_If", f"{site.tensor}_switched")]
