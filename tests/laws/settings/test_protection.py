@@ -69,3 +69,13 @@ def test_a_name_that_is_not_there_is_told_with_the_nearest(entry: str) -> None:
         of([entry]).named(NAMES)
     with pytest.raises(ConfigError, match=r"'\^\(' is not a regular expression"):
         of(["^("]).named(NAMES)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"target": "vitisai"}, {"target": "qnn", "activation_type": "uint8"}, {"include_auto_mp": True}]
+)
+def test_names_are_refused_where_nothing_is_protected(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"Protect .*nodes_to_exclude"):
+        QuantizationConfig(**fields, extra_options={"Protect": ["stem"]})
+    assert not QuantizationConfig(**fields, extra_options={"Protect": True}).protects
+    assert QuantizationConfig(extra_options={"Protect": ["stem"]}).protects
