@@ -10,8 +10,17 @@ from pathlib import Path
 
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import Comparison, Correction, LayerRecord, MixRecord, Proof, ProtectedRegion
+from quark_onnx.core.records import (
+    Comparison,
+    Correction,
+    LayerRecord,
+    MixRecord,
+    Proof,
+    ProtectedRegion,
+    Tuning,
+)
 from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.fast_finetune import FastFinetune
 from quark_onnx.core.settings.whole_model import Config
 from quark_onnx.engine.calibration_cache import Key, remembered, usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
@@ -286,35 +295,33 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
     job, options = decided.job, decided.job.config.tuning
     assert options is not None
     learns = lesson(options, decided.feeds)
-    if learns.idle:
-        return replace(decided, correction=Correction(kept=False))
-    limit = options.memory_limit or quarter_of_memory()
     judge = None
     if options.selective_update:
         judge = partial(_score, job, decided.feeds[:PROBES], evaluator)
-    with clock.stage("tune"):
-        done = finetune(
+
+    def tune(how: FastFinetune) -> Tuning:
+        return finetune(
             job.prepared,
             decided.plan,
-            learns.taught[: options.data_size],
-            learns.options,
+            learns.taught[: how.data_size],
+            how,
             channel_importance(job.prepared),
-            limit,
+            how.memory_limit or quarter_of_memory(),
             lambda text, done, total: clock.progress(f"tune {text}", done, total),
             judge,
         )
-        done, correction = judged(learns, decided.plan, done, partial(_written, job, learns.judges))
+
+    with clock.stage("tune"):
+        done, correction = judged(learns, decided.plan, tune, partial(_written, job, learns.judges))
     stopped = "fine-tuning was interrupted: layers after that stay as they were; resume with the plan of this result"
     warnings = (*decided.warnings, stopped) if done.interrupted else decided.warnings
     found = replace(decided, plan=done.plan, records=done.records, untuned=done.reasons, warnings=warnings)
     return replace(found, correction=correction)
 
 
-def _written(
-    job: Job, feeds: Sequence[Feed], plans: Sequence[Plan]
-) -> Sequence[tuple[Comparison, Sequence[Comparison]]]:
-    """The outputs under each plan, with the arithmetic that the file says: no processor has a say in a decision."""
-    return compare_each(job.prepared, [job.realize(plan) for plan in plans], feeds)
+def _written(job: Job, feeds: Sequence[Feed], plan: Plan) -> tuple[Comparison, Sequence[Comparison]]:
+    """The outputs under a plan, with the arithmetic that the file says: no processor has a say in a decision."""
+    return compare_each(job.prepared, job.realize(plan), feeds)
 
 
 def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: Plan) -> float:

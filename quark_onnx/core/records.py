@@ -48,10 +48,10 @@ class Tuning:
 class Correction:
     """Bias correction that was judged by what the worst output is worth, on samples that it did not learn from.
 
-    kept     whether it gains more than chance would; else biases are as they were
-    without  dB of the worst output without it; None where nothing could be measured
-    corrected  the same with it
-    samples  that judged; 0: there are too few
+    kept       whether it gains more than chance would; else biases are as they were
+    without    dB of the worst output without it; None where nothing could be measured
+    corrected  the same with it; None where nothing was done, as no accuracy is lost without
+    samples    that judged; 0: there are too few
     """
 
     kept: bool

@@ -89,27 +89,21 @@ def compare_ways(model: Model, quantized: Model, feeds: Iterable[Feed], ways: Se
         ModelError: among the ways is `without_vnni`, and a kernel saturates that cannot be computed in numpy.
     """
     totals = [_Outputs(model) for _ in ways]
-    for expected, answers in _all_outputs(model, [(quantized, way) for way in ways], feeds):
+    for expected, answers in _all_outputs(model, quantized, feeds, ways):
         for total, found in zip(totals, answers, strict=True):
             total.add(expected, found)
     return [total.comparison for total in totals]
 
 
-def compare_each(
-    model: Model, quantized: Sequence[Model], feeds: Iterable[Feed]
-) -> list[tuple[Comparison, list[Comparison]]]:
-    """The same for each of several quantized models, as they are written, over all feeds and for each feed alone.
-
-    The float model runs once.
-    """
-    totals, alone = [_Outputs(model) for _ in quantized], [list[Comparison]() for _ in quantized]
-    for expected, answers in _all_outputs(model, [(one, "written") for one in quantized], feeds):
-        for total, each, found in zip(totals, alone, answers, strict=True):
-            total.add(expected, found)
-            single = _Outputs(model)
-            single.add(expected, found)
-            each.append(single.comparison)
-    return [(total.comparison, each) for total, each in zip(totals, alone, strict=True)]
+def compare_each(model: Model, quantized: Model, feeds: Iterable[Feed]) -> tuple[Comparison, list[Comparison]]:
+    """All outputs of the quantized model as it is written, over all feeds, and for each feed alone."""
+    whole, alone = _Outputs(model), []
+    for expected, (found,) in _all_outputs(model, quantized, feeds, ("written",)):
+        single = _Outputs(model)
+        for sums in (whole, single):
+            sums.add(expected, found)
+        alone.append(single.comparison)
+    return whole.comparison, alone
 
 
 class _Outputs:
@@ -130,11 +124,11 @@ class _Outputs:
 
 
 def _all_outputs(
-    model: Model, runs: Sequence[tuple[Model, Way]], feeds: Iterable[Feed]
+    model: Model, quantized: Model, feeds: Iterable[Feed], ways: Sequence[Way]
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """What the float model makes of each feed, and each quantized one in its way."""
+    """What the float model makes of each feed, and the quantized one in each way."""
     names = [value.name or "" for value in model.graph.outputs]
-    return _sides(model, runs, feeds, {name: name for name in names}, io.is_large(model))
+    return _sides(model, quantized, feeds, {name: name for name in names}, ways, io.is_large(model))
 
 
 def tensor_sqnr(
@@ -142,7 +136,7 @@ def tensor_sqnr(
 ) -> dict[str, float]:
     """SQNR in dB, over all feeds, of each pair of float tensors: in the float model → in the quantized one."""
     ratios: dict[str, Sqnr] = {}
-    for expected, (found,) in _sides(model, [(quantized, "run" if optimized else "written")], feeds, pairs):
+    for expected, (found,) in _sides(model, quantized, feeds, pairs, ("run" if optimized else "written",)):
         for name, x in expected.items():
             if isinstance(x, np.ndarray) and x.dtype.kind == "f":  # sequences and maps come as Python objects
                 ratios.setdefault(name, Sqnr()).add(x, found[name])
@@ -151,19 +145,20 @@ def tensor_sqnr(
 
 def _sides(
     model: Model,
-    runs: Sequence[tuple[Model, Way]],
+    quantized: Model,
     feeds: Iterable[Feed],
     pairs: Mapping[str, str],
+    ways: Sequence[Way],
     at_once: bool = False,
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """What the float model makes of each feed, and each quantized one in its way, under the names of the float one.
+    """What the float model makes of each feed, and the quantized one in each way, under the names of the float one.
 
     at_once: each session runs on all feeds and is closed, as two would be more than the size of the model.
     """
     inputs = {value.name for value in model.graph.inputs}
     answers = _answers(model, [name for name in pairs if name not in inputs], feeds, at_once=at_once)
     together = _in_turn if at_once else _side_by_side
-    for known, found in together(runs, list(pairs.values()), answers):
+    for known, found in together(quantized, list(pairs.values()), ways, answers):
         yield {name: known[name] for name in pairs}, [dict(zip(pairs, arrays, strict=True)) for arrays in found]
 
 
@@ -171,21 +166,21 @@ Answered = Iterable[tuple[Feed, Feed]]
 
 
 def _side_by_side(
-    runs: Sequence[tuple[Model, Way]], wanted: Sequence[str], answers: Answered
+    quantized: Model, wanted: Sequence[str], ways: Sequence[Way], answers: Answered
 ) -> Iterator[tuple[Feed, list[Arrays]]]:
     """Feed by feed, with all sessions open."""
     with ExitStack() as stack:
-        opened = [stack.enter_context(_opened(quantized, wanted, way)) for quantized, way in runs]
+        runs = [stack.enter_context(_opened(quantized, wanted, way)) for way in ways]
         for feed, answer in answers:
-            yield feed | answer, [run(feed) for run in opened]
+            yield feed | answer, [run(feed) for run in runs]
 
 
 def _in_turn(
-    runs: Sequence[tuple[Model, Way]], wanted: Sequence[str], answers: Answered
+    quantized: Model, wanted: Sequence[str], ways: Sequence[Way], answers: Answered
 ) -> Iterator[tuple[Feed, list[Arrays]]]:
     """Session by session; what each makes is kept."""
     kept = list(answers)
-    columns = [_column(quantized, wanted, way, [feed for feed, _ in kept]) for quantized, way in runs]
+    columns = [_column(quantized, wanted, way, [feed for feed, _ in kept]) for way in ways]
     for (feed, answer), found in zip(kept, zip(*columns, strict=True), strict=True):
         yield feed | answer, list(found)
 

@@ -101,8 +101,10 @@ def correction_text(found: Correction | None) -> str:
         return ""
     if not found.samples:
         return "left out: too few samples to judge it by"
-    if found.without is None or found.corrected is None:
+    if found.without is None:
         return "left out: no output holds a value that could judge it"
+    if found.corrected is None:
+        return f"not needed: the worst output is worth {decibels_text(found.without)} without it"
     figures = f"{decibels_text(found.corrected)} with it, {decibels_text(found.without)} without"
     said = f"the worst output is worth {figures}, on {found.samples} samples that it did not learn from"
     return f"kept: {said}" if found.kept else f"left out, as it gains no more than chance would: {said}"

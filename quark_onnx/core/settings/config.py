@@ -136,9 +136,7 @@ class QuantizationConfig:
     def _check_mixing(self) -> None:
         if not self.include_auto_mp:
             if self.extra_options.get("AutoMixprecision") is not None:
-                raise ConfigError(
-                    "extra option AutoMixprecision needs include_auto_mp=True; set it or remove the option"
-                )
+                raise ConfigError("extra option AutoMixprecision needs include_auto_mp=True; set that or remove this")
             return
         if self.conversion or self.use_dynamic_quant:
             how = f"a model that becomes {self.conversion}" if self.conversion else "use_dynamic_quant"
@@ -161,9 +159,7 @@ class QuantizationConfig:
         if self.weight_pairs != "auto" and not (target.on_cpu and self.weight_type == "int8"):
             raise ConfigError(f"weight_pairs={self.weight_pairs!r} is for int8 weights on CPU targets; leave it out")
         if types == ("int8", "uint8"):
-            raise ConfigError(
-                "onnxruntime has no kernel for int8 activations with uint8 weights; use weight_type='int8'"
-            )
+            raise ConfigError("onnxruntime has no kernel for int8 activations with uint8 weights; use int8 weights")
         if self.option("Int16Bias") and self.option("Int32Bias"):
             raise ConfigError("extra options Int16Bias and Int32Bias exclude each other; remove one")
 
@@ -192,6 +188,7 @@ class QuantizationConfig:
             self.observes,
             self.per_channel,
             self.include_cle,
+            self.include_auto_mp,
             methods | {one.method for one in overrides if one.method is not None},
             told or any(grid.symmetric for grid in grids[1:]),
             told or any(grid.symmetric for grid in grids),
@@ -340,8 +337,7 @@ class QuantizationConfig:
     @property
     def corrects(self) -> bool:
         """Whether biases are corrected; those of "auto" where activations have ranges, so that there are data."""
-        asked = self.option("BiasCorrection")
-        return self.observes if asked == "auto" else bool(asked)
+        return self.observes if (asked := self.option("BiasCorrection")) == "auto" else bool(asked)
 
     @property
     def protection(self) -> Protection:

@@ -68,6 +68,7 @@ class Situation:
     """What the rest of a configuration makes of the model.
 
     conversion     the float type it is converted to; None: it is quantized
+    mixes          layers get types by how the outputs like them
     observes       activations have ranges
     methods        range methods in use anywhere
     symmetric      activations, or some of them, have their zero point in the middle
@@ -79,6 +80,7 @@ class Situation:
     observes: bool
     per_channel: bool
     include_cle: bool
+    mixes: bool
     methods: Collection[str]
     symmetric: bool
     any_symmetric: bool
@@ -116,6 +118,12 @@ def _on(options: Mapping[str, Any], s: Situation) -> tuple[Rule, ...]:
             "needs activations with ranges from calibration, and WeightsOnly and use_dynamic_quant leave them and the "
             "biases float; remove it",
         ),
+        (
+            ("Protect",),
+            s.target.fixed_point,
+            f"names what stays float among integers, which {target} does not run; use nodes_to_exclude, or remove it",
+        ),
+        (("Protect",), s.mixes, "is not for mixed precision, which chooses types itself; use nodes_to_exclude"),
         (OF_EQUALIZATION, not s.include_cle, "is part of equalization; set include_cle=True or remove it"),
         (
             OF_EQUALIZATION,

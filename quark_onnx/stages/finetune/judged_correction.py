@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import Comparison, Correction, Measured, Tuning
+from quark_onnx.core.records import GOOD, Comparison, Correction, Measured, Tuning
 from quark_onnx.core.settings.fast_finetune import FastFinetune, Nearest
 from quark_onnx.engine.held_out_probes import held_out, spaced
 from quark_onnx.engine.kept_feeds import Kept, samples_in
@@ -26,11 +26,15 @@ POSITIONS = 2000
 """Output positions of a layer over all samples: a mean is known to 2.2 % of its deviation."""
 
 
+Judge = Callable[[Plan], tuple[Comparison, Sequence[Comparison]]]
+"""The outputs under a plan, over all samples that judge, and for each alone."""
+
+
 @dataclass(frozen=True, eq=False)
 class Lesson:
     """What tuning is to do and learn of, and the samples that judge it.
 
-    judging  whether bias correction is judged; without judges it is none
+    judging  whether bias correction is judged; without judges it is left out
     """
 
     options: FastFinetune
@@ -38,57 +42,60 @@ class Lesson:
     judges: Kept
     judging: bool = False
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.judging and not (self.options.update_bias or self.options.scale_search)
-
 
 def lesson(options: FastFinetune, feeds: Kept) -> Lesson:
-    """Feeds apart, where bias correction is to be judged; where they are too few for that, there is no correction."""
+    """Feeds apart, where bias correction is to be judged; too few leave no judges."""
     none = feeds[:0]
     if not (isinstance(options, Nearest) and options.judged):
         return Lesson(options, feeds, none)
     rows = [samples_in(feed) for feed in feeds]
     chosen = held_out(rows, len(rows))
     judges = [chosen[index] for index in spaced(len(chosen), min(JUDGES, len(chosen)))]
-    if not judges:
-        return Lesson(replace(options, update_bias=False), feeds, none, judging=True)
     others = [index for index in range(len(rows)) if index not in judges]
-    if not options.scale_search:  # a search needs all that there is to learn
+    if judges and not options.scale_search:  # a search needs all that there is to learn
         options = replace(options, positions=POSITIONS)
         count = -(-TAUGHT * len(others) // sum(rows[index] for index in others))
         others = [others[index] for index in spaced(len(others), min(count, len(others)))]
     return Lesson(options, feeds.at(others), feeds.at(judges), judging=True)
 
 
-Judge = Callable[[Sequence[Plan]], Sequence[tuple[Comparison, Sequence[Comparison]]]]
-"""The outputs under each of several plans, over all samples that judge, and for each alone."""
-
-
-def judged(learns: Lesson, before: Plan, done: Tuning, judge: Judge) -> tuple[Tuning, Correction | None]:
-    """The tuning with its biases, or with those of the plan before; None: nothing was to be judged.
+def judged(
+    learns: Lesson, before: Plan, tune: Callable[[FastFinetune], Tuning], judge: Judge
+) -> tuple[Tuning, Correction | None]:
+    """Tuning whose biases have to help; None: they are not judged, or none has moved.
 
     Biases are kept where the worst output gains over all samples, and sample by sample, both by more than chance makes.
+    Nothing is corrected where no accuracy is lost without, or there is nothing to judge by.
     """
     if not learns.judging:
-        return done, None
+        return tune(learns.options), None
+    plain, singles = judge(before) if learns.judges else (Comparison(), ())
+    first, options = _worst(plain), learns.options
+    if first.db is None or first.db >= GOOD:
+        searched = tune(replace(options, update_bias=False)) if options.scale_search else Tuning(before, (), {}, False)
+        return searched, Correction(False, first.db, None, plain.samples)
+    done = tune(options)
     if all(value is before.values.get(name) for name, value in done.plan.values.items()):
-        return done, Correction(kept=False) if not learns.judges else None
+        return done, None
     without = replace(done.plan, values=before.values)
-    (plain, each_plain), (corrected, each_corrected) = judge((without, done.plan))
+    if options.scale_search:
+        plain, singles = judge(without)
+    corrected, corrected_singles = judge(done.plan)
     first, second = _worst(plain), _worst(corrected)
-    kept = below(first, second) and all_below(each_plain, each_corrected)
+    kept = below(first, second) and all_below(singles, corrected_singles)
     found = Correction(kept, first.db, second.db, plain.samples)
-    if kept:
-        return done, found
+    return done if kept else _taken_back(done, without), found
+
+
+def _taken_back(done: Tuning, without: Plan) -> Tuning:
+    """What is left when no bias has moved."""
     records = tuple(
         replace(one, choice="raw", accepted=False, loss_after=one.loss_before, held_after=one.held_before)
         if one.choice == "untuned"
         else one
         for one in done.records
     )
-    return replace(done, plan=without, records=records), found
+    return replace(done, plan=without, records=records)
 
 
 def _worst(found: Comparison) -> Measured:

@@ -16,7 +16,7 @@ from quark_onnx import ModelQuantizer, get_default_config
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.fast_finetune import AdaRound
-from quark_onnx.engine.compare import compare
+from quark_onnx.engine.compare import compare, compare_each
 from quark_onnx.engine.result_wording import BLOCK, output_warnings, size_warning
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import io
@@ -216,3 +216,13 @@ def test_a_model_of_many_small_layers_gets_larger(tmp_path: Any) -> None:
     assert report.stored == {"float": sizes[0], "quantized": sizes[1]}
     assert any(f"{sizes[1]:,} bytes for {sizes[0]:,}" in warning for warning in report.warnings)
     assert quantizer.quantize_model(proto, None, data).report.stored == report.stored
+
+
+def test_each_feed_alone_is_what_it_is_by_itself() -> None:
+    float_model = model("float[N, 6] y", "y = Relu (l)")
+    result = ModelQuantizer(coarse()).quantize_model(float_model, None, samples())
+    both, feeds = (io.load(float_model), io.load(result.model)), samples(5, rows=64)
+    whole, alone = compare_each(*both, feeds)
+    assert whole == compare(*both, feeds, optimized=False)
+    assert alone == [compare(*both, [feed], optimized=False) for feed in feeds]
+    assert (whole.samples, [one.samples for one in alone]) == (5, [1] * 5)

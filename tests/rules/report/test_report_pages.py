@@ -17,7 +17,7 @@ pytest.importorskip("jinja2")
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import plain
-from quark_onnx.core.records import LayerRecord, Measured, MixRecord, ProtectedRegion, Slice
+from quark_onnx.core.records import Correction, LayerRecord, Measured, MixRecord, ProtectedRegion, Slice
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.saturation_certificate import NO_PRODUCT, Certificate
 from quark_onnx.report import wording
@@ -146,6 +146,7 @@ def full(name: str = "model") -> ModelReport:
         weights=(Weight(f"w{name}", f"conv{name}", "int8", 1, (0.1, 0.45, 14.4), 0.2),),
         tuned=(LayerRecord(f"conv{name}", "Conv", "tuned", True, 451, 1.5, 2.0, 1.0, 2.345, 1.122),),
         untuned={f"erf{name}": f"no weight{name}"},
+        correction=Correction(True, 13.68, 22.66, 8),
         mixed=(MixRecord(f"gemm{name}", "Gemm", 17.71, True),),
         protected=(ProtectedRegion("float", (f"s{name}",), tuple(f"{op}{name}" for op in ("fft", "mul", "add", "log")),
                                    f"s{name} alone", f"y{name}", -math.inf, 35.25, 0.034, -0.012),
@@ -194,6 +195,7 @@ def test_every_fact_of_the_report_is_on_the_page() -> None:
         "1 cannot be known (mmmodel)",
         "2 nodes not certified",
         "convmodel may saturate 17 311 5 23 mmmodel unknown: computedmodel 0 0 0 0",
+        "Bias correction was kept: the worst output is worth 22.7 dB with it, 13.7 dB without, on 8 samples",
         "1 of 1 layers were changed",
         "convmodel Conv tuned 2.345 1.122 -52% 451 1.5 s",
         "1 × no weightmodel (erfmodel)",

@@ -120,7 +120,7 @@ def test_a_search_of_scales_learns_of_all_others() -> None:
 @pytest.mark.parametrize("options", [AdaRound(), Nearest(scale_search=False)], ids=["adaround", "corrected"])
 def test_what_is_not_judged_learns_of_all(options: Any) -> None:
     learns = lesson(options, feeds(*[1] * 200))
-    assert (len(learns.taught), len(learns.judges), learns.judging, learns.idle) == (200, 0, False, False)
+    assert (len(learns.taught), len(learns.judges), learns.judging) == (200, 0, False)
     assert learns.options is options
 
 
@@ -141,33 +141,32 @@ CASES: dict[str, tuple[tuple[Measured, ...], tuple[Measured, ...], bool]] = {  #
     "a slice, by more than chance": ((output(29, 12),), (output(29, 14),), True),
     "one output, another is the worst": ((output(30), output(12)), (output(40), output(12)), False),
     "the worst of two": ((output(30), output(12)), (output(29), output(20)), True),
-    "nothing measured": ((Measured(),), (Measured(),), False),
     "shares of equal values": (
         (Measured(values=10_000, equal=0.8),),
         (Measured(values=10_000, equal=0.9),),
         True,
     ),
     "shares, by chance": ((Measured(values=100, equal=0.96),), (Measured(values=100, equal=0.98),), False),
-    "beyond what counts": ((output(45),), (output(90),), False),
 }
+MOVED = {"b": np.ones(3, np.float32)}
+
+
+def judgement(without: Any, corrected: Any) -> tuple[Tuning, Correction | None]:
+    """What becomes of a bias that has moved; sides are a comparison over all samples, and one of each."""
+
+    def tune(how: Any) -> Tuning:
+        assert how.update_bias
+        record = LayerRecord("n", "Conv", "untuned", True, 0, 0.1, 4.0, 3.0, 2.0, 1.0)
+        return Tuning(Plan("m", values=MOVED), (record,), {}, False)
+
+    return judged(lesson(JUDGED, feeds(*[1] * 40)), Plan("m"), tune, lambda p: corrected if p.values else without)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_decides(name: str) -> None:
-    without, corrected, kept = CASES[name]
-    before = Plan("m")
-    after = replace(before, values={"b": np.ones(3, np.float32)})
-    records = (LayerRecord("n", "Conv", "untuned", True, 0, 0.1, 4.0, 3.0, 2.0, 1.0),)
-    seen: list[int] = []
-
-    def judge(plans: Any) -> list[tuple[Comparison, list[Comparison]]]:
-        seen.extend(len(plan.values) for plan in plans)
-        sides = [Comparison(dict(zip("yz", side, strict=False)), 8) for side in (without, corrected)]
-        return [(side, [side] * 8) for side in sides]
-
-    learns = lesson(JUDGED, feeds(*[1] * 40))
-    done, found = judged(learns, before, Tuning(after, records, {}, False), judge)
-    assert seen == [0, 1]
+    *sides, kept = CASES[name]
+    wholes = [Comparison(dict(zip("yz", side, strict=False)), 8) for side in sides]
+    done, found = judgement(*((whole, [whole] * 8) for whole in wholes))
     assert found is not None
     assert found.kept == kept
     assert bool(done.plan.values) == kept
@@ -175,15 +174,6 @@ def test_what_decides(name: str) -> None:
     assert (record.accepted, record.choice) == ((True, "untuned") if kept else (False, "raw"))
     assert (record.held_after == record.held_before) != kept
     assert correction_text(found).startswith("kept: " if kept else "left out")
-
-
-def test_what_moved_no_bias_is_not_run() -> None:
-    def judge(plans: Any) -> list[Any]:
-        raise AssertionError("nothing is to be judged")
-
-    before = Plan("m", values={"b": np.ones(3, np.float32)})
-    done = Tuning(replace(before, values=dict(before.values)), (), {}, False)
-    assert judged(lesson(JUDGED, feeds(*[1] * 40)), before, done, judge) == (done, None)
 
 
 def ratios(*db: float) -> list[Comparison]:
@@ -207,12 +197,39 @@ def test_samples_have_to_agree(name: str) -> None:
     """A ratio over all samples may hang on one of them; numbers of a sample are not independent of each other."""
     without, corrected, kept = SINGLE[name]
     assert all_below(without, corrected) == kept
-    before = Plan("m")
-    done = Tuning(replace(before, values={"b": np.ones(3, np.float32)}), (), {}, False)
-    whole = [Comparison({"y": output(db)}, 4) for db in (14, 22)]
-    learns = lesson(JUDGED, feeds(*[1] * 40))
-    _, found = judged(learns, before, done, lambda _: list(zip(whole, (without, corrected), strict=True)))
+    wholes = [Comparison({"y": output(db)}, 4) for db in (14, 22)]
+    _, found = judgement(*zip(wholes, (without, corrected), strict=True))
     assert found == Correction(kept, 14, 22, 4)
+
+
+@pytest.mark.parametrize("one", [output(30), output(math.inf), Measured()], ids=["good", "exact", "unknown"])
+@pytest.mark.parametrize("searches", [True, False])
+def test_where_nothing_is_lost_or_known_nothing_is_corrected(*, one: Measured, searches: bool) -> None:
+    asked: list[Any] = []
+
+    def tune(how: Any) -> Tuning:
+        asked.append(how)
+        return Tuning(Plan("m"), (), {}, False)
+
+    whole = Comparison({"y": one}, 8)
+    learns = lesson(replace(JUDGED, scale_search=searches), feeds(*[1] * 40))
+    _, found = judged(learns, Plan("m"), tune, lambda plan: (whole, [whole] * 8))
+    assert found == Correction(False, one.db, None, 8)
+    assert [(how.scale_search, how.update_bias) for how in asked] == [(True, False)] * searches
+    assert correction_text(found).startswith("left out" if one.db is None else "not needed")
+
+
+def test_what_moved_no_bias_is_run_once() -> None:
+    runs: list[Plan] = []
+
+    def judge(plan: Plan) -> Any:
+        runs.append(plan)
+        return Comparison({"y": output(14)}, 8), ratios(14, 14)
+
+    before = Plan("m", values=MOVED)
+    done = Tuning(replace(before, values=dict(before.values)), (), {}, False)
+    assert judged(lesson(JUDGED, feeds(*[1] * 40)), before, lambda how: done, judge) == (done, None)
+    assert runs == [before]
 
 
 def test_below_is_no_order_of_equals() -> None:
