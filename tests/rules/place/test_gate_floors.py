@@ -1,4 +1,4 @@
-"""Ranges end where a gate shuts: which tensors have a floor, what it does to their range, and what it costs: nothing."""
+"""Ranges end where a gate shuts: which tensors have a floor, what it does to their range, and that it is free."""
 
 from __future__ import annotations
 

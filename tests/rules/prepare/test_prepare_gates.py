@@ -1,4 +1,4 @@
-"""hard-swish, hard-sigmoid and scale-behind-clamp: gates in the ways exporters write them, behind layers and elsewhere."""
+"""hard-swish, hard-sigmoid and scale-behind-clamp: gates as exporters write them, behind layers and elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SWISH = {
     "operands turned": "a = Add (three, h) g = Clip (a, zero, six) [m] p = Mul (g, h) y = Mul (sixth, p) }",
     "gate divided": "a = Add (h, three) g = Clip (a, zero, six) d = Div (g, one_six) [m] y = Mul (h, d) }",
     "input divided": "a = Add (h, three) g = Clip (a, zero, six) d = Mul (h, sixth) [m] y = Mul (d, g) }",
-    "two factors behind": "a = Add (h, three) g = Clip (a, zero, six) [m] p = Mul (h, g) q = Div (p, six) y = Mul (two, q) }",
+    "two behind": "a = Add (h, three) g = Clip (a, zero, six) [m] p = Mul (h, g) q = Div (p, six) y = Mul (two, q) }",
     "other bounds": "a = Add (h, two) g = Clip (a, zero, six) [m] p = Mul (h, g) y = Mul (p, two) }",
 }
 
