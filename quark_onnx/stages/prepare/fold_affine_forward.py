@@ -43,8 +43,6 @@ def match(affine: Node) -> Found | Skip:
     layer = read(node)
     if isinstance(layer, Skip):
         return layer
-    if node.inputs[1 - layer.at] is not affine.outputs[0]:
-        return Skip("it is not the data of the layer")
     number = np.asarray([found.number], np.float64)
     k, s = scale_and_shift(affine, found.at, np.repeat(number, layer.weight.shape[axes(layer)[1]] * group(node)))
     if s.any():

@@ -108,6 +108,25 @@ def test_a_gate_that_is_read_elsewhere_stays() -> None:
     assert applied(prepared(proto, integers=GATES), "hard-swish") == []
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        SWISH["gate divided"].replace("y = Mul (h, d)", "p = Mul (h, d) y = Add (p, d)"),
+        SWISH["input divided"].replace("y = Mul (d, g)", "p = Mul (d, g) y = Add (p, d)"),
+        SWISH["torch, Paddle"].replace("y = Div (p, six)", "q = Div (p, six) y = Add (p, q)"),
+        SWISH["torch, Paddle"].replace("y = Div (p, six)", "q = Div (p, six) y = Add (a, q)"),
+    ],
+    ids=["gate", "input", "product", "sum"],
+)
+def test_parts_that_are_read_elsewhere_are_kept(body: str) -> None:
+    """What is behind the product is the Div alone: without it there are an Add, a Clip and a Mul already."""
+    proto = model(body)
+    result = prepared(proto, integers=GATES)
+    assert ops(result)["Div"] + ops(result)["Mul"] == 2
+    assert applied(result, "hard-swish") == []
+    assert_same(proto, result, {"x": normal(2, 4, 5, 5)}, terms=16)
+
+
 SIGMOID = "[g] s = HardSigmoid <alpha = 0.2, beta = 0.5> (h) y = Mul (x2, s) }"
 BESIDE = "{ x2 = Conv (x, v) [c] h = Conv (x, w, b) "
 
