@@ -186,6 +186,8 @@ def _probed(samples: Samples, resume: Plan | None) -> Probed:
 
 def _without_data(job: Job, clock: Clock, resume: Plan | None) -> Decided:
     """What can be decided of the model alone: ranges of weights."""
+    if not job.sites.sites and job.config.conversion is None:  # the prepared model is what is written
+        verify(job.plain, job.prepared, ())
     if resume is not None or job.config.conversion is not None or not job.sites.sites:
         return Decided(job, job.sites) if resume is None else Decided(_resumed(job, resume), resume)
     unequal = ("no data, so channels were not evened out between layers: give data, or set include_cle=False",)
@@ -247,11 +249,13 @@ def _ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
         return replace(begun, plan=mixed.plan, warnings=(*begun.warnings, *mixed.warnings), mixed=mixed.records)
     with clock.stage("ranges"):
         plan = ranged(job.sites)
-    if not feeds or not job.config.protects or not plan.nodes:
+    if not plan.nodes or not job.config.protection.on:
         return replace(begun, plan=plan)
     with clock.stage("protect"):
         asked, hands = _hands(job, ranged)
-        plan = hands.tidy(plan.without_named(asked))
+        plan = hands.tidy(plan.without_named(asked)) if asked else plan
+        if not feeds or not plan.nodes or job.config.row.fixed_point:
+            return replace(begun, plan=plan)
         done = protect(job.prepared, plan, feeds, hands, tuned=job.config.include_fast_ft)
     return replace(begun, plan=done.plan, protected=done.regions)
 
@@ -263,7 +267,7 @@ def _hands(job: Job, ranged: Callable[[Plan], Plan]) -> tuple[frozenset[str], Ha
     nodes = {node.name for node in (*graph, *job.model.graph)}
     asked, kept = config.protection.named({name for name in tensors | nodes if name})
     apart = job.placed(replace(config, per_channel=True)) if config.row.per_channel else job.sites
-    tidy = partial(tidied, graph, ops=config.row.ops)
+    tidy = partial(tidied, graph, target=config.row)
     hands = Hands(
         tidy=tidy,
         own_scales=lambda weights: tidy(ranged(with_own_scales(job.sites, apart, weights)).without_named(asked)),

@@ -92,10 +92,11 @@ class Writer:
         if unset := groups - self.plan.qparams.keys():
             raise PlanError(f"the plan has no scale for {min(unset)!r}: its ranges were never chosen; make a new plan")
         kinds = {"activation": self.activation, "dynamic": self.dynamic, "bias": self.bias}
+        floats = [node for node in self.graph if self._returns_floats(node)]
         for site in self.plan.sites.values():
             kinds.get(site.role, self.weight)(site)
-        for node in self.graph:
-            self._keep_float_output(node)
+        for node in floats:
+            self._bias_apart(node)
         for tensor in sorted(self.plan.values.keys() - self.plan.sites.keys()):
             read_instead(self.values[tensor], add_constant(self.graph, self.plan.values[tensor], f"{tensor}_tuned"))
 
@@ -183,37 +184,48 @@ class Writer:
     def _bias_apart(self, node: Node) -> None:
         """A layer whose output is float, and its float bias, so that onnxruntime multiplies integers.
 
-        It has no kernel for a Gemm with a float bias whose input is quantized at run time, and none for a Gemm with
-        integer weights alone and a Relu behind it; of a MatMul with an Add of one number per column it makes such a
-        Gemm, unless the numbers have two axes.
+        It has no kernel for a Gemm with a float bias and no quantizer behind it, and none for a Gemm with integer
+        weights alone and a Relu behind it.
         """
-        if is_op(node, "Gemm") and (added := input_at(node, 2)) is not None:
+        added = input_at(node, 2)
+        if is_op(node, "MatMul"):
+            self._addition_apart(node)
+        elif is_op(node, "Gemm") and added is not None and not is_op(added.producer(), "DequantizeLinear"):
             product = new_node(self.graph, "Gemm", node.inputs[:2], "", f"{node.outputs[0].name}_product")
             product.attributes.update(node.attributes)
             self.graph.insert_before(node, product)
             self.first = product if self.first is node else self.first
             become(node, "Add", [product.outputs[0], added])
             product.name, node.name = node.name, fresh_name(self.graph, f"{node.name}_bias")
-        elif is_op(node, "MatMul") and (rank(node.outputs[0]) or 0) > 2:
-            self._bias_as_row(sole_reader(node.outputs[0]))
 
-    def _keep_float_output(self, node: Node) -> None:
-        """A product of integers that returns floats: with its bias onnxruntime would make a float Gemm of it."""
-        if not is_op(node, "MatMul") or (node.name or "") not in self.plan.nodes or (rank(node.outputs[0]) or 3) <= 2:
-            return
-        add = sole_reader(node.outputs[0])
-        if is_op(add, "Add") and add is not None and add.outputs[0].name not in self.plan.sites:
-            self._bias_as_row(add)
+    def _returns_floats(self, node: Node) -> bool:
+        """Whether it multiplies matrices of integers, and has no quantizer behind it."""
+        tensors = self.plan.nodes.get(node.name or "", ())
+        ranged = any(tensor in self.plan.sites and self.plan.sites[tensor].role == "activation" for tensor in tensors)
+        inputs = {value.name for value in node.inputs if value is not None}
+        return is_op(node, "MatMul", "Gemm") and ranged and inputs.issuperset(tensors)
 
-    def _bias_as_row(self, add: Node | None) -> None:
-        """The constant of an Add, if it has one axis, with two."""
+    def _addition_apart(self, product: Node) -> None:
+        """The Add behind a product of integers, written so that onnxruntime makes no float Gemm of both.
+
+        It does so of matrices, whatever is added, and of more axes where what is added has one. Numbers with two axes
+        it leaves alone there; a Sum it leaves alone anyway, but adds it up in one thread.
+        """
+        add = sole_reader(product.outputs[0])
         if add is None or not is_op(add, "Add"):
             return
-        for i, value in enumerate(add.inputs):
-            array = constant(value)
-            if value is not None and array is not None and array.ndim == 1:
-                array = self.plan.values.get(value.name or "", array)
-                add.replace_input_with(i, add_constant(self.graph, array[None], f"{value.name}_row"))
+        others = [value for value in add.inputs if value is not None and value is not product.outputs[0]]
+        axes = rank(product.outputs[0])
+        if axes is None or not others or (axes > 2 and rank(others[0]) != 1):
+            return
+        array = constant(others[0])
+        if axes <= 2 or array is None:
+            become(add, "Sum", list(add.inputs))
+            return
+        array = self.plan.values.get(others[0].name or "", array)
+        add.replace_input_with(
+            0 if add.inputs[0] is others[0] else 1, add_constant(self.graph, array[None], f"{others[0].name}_row")
+        )
 
     def weight(self, site: Site) -> None:
         """Integer initializer → DequantizeLinear → the quantized nodes that asked for it; others keep the float one."""

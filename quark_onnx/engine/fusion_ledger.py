@@ -22,6 +22,8 @@ from quark_onnx.graph.view import is_op
 Status = Literal["integer", "absorbed", "float"]
 
 NO_KERNEL = "onnxruntime's CPU provider has no integer kernel for it"
+BETWEEN = "computed in float between integer kernels"
+ADDED = "added in float to what the product in front of it returns"
 
 _APPENDED = re.compile(r"^fused |(/MatMulAddFusion|_token_\d+)$")
 _NO_KERNEL = Op("act", fuses=False)
@@ -96,7 +98,7 @@ def _integer_tensors(executed: Iterable[Node], quantized: Model) -> set[str]:
     for node in executed:
         kind = node.op_type
         moves = kind in CPU and CPU[kind].kind == "same" and _first_input(node) in found
-        if kind in _INTEGER_OUTPUT or kind.startswith("QLinear") or kind == "QGemm" or moves:
+        if kind in _INTEGER_OUTPUT or kind.startswith("QLinear") or (kind == "QGemm" and len(node.inputs) > 7) or moves:
             found.update(value.name or "" for value in node.outputs)
     return found
 
@@ -119,7 +121,8 @@ def _row(name: str, op_type: str, plan: Plan, by_name: Mapping[str, Node], integ
     if not row.fuses:
         return Row(name, op_type, "float", kernel, NO_KERNEL)
     if row.kind == "clamp" or op_type == "Add":
-        return Row(name, op_type, "float", kernel, "computed in float between integer kernels")
+        absorbed = list(plan.nodes.values()).count(plan.nodes[name]) > 1
+        return Row(name, op_type, "float", kernel, ADDED if absorbed and op_type == "Add" else BETWEEN)
     return Row(name, op_type, "float", kernel, f"onnxruntime did not fuse it ({_why(plan, name, op_type)})")
 
 

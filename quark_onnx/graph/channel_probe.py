@@ -1,4 +1,4 @@
-"""Models that compute statistics of their own tensors: what is fetched is a number per channel, not a feature map."""
+"""Models that compute statistics of their own tensors: what is fetched is a few numbers, not a feature map."""
 
 from __future__ import annotations
 
@@ -51,6 +51,24 @@ def with_channel_moments(model: ir.Model, wanted: Sequence[tuple[str, int]]) -> 
         The copy, and per entry of `wanted` the names of its two outputs, as in `with_channel_extremes`.
     """
     return _probed(model, wanted, MOMENTS, samples=True)
+
+
+def with_shapes(model: ir.Model, tensors: Sequence[str]) -> tuple[ir.Model, dict[str, str]]:
+    """A copy that returns nothing but the shapes of these tensors, and per tensor the name of its output."""
+    probed = model.clone()
+    graph = probed.graph
+    forget_names(graph)
+    del graph.outputs[:]
+    values = {value.name: value for value in (*graph.inputs, *(v for node in graph for v in node.outputs))}
+    names = {}
+    for tensor in tensors:
+        node = new_node(graph, "Shape", [values[tensor]], f"{tensor}_Shape", f"{tensor}_shape")
+        node.outputs[0].type = ir.TensorType(ir.DataType.INT64)
+        graph.append(node)
+        graph.outputs.append(node.outputs[0])
+        names[tensor] = node.outputs[0].name or ""
+    remove_unused(probed)
+    return probed, names
 
 
 def _probed(

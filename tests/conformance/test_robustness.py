@@ -114,7 +114,10 @@ def test_fixed_batch_fed_with_many() -> None:
 
 
 def test_scalar_input() -> None:
-    model = parse("g (float[N, 3, 8, 8] x, float s) => (float[N, 4, 6, 6] y) { c = Conv (x, w)  y = Mul (c, s) }")
+    text = (
+        "g (float[N, 3, 8, 8] x, float s) => (float[N, 4, 6, 6] y) { c = Conv (x, w)  m = Mul (c, s)  y = Conv (m, v) }"
+    )
+    model = parse(text)
     feeds = [feed | {"s": np.array(1.5, np.float32)} for feed in images()]
     assert quantized_types(model, quantize(model, feeds)) == {"Conv", "Mul"}
 

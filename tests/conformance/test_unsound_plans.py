@@ -177,6 +177,7 @@ SITES: dict[str, tuple[dict[str, Any], str]] = {
     "range of unequal rows": ({"range": [[0.0], [1.0, 2.0]]}, "the range"),
     "range beyond floats": ({"range": [0, 10**400]}, "the range"),
     "low end of NaN": ({"low": float("nan")}, "the lower end nan"),
+    "floor of NaN": ({"floor": float("nan")}, "the lower end nan"),
     "half an axis": ({"axis": 0.5}, "axis 0.5"),
     "negative axis": ({"axis": -1}, "axis -1"),
     "blocks without an axis": ({"block": 4, "axis": None}, "blocks of 4"),

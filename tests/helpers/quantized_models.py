@@ -40,17 +40,60 @@ def graph(text: str, opset: int = 17, **arrays: Any) -> Model:
     `text` is `(inputs) => (outputs) <declarations> { nodes }`. What is declared and not computed becomes an
     initializer: with the numbers in `arrays`, else with noise. Names in `arrays` need no declaration.
     """
+    return _as_placed(_parsed(text, opset, arrays))
+
+
+def graph_between(text: str, opset: int = 17, **arrays: Any) -> Model:
+    """The model of `graph`, with a layer in front of every float input that is read, and behind every float output.
+
+    So its operators get integers, and what they compute is read as integers. All that is added is named `outer_…`:
+    the layers, their weights, and the model's inputs and outputs; inputs and outputs of the text keep their names.
+    """
+    proto = onnx.shape_inference.infer_shapes(_parsed(text, opset, arrays))
+    inner = proto.graph
+    read = {name for node in inner.node for name in node.input}
+    for info in [info for info in inner.input if _is_data(info) and info.name in read]:
+        outer = _outer_layer(inner, info, f"outer_{info.name}", info.name)
+        inner.node.insert(0, outer)
+        info.name = outer.input[0]
+    for info in [info for info in inner.output if _is_data(info)]:
+        outer = _outer_layer(inner, info, info.name, f"outer_{info.name}")
+        inner.node.append(outer)
+        info.name = outer.output[0]
+    return _as_placed(proto)
+
+
+def _parsed(text: str, opset: int, arrays: Mapping[str, Any]) -> onnx.ModelProto:
     proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}, "other": 1]> g {text}')
     computed = {name for node in proto.graph.node for name in node.output}
     drawn = {info.name: noise(info) for info in proto.graph.value_info if info.name not in computed}
-    for name, array in (drawn | arrays).items():
+    for name, array in {**drawn, **arrays}.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+    return proto
+
+
+def _as_placed(proto: onnx.ModelProto) -> Model:
     onnx.checker.check_model(proto, full_check=True)
     model = io.load(proto)
     lift_constants(model)
     infer_shapes(model)
     name_nodes(model)
     return model
+
+
+def _is_data(info: onnx.ValueInfoProto) -> bool:
+    kind = info.type.tensor_type
+    return kind.elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16) and len(kind.shape.dim) > 0
+
+
+def _outer_layer(inner: onnx.GraphProto, info: onnx.ValueInfoProto, source: str, result: str) -> onnx.NodeProto:
+    """A product with a square matrix, so that the shape stays."""
+    kind = info.type.tensor_type
+    width, name = kind.shape.dim[-1].dim_value, f"outer_{info.name}_weight"
+    weight = np.random.default_rng(zlib.crc32(name.encode())).standard_normal((width, width))
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    inner.initializer.append(onnx.numpy_helper.from_array(weight.astype(dtype), name))
+    return onnx.helper.make_node("MatMul", [source, name], [result], name=f"outer_{info.name}_layer")
 
 
 def settings(**fields: Any) -> QuantizationConfig:
@@ -71,8 +114,9 @@ def placed(model: Model, **fields: Any) -> Plan:
 
 
 def layout(plan: Plan) -> str:
-    """The sites as `tensor:role`, followers as `tensor:role=leader`, sorted by name."""
-    parts = [f"{s.tensor}:{s.role}" + f"={s.group}" * (s.group != s.tensor) for s in plan.sites.values()]
+    """The sites as `tensor:role`, followers as `tensor:role=leader`, sorted by name; none of `graph_between` itself."""
+    sites = [site for site in plan.sites.values() if not site.tensor.startswith("outer_")]
+    parts = [f"{s.tensor}:{s.role}" + f"={s.group}" * (s.group != s.tensor) for s in sites]
     return " ".join(sorted(parts))
 
 

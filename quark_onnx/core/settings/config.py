@@ -345,11 +345,6 @@ class QuantizationConfig:
         return Protection.of(self.option("Protect")) if self.observes else Protection(on=False)
 
     @property
-    def protects(self) -> bool:
-        """Whether a plan is searched for quantizers that do harm: where floats do not stop the target."""
-        return self.protection.on and not self.include_auto_mp and not self.row.fixed_point
-
-    @property
     def needs_data(self) -> bool:
         """Whether ranges of activations, or what is tuned, come from calibration data."""
         return self.observes or self.tunes or self.include_auto_mp

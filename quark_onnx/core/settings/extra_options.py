@@ -62,7 +62,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "CalibDataSize": Option(int, None, "use at most this many items of the calibration data"),
     "ForceQuantizeNoInputCheck": Option(
-        bool, False, "quantize operators that only pass values on also where no neighbour is quantized"
+        bool, False, "quantize operators that only pass values on whatever their neighbours are; needs Protect=False"
     ),
     "MatMulConstBOnly": Option(bool, False, "leave MatMul of two activations float"),
     "WeightsOnly": Option(bool, False, "quantize weights only; activations and biases stay float"),

@@ -73,6 +73,11 @@ class Target:
     channel_block: int = 1
     minimum_range: float = 0.0
 
+    @property
+    def spares_idle(self) -> bool:
+        """Whether operators without a weight stay float where integers would buy nothing."""
+        return not self.fixed_point and not self.inputs_only
+
     def aligned(self, concat: bool | None, pool: bool | None) -> frozenset[str]:
         """Operator types whose inputs and outputs share one scale, with the user's AlignConcat and AlignPool."""
         found = set(self.align)

@@ -36,7 +36,7 @@ def with_floors(graph: Graph, sites: Mapping[str, Site]) -> dict[str, Site]:
 def _floor(value: Value, sites: Mapping[str, Site]) -> float | None:
     """The end below which none of the readers, a gate and maybe the product with it, tells one value from another."""
     readers = list(dict.fromkeys(value.consumers()))
-    if value.is_graph_output() or len(readers) > 2:
+    if value.is_graph_output():
         return None
     for gate in readers:
         behind, floor = _sigmoid(gate, sites) or _clipped(gate, value) or (None, None)

@@ -9,9 +9,9 @@ Quantizing them would add a rounding and save nothing. Three questions are asked
               read as floats anyway (the x of x · f(x)), an integer kernel would need quantizers of its own, in the
               middle of what the runtime computes as one: Gelu, normalizations, a logarithm's range.
 
-    twice     is its output only read to be scaled or moved by a constant? Two quantizers in a row make twice the noise of
-              one; both operators in float cost little more. On PP-OCR's recognizer, whose HardSwish is moved so in each
-              of 16 blocks, 3 dB and a fifth of the lines, for 3 % of the time.
+    twice     is its output only read to be scaled or moved by a constant? Two quantizers in a row make twice the noise
+              of one; both operators in float cost little more. On PP-OCR's recognizer, whose HardSwish is moved so in
+              each of 16 blocks, it is 3 dB and a fifth of the lines, for 3 % of the time.
 
 Operators that only move values hand the questions on. A layer whose kernel returns floats as well needs no quantizer
 behind it where nobody reads integers.
@@ -24,13 +24,16 @@ from dataclasses import dataclass
 
 from quark_onnx.core.operators import Op
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.view import constant, is_op, shape, sole_reader
 from quark_onnx.stages.place.never_quantized import data_inputs
 
-BEHIND = "all readers of its output compute in float: quantizing it would only add rounding"
+BEHIND = "nobody behind it reads integers: quantizing its output would only add rounding"
+IN_FRONT = "what it reads comes as floats: it would need quantizers of its own"
+CLAMP = "nobody behind it reads integers, and the layer in front of it returns floats"
+MOVES = "only moves values, and no neighbour is quantized"
 TWICE = "a product or sum that is scaled or moved by a constant: two quantizers in a row would make twice the noise"
-IN_FRONT = "what it reads is computed in float: it would need quantizers of its own"
 
 
 def idle(
@@ -83,15 +86,36 @@ def connected(wanted: Mapping[str, Sequence[str]], tensors: Collection[str]) -> 
     return found
 
 
-def tidied(graph: Graph, plan: Plan, ops: Mapping[str, Op]) -> Plan:
+def tidied(graph: Graph, plan: Plan, target: Target) -> Plan:
     """The plan without what integers buy nothing any more, after nodes have been taken out of it."""
-    reasons = idle(graph, plan.nodes, (), ops)
-    nodes = {name: tensors for name, tensors in plan.nodes.items() if name not in reasons}
+    ops = target.ops
+    reasons, nodes = {}, dict(plan.nodes)
+    if target.spares_idle:
+        reasons = idle(graph, nodes, (), ops)
+        nodes = {name: tensors for name, tensors in nodes.items() if name not in reasons}
+        reasons |= _let_go(graph, nodes, ops)
     moving = {n.name or "" for n in graph if n.name in nodes and is_op(n, *ops) and ops[n.op_type].kind == "same"}
     tensors = {tensor for name, ends in nodes.items() if name not in moving for tensor in ends}
     alone = moving.difference(connected({name: nodes[name] for name in moving}, tensors))
-    reasons |= dict.fromkeys(alone, "only moves values, and no neighbour is quantized")
+    reasons |= dict.fromkeys(alone, MOVES)
     return plan.keeping({name: ends for name, ends in nodes.items() if name not in reasons}, reasons)
+
+
+def _let_go(graph: Graph, nodes: dict[str, tuple[str, ...]], ops: Mapping[str, Op]) -> dict[str, str]:
+    """Take the quantizers behind layers that may return floats out of `nodes`, and the clamps that they took in."""
+    found = {}
+    for layer in without_output(graph, nodes, (), ops):
+        chain = [node for node in graph if nodes.get(node.name or "") == nodes[layer.name or ""]]
+        behind = {value.name for node in chain for value in node.outputs}
+        left = tuple(tensor for tensor in nodes[layer.name or ""] if tensor not in behind)
+        for node in chain:
+            name = node.name or ""
+            if node is layer or is_op(node, "Add"):
+                nodes[name] = left
+            else:
+                del nodes[name]
+                found[name] = CLAMP
+    return found
 
 
 @dataclass
@@ -103,10 +127,10 @@ class _Quantized:
     ops: Mapping[str, Op]
 
     def computes(self, node: Node) -> bool:
-        """Whether it is quantized, has no weight, and has an integer kernel that reads integers."""
-        return (
-            (node.name or "") in self.nodes and self._kind(node) in ("act", "fixed") and not self._row(node).reads_float
-        )
+        """Whether it is quantized for itself, has no weight, and has an integer kernel that reads integers."""
+        if (node.name or "") not in self.nodes or self._absorbed(node):
+            return False
+        return self._kind(node) in ("act", "fixed") and not self._row(node).reads_float
 
     def last(self, node: Node) -> Node:
         """The last of the nodes that this one has absorbed; itself where there is none."""
@@ -120,6 +144,11 @@ class _Quantized:
             chain.append(follower)
             follower = sole_reader(follower.outputs[0])
         return chain
+
+    def _absorbed(self, node: Node) -> bool:
+        """Whether the node in front has it, and goes or stays with it: the bias behind a product."""
+        mine, producers = self.nodes[node.name or ""], (value.producer() for value in node.inputs if value is not None)
+        return any(one is not None and self.nodes.get(one.name or "") == mine for one in producers)
 
     def drop(self, node: Node, reason: str) -> dict[str, str]:
         """Take a node, and what it absorbed, out."""
@@ -141,6 +170,8 @@ class _Quantized:
     def gets_integers(self, node: Node) -> bool:
         """Whether an integer kernel has its inputs, or most of their work, for nothing."""
         row = self._row(node)
+        if is_op(node, "Identity"):  # between two types that the user asks for
+            return True
         varying = [value for value in data_inputs(node, row) if constant(value) is None]
         large = [value for value in varying if not _smaller(value, node.outputs[0])] or varying
         integers = [value for value in large if self._are_integers(value)]

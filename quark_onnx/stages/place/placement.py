@@ -11,7 +11,7 @@ from quark_onnx.graph import Graph, Model, io
 from quark_onnx.stages.place.dynamic import without_ranges
 from quark_onnx.stages.place.excluded_nodes import excluded
 from quark_onnx.stages.place.gate_floors import with_floors
-from quark_onnx.stages.place.idle_operators import connected, idle, without_output
+from quark_onnx.stages.place.idle_operators import CLAMP, MOVES, connected, idle, without_output
 from quark_onnx.stages.place.known_ranges import with_known_ranges
 from quark_onnx.stages.place.never_quantized import AT_LOAD, enlarged_constants, shape_values, why_exempt
 from quark_onnx.stages.place.operator_rules import RULES
@@ -56,7 +56,7 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
             absorbed |= dict.fromkeys((n.name or "" for n in request.absorbed), name)
     if not config.observes:
         requests, moving = without_ranges(graph, requests, notes, config), {}
-    if not target.fixed_point and not target.inputs_only:
+    if target.spares_idle:
         _drop_idle(graph, requests, moving, notes, config)
     absorbed = {n.name or "": name for name, request in requests.items() for n in request.absorbed}
     force = config.option("ForceQuantizeNoInputCheck") and not target.inputs_only and not config.protection.on
@@ -93,7 +93,7 @@ def _drop_idle(
         request.sites = [replace(site, range=site.range or known.get(site.tensor)) for site in request.sites]
     notes |= reasons
     for node in without_output(graph, _quantized(requests), moving, ops):
-        requests[node.name or ""].give_floats(node)
+        notes |= {clamp.name or "": CLAMP for clamp in requests[node.name or ""].give_floats(node)}
 
 
 def _quantized(requests: Mapping[str, SiteRequest]) -> dict[str, tuple[str, ...]]:
@@ -110,7 +110,7 @@ def _add_moving(
     wanted = {name: [site.tensor for site in request.sites] for name, request in moving.items()}
     joined = list(moving) if force else connected(wanted, tensors)
     requests |= {name: moving[name] for name in joined}
-    notes |= dict.fromkeys(moving.keys() - set(joined), "only moves values, and no neighbour is quantized")
+    notes |= dict.fromkeys(moving.keys() - set(joined), MOVES)
 
 
 def _plan(

@@ -33,12 +33,14 @@ class SiteRequest:
     def want_data(self, value: Value, config: QuantizationConfig, **more: object) -> None:
         self.want(value, "activation" if constant(value) is None else "constant", config.activation, **more)
 
-    def give_floats(self, node: Node) -> None:
-        """No quantizers behind `node`, whose request this is; the clamp that one of them took in is left alone."""
+    def give_floats(self, node: Node) -> list[Node]:
+        """No quantizers behind `node`, whose request this is. Returns the clamp that one of them took in."""
         behind = {value.name or "" for one in (node, *self.absorbed) for value in one.outputs}
         self.sites = [site for site in self.sites if site.tensor not in behind]
         self.ties = {follower: leader for follower, leader in self.ties.items() if follower not in behind}
+        clamps = [one for one in self.absorbed if not is_op(one, "Add")]
         self.absorbed = [one for one in self.absorbed if is_op(one, "Add")]
+        return clamps
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from quark_onnx.graph import Node, Value
 from quark_onnx.graph.edit import bypass
 from quark_onnx.graph.rewrite import Rule
 from quark_onnx.graph.view import constant, input_at, is_op, sole_reader
+from quark_onnx.stages.prepare import gelu
 from quark_onnx.stages.prepare.affine_layer import axes, group, pads, read
 from quark_onnx.stages.prepare.fold_affine import scale_and_shift
 from quark_onnx.stages.prepare.scalars import operand
@@ -40,11 +41,11 @@ def match(affine: Node) -> Found | Skip:
     node = sole_reader(affine.outputs[0])
     if node is None or not is_op(node, "Conv", "Gemm", "MatMul"):
         return Skip("its only reader is not a Conv, Gemm or MatMul")
+    if not isinstance(gelu.match(affine), Skip):
+        return Skip("it is a part of a Gelu, which runtimes know by all its constants")
     layer = read(node)
     if isinstance(layer, Skip):
         return layer
-    if node.inputs[1 - layer.at] is not affine.outputs[0]:
-        return Skip("it is not the data of the layer")
     number = np.asarray([found.number], np.float64)
     k, s = scale_and_shift(affine, found.at, np.repeat(number, layer.weight.shape[axes(layer)[1]] * group(node)))
     if s.any():

@@ -55,7 +55,7 @@ def match(root: Node) -> Found | Skip:
         add = _one_more(other)
         function = None if add is None else add[1].producer()
         inner = None if function is None or sole_reader(function.outputs[0]) is None else function.inputs[0]
-        if add is None or function is None or inner is None or sole_reader(inner) is None:
+        if add is None or function is None or inner is None:
             continue
         part = _of(x, inner, function)
         if part is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from quark_onnx.graph import Node, Value
-from quark_onnx.graph.view import constant, is_constant, is_float, is_op, rank, sole_reader
+from quark_onnx.graph.view import constant, input_at, is_constant, is_float, is_op, rank, sole_reader
 
 
 class Scaled(NamedTuple):
@@ -34,9 +34,16 @@ def operand(node: Node | None, *op_types: str) -> Operand | None:
     array = constant(other)
     if source is None or array is None or array.size != 1 or not is_float(other):
         return None
-    if array.ndim > (rank(source) or 0):
+    if array.ndim > _axes(source):
         return None
     return Operand(node, source, at, float(array.item()))
+
+
+def _axes(value: Value) -> int:
+    """How many axes the value has at least: a convolution has those of its weight, known or not to shape inference."""
+    node = value.producer()
+    weight = input_at(node, 1) if node is not None and is_op(node, "Conv", "ConvTranspose") else None
+    return rank(value) or rank(weight) or 0
 
 
 def multiplied(node: Node | None) -> Operand | None:

@@ -11,12 +11,11 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner
-from quark_onnx.graph import Model, Node, Value, io
+from quark_onnx.graph import Model, Node, Value
+from quark_onnx.graph.channel_probe import with_shapes
 from quark_onnx.graph.view import is_op, shape
 
 PRODUCT = 1 / 3
@@ -50,13 +49,11 @@ def work_of(model: Model, nodes: Collection[str], feed: Feed) -> Work:
         DataError: the model fails on the sample.
     """
     counted = {node: next(v.name for v in node.outputs if v.name) for node in model.graph if node.name in nodes}
-    inputs = {value.name for value in model.graph.inputs}
     names = {value.name or "" for node in counted if is_op(node, *LAYERS) for value in node.inputs[:2] if value}
-    names |= set(counted.values())
-    fetched = sorted(name for name in names - inputs if name not in model.graph.initializers)
-    arrays = Runner(io.with_outputs(model, fetched), fetched)(feed)
-    shapes = {name: np.shape(array) for name, array in zip(fetched, arrays, strict=True)}
-    shapes |= {name: array.shape for name, array in feed.items()}
+    wanted = sorted((names | set(counted.values())) - model.graph.initializers.keys())
+    probed, outputs = with_shapes(model, wanted)
+    arrays = Runner(probed, list(outputs.values()))(feed)
+    shapes = {name: tuple(array.tolist()) for name, array in zip(outputs, arrays, strict=True)}
     products, values = {}, {}
     for node, output in counted.items():
         made = math.prod(shapes[output])

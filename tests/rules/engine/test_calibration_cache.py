@@ -22,8 +22,9 @@ from quark_onnx.engine.calibration_cache import Key, data_hash, kind_of, remembe
 from quark_onnx.graph import io
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 
-TEXT = """(float[N,3,6] x) => (float[N,5] y) <float[4,3,3] w, float[4] b, float[16,5] m> {
-    [conv] h = Conv (x, w, b) [relu] a = Relu (h) [flat] f = Flatten (a) [gemm] y = Gemm (f, m) }"""
+TEXT = """(float[N,3,6] x) => (float[N,5] y) <float[4,3,3] w, float[4] b, float[16,5] m, float[5,5] k> {
+    [conv] h = Conv (x, w, b) [relu] a = Relu (h) [flat] f = Flatten (a) [gemm] g = Gemm (f, m)
+    [last] y = Gemm (g, k) }"""
 MODEL = io.to_proto(graph(TEXT))
 DATA = feeds(graph(TEXT), count=6)
 KEY = Key("model", "data", "kind")
@@ -92,7 +93,7 @@ def test_the_range_method_may_change(tmp_path: Path, passes: list[int]) -> None:
         ({"data": DATA[::-1]}, "made with other data"),
         ({"CalibMovingAverage": True}, "made with another kind of statistics"),
         ({"model": changed_weight(), "data": DATA[:-1]}, "made with another model and other data"),
-        ({"op_types_to_quantize": ()}, "lacks 1 of 3 tensors, the first is 'y'"),
+        ({"op_types_to_quantize": ()}, "lacks 1 of 3 tensors, the first is 'g'"),
     ],
     ids=["model", "equalized", "value", "feed", "order", "kind", "two", "tensor"],
 )

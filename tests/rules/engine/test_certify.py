@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from operator_examples import TABLE
-from quantized_models import feeds, graph, quantized
+from quantized_models import feeds, graph, graph_between, quantized
 
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.saturation_certificate import Certificate, certify, is_quantized, not_exact, summary
@@ -212,7 +212,7 @@ def test_what_is_quantized_at_run_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("op_type", TABLE)
 def test_every_integer_node_of_the_ledger_has_a_certificate(op_type: str) -> None:
-    made = quantized(graph(TABLE[op_type][0]), ForceQuantizeNoInputCheck=True)
+    made = quantized(graph_between(TABLE[op_type][0]))
     for row in ledger(made.model, made.plan, made.quantized):
         assert (row.certificate is not None) == (row.status == "integer")
         products = row.kernel in ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")

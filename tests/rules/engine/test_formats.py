@@ -202,7 +202,9 @@ def test_narrow_activations_are_clipped_to_their_grid_bit_for_bit(dtype: str, sy
 
 
 def test_layers_are_compared_in_front_of_the_clip() -> None:
-    made = quantized(graph(CHAIN, opset=21), activation_type="uint6")
+    text = "(float[1,4,6,6] x) => (float[1,4,2,2] y) <float[5,4,3,3] w, float[4,5,3,3] v> "
+    text += "{ h = Conv (x, w) f = Relu (h) y = Conv (f, v) }"
+    made = quantized(graph(text, opset=21), activation_type="uint6")
     pairs = quantized_values(made.quantized)
     assert pairs == {"x": "x_dequantized", "f": "f_dequantized", "y": "y"}
     ratios = tensor_sqnr(made.model, made.quantized, feeds(made.model), pairs, optimized=False)
@@ -275,7 +277,8 @@ def test_activations_are_stored_in_bytes_at_least(dtype: str) -> None:
 
 
 def test_two_remarks_on_all_activations_are_both_kept() -> None:
-    text = "(float[2,4] x) => (float[2,4] y) <float[4,4] w> { h = MatMul (x, w) y = Add (h, x) }"
+    text = "(float[2,4] x) => (float[2,4] y) <float[4,4] w> "
+    text += "{ h = MatMul (x, w) g = Add (h, x) y = MatMul (g, w) }"
     plan = placed(graph(text, opset=21), TensorQuantOverrides={"h": [{"quant_type": "int4"}]})
     assert WIDE_ACTIVATIONS in plan.remarks["*"]
     assert "stored as uint8" in plan.remarks["*"]

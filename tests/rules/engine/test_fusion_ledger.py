@@ -8,22 +8,26 @@ from typing import Any
 import numpy as np
 import pytest
 from operator_examples import TABLE
-from quantized_models import executed_kernels, graph, quantized
+from quantized_models import executed_kernels, graph, graph_between, quantized
 
 from quark_onnx.core.operators import CPU
-from quark_onnx.engine.fusion_ledger import Row, fused, ledger
+from quark_onnx.engine.fusion_ledger import ADDED, BETWEEN, NO_KERNEL, Row, fused, ledger
+from quark_onnx.graph import Model
 
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="onnxruntime has other integer kernels on other processors"
 )
 
-NO_KERNEL = "onnxruntime's CPU provider has no integer kernel for it"
-BETWEEN = "computed in float between integer kernels"
-CONV = "(float[1,4,8,8] x) => (float[A,B,C,D] y) <float[4,4,3,3] w, float[4,4,3,3] v, float lo = {-1}, float hi = {1}>"
+CONV = "(float[1,4,8,8] x) => (float[A,B,C,D] y) <float[4,4,3,3] w, float[4,4,3,3] v, float[4,4,1,1] u,"
+CONV += " float lo = {-1}, float hi = {1}>"
 
 
-def rows(text: str, opset: int = 17, data: Any = None, **fields: Any) -> dict[str, Row]:
-    made = quantized(graph(text, opset), data, **fields)
+def rows(text: str, opset: int = 17, **fields: Any) -> dict[str, Row]:
+    return told(graph(text, opset), **fields)
+
+
+def told(model: Model, **fields: Any) -> dict[str, Row]:
+    made = quantized(model, **fields)
     found = ledger(made.model, made.plan, made.quantized)
     assert [row.node for row in found] == [node.name for node in made.model.graph]
     assert [row.op_type for row in found] == [node.op_type for node in made.model.graph]
@@ -40,7 +44,7 @@ def statuses(text: str, **fields: Any) -> dict[str, str]:
 @pytest.mark.parametrize("kinds", [{}, {"activation_type": "uint8"}, {"ActivationSymmetric": True}])
 @pytest.mark.parametrize("op_type", TABLE)
 def test_every_operator_runs_as_its_row_says(op_type: str, kinds: dict[str, Any]) -> None:
-    row = rows(TABLE[op_type][0], ForceQuantizeNoInputCheck=True, **kinds)["n"]
+    row = told(graph_between(TABLE[op_type][0]), **kinds)["n"]
     operator = CPU[op_type]
     if operator.kind == "clamp":
         symmetric = "ActivationSymmetric" in kinds
@@ -69,21 +73,32 @@ GRAPHS = {
     ),
     "a residual block": (
         CONV + " { [a] h = Conv <pads=[1,1,1,1]> (x, w) [b] g = Conv <pads=[1,1,1,1]> (h, v) [s] f = Add (h, g)"
-        " [r] e = Relu (f) [p] y = GlobalAveragePool (e) }",
-        {"a": "QLinearConv", "b": "QLinearConv", "s": "QLinearAdd", "r": "absorbed", "p": "QLinearGlobalAveragePool"},
+        " [r] e = Relu (f) [p] d = GlobalAveragePool (e) [q] y = Conv (d, u) }",
+        {
+            "a": "QLinearConv",
+            "b": "QLinearConv",
+            "s": "QLinearAdd",
+            "r": "absorbed",
+            "p": "QLinearGlobalAveragePool",
+            "q": "QLinearConv",
+        },
     ),
     "a square": (
+        CONV + " { [a] h = Conv (x, w) [m] g = Mul (h, h) [b] y = Conv (g, v) }",
+        {"a": "QLinearConv", "m": "QLinearMul", "b": "QLinearConv"},
+    ),
+    "a square that leaves the model": (
         CONV + " { [a] h = Conv (x, w) [m] y = Mul (h, h) }",
-        {"a": "QLinearConv", "m": "QLinearMul"},
+        {"a": "QLinearConv", "m": "float"},
     ),
     "movers between layers": (
         CONV + " { [a] h = Conv (x, w) [p] g = MaxPool <kernel_shape=[2,2]> (h) [b] y = Conv (g, v) }",
         {"a": "QLinearConv", "p": "NhwcMaxPool", "b": "QLinearConv"},
     ),
     "a bias behind a MatMul": (
-        "(float[2,4] x) => (float[2,5] y) <float[4,5] w, float[5] b>"
-        " { [m] h = MatMul (x, w) [a] g = Add (h, b) [r] y = Relu (g) }",
-        {"m": "QGemm", "a": "absorbed", "r": "absorbed"},
+        "(float[2,4] x) => (float[2,3] y) <float[4,5] w, float[5] b, float[5,3] v>"
+        " { [m] h = MatMul (x, w) [a] g = Add (h, b) [r] f = Relu (g) [n] y = MatMul (f, v) }",
+        {"m": "QGemm", "a": "absorbed", "r": "absorbed", "n": "MatMulIntegerToFloat"},
     ),
     "attention": (
         "(float[2,3,4] x) => (float[2,3,4] y) <float[4,4] q, float[4,4] k>"
@@ -95,12 +110,12 @@ GRAPHS = {
             "t": "Transpose",
             "s": "QLinearMatMul",
             "p": "QLinearSoftmax",
-            "m": "QLinearMatMul",
+            "m": "MatMulIntegerToFloat",
         },
     ),
     "an embedding": (
         "(int64[2] i) => (float[2,5] y) <float[9,4] e, float[4,5] w> { [g] h = Gather (e, i) [m] y = MatMul (h, w) }",
-        {"g": "Gather", "m": "QLinearMatMul"},
+        {"g": "Gather", "m": "MatMulIntegerToFloat"},
     ),
 }
 
@@ -138,23 +153,40 @@ def test_a_weight_on_the_left_has_no_kernel() -> None:
 
 
 def test_reasons_of_placement_and_of_ranges_are_kept() -> None:
-    text = "(float[2,4] x, float[2,4] k) => (float[2,4] y, float[2,4] z) <float[4,4] w>"
-    nodes = "{ [m] h = MatMul (x, w) [a] y = Add (h, k) [e] z = Erf (h) }"
+    text = "(float[2,4] x, float[1,4] k) => (float[2,4] y, float[2,4] z) <float[4,4] w, float[4,4] v>"
+    nodes = "{ [m] h = MatMul (x, w) [a] g = Add (h, k) [e] z = Erf (h) [n] y = MatMul (g, v) }"
     model = graph(text + nodes)
-    data = [{"x": np.ones((2, 4), np.float32), "k": np.full((2, 4), -np.inf, np.float32)}]
+    data = [{"x": np.ones((2, 4), np.float32), "k": np.full((1, 4), -np.inf, np.float32)}]
     made = quantized(model, data)
     found = {row.node: row.reason for row in ledger(model, made.plan, made.quantized)}
     assert found == {
         "m": "",
-        "a": "'k': 8 values seen in calibration are infinite or NaN",
+        "a": "'k': 4 values seen in calibration are infinite or NaN",
         "e": "Erf is not in the operator table of the CPU target",
+        "n": "'g': 8 values seen in calibration are infinite or NaN",
     }
+
+
+def test_a_bias_behind_a_product_that_returns_floats_is_added_in_float() -> None:
+    text = (
+        "(float[2,3,4] x) => (float[2,3,5] y) <float[4,5] w, float[5] b> { [m] h = MatMul (x, w) [a] y = Add (h, b) }"
+    )
+    found = rows(text)
+    assert (found["m"].kernel, found["a"].kernel, found["a"].reason) == ("MatMulIntegerToFloat", "Add", ADDED)
+
+
+def test_what_moves_the_floats_of_a_layer_is_float() -> None:
+    text = (
+        "(float[2,4] x) => (float[5,2] y) <float[4,5] w, float[5] b> { [m] h = Gemm (x, w, b) [t] y = Transpose (h) }"
+    )
+    found = rows(text)
+    assert (found["m"].kernel, found["t"].status) == ("QGemm", "float")
 
 
 def test_fused_counts_integer_kernels_by_operator() -> None:
     found = list(rows(GRAPHS["a residual block"][0]).values())
-    assert fused(found, "Conv") == 2
-    assert fused(found, "Conv", "Add", "Relu") == 3
+    assert fused(found, "Conv") == 3
+    assert fused(found, "Conv", "Add", "Relu") == 4
     assert fused(found, "Gemm") == 0
 
 
@@ -168,4 +200,4 @@ def test_names_that_look_like_onnxruntimes_own() -> None:
 def test_the_executed_graph_has_what_the_ledger_counts() -> None:
     made = quantized(graph(GRAPHS["a residual block"][0]))
     kinds = executed_kernels(made.quantized)
-    assert (kinds["QLinearConv"], kinds["QLinearAdd"], kinds["Conv"]) == (2, 1, 0)
+    assert (kinds["QLinearConv"], kinds["QLinearAdd"], kinds["Conv"]) == (3, 1, 0)

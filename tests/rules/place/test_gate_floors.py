@@ -1,14 +1,16 @@
-"""Ranges end where a gate shuts: which tensors have a floor, what it does to their range, and what it costs: nothing."""
+"""Ranges end where a gate shuts: which tensors have a floor, what it does to their range, and that it is free."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from quantized_models import Feed, graph, placed, quantized, run, settings
 
+from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.observe import observe
 from quark_onnx.graph import Model
@@ -113,11 +115,13 @@ def test_what_is_seen_above_the_floor_stays_the_end() -> None:
 
 
 @pytest.mark.parametrize("method", ["Percentile", "Entropy", "MinMSE"])
-def test_methods_see_no_values_below_the_floor(method: str) -> None:
-    """Two of three values are there; a method that saw them would give them codes."""
-    data = np.where(np.arange(144).reshape(1, 4, 6, 6) % 3 > 0, -160, values(0, 7)).astype(np.float32)
-    _, plan = ranged(data, calibrate_method=method)
-    assert -3 < ends(plan)[0] <= -2.5 + float(plan.qparams_of("h").scale)
+def test_methods_see_values_below_the_floor_as_if_at_it(method: str) -> None:
+    """Two of three values are there. A bin of the histogram is 0.8 % wide."""
+    data = np.where(np.arange(144).reshape(1, 4, 6, 6) % 3 > 0, -160, values(0, 7) ** 3 / 49).astype(np.float32)
+    fields = {"calibrate_method": method, "Percentile": 95.0, "activation_type": "int4"}
+    _, plan = ranged(data, **fields)
+    _, clipped = ranged(np.maximum(data, -2.5), **fields)
+    assert ends(plan) == pytest.approx(ends(clipped), rel=0.02)
 
 
 @pytest.mark.parametrize("top", [1.0, 3.7, 7.0, 31.0])
@@ -134,7 +138,11 @@ def test_below_the_floor_the_product_is_zero(body: str, top: float) -> None:
         np.testing.assert_array_equal(run(made.quantized, feed, optimized=optimized), run(made.quantized, zero))
 
 
-def test_a_plan_keeps_its_floors(tmp_path: Any) -> None:
+def test_a_plan_keeps_its_floors(tmp_path: Path) -> None:
     plan = placed(graph(HEAD + GATE))
-    loaded = Plan.load(plan.save(tmp_path / "plan"))
-    assert loaded.sites == plan.sites
+    folder = plan.save(tmp_path / "plan")
+    assert Plan.load(folder).sites == plan.sites
+    text = (folder / "plan.json").read_text().replace('"floor": -2.5', '"floor": NaN')
+    (folder / "plan.json").write_text(text)
+    with pytest.raises(PlanError, match="site 'h' has the lower end nan"):
+        Plan.load(folder)

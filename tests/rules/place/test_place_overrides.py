@@ -15,8 +15,9 @@ from quark_onnx.stages.place.storage_types import REMARK
 NET = """(float[1,3,6,6] x) => (float[1,3,4,4] y) <float[4,3,3,3] w, float[4] b, float[3,4,1,1] v>
     { [one] c = Conv (x, w, b) [act] r = LeakyRelu (c) [pool] p = MaxPool <kernel_shape=[1,1]> (r)
       [two] y = Conv (p, v) }"""
-ADDED = """(float[2,4] x) => (float[2,5] y, float[2,4] z) <float[4,5] w, float[4] k>
-    { [sum] a = Add (x, k) [gain] z = Mul (a, x) [dot] y = MatMul (a, w) }"""
+ADDED = """(float[2,4] i) => (float[2,5] y, float[2,4] z) <float[4,5] w, float[4] k, float[4,4] u>
+    { [first] x = Gemm (i, u) [sum] a = Add (x, k) [gain] g = Mul (a, x) [dot] y = MatMul (a, w)
+      [last] z = Gemm (g, u) }"""
 
 
 def plan(text: str = NET, tensors: Any = None, types: Any = None, **fields: Any) -> Plan:
@@ -163,8 +164,8 @@ def test_the_output_is_where_its_quantizer_stands(op: str) -> None:
 
 
 def test_the_output_of_a_product_is_behind_its_bias() -> None:
-    text = """(float[2,3,4] x) => (float[2,3,5] y) <float[4,5] w, float[5] b>
-        { [n] c = MatMul (x, w) [o] a = Add (c, b) [r] y = Relu (a) }"""
+    text = """(float[2,3,4] x) => (float[2,3,5] z) <float[4,5] w, float[5] b, float[5,5] v>
+        { [n] c = MatMul (x, w) [o] a = Add (c, b) [r] y = Relu (a) z = MatMul (y, v) }"""
     found = changed(plan(text), plan(text, types={"MatMul": {"output": {"quant_type": "uint16"}}}))
     assert found.keys() == {"y"}
 

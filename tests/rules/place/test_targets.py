@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quantized_models import feeds, graph, layout, placed, quantized, run, settings
+from quantized_models import feeds, graph, graph_between, layout, placed, quantized, run, settings
 from saturation import kernels_saturate
 
 from quark_onnx.core.errors import ConfigError
@@ -35,6 +35,12 @@ def on(target: str, text: str, **fields: Any) -> Plan:
 
 def layouts(text: str, *targets: str, **fields: Any) -> list[str]:
     return [layout(on(target, text, **fields)) for target in targets]
+
+
+def between(text: str, *targets: str, **fields: Any) -> list[str]:
+    """Layouts with layers in front and behind, for targets that need them to quantize what stands between."""
+    model = graph_between(text)
+    return [layout(placed(model, **({"target": target} | KINDS[target] | fields))) for target in targets]
 
 
 CONV = "(float[1,4,6,6] x) => (float[1,4,4,4] y) <float[4,4,3,3] w, float[4] b>"
@@ -113,7 +119,7 @@ def test_a_residual_branch_carries_the_quantizer_and_the_convolution_does_not() 
     assert layout(plan) == "d:activation v:weight w:weight x:activation"
     assert plan.nodes == {"a": ("x", "w"), "e": ("d", "v"), "p": ("x",)}
     assert plan.notes["z"] == "Relu is not in the operator table of the TensorRT target"
-    [cpu] = layouts(text, "cpu")
+    [cpu] = between(text, "cpu")
     assert cpu == "b:bias d:activation f:activation v:weight w:weight x:activation y:activation"
 
 
@@ -271,7 +277,7 @@ BIASED = "(float[2,4] x) => (float[2,5] y) <float[4,5] w, float[5] b> { h = MatM
 
 
 def test_the_addition_behind_a_product_is_an_operator_of_its_own() -> None:
-    cpu, qnn, vitisai = layouts(BIASED, "cpu", "qnn", "vitisai")
+    cpu, qnn, vitisai = between(BIASED, "cpu", "qnn", "vitisai")
     assert cpu == "w:weight x:activation y:activation"
     assert qnn == vitisai == "b:constant h:activation w:weight x:activation y:activation"
 
@@ -312,12 +318,12 @@ JOINED = (
 def test_a_relu_whose_scale_holds_negative_values_stays_an_operator() -> None:
     """f shares the scale of y, which holds the negative values of g: no quantizer could do the work of the Relu."""
     text = JOINED.format("[n] y = Concat <axis=1> (f, g)")
-    [cpu] = layouts(text, "cpu")
+    [cpu] = between(text, "cpu")
     assert cpu == "f:activation g:activation v:weight w:weight x:activation y:activation"
     expected = "f:activation=y g:activation=y h:activation=y v:weight w:weight x:activation y:activation"
-    assert layouts(text, "qnn") == [expected]
-    assert layouts(text, "cpu", AlignConcat=True) == [expected]
-    assert layouts(text, "qnn", AlignConcat=False) == [cpu]
+    assert between(text, "qnn") == [expected]
+    assert between(text, "cpu", AlignConcat=True) == [expected]
+    assert between(text, "qnn", AlignConcat=False) == [cpu]
 
 
 @pytest.mark.parametrize(
@@ -339,7 +345,7 @@ def test_where_all_that_share_a_scale_are_positive_it_does_not(nodes: str, expli
 def test_a_clamp_behind_a_concat_follows_it() -> None:
     """The inputs share the scale of what they are joined to, not of what is left behind the Relu."""
     text = "(float[2,4] x, float[2,4] z) => (float[2,8] y) { [n] h = Concat <axis=1> (x, z) [r] y = Relu (h) }"
-    assert layouts(text, "qnn", "cpu") == [
+    assert between(text, "qnn", "cpu") == [
         "h:activation x:activation=h y:activation=h z:activation=h",
         "x:activation y:activation z:activation",
     ]
@@ -402,7 +408,7 @@ def test_a_pad_and_the_pool_behind_it_are_one() -> None:
     plan = on("vitisai", f"{ONE} {PAIR_CONSTANTS} {nodes}")
     assert layout(plan) == "x:activation y:activation=x"
     assert set(plan.nodes.values()) == {("x", "y")}
-    cpu, qnn = layouts(f"{ONE} {PAIR_CONSTANTS} {nodes}", "cpu", "qnn")
+    cpu, qnn = between(f"{ONE} {PAIR_CONSTANTS} {nodes}", "cpu", "qnn")
     assert cpu == qnn == "h:activation=x x:activation y:activation"
 
 
@@ -418,12 +424,12 @@ ALIGNED = {
 def test_aligned_operators_have_one_scale(op_type: str) -> None:
     node, expected = ALIGNED[op_type]
     text = f"{ONE} {PAIR_CONSTANTS} {{ [n] y = {node} }}"
-    assert layouts(text, "vitisai", ForceQuantizeNoInputCheck=True) == [expected]
+    assert between(text, "vitisai") == [expected]
     free = expected if op_type == "Pad" else expected.replace("=y", "").replace("=x", "")
-    assert layouts(text, "cpu", ForceQuantizeNoInputCheck=True) == [free]
+    assert between(text, "cpu") == [free]
     off = {"AlignConcat": False, "AlignPool": False}
-    assert layouts(text, "vitisai", ForceQuantizeNoInputCheck=True, **off) == [free]
-    assert layouts(text, "cpu", ForceQuantizeNoInputCheck=True, AlignConcat=True, AlignPool=True) == [expected]
+    assert between(text, "vitisai", **off) == [free]
+    assert between(text, "cpu", AlignConcat=True, AlignPool=True) == [expected]
 
 
 def test_what_ends_in_0_to_1_has_a_128th_as_scale() -> None:

@@ -103,6 +103,14 @@ def test_what_changes_nothing_goes(body: str) -> None:
     assert_same(proto, result, {"x": normal(2, 4, 5)}, terms=0)
 
 
+@pytest.mark.parametrize(("node", "goes"), [("Conv (r, w)", ["n"]), ("Sin (r)", [])])
+def test_a_convolution_has_the_axes_of_its_weight(node: str, goes: list[str]) -> None:
+    """Of an input whose shape nobody knows, not even its rank: of other operators that is not known either."""
+    text = "g (float[2,4,5,5] x, int64[N] d) => (float[A,B,C,D] y) <float[1] one = {1.0}> "
+    body = f"{{ r = Reshape (x, d) h = {node} [n] i = Mul (h, one) y = Cos (i) }}"
+    assert applied(prepared(text_model(text + body, w=normal(6, 4, 1, 1))), "drop-neutral") == goes
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -1,4 +1,4 @@
-"""hard-swish, hard-sigmoid and scale-behind-clamp: gates in the ways exporters write them, behind layers and elsewhere."""
+"""hard-swish, hard-sigmoid and scale-behind-clamp: gates as exporters write them, behind layers and elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SWISH = {
     "operands turned": "a = Add (three, h) g = Clip (a, zero, six) [m] p = Mul (g, h) y = Mul (sixth, p) }",
     "gate divided": "a = Add (h, three) g = Clip (a, zero, six) d = Div (g, one_six) [m] y = Mul (h, d) }",
     "input divided": "a = Add (h, three) g = Clip (a, zero, six) d = Mul (h, sixth) [m] y = Mul (d, g) }",
-    "two factors behind": "a = Add (h, three) g = Clip (a, zero, six) [m] p = Mul (h, g) q = Div (p, six) y = Mul (two, q) }",
+    "two behind": "a = Add (h, three) g = Clip (a, zero, six) [m] p = Mul (h, g) q = Div (p, six) y = Mul (two, q) }",
     "other bounds": "a = Add (h, two) g = Clip (a, zero, six) [m] p = Mul (h, g) y = Mul (p, two) }",
 }
 
@@ -106,6 +106,25 @@ def test_what_is_already_an_add_a_clip_and_a_mul_stays() -> None:
 def test_a_gate_that_is_read_elsewhere_stays() -> None:
     proto = model("g = HardSigmoid <alpha = 0.2> (h) p = Mul (h, g) y = Add (p, g) }")
     assert applied(prepared(proto, integers=GATES), "hard-swish") == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        SWISH["gate divided"].replace("y = Mul (h, d)", "p = Mul (h, d) y = Add (p, d)"),
+        SWISH["input divided"].replace("y = Mul (d, g)", "p = Mul (d, g) y = Add (p, d)"),
+        SWISH["torch, Paddle"].replace("y = Div (p, six)", "q = Div (p, six) y = Add (p, q)"),
+        SWISH["torch, Paddle"].replace("y = Div (p, six)", "q = Div (p, six) y = Add (a, q)"),
+    ],
+    ids=["gate", "input", "product", "sum"],
+)
+def test_parts_that_are_read_elsewhere_are_kept(body: str) -> None:
+    """What is behind the product is the Div alone: without it there are an Add, a Clip and a Mul already."""
+    proto = model(body)
+    result = prepared(proto, integers=GATES)
+    assert ops(result)["Div"] + ops(result)["Mul"] == 2
+    assert applied(result, "hard-swish") == []
+    assert_same(proto, result, {"x": normal(2, 4, 5, 5)}, terms=16)
 
 
 SIGMOID = "[g] s = HardSigmoid <alpha = 0.2, beta = 0.5> (h) y = Mul (x2, s) }"

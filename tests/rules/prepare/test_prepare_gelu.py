@@ -59,6 +59,13 @@ def test_behind_a_product_onnxruntime_sees_it_by_itself() -> None:
     assert (ops(result)["Erf"], result.model.opset_imports[""]) == (1, 17)
 
 
+def test_the_last_factor_does_not_go_into_the_layer_behind() -> None:
+    """Without it onnxruntime would not see a Gelu. Another factor goes."""
+    assert ops(prepared(model(ERF["torch"])))["Mul"] == 2
+    result = prepared(model(ERF["torch"].replace("Add (e, one)", "Add (e, two)")))
+    assert applied(result, "fold-affine-forward") == ["Mul_g"]
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [

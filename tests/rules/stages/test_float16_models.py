@@ -280,12 +280,12 @@ def test_float16_and_float32_samples_are_the_same_data() -> None:
 def test_layers_that_were_float32_keep_float_scales() -> None:
     text = """g (float16[2,8] x) => (float16[2,8] y) {
         f = Cast <to = 1> (x) a = MatMul (f, w) r = Add (a, a) b = MatMul (r, w)
-        h = Cast <to = 10> (b) y = MatMul (h, v) }"""
+        h = Cast <to = 10> (b) c = MatMul (h, v) y = MatMul (c, v) }"""
     proto = text_model(text, w=normal(8, 8), v=normal(8, 8, dtype=H))
     plan = open_job(proto, QuantizationConfig()).sites
     kinds = {tensor: site.format.scale for tensor, site in plan.sites.items()}
     assert kinds["w"] == kinds["a"] == kinds["r"] == "float"
-    assert kinds["v"] == kinds["b"] == kinds["y"] == "half"
+    assert kinds["v"] == kinds["b"] == kinds["c"] == "half"
     result = quantize(proto, [{"x": normal(2, 8, seed=i).astype(H)} for i in range(4)])
     assert interface(result.model) == {"x": "float16", "y": "float16"}
     assert result.report.sqnr["y"] > 25

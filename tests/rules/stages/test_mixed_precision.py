@@ -72,7 +72,7 @@ def narrow(plan: Plan) -> set[str]:
 
 def layout(text: str, narrows: bool = True, **arrays: Any) -> Layout:
     model = graph(text, 21, **arrays)
-    plans = [place(model, settings(**types, ForceQuantizeNoInputCheck=True)) for types in (WIDE, NARROW)]
+    plans = [place(model, settings(**types)) for types in (WIDE, NARROW)]
     base, other = plans if narrows else reversed(plans)
     return layout_of(model, base, other, narrows=narrows)
 
@@ -82,7 +82,8 @@ IN_A_ROW = CONVS + "{ [a] s = Conv (x, w1) [b] t = Conv (s, w2) [c] y = Conv (t,
 SUMS = CONVS + "{ [a] s = Conv (x, w1) [m] t = Add (s, x) [n] u = Add (t, t) [b] y = Conv (u, w2) }"
 POOL = CONVS + "{ [a] s = Conv (x, w1) [p] t = MaxPool <kernel_shape = [1, 1]> (s) [b] y = Conv (t, w2) }"
 SHARED = "(float[2,2] x) => (float[2,2] y) <float[2,2] w> { [a] s = MatMul (x, w) [b] y = MatMul (s, w) }"
-SPLIT = CONVS + "{ [a] s = Conv (x, w1) [b] t = Conv (s, w2) [c] u = Conv (s, w3) [m] y = Add (t, u) }"
+SPLIT = CONVS.replace("w3>", "w3, float[2,2,1,1] w4>")
+SPLIT += "{ [a] s = Conv (x, w1) [b] t = Conv (s, w2) [c] u = Conv (s, w3) [m] v = Add (t, u) [d] y = Conv (v, w4) }"
 
 
 @pytest.mark.parametrize("narrows", [True, False])
@@ -100,9 +101,10 @@ SPLIT = CONVS + "{ [a] s = Conv (x, w1) [b] t = Conv (s, w2) [c] u = Conv (s, w3
         (POOL, "a", "x w1"),  # s and t share a scale
         (POOL, "ab", "x w1 s t w2 y"),
         (SHARED, "a", "x"),
-        (SHARED, "ab", "x w s y"),
+        (SHARED, "ab", "x w s"),
         (SPLIT, "ab", "x w1 w2 t"),
-        (SPLIT, "abc", "x w1 s w2 w3 t u y"),
+        (SPLIT, "abc", "x w1 s w2 w3 t u"),
+        (SPLIT, "abcd", "x w1 s w2 w3 t u v w4 y"),
     ],
 )
 def test_tensors_are_narrow_when_all_their_layers_are(text: str, layers: str, tensors: str, *, narrows: bool) -> None:

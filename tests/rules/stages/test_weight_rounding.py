@@ -128,7 +128,7 @@ def test_dynamic_models_need_no_data_for_it() -> None:
 def given_scale(**fields: Any) -> Result:
     """Weights of one size at a scale that the user gives: only larger scales would have safe codes near them."""
     options = {"TensorQuantOverrides": {"w": [{"scale": 1 / 127, "zero_point": 0}]}}
-    config = replace(get_default_config("S8S8_AAWS"), extra_options=options, **fields)
+    config = replace(get_default_config("S8S8_AAWS"), extra_options=options | {"Protect": False}, **fields)
     model = io.to_proto(graph(LAYERS["Gemm"], w=np.full((8, 27), 0.99, np.float32)))
     return ModelQuantizer(config).quantize_model(model, None, data("Gemm"))
 

@@ -271,8 +271,8 @@ def test_a_lower_end_that_is_known_to_be_zero_stays() -> None:
     before, after = plan.qparams_of("b"), learned(made, plan=plan).plan.qparams_of("b")
     assert after.zero_point == before.zero_point
     assert after.scale != before.scale
-    lower = fixed(made.plan, "b", low=-0.5)
-    assert learned(made, plan=lower).plan.qparams_of("b").same(made.plan.qparams_of("b"))
+    for lower in (fixed(made.plan, "b", low=-0.5), fixed(made.plan, "b", floor=-0.5)):
+        assert learned(made, plan=lower).plan.qparams_of("b").same(made.plan.qparams_of("b"))
 
 
 def test_symmetric_activations_keep_their_zero_point() -> None:
