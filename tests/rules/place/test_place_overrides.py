@@ -75,7 +75,9 @@ def test_a_range_is_kept_as_given() -> None:
 
 
 def test_a_method_takes_the_place_of_a_range_that_is_known() -> None:
-    text = "(float[2,4] x) => (float[2,5] y) <float[4,5] w> { [s] h = Softmax (x) [m] y = MatMul (h, w) }"
+    text = "(float[2,4] x) => (float[2,5] y) <float[4,4] v, float[4,5] w> "
+    text += "{ g = MatMul (x, v) [s] h = Softmax (g) [m] y = MatMul (h, w) }"
+    assert "s" in plan(text).nodes
     assert plan(text).sites["h"].range == (0.0, 1.0)
     site = plan(text, {"h": {"calibrate_method": "MinMSE"}}).sites["h"]
     assert (site.range, site.method) == (None, "MinMSE")
@@ -158,9 +160,10 @@ def test_constants_are_inputs_too() -> None:
 
 @pytest.mark.parametrize("op", ["Relu", "LeakyRelu"])
 def test_the_output_is_where_its_quantizer_stands(op: str) -> None:
-    text = f"(float[1,3,6,6] x) => (float[1,4,4,4] y) <float[4,3,3,3] w> {{ [n] c = Conv (x, w) [o] y = {op} (c) }}"
+    text = "(float[1,3,6,6] x) => (float[1,4,4,4] z) <float[4,3,3,3] w, float[4,4,1,1] v> "
+    text += f"{{ [n] c = Conv (x, w) [o] y = {op} (c) [p] z = Conv (y, v) }}"
     found = changed(plan(text), plan(text, types={"Conv": {"output": {"quant_type": "uint16"}}}))
-    assert found.keys() == ({"y"} if op == "Relu" else {"c"})
+    assert found.keys() == ({"y", "z"} if op == "Relu" else {"c", "z"})
 
 
 def test_the_output_of_a_product_is_behind_its_bias() -> None:

@@ -491,10 +491,10 @@ RESIDUAL = """(float[1,3,12,12] x) => (float[1,5] y)
     t = Conv <pads=[1,1,1,1]> (p, c, b) u = Relu (t) v = Conv <pads=[1,1,1,1]> (u, c) w = Add (v, p) z = Relu (w)
     m = GlobalAveragePool (z) n = Flatten (m) y = Gemm (n, f, g) }"""
 BRANCHED = """(float[1,4,8,8] x) => (float[1,12,4,4] y)
-    <float[4,1,3,3] d, float[4] b, float[8,4,1,1] e, float lo = {0}, float hi = {6}> {
+    <float[4,1,3,3] d, float[4] b, float[8,4,1,1] e, float[12,12,1,1] f, float lo = {0}, float hi = {6}> {
     s = Conv <group=4, pads=[1,1,1,1]> (x, d, b) r = Clip (s, lo, hi) t = Conv (r, e) u = Relu (t)
     p = AveragePool <kernel_shape=[2,2], strides=[2,2]> (u) q = MaxPool <kernel_shape=[2,2], strides=[2,2]> (x)
-    k = Sigmoid (q) h = Mul (q, k) y = Concat <axis=1> (p, h) }"""
+    k = Sigmoid (q) h = Mul (q, k) j = Concat <axis=1> (p, h) y = Conv (j, f) }"""
 ATTENTION = """(float[1,6,8] x) => (float[1,6,8] y)
     <float[8,8] q, float[8] b, float[8,8] k, float[8] g, float half = {0.5}> {
     l = LayerNormalization (x, g, b) m = MatMul (l, q) n = Add (m, b) o = MatMul (l, k)

@@ -129,8 +129,12 @@ def test_all_or_none_is_one_of_the_two_placements() -> None:
 
 
 def test_what_no_layer_is_near_keeps_its_type() -> None:
+    """On a target that quantizes it at all: on the CPU it stays float."""
     text = "(float[2] x, float[1,2,2,2] z) => (float[2] y, float[1,2,2,2] v) <float[2,2,1,1] w> "
-    found = layout(text + "{ [m] t = Add (x, x) [n] y = Mul (t, x) [a] v = Conv (z, w) }")
+    model = graph(text + "{ [m] t = Add (x, x) [n] y = Mul (t, x) [a] v = Conv (z, w) }", 21)
+    wide, other = (place(model, settings(target="qnn", activation_type=kind)) for kind in ("uint16", "uint8"))
+    assert {"m", "n"} <= wide.nodes.keys()
+    found = layout_of(model, wide, other, narrows=True)
     assert set(found.layers) == {"a"}
     assert narrow(found.plan({"a"})) == {"z", "w", "v"}
 
