@@ -102,7 +102,7 @@ def explained(config: QuantizationConfig) -> dict[str, str]:
     found |= {"Equalization": _equalization(config), "Fine-tuning": _finetuning(config)}
     if config.include_auto_mp:
         found["Mixed precision"] = _mixed(config)
-    if config.protection.on:
+    if config.protection.on and not (config.include_auto_mp or config.row.fixed_point):
         found["Protection"] = "what 8 bits would ruin stays float"
     told = {key: value for key, value in config.extra_options.items() if key not in _TOLD}
     return found | {key: f"{value}: {OPTIONS[key].meaning}" for key, value in told.items()}

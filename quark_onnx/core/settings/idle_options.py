@@ -118,11 +118,6 @@ def _on(options: Mapping[str, Any], s: Situation) -> tuple[Rule, ...]:
             "needs activations with ranges from calibration, and WeightsOnly and use_dynamic_quant leave them and the "
             "biases float; remove it",
         ),
-        (
-            ("Protect",),
-            s.target.fixed_point,
-            f"names what stays float among integers, which {target} does not run; use nodes_to_exclude, or remove it",
-        ),
         (("Protect",), s.mixes, "is not for mixed precision, which chooses types itself; use nodes_to_exclude"),
         (OF_EQUALIZATION, not s.include_cle, "is part of equalization; set include_cle=True or remove it"),
         (

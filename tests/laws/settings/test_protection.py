@@ -71,16 +71,11 @@ def test_a_name_that_is_not_there_is_told_with_the_nearest(entry: str) -> None:
         of(["^("]).named(NAMES)
 
 
-NONE: dict[str, dict[str, Any]] = {
-    "fixed point": {"target": "vitisai"},
-    "other types": {"target": "qnn", "activation_type": "uint8"},
-    "mixed": {"include_auto_mp": True, "activation_type": "int16", "weight_type": "int16"},
-}
-
-
-@pytest.mark.parametrize("fields", NONE.values(), ids=NONE)
-def test_names_are_refused_where_nothing_is_protected(fields: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"Protect .*nodes_to_exclude"):
-        QuantizationConfig(**fields, extra_options={"Protect": ["stem"]})
-    assert not QuantizationConfig(**fields, extra_options={"Protect": True}).protects
-    assert QuantizationConfig(extra_options={"Protect": ["stem"]}).protects
+def test_names_are_refused_where_types_are_chosen_otherwise() -> None:
+    """The twin: on targets that protection does not look at, names that are asked for stay float all the same."""
+    wide = {"activation_type": "int16", "weight_type": "int16"}
+    with pytest.raises(ConfigError, match=r"Protect is not for mixed precision.*nodes_to_exclude"):
+        QuantizationConfig(**wide, include_auto_mp=True, extra_options={"Protect": ["stem"]})
+    assert QuantizationConfig(**wide, include_auto_mp=True, extra_options={"Protect": True}).include_auto_mp
+    for fields in (wide, {"target": "vitisai"}, {"target": "qnn", "activation_type": "uint8"}):
+        assert QuantizationConfig(**fields, extra_options={"Protect": ["stem"]}).protection.asked == ("stem",)
