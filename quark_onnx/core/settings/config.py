@@ -159,7 +159,9 @@ class QuantizationConfig:
         if self.weight_pairs != "auto" and not (target.on_cpu and self.weight_type == "int8"):
             raise ConfigError(f"weight_pairs={self.weight_pairs!r} is for int8 weights on CPU targets; leave it out")
         if types == ("int8", "uint8"):
-            raise ConfigError("onnxruntime has no kernel for int8 activations with uint8 weights; use int8 weights")
+            raise ConfigError(
+                "onnxruntime has no kernel for int8 activations with uint8 weights; use weight_type='int8'"
+            )
         if self.option("Int16Bias") and self.option("Int32Bias"):
             raise ConfigError("extra options Int16Bias and Int32Bias exclude each other; remove one")
 

@@ -191,7 +191,7 @@ class Search:
         if self.before < LOST and self._reaches(ranked):
             fewest = ranked[: self._fewest(ranked)]
             left = self.share_left(self.without(fewest))
-            if left >= WORTH_HAVING or (left and len(fewest) <= FEW):
+            if left >= WORTH_HAVING or len(fewest) <= FEW:
                 return fewest
         cheap = self._cheap(ranked)
         return cheap if cheap and self.worth(self.without(cheap)) >= self.before + HELPS else []

@@ -138,12 +138,12 @@ def test_a_plan_that_was_edited_is_not_protected_again() -> None:
 
 def test_inspect_predicts_what_stays_float() -> None:
     text = done("inspect", "model.onnx")
-    expected = "Stay float 2 operators without a weight (1 Mul, 1 Add): all readers of its output compute in float"
+    expected = "Stay float 2 operators without a weight (1 Mul, 1 Add): nobody behind it reads integers"
     assert expected in " ".join(text.split())
     assert "Float outputs" not in text
     found = document("inspect", "model.onnx")
     ((reason, operators),) = found["idle"].items()
-    assert (reason.split(":")[0], operators) == ("all readers of its output compute in float", {"Mul": 1, "Add": 1})
+    assert (reason.split(":")[0], operators) == ("nobody behind it reads integers", {"Mul": 1, "Add": 1})
     assert found["float_outputs"] == []
 
 

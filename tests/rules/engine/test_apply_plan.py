@@ -393,7 +393,10 @@ def test_a_saved_plan_gives_the_same_bytes(tmp_path: Any) -> None:
 
 def test_names_that_are_taken_are_not_taken_again() -> None:
     text = "(float[2,4] x) => (float[2,4] y) <float[4] x_scale, float[4] x_quantized, float[4] y_float>"
-    nodes = "{ [x_QuantizeLinear] a = Add (x, x_scale) [n] b = Add (a, x_quantized) [m] y = Mul (b, y_float) }"
+    nodes = (
+        "{ [x_QuantizeLinear] a = Add (x, x_scale) s = Sigmoid (a) [n] b = Add (s, x_quantized) t = Sigmoid (b) "
+        "[m] y = Mul (t, y_float) }"
+    )
     made = quantized(graph_between(text + nodes))
     assert {"x_QuantizeLinear", "n", "m"} <= made.plan.nodes.keys()
     names = [n.name for n in made.quantized.graph] + [v.name for n in made.quantized.graph for v in n.outputs]

@@ -211,7 +211,10 @@ ACTIVATIONS: dict[str, tuple[str, f.Activation]] = {
     "PRelu": ("[r] y = PRelu (h, slope)", f.PRelu(normal(1, 5))),
     "PRelu, one": ("[r] y = PRelu (h, six)", f.LeakyRelu(6.0)),
     "Sigmoid": ("[r] y = Sigmoid (h)", f.Sigmoid()),
-    "HardSwish": ("[r] y = HardSwish (h)", f.HardSwish()),
+    "HardSwish": (
+        "[r] y = HardSwish (h)",
+        f.Activation(),
+    ),  # becomes Add, Clip and Mul, which read what the layer gives
     "HardSigmoid": ("[r] y = HardSigmoid <alpha = 0.25> (h)", f.HardSigmoid(0.25)),
     "Tanh": ("[r] y = Tanh (h)", f.Tanh()),
     "Gelu": ("[r] y = Gelu (h)", f.Gelu()),
