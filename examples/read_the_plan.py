@@ -34,13 +34,14 @@ def main() -> None:
     for tensor, remark in plan.remarks.items():
         print(f"{tensor}: {remark}")
 
-    group = plan.sites["logits"].group
+    name = next(tensor for tensor, site in reversed(plan.sites.items()) if site.role == "activation")
+    group = plan.sites[name].group
     old = plan.qparams[group]
     wider = replace(plan, qparams={**plan.qparams, group: QParams(old.scale * 2, old.zero_point)})
     print(*diff(plan, wider), sep="\n")
     second = quantizer.quantize_model(MODEL, "digits_wider.onnx", images[:200], resume=wider)
     before, after = (result.report.sqnr["logits"] for result in (first, second))
-    print(f"{before:.1f} dB with the observed range of the logits, {after:.1f} dB with twice that")
+    print(f"{before:.1f} dB with the observed range of {name}, {after:.1f} dB with twice that")
 
 
 if __name__ == "__main__":

@@ -335,7 +335,7 @@ def whole(home: Path) -> Path:
     assert (code, json.loads(out)["good"]) == (0, 2), err
     told = err.splitlines()
     assert [line.split(" ", 1)[0] for line in told] == ["[1/2]", "[2/2]"]
-    assert all(": good (S8S8_AAWS, " in line for line in told)
+    assert all(": good (INT8_PROTECTED, " in line for line in told)
     return home / "whole"
 
 
@@ -356,7 +356,7 @@ def test_a_second_run_does_only_what_is_missing(whole: Path, home: Path) -> None
     assert {one["name"]: one["kept"] for one in found["models"]} == {"m0": True, "m1": False, "z": False}
     assert (output / "m0" / "result.json").stat().st_mtime_ns == untouched
     assert (output / "m1" / "model_int8.onnx").read_bytes() == (whole / "m1" / "model_int8.onnx").read_bytes()
-    assert "m0: good (S8S8_AAWS, " in err
+    assert "m0: good (INT8_PROTECTED, " in err
     assert "as before)" in err
 
 

@@ -53,8 +53,8 @@ def match(conv: Node, block: int) -> Found | Skip:
     if weight is None or not _is_depthwise(conv, weight):
         return Skip("it is not a depthwise convolution")
     more = -weight.shape[0] % block
-    if not 0 < more <= block // 2:
-        return Skip("its channels fill whole blocks, or most of a block would stay empty")
+    if not 0 < 2 * more <= min(block, weight.shape[0]):
+        return Skip("its channels fill whole blocks, or too many would be empty")
     space = _Space(weight.shape[0])
     refusal = _explore(space, conv)
     if refusal is not None:

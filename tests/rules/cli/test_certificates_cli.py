@@ -65,9 +65,9 @@ def test_quantize_tells() -> None:
     assert rows["stem"] == {
         "verdict": "exact",
         "reason": "every pair of weights is small enough",
-        "pairs": 208,
+        "pairs": 104,
         "unsafe_pairs": 0,
-        "rows": 16,
+        "rows": 8,
         "unsafe_rows": 0,
     }
     assert verdicts(rows) == ["exact", "exact", "exact"]
