@@ -41,7 +41,7 @@ def main() -> None:
     print(*diff(plan, wider), sep="\n")
     second = quantizer.quantize_model(MODEL, "digits_wider.onnx", images[:200], resume=wider)
     before, after = (result.report.sqnr["logits"] for result in (first, second))
-    print(f"{before:.1f} dB with the observed range of {name}, {after:.1f} dB with twice that")
+    print(f"{before:.1f} dB with the observed range of {group}, {after:.1f} dB with twice that")
 
 
 if __name__ == "__main__":

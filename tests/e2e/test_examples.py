@@ -80,7 +80,7 @@ def test_finetune_adaround_goes_on_after_ctrl_c(tmp_path: Path) -> None:
 def test_read_the_plan(tmp_path: Path) -> None:
     text = run(tmp_path, "read_the_plan.py")
     assert "'weight': 10" in text
-    assert "~ qparams head.flatten.out" in text
+    assert "~ qparams head.pool.out" in text
     before, after = (float(part.split(" dB")[0].split()[-1]) for part in text.splitlines()[-1].split(","))
     assert after < before
     assert Plan.load(tmp_path / "digits_plan").sites["head.flatten.out"].role == "activation"
