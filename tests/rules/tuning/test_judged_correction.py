@@ -36,7 +36,7 @@ def made(count: int = 60, *, off: bool = True, **fields: Any) -> Result:
     model = text_model(NET, 20, **ARRAYS)
     samples = draw((1, 4, 8, 8), count)
     samples = [{"x": np.abs(feed["x"]) + 1} for feed in samples] if off else samples
-    config = settings(weight_type="int3", include_cle=False, **fields)
+    config = settings(weight_type="int3", include_cle=False, Protect=False, **fields)
     return ModelQuantizer(config).quantize_model(model, None, samples)
 
 

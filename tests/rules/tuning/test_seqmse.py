@@ -149,7 +149,8 @@ def quantized(**fields: Any) -> Result:
     arrays["w"][0, 0, 0, 0] *= 8
     proto: onnx.ModelProto = text_model(CHAIN.replace("(t, w, b)", "(t, w)"), 20, **arrays)
     feeds = quiet((1, 4, 6, 6), 120)  # judged on samples that taught nothing, so that many must teach
-    return ModelQuantizer(settings(include_cle=False, **fields)).quantize_model(proto, None, feeds)
+    config = settings(include_cle=False, Protect=False, **fields)  # few bits lose the output, and stay on purpose
+    return ModelQuantizer(config).quantize_model(proto, None, feeds)
 
 
 @pytest.mark.parametrize("corrects", [True, False])
