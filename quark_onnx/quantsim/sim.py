@@ -176,7 +176,8 @@ class QuantizationSimModel:
         """
         free = [q for q in self._on() if not q.is_encoding_frozen()]
         sites = {site.tensor: site for quantizer in free for site in quantizer.sites}
-        constants = {tensor: site for tensor, site in sites.items() if site.role != "activation"}
+        observed = {site.group for site in sites.values() if site.role == "activation"}
+        constants = {tensor: site for tensor, site in sites.items() if site.group not in observed}
         chosen = choose(self.float_model, constants, {}, self._ranges)
         tensors = passed(self.float_model, observed_tensors(Plan("", sites)))
         session = ObservingSession(self._with_parameters(chosen), tensors)
