@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from quark_onnx.cli.compare import check_interface
-from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.console import out, print_json, progress, say, warn
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags
 from quark_onnx.cli.matching_tensors import match
@@ -212,18 +212,18 @@ def _print(report: ModelReport, files: Sequence[str], folder: Path | None) -> No
         if hidden > 0:
             out.print(f"… and {hidden} more: see --json")
         if layers.judged:
-            out.print(f"Noise: of all that the layers, one at a time, make at {layers.place}.", soft_wrap=True)
+            say(f"Noise: of all that the layers, one at a time, make at {layers.place}.")
     else:
         out.print("No layer of the quantized model could be matched.")
     if report.protected:
         out.print(facts({"Protected": protected_text(report.protected)}))
     if report.certificates:
-        out.print(f"Processors: {summary(report.certificates)}.", soft_wrap=True)
+        say(f"Processors: {summary(report.certificates)}.")
     out.print(output_lines(report.outputs, report.written), soft_wrap=True)
     for advice in report.advice:
-        out.print(f"{advice.level}: {advice.text}", soft_wrap=True)
+        say(f"{advice.level}: {advice.text}")
     if folder is not None:
-        out.print(f"Wrote {', '.join(files)} to {folder}", soft_wrap=True)
+        say(f"Wrote {', '.join(files)} to {folder}")
 
 
 def _table(report: ModelReport) -> Table:

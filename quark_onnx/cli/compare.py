@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.console import out, print_json, progress, say, warn
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import DataFlags, ShowFlags, show_flag
 from quark_onnx.cli.matching_tensors import match
@@ -78,7 +78,7 @@ def compare_command(
             out.print(layer_table(sqnr) if sqnr else "No layer of the quantized model could be matched.")
         _print(proof)
         if proved:
-            out.print(f"Processors: {summary(proved)}.", soft_wrap=True)
+            say(f"Processors: {summary(proved)}.")
 
 
 def check_interface(model: Model, quantized: Model) -> None:

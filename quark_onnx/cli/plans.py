@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.console import out, print_json, progress, say, warn
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, read_config
 from quark_onnx.cli.report_text import print_report, protected_text
@@ -152,7 +152,7 @@ def plan_command(
         print_json({**document, **_figures(job, plan)})
     elif not show.quiet:
         _print_plan(decided, clock.seconds.get("tune", 0.0))
-        out.print(f"Wrote {output}: apply it with  quark-onnx apply {model} {output} -o OUT.onnx", soft_wrap=True)
+        say(f"Wrote {output}: apply it with  quark-onnx apply {model} {output} -o OUT.onnx")
 
 
 def _figures(job: Job, plan: Plan) -> dict[str, Any]:
@@ -230,5 +230,5 @@ def diff_command(
         print_json({"equal": not lines, "differences": lines})
     elif not show.quiet:
         for line in lines or ["The plans decide the same."]:
-            out.print(line, soft_wrap=True)
+            say(line)
     raise typer.Exit(1 if lines else 0)
