@@ -18,6 +18,7 @@ from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
 from quark_onnx.core.settings.tensor_overrides import override_opset
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, open_data, random_data
 from quark_onnx.engine.float_layer_shield import shield
@@ -107,6 +108,13 @@ class Job:
         if self.widened is None or config.convert_fp16_to_fp32:
             return sites
         return half_scales(sites, self.prepared, self.widened.wide, config.row)
+
+    def placed_apart(self) -> Plan:
+        """The same with a scale per channel of every weight, as far as the target has them."""
+        if not self.config.row.per_channel:
+            return self.sites
+        options = {key: value for key, value in self.config.extra_options.items() if key not in OF_EQUALIZATION}
+        return self.placed(replace(self.config, per_channel=True, extra_options=options))
 
     def seen(self, feed: Feed) -> Job:
         """The job with the ranks that a run of the prepared model shows, where nothing else tells them; placed anew.

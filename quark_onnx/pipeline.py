@@ -266,7 +266,7 @@ def _hands(job: Job, ranged: Callable[[Plan], Plan]) -> tuple[frozenset[str], Ha
     tensors = {value.name for node in graph for value in node.outputs} | {value.name for value in graph.inputs}
     nodes = {node.name for node in (*graph, *job.model.graph)}
     asked, kept = config.protection.named({name for name in tensors | nodes if name})
-    apart = job.placed(replace(config, per_channel=True)) if config.row.per_channel else job.sites
+    apart = job.placed_apart()
     tidy = partial(tidied, graph, target=config.row)
     hands = Hands(
         tidy=tidy,
