@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan, QParams, Site
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.graph import Graph, Model, Node, Value, io
+from quark_onnx.graph.bodies import put_back
 from quark_onnx.graph.edit import (
     add_constant,
     become,
@@ -24,13 +25,17 @@ from quark_onnx.graph.edit import (
 )
 from quark_onnx.graph.large_weights import let_go
 from quark_onnx.graph.passes import remove_unused
+from quark_onnx.graph.shared_constants import share_constants
 from quark_onnx.graph.view import constant, input_at, is_op, rank, sole_reader
 from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.quantizer import carrier, clip_bounds, quantize
 
 
-def apply(model: Model, plan: Plan) -> Model:
+def apply(model: Model, plan: Plan, bodies: Mapping[str, Model] | None = None) -> Model:
     """The QDQ model. `model` is left as it is.
+
+    Args:
+        bodies: what takes the places of bodies, by key (`graph.bodies`); it is used up.
 
     Raises:
         PlanError: the plan was made for another model, does not fit its tensors, or is not complete.
@@ -41,9 +46,12 @@ def apply(model: Model, plan: Plan) -> Model:
         )
     refuse_misfit(model, plan)
     quantized = io.copy(model)
+    put_back(quantized, bodies or {})
     if plan.sites:  # the graph may be empty otherwise
         Writer(quantized.graph, plan).write()
     remove_unused(quantized)
+    if bodies:
+        share_constants(quantized)
     forget_types(quantized.graph)
     return quantized
 

@@ -78,19 +78,35 @@ class Kept(Sequence[Feed]):
         return self._file.read(entry)
 
 
+class Keeper:
+    """Takes feeds one by one; those beyond `limit` bytes go to a temporary file. Strings stay in memory."""
+
+    def __init__(self, limit: int = HELD) -> None:
+        self._limit, self._held = limit, 0
+        self._feeds: list[Mapping[str, Any]] = []
+        self._file: _File | None = None
+
+    def add(self, feed: Feed) -> None:
+        """Keep one more."""
+        self._held += sum(array.nbytes for array in feed.values())
+        if self._held <= self._limit:
+            self._feeds.append(feed)
+            return
+        file = self._file = self._file or _File()
+        self._feeds.append({name: file.write(array) for name, array in feed.items()})
+
+    @property
+    def kept(self) -> Kept:
+        """All that were added, in order."""
+        return Kept(self._feeds, self._file)
+
+
 def keep(data: Iterable[Feed], limit: int = HELD) -> Kept:
-    """All feeds, in order; those beyond `limit` bytes lie in a temporary file. Strings stay in memory."""
-    feeds: list[Mapping[str, Any]] = []
-    file: _File | None = None
-    held = 0
+    """All feeds, in order; see `Keeper`."""
+    keeper = Keeper(limit)
     for feed in data:
-        held += sum(array.nbytes for array in feed.values())
-        if held <= limit:
-            feeds.append(feed)
-            continue
-        file = file or _File()
-        feeds.append({name: file.write(array) for name, array in feed.items()})
-    return Kept(feeds, file)
+        keeper.add(feed)
+    return keeper.kept
 
 
 def quarter_of_memory() -> int:

@@ -16,7 +16,7 @@ AT_LOAD = "computed from constants that are smaller: onnxruntime does it once, w
 def why_exempt(node: Node, shape_values: set[Value], target: Target) -> str | None:
     """Why this node has to stay float, or None."""
     if is_op(node, *CONTROL_FLOW):
-        return "control flow: bodies stay float"
+        return "control flow: what it computes is computed in its bodies"
     if not is_op(node, *target.ops):
         return f"{_title(node)} is not in the operator table of the {target.title} target"
     if any(value in shape_values for value in node.outputs):
