@@ -209,7 +209,9 @@ def _inlined(model: ir.Model) -> ir.Model:
     """The model with tensors of external files read into memory, so that its bytes stand alone."""
     if next(large_weights.in_files(model), None) is None:
         return model
-    return ir.external_data.load_to_model(model.clone())
+    twin = model.clone()
+    large_weights.read_all(twin)
+    return twin
 
 
 def check(model: ir.Model) -> None:
@@ -250,7 +252,7 @@ def load_executed(path: Path) -> ir.Model:
 def close(model: ir.Model) -> None:
     """Let go of the files of a model that is needed no more, so that they can be removed."""
     for tensor in large_weights.in_files(model):
-        tensor.release()
+        large_weights.close(tensor)
 
 
 def with_outputs(model: ir.Model, names: list[str]) -> ir.Model:

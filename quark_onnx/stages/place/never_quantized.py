@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from quark_onnx.core.operators import CONTROL_FLOW, RANDOM, SHAPE_OPS, Op
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Graph, Node, Value
-from quark_onnx.graph.view import constant, input_at, is_constant, is_op, numpy_dtype, shape
+from quark_onnx.graph.view import input_at, is_constant, is_op, numpy_dtype, shape
 
 AT_LOAD = "computed from constants that are smaller: onnxruntime does it once, while it loads the model"
 
@@ -55,7 +55,7 @@ def shape_values(graph: Graph, ops: Mapping[str, Op]) -> set[Value]:
     for node in graph:
         moves = is_op(node, *ops) and ops[node.op_type].kind == "same"
         inputs = data_inputs(node, ops[node.op_type]) if moves else node.inputs
-        varying = [value for value in inputs if value is not None and constant(value) is None]
+        varying = [value for value in inputs if value is not None and not is_constant(value)]
         if is_op(node, *CONTROL_FLOW):  # what decides is an input; what is computed comes from the bodies
             continue
         if is_op(node, *SHAPE_OPS) or (varying and all(value in found for value in varying)):
