@@ -29,7 +29,7 @@ from quark_onnx.engine.channel_moments import Moments, channel_moments
 from quark_onnx.engine.compare import compare, compare_each
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.held_out_probes import PROBES, Samples, read
-from quark_onnx.engine.kept_feeds import Kept, keep, quarter_of_memory
+from quark_onnx.engine.kept_feeds import Kept, keep, quarter_of_memory, telling
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.prove_outputs import prove_outputs
@@ -162,13 +162,13 @@ def decide(
         return _without_data(job, clock, resume)
     with clock.stage("read"):
         samples = read(data, job.plain)
-        job = job.seen(samples.taught[0])
+        job = job.seen(samples.taught[telling(samples.taught)[0]])
     if not job.sites.sites and job.config.conversion is None:
         return _without_data(job, clock, resume)
     feeds = samples.taught
     job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
     with clock.stage("verify"):
-        doubt = verify(job.plain, job.prepared, feeds[:2])
+        doubt = verify(job.plain, job.prepared, feeds.at(telling(feeds)[:2]))
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
     begun = Decided(job, job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
     if job.config.conversion is not None:
