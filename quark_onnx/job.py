@@ -23,9 +23,10 @@ from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
 from quark_onnx.core.settings.tensor_overrides import override_opset
 from quark_onnx.engine.body_feeds import RUNNABLE
-from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, open_data, random_data
+from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, random_data
 from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.fusion_ledger import Inside
+from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import is_quantized
@@ -191,7 +192,7 @@ class Job:
         Raises:
             ConfigError: data are given, and UseRandomData asks for others.
         """
-        inputs, option = input_specs(self.model), self.config.option
+        option = self.config.option
         given = source is not None or path is not None or option("UseRandomData")
         idle = self.idle and self.config.conversion is None
         if idle and not (given and unknown(self.prepared.graph)):
@@ -203,10 +204,11 @@ class Job:
                 raise ConfigError("calibration data are given, and UseRandomData=True asks for others; give only one")
             ranges = option("RandomDataReaderInputDataRange")
             samples = option("CalibDataSize") or 8
-            return random_data(inputs, samples=samples, shapes=option("RandomDataReaderInputShape"), ranges=ranges)
+            shapes, inputs = option("RandomDataReaderInputShape"), input_specs(self.model)
+            return random_data(inputs, samples=samples, shapes=shapes, ranges=ranges)
         images = option("CalibImages")
         options = None if images is None else ImageOptions.from_dict(images)
-        return open_data(source, inputs, path=path, limit=option("CalibDataSize"), image_options=options)
+        return samples_of(self.model, source, path=path, limit=option("CalibDataSize"), image_options=options)
 
     def rescaled(self, factors: Mapping[str, NDArray[Any]], shifts: Mapping[str, NDArray[Any]]) -> Job:
         """The job with its prepared model equalized. Sites stay: placement does not look at values of weights.

@@ -26,7 +26,7 @@ from quark_onnx.engine.channel_moments import Moments, channel_moments
 from quark_onnx.engine.compare import compare, compare_each
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.held_out_probes import PROBES, Samples, read
-from quark_onnx.engine.kept_feeds import Kept, quarter_of_memory
+from quark_onnx.engine.kept_feeds import Kept, quarter_of_memory, telling
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.prove_outputs import prove_outputs
@@ -143,14 +143,16 @@ def decide(
         return with_bodies(_without_data(job, clock, resume), inside, resume)
     with clock.stage("read"):
         samples = read(data, job.plain)
-        feeds, job = samples.taught, job.seen(samples.taught[0])
+        feeds = samples.taught
+        told = feeds.at(telling(feeds)[:2])
+        job = job.seen(told[0])
         if job.conditions is not None:
             job.conditions.refuse_others((*feeds, *samples.probes))
     if job.idle and job.config.conversion is None:
         return with_bodies(replace(_without_data(job, clock, resume), feeds=feeds), inside, resume)
     job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
     with clock.stage("verify"):
-        doubt = verify(job.plain, job.prepared, feeds[:2])
+        doubt = verify(job.plain, job.prepared, told)
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
     begun = Decided(job, job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
     if job.config.conversion is not None:
@@ -161,10 +163,11 @@ def decide(
 
 def _body(job: Job, feeds: Kept, resume: Plan | None, clock: Clock) -> Decided:
     """What is decided of a body, on all that goes into it."""
-    job = job.seen(feeds[0]) if feeds else job
+    told = feeds.at(telling(feeds)[:2])
+    job = job.seen(told[0]) if told else job
     job = _resumed(job, resume) if resume else job
     with clock.stage("verify"):
-        doubt = verify(job.plain, job.prepared, feeds[:2])
+        doubt = verify(job.plain, job.prepared, told)
     begun = Decided(job, job.sites, feeds, () if doubt is None else (doubt,))
     return with_bodies(
         replace(begun, plan=resume) if resume else _ranged(begun, clock), partial(_body, clock=clock), resume

@@ -27,7 +27,6 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.engine.compare import quantized_values
 from quark_onnx.engine.held_out_probes import PROBES
 from quark_onnx.engine.result_wording import decibels_text
-from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import summary
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Progress, open_job
@@ -140,7 +139,7 @@ def _given(
         raise ConfigError("QUANT is quantized already: leave it out to have another one made, or leave the flags out")
     model, quantized = io.load(float_model), io.load(quantized_model)
     check_interface(model, quantized)
-    feeds = data.open(input_specs(model))
+    feeds = data.open(model)
     base, pairs = _base(model, quantized, float_model, plan)
     looked = list(islice(feeds, data.samples or PROBES))
     report = report_of_pair(

@@ -28,7 +28,6 @@ from quark_onnx.engine.result_wording import (
     slice_text,
     worth_text,
 )
-from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import certify, summary
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Progress
@@ -55,7 +54,7 @@ def compare_command(
     """
     model, quantized = io.load(float_model), io.load(quantized_model)
     check_interface(model, quantized)
-    feeds = data.open(input_specs(model))
+    feeds = data.open(model)
     with progress(quiet=show.quiet) as tell:
         proved = certify(quantized)
         proof = prove_outputs(model, quantized, _told(feeds, tell), proved)
