@@ -25,7 +25,7 @@ from quark_onnx.graph.edit import (
 )
 from quark_onnx.graph.large_weights import let_go
 from quark_onnx.graph.passes import remove_unused
-from quark_onnx.graph.shared_constants import share_constants
+from quark_onnx.graph.shared_constants import reunite, share_constants
 from quark_onnx.graph.view import constant, input_at, is_op, rank, sole_reader
 from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.quantizer import carrier, clip_bounds, quantize
@@ -50,6 +50,7 @@ def apply(model: Model, plan: Plan, bodies: Mapping[str, Model] | None = None) -
     if plan.sites:  # the graph may be empty otherwise
         Writer(quantized.graph, plan).write()
     remove_unused(quantized)
+    reunite(quantized.graph)
     if bodies:
         share_constants(quantized)
     forget_types(quantized.graph)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from quark_onnx.core.plan import Skip
-from quark_onnx.graph.edit import claim_name, forget_names
+from quark_onnx.graph.edit import claim, claim_name, forget_names
 from quark_onnx.graph.inline_branch import release
 from quark_onnx.graph.view import is_constant, is_op, numpy_dtype
 
@@ -119,10 +119,10 @@ def _rename(graph: ir.Graph, around: ir.Graph) -> None:
         constants = list(inner.initializers.values())
         inner.initializers.clear()
         for value in (*inner.inputs, *constants):
-            value.name = claim_name(around, value.name or "value")
+            claim(around, value)
         for constant in constants:
             inner.register_initializer(constant)
         for node in inner:
             node.name = claim_name(around, node.name or node.op_type)
             for value in node.outputs:
-                value.name = claim_name(around, value.name) if value.name else value.name
+                claim(around, value)

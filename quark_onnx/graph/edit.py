@@ -42,6 +42,22 @@ def claim_name(graph: ir.Graph, name: str) -> str:
     return name
 
 
+def claim(graph: ir.Graph, value: ir.Value) -> None:
+    """The value, of another graph, gets a name that is free in this one. A tensor that others share keeps its own."""
+    if not value.name or (name := claim_name(graph, value.name)) == value.name:
+        return
+    if value.const_value is not None:
+        value.const_value = own_tensor(value.const_value)
+    value.name = name
+
+
+def own_tensor(tensor: Any) -> Any:
+    """A tensor with a name of its own over the same data."""
+    if tensor.dtype == ir.DataType.STRING:
+        return ir.StringTensor(tensor.string_data(), shape=tensor.shape, name=tensor.name)
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+
+
 def _names(graph: ir.Graph) -> dict[str | None, int]:
     taken: dict[str | None, int] | None = graph.meta.get(_NAMES)
     if taken is None:

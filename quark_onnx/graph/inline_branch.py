@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from quark_onnx.graph.edit import claim_name, forget_names, graph_of, new_node, remove, take_over
+from quark_onnx.graph.edit import claim, claim_name, forget_names, graph_of, new_node, remove, take_over
 
 BRANCHES = ("then", "else")
 
@@ -26,12 +26,12 @@ def inline_branch(node: ir.Node, branch: str) -> None:
         release(node.attributes.pop(f"{other}_branch").as_graph())
     forget_names(graph)  # those of both branches are free now
     for constant in constants:
-        constant.name = claim_name(graph, constant.name or "constant")
+        claim(graph, constant)
         graph.register_initializer(constant)
     for inner in nodes:
         inner.name = claim_name(graph, inner.name or inner.op_type)
         for value in inner.outputs:
-            value.name = claim_name(graph, value.name) if value.name else value.name
+            claim(graph, value)
     graph.insert_before(node, nodes)
     for output, result in zip(node.outputs, results, strict=True):
         same = new_node(graph, "Identity", [result], f"{node.name}_{branch}", f"{output.name}_{branch}")
