@@ -19,6 +19,7 @@ from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_optio
 from quark_onnx.cli.report_text import print_report, protected_text
 from quark_onnx.cli.tables import counted, facts, float_table, remarks_text
 from quark_onnx.cli.tuning_text import interrupted, tuning_rows, worst_table
+from quark_onnx.core.atomic_files import unwritable
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.plan_diff import diff
@@ -64,7 +65,7 @@ def save_plan(plan: Plan, config: QuantizationConfig, folder: Path) -> None:
         plan.save(folder)
         (folder / CONFIG).write_text(config.to_json() + "\n", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot write the plan to {folder}: {error.strerror or error}") from error
+        raise unwritable(folder, error) from error
 
 
 def saved_config(folder: Path) -> QuantizationConfig:

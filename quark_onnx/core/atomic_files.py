@@ -8,7 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.errors import ConfigError, QuarkError
+from quark_onnx.core.resource_faults import shortage
+
+
+def unwritable(target: Path, error: OSError) -> QuarkError:
+    """Why `target` cannot be written: for want of space, or for a reason of its own."""
+    return shortage(error, target) or ConfigError(f"cannot write {target}: {error.strerror or error}")
 
 
 @contextlib.contextmanager
@@ -18,7 +24,7 @@ def new_folder(target: Path, replaces: str) -> Iterator[Path]:
     An existing `target` is replaced only when it holds a file named `replaces`, i.e. is an output of the same kind.
 
     Raises:
-        ConfigError: `target` exists and is something else, or cannot be written.
+        ConfigError, ResourceError: `target` exists and is something else, or cannot be written.
     """
     if target.exists() and not (target / replaces).is_file():
         raise ConfigError(f"{target} exists and holds no {replaces}; choose another output folder or remove it")
@@ -32,7 +38,7 @@ def new_folder(target: Path, replaces: str) -> Iterator[Path]:
                 os.replace(target, Path(beside) / "replaced")
             os.replace(temporary, target)
     except OSError as error:
-        raise ConfigError(f"cannot write {target}: {error.strerror or error}") from error
+        raise unwritable(target, error) from error
 
 
 @contextlib.contextmanager
@@ -40,7 +46,7 @@ def new_file(target: Path) -> Iterator[Path]:
     """A temporary path that becomes the file `target`, in place of one that exists, when the block ends well.
 
     Raises:
-        ConfigError: `target` cannot be written.
+        ConfigError, ResourceError: `target` cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,4 +55,4 @@ def new_file(target: Path) -> Iterator[Path]:
             yield temporary
             os.replace(temporary, target)
     except OSError as error:
-        raise ConfigError(f"cannot write {target}: {error.strerror or error}") from error
+        raise unwritable(target, error) from error

@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from quark_onnx.core.atomic_files import unwritable
 from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.graph import large_weights
 from quark_onnx.graph.edit import forget_names
@@ -151,7 +152,8 @@ def save(model: ir.Model, path: Path, *, source: ir.Model, external: bool = Fals
         source: the model that it was made from; its files are spared.
 
     Raises:
-        ConfigError: the folder cannot be written, or the file would replace weights that the source is read from.
+        ConfigError, ResourceError: the folder cannot be written, or the file would replace weights that the source is
+            read from.
     """
     spare_data(source, path)
     data = data_file(path)
@@ -167,7 +169,7 @@ def save(model: ir.Model, path: Path, *, source: ir.Model, external: bool = Fals
                 os.replace(folder / data.name, data)
             os.replace(folder / path.name, path)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from pathlib import Path
 import onnx
 from onnx.external_data_helper import uses_external_data
 
+from quark_onnx.core.resource_faults import let_out
+
 LOCATION = b"location"
 """The key under which a tensor names the file of its data: a model without these bytes has none."""
 
@@ -22,7 +24,8 @@ def external_files(path: Path) -> list[Path]:
         if not _names_a_location(path):
             return []
         model = onnx.load(str(path), load_external_data=False)
-    except Exception:  # protobuf has errors of its own
+    except Exception as error:  # protobuf has errors of its own
+        let_out(error)
         return []
     return sorted({path.parent / name for name in _locations(model)})
 

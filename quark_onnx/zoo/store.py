@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from quark_onnx.core.atomic_files import unwritable
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.visible_text import json_visible
@@ -139,7 +140,7 @@ def _writing(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"cannot write {root}: {error.strerror or error}") from error
+        raise unwritable(root, error) from error
 
 
 def _clear(store: Store) -> None:

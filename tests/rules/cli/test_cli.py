@@ -224,7 +224,7 @@ def test_what_layers_became_is_counted_and_the_worst_are_listed() -> None:
     records += [record(9, "tuned", 1.0, False)]  # the whole model got no better
     rows = tuning_rows(records, {"a": "both inputs are activations", "b": "not quantized: excluded"}, 2.34)
     assert rows["Fine-tuning"] == "10 layers: 6 tuned, 1 scale and bias only, 1 bias only, 2 left as is; 2.3 s"
-    assert rows["Not tuned"] == "1 layer: both inputs are activations"
+    assert str(rows["Not tuned"]) == "1 layer: both inputs are activations"
     screen = Console(file=io.StringIO(), width=100)
     screen.print(worst_table(records))
     lines = [line.split() for line in screen.file.getvalue().splitlines() if "layer" in line]  # type: ignore[attr-defined]
