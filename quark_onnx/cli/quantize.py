@@ -15,7 +15,7 @@ from quark_onnx.cli.plans import Cache, Model, resumed_config
 from quark_onnx.cli.report_text import print_report
 from quark_onnx.cli.tables import layer_table
 from quark_onnx.cli.tuning_text import interrupted
-from quark_onnx.core.atomic_files import keep_apart, usable_folder
+from quark_onnx.core.atomic_files import Named, keep_apart, usable_folder
 from quark_onnx.core.plan import FILES, Plan
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.report.build import report_of
@@ -78,12 +78,8 @@ def quantize_command(
     config = data.configure(how) if resume is None else resumed_config(resume, how, data)
     if external_data:
         config = replace(config, use_external_data_format=True)
-    if plan is not None:
-        usable_folder(plan, FILES)
-    page = None if report is None else check_target(report)
-    files = {"--output": output, "--report": page, "--calibration-cache": calibration_cache}
-    files |= {"the report's JSON": None if page is None else page.with_suffix(".json")}
-    keep_apart(files, {"--save-plan": plan}, {"the input model": model, "--data": data.data, "--config": how.config})
+    inputs = {"the input model": model, "--data": data.data, "--config": how.config}
+    page = _usable({"--output": output, "--calibration-cache": calibration_cache}, plan, report, inputs)
     with progress(quiet=show.quiet) as tell:
         quantizer = ModelQuantizer(config, tell)
         result = quantizer.quantize_model(
@@ -108,6 +104,16 @@ def quantize_command(
         if sqnr:
             out.print(layer_table(sqnr))
         print_report(result.report, output, before, page)
+
+
+def _usable(files: Named, plan: Path | None, report: Path | None, inputs: Named) -> Path | None:
+    """The page of the report, where there is to be one; all outputs are found fit before any work is done."""
+    if plan is not None:
+        usable_folder(plan, FILES)
+    page = None if report is None else check_target(report)
+    data = None if page is None else page.with_suffix(".json")
+    keep_apart({**files, "--report": page, "the report's JSON": data}, {"--save-plan": plan}, inputs)
+    return page
 
 
 def _how_to_resume(folder: Path | None) -> str:

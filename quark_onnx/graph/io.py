@@ -31,6 +31,8 @@ def load(source: str | Path | onnx.ModelProto) -> ir.Model:
     if not isinstance(source, (str, Path)):
         raise ModelError(f"the model must be a path or an onnx.ModelProto, not {type(source).__name__}")
     path = Path(source)
+    if any("\udc80" <= letter <= "\udcff" for letter in str(path)):
+        raise ModelError(f"the name of model {path} holds bytes that are no UTF-8, which onnx cannot open; rename it")
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise ModelError(f"model {path} {what}; give the path of an .onnx file")
