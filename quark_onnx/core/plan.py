@@ -37,6 +37,9 @@ VERSION = 1
 BODIES = "bodies"
 """Folder of the plans of bodies, numbered in the order in which `plan.json` lists them."""
 
+FILES = ("plan.json", "arrays.npz", "config.json", BODIES)
+"""What the folder of a plan may hold."""
+
 Role = Literal["activation", "dynamic", "constant", "weight", "bias"]
 
 Ends = float | tuple[float, ...]
@@ -192,17 +195,23 @@ class Plan:
         """Whether nothing is quantized, bodies included."""
         return not self.nodes and all(plan.empty for plan in self.bodies.values())
 
-    def save(self, folder: str | Path) -> Path:
-        """Write `plan.json` and `arrays.npz` into `folder`, which must not exist or be an earlier plan."""
+    def save(self, folder: str | Path, config: str | None = None) -> Path:
+        """Write `plan.json` and `arrays.npz`, and `config` to `config.json`, into `folder`.
+
+        Raises:
+            ConfigError: the folder is there and is not an earlier plan, or cannot be written.
+        """
         arrays: dict[str, Any] = {}
         for kind, parts in ARRAYS.items():
             for name, value in getattr(self, kind).items():
                 arrays |= {f"{kind}/{name}/{p}": getattr(value, p) for p in parts} or {f"{kind}/{name}/": value}
-        with new_folder(Path(folder), replaces="plan.json") as temporary:
+        with new_folder(Path(folder), FILES) as temporary:
             (temporary / "plan.json").write_text(json.dumps(self._document(), indent=1) + "\n", encoding="utf-8")
             np.savez(temporary / "arrays.npz", **arrays)
             for number, plan in enumerate(self.bodies.values()):
                 plan.save(temporary / BODIES / str(number))
+            if config is not None:
+                (temporary / "config.json").write_text(config + "\n", encoding="utf-8")
         return Path(folder)
 
     def _document(self) -> dict[str, Any]:

@@ -36,12 +36,13 @@ def _names_a_location(path: Path) -> bool:
 
 
 def _locations(model: onnx.ModelProto) -> Iterator[str]:
-    for tensor in _tensors(model.graph):
+    for tensor in tensors(model.graph):
         if uses_external_data(tensor):
             yield from (entry.value for entry in tensor.external_data if entry.key == "location")
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of a graph and of those in its nodes."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
@@ -49,4 +50,4 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield attribute.t
             yield from attribute.tensors
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _tensors(inner)
+                yield from tensors(inner)

@@ -227,8 +227,7 @@ def _write(attempt: Attempt, entry: Entry, out: Path) -> None:
     """The folder of a model that was quantized, all but its row."""
     result = attempt.result
     attempt.folder.rename(out)
-    result.plan.save(out / PLAN)
-    (out / PLAN / "config.json").write_text(attempt.tried.configuration.to_json() + "\n", encoding="utf-8")
+    result.plan.save(out / PLAN, attempt.tried.configuration.to_json())
     (out / "evidence.json").write_text(json_text(_timeless(result.report.to_dict())) + "\n", encoding="utf-8")
 
 

@@ -105,7 +105,7 @@ class Statistics:
     @property
     def masked(self) -> int:
         """How many values were −∞."""
-        return int(self.counts[MINUS_INFINITY]) if self.counts.size > MINUS_INFINITY else 0
+        return int(self.bins.between(MINUS_INFINITY, MINUS_INFINITY + 1).counts.sum())
 
 
 class Tally:
