@@ -26,7 +26,7 @@ from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.from_float16 import Widened, to_float32
-from quark_onnx.graph.value_info import unknown
+from quark_onnx.graph.value_info import declare_outputs, unknown
 from quark_onnx.stages.equalize import rescale
 from quark_onnx.stages.output_model import realize
 from quark_onnx.stages.place import place
@@ -136,6 +136,7 @@ class Job:
         """
         half = None if self.config.convert_fp16_to_fp32 else self.widened
         quantized = realize(self.prepared, plan, self.config.conversion, half)
+        declare_outputs(quantized, self.model)
         if self.config.row.on_cpu:
             shield(quantized)
         return quantized

@@ -109,13 +109,21 @@ def _file(case: Case, output: Path) -> Finding | None:
         session(str(output))
     except Exception as error:  # onnxruntime's classes have no common base
         return Finding("file does not load", _words(str(error)), str(error))
-    for side in ("input", "output"):
-        values = zip(getattr(case.model.graph, side), getattr(quantized.graph, side), strict=False)
-        if len(getattr(case.model.graph, side)) != len(getattr(quantized.graph, side)):
-            return Finding("interface", f"number of {side}s", side)
-        for one, other in values:
+    return _interface(case.model.graph, quantized.graph)
+
+
+def _interface(before: onnx.GraphProto, after: onnx.GraphProto) -> Finding | None:
+    """Inputs that have to be fed, and outputs: those with a default are folded into the model."""
+    sides = []
+    for graph in (before, after):
+        defaults = {tensor.name for tensor in graph.initializer}
+        sides.append(([value for value in graph.input if value.name not in defaults], list(graph.output)))
+    for what, old, new in zip(("input", "output"), *sides, strict=True):
+        if len(old) != len(new):
+            return Finding("interface", f"number of {what}s", f"{len(old)} became {len(new)}")
+        for one, other in zip(old, new, strict=True):
             if not _alike(one, other):
-                return Finding("interface", side, f"{one}\nbecame\n{other}")
+                return Finding("interface", what, f"{one}\nbecame\n{other}")
     return None
 
 
