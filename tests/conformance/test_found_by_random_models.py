@@ -1,0 +1,43 @@
+"""What random models (tests/fuzz) have found, in the smallest model that shows it, and its neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import onnx
+import pytest
+from text_models import normal, text_model
+
+from quark_onnx import ModelQuantizer, Result, get_default_config
+
+
+def quantized(model: onnx.ModelProto, preset: str = "S8S8_AAWS", samples: int = 6, **fields: Any) -> Result:
+    """Quantized on normal numbers, in the types and shapes of the inputs; the result is valid."""
+    kinds = {value.name: value.type.tensor_type for value in model.graph.input}
+    shapes = {name: [dim.dim_value for dim in kind.shape.dim] for name, kind in kinds.items()}
+    types = {name: onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) for name, kind in kinds.items()}
+    feeds = [{name: normal(*shapes[name], seed=i).astype(types[name]) for name in kinds} for i in range(samples)]
+    result = ModelQuantizer(replace(get_default_config(preset), **fields)).quantize_model(model, None, feeds)
+    onnx.checker.check_model(result.model, full_check=True)
+    return result
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (5,), (1, 5)])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_gemm_adds_a_number_or_a_row(shape: tuple[int, ...], per_channel: bool) -> None:
+    model = text_model("g (float[3,4] x) => (float[3,5] y) { y = Gemm (x, w, c) }", w=normal(4, 5), c=normal(*shape))
+    result = quantized(model, per_channel=per_channel)
+    assert result.report.fused["Gemm"] == (1, 1)
+    assert result.report.sqnr["y"] > 35
+
+
+@pytest.mark.parametrize("reader", ["", "z = ArgMax <axis = 1> (x)", "z = Cast <to = 7> (x)", "z = Shape (x)"])
+def test_a_float32_layer_beside_float16_has_the_bias_of_a_float32_layer(reader: str) -> None:
+    """Its integer kernel adds the bias at input scale · weight scale, here less than the normal numbers of float16."""
+    text = f"""g (float[1,4,1,1] x) => (float[1,5] y{", z" * bool(reader)}) {{
+        f = Flatten (x) g = Gemm <transB = 1> (f, w, c) h = Cast <to = 10> (g) y = Cast <to = 1> (h) {reader} }}"""
+    model = text_model(text, w=0.01 * normal(5, 4), c=normal(5))
+    result = quantized(onnx.shape_inference.infer_shapes(model), "U8S8_AAWS")
+    assert result.report.departure is None
+    assert result.report.sqnr["y"] > 35
