@@ -41,3 +41,16 @@ def test_a_float32_layer_beside_float16_has_the_bias_of_a_float32_layer(reader: 
     result = quantized(onnx.shape_inference.infer_shapes(model), "U8S8_AAWS")
     assert result.report.departure is None
     assert result.report.sqnr["y"] > 35
+
+
+@pytest.mark.parametrize("kind", ["11", "7", "10", "1"])
+@pytest.mark.parametrize("tail", ["y = MatMul (f, w)", "a = MatMul (f, w) b = Sigmoid (a) y = MatMul (b, v)"])
+def test_a_layer_reads_what_was_cast_and_cast_back(kind: str, tail: str) -> None:
+    model = text_model(
+        f"g (float[3,4] x) => (float[3,5] y) {{ d = Cast <to = {kind}> (x) f = Cast <to = 1> (d) {tail} }}",
+        w=normal(4, 5),
+        v=normal(5, 5),
+    )
+    result = quantized(model)
+    assert result.report.fused["MatMul"][0] > 0
+    assert result.report.sqnr["y"] > 30

@@ -26,7 +26,6 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "calibrate_method": tuple(METHODS),
     "activation_type": ("uint8", "int8", "uint16", "int16"),
     "weight_type": ("int8", "uint8", "int4", "int16"),
-    "convert_fp16_to_fp32": (True,),
     "op_types_to_quantize": (("Conv", "MatMul", "Gemm"), ("MatMul", "Add")),
     "nodes_to_exclude": (("*1*",),),
     "use_external_data_format": (True,),
