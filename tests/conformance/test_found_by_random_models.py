@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from text_models import normal, text_model
@@ -54,3 +55,16 @@ def test_a_layer_reads_what_was_cast_and_cast_back(kind: str, tail: str) -> None
     result = quantized(model)
     assert result.report.fused["MatMul"][0] > 0
     assert result.report.sqnr["y"] > 30
+
+
+@pytest.mark.parametrize("kind", ["uint16", "int16", "int8"])
+@pytest.mark.parametrize("add", ["m, c", "c, m"])
+@pytest.mark.parametrize("tail", ["y = MatMul (a, v)", "r = Relu (a) y = MatMul (r, v)"])
+def test_a_float16_bias_behind_a_product_of_16_bits(kind: str, add: str, tail: str) -> None:
+    """Which onnxruntime's CPU provider would turn into integers at a float16 scale: they were infinite."""
+    text = f"g (float16[1,6,8] x) => (float16[1,6,8] y) {{ m = MatMul (x, w) a = Add ({add}) {tail} }}"
+    arrays = {"w": 0.3 * normal(8, 8), "v": 0.3 * normal(8, 8, seed=1), "c": normal(8)}
+    model = text_model(text, **{name: array.astype(np.float16) for name, array in arrays.items()})
+    result = quantized(model, activation_type=kind)
+    assert result.report.departure is None
+    assert result.report.sqnr["y"] > 35

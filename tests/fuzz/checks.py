@@ -29,6 +29,9 @@ _CHOOSING = ("ArgMax", "ArgMin", "Compress", "Hardmax", "OneHot", "TopK")
 DISCRETE = frozenset(_ROUNDING + _COMPARING + _CHOOSING)
 """Operators that turn a little noise into another answer: what lies behind them is judged by its form alone."""
 
+UNCHECKABLE = frozenset({"MeanVarianceNormalization"})
+"""Operators of which the checker of onnx 1.23 refuses every model from operator set 13 on."""
+
 LEGITIMATE: tuple[tuple[str, str], ...] = (
     # names and operators that the options speak of, and the model does not have
     ("ConfigError", r"^nodes_to_exclude: .* matches no node of the model"),
@@ -38,8 +41,8 @@ LEGITIMATE: tuple[tuple[str, str], ...] = (
 )
 """Refusals that are right for a model that runs: class, and how the message begins."""
 
-NOISE = 6.0
-"""dB that an output may be worse as run than as written: two roundings of few values, by chance."""
+NOISE, SURE = 3.0, 3
+"""dB that an output may be worse as run than as written, and deviations of the chance that few values leave."""
 
 RUINED, FINE = 5.0, 15.0
 """dB: below the first an output is ruined, if a plain quantizer keeps the second."""
@@ -105,7 +108,8 @@ def _words(text: str) -> str:
 def _file(case: Case, output: Path) -> Finding | None:
     """The file that was written: valid, loadable, with the interface of the input."""
     quantized = onnx.load(output)
-    if _refused(case.model) is None and (reason := _refused(quantized)) is not None:
+    checked = UNCHECKABLE.isdisjoint(case.operators) and _refused(case.model) is None
+    if checked and (reason := _refused(quantized)) is not None:
         return Finding("invalid file", _words(reason), reason)
     try:
         session(str(output), optimized=True)
@@ -166,7 +170,9 @@ def _values(case: Case, settings: Settings, result: Result, output: Path) -> Fin
     worth = {name: tuple(decibels(known, answers, name) for answers in (written, ran)) for name in smooth}
     if settings.config.row.on_cpu:
         for name, (as_written, as_run) in worth.items():
-            if as_run < min(as_written - NOISE, KEPT):
+            values = sum(answer[name].size for answer in known)
+            chance = SURE * 10 / np.log(10) * np.sqrt(4 / values)  # of the ratio of two noises
+            if as_run < min(as_written - NOISE - chance, KEPT):
                 told = result.report.departure
                 text = f"{name!r} keeps {as_written:.1f} dB as written, {as_run:.1f} as run; the report: {told}"
                 return Finding("run is not written", "told" if told and told.here else "untold", text)
@@ -237,6 +243,8 @@ def _typed(array: Array, value: onnx.ValueInfoProto) -> Array:
 
 def _ruined(case: Case, settings: Settings, known: list[Arrays], worth: Mapping[str, float]) -> Finding | None:
     config = settings.config
+    if settings.fields.get("calibrate_method") == "Entropy":  # which clips what is rare: here, as there is little
+        return None
     low = {name: db for name, db in worth.items() if db < RUINED}
     if not low or (config.conversion is None and min(config.activation.bits, config.weight.bits) < 8):
         return None
