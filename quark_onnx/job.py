@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,23 +15,31 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError, PlanError
+from quark_onnx.core.name_patterns import matching
 from quark_onnx.core.number_formats import Format
-from quark_onnx.core.plan import Plan
+from quark_onnx.core.operators import LAYERS
+from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
 from quark_onnx.core.settings.tensor_overrides import override_opset
-from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, open_data, random_data
+from quark_onnx.engine.body_feeds import RUNNABLE
+from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, random_data
 from quark_onnx.engine.float_layer_shield import shield
+from quark_onnx.engine.fusion_ledger import Inside
+from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
 from quark_onnx.engine.runner import input_specs
+from quark_onnx.engine.saturation_certificate import is_quantized
 from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.graph.bodies import Body, as_model, bodies, holds, shares_constants
 from quark_onnx.graph.from_float16 import Widened, to_float32
 from quark_onnx.graph.value_info import declare_outputs, unknown
+from quark_onnx.graph.view import is_op
 from quark_onnx.stages.equalize import rescale
 from quark_onnx.stages.output_model import realize
 from quark_onnx.stages.place import place
 from quark_onnx.stages.place.float16 import half_scales, needs_float, place_conversion
-from quark_onnx.stages.prepare import prepare
+from quark_onnx.stages.prepare import Conditions, Prepared, prepare
 
 logger = logging.getLogger("quark_onnx")
 
@@ -40,6 +48,10 @@ HALF_OPSET = Format(scale="half").opset
 
 ANEW = "make a new plan for it"
 """What to do about a plan of another model."""
+
+
+OF_MAIN = ("TensorQuantOverrides", "AutoMixprecision", "FastFinetune", "BiasCorrection", "InlineIf")
+"""Options that bodies have no use for: they name tensors of the main graph, or judge its layers by its outputs."""
 
 
 class Progress(Protocol):
@@ -78,6 +90,13 @@ class Job:
 
     widened  as float32, if it has float16 parts
     told     remarks on types and ranks that the model does not say, or says wrongly
+    bodies   the bodies of control flow in the prepared model that hold layers, by key; each is a job of its own
+    apart    node with bodies → which of these stay as they are, and why
+    title    what a body is called, e.g. `the else branch of If 'x'`; empty for the model itself
+    shares   it is a body that reads constants which other bodies, or the graph around it, read too: all of them are to
+             make the same integers of these, so that they are stored once
+    nodes, tensors  names of all of them, in bodies too: what options may name
+    conditions  of the Ifs that InlineIf has left out
     """
 
     source: str | Path | ModelProto
@@ -88,6 +107,18 @@ class Job:
     rewrites: Counter[str]
     widened: Widened | None = None
     told: tuple[str, ...] = ()
+    bodies: Mapping[str, Job] = field(default_factory=dict)
+    apart: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+    shares: bool = False
+    nodes: frozenset[str] = frozenset()
+    tensors: frozenset[str] = frozenset()
+    conditions: Conditions | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to quantize, in bodies neither."""
+        return not self.sites.sites and all(body.idle for body in self.bodies.values())
 
     @property
     def plain(self) -> Model:
@@ -100,8 +131,8 @@ class Job:
         Args:
             config: the job's, or one that differs in number types only.
         """
-        known = {node.name for node in (*self.model.graph, *self.plain.graph) if node.name}
-        sites = (place_conversion if config.conversion else place)(self.prepared, config, known)
+        sites = (place_conversion if config.conversion else place)(self.prepared, config, self.nodes)
+        sites = replace(sites, notes={**sites.notes, **self.apart})
         if self.told:
             told = "; ".join([*self.told, *([sites.remarks["*"]] if "*" in sites.remarks else [])])
             sites = replace(sites, remarks={**sites.remarks, "*": told})
@@ -135,11 +166,26 @@ class Job:
             PlanError: the plan was made for another model, or is not complete.
         """
         half = None if self.config.convert_fp16_to_fp32 else self.widened
-        quantized = realize(self.prepared, plan, self.config.conversion, half)
+        if strange := plan.bodies.keys() - self.bodies.keys():
+            raise PlanError(f"the plan quantizes {min(strange)!r}, no body that this model has; {ANEW}")
+        inside = {key: self.bodies[key].realize(one) for key, one in plan.bodies.items() if not one.empty}
+        quantized = realize(self.prepared, plan, self.config.conversion, half, inside)
         declare_outputs(quantized, self.model)
         if self.config.row.on_cpu:
             shield(quantized)
         return quantized
+
+    def inside(self, plan: Plan) -> Iterator[Inside]:
+        """What a plan says of the bodies, those inside of others too; float ones are what they were."""
+        for key, body in self.bodies.items():
+            if (one := plan.bodies.get(key)) is not None:
+                yield Inside(body.title, body.plain if one.empty else body.prepared, one)
+                yield from body.inside(one)
+
+    def unseen(self, reason: str) -> Plan:
+        """The plan of a body that nothing can be learned of: all of it stays float."""
+        plan = self.sites.keeping({}, dict.fromkeys(self.sites.nodes, reason))
+        return replace(plan, bodies={key: body.unseen(reason) for key, body in self.bodies.items()})
 
     def data(self, source: object, path: str | Path | None) -> CalibrationData | None:
         """The calibration data; None when nothing has to be observed, or none are given and none are needed.
@@ -147,9 +193,9 @@ class Job:
         Raises:
             ConfigError: data are given, and UseRandomData asks for others.
         """
-        inputs, option = input_specs(self.model), self.config.option
+        option = self.config.option
         given = source is not None or path is not None or option("UseRandomData")
-        idle = not self.sites.sites and self.config.conversion is None
+        idle = self.idle and self.config.conversion is None
         if idle and not (given and unknown(self.prepared.graph)):
             return None
         if not given and not self.config.needs_data:
@@ -159,10 +205,11 @@ class Job:
                 raise ConfigError("calibration data are given, and UseRandomData=True asks for others; give only one")
             ranges = option("RandomDataReaderInputDataRange")
             samples = option("CalibDataSize") or 8
-            return random_data(inputs, samples=samples, shapes=option("RandomDataReaderInputShape"), ranges=ranges)
+            shapes, inputs = option("RandomDataReaderInputShape"), input_specs(self.model)
+            return random_data(inputs, samples=samples, shapes=shapes, ranges=ranges)
         images = option("CalibImages")
         options = None if images is None else ImageOptions.from_dict(images)
-        return open_data(source, inputs, path=path, limit=option("CalibDataSize"), image_options=options)
+        return samples_of(self.model, source, path=path, limit=option("CalibDataSize"), image_options=options)
 
     def rescaled(self, factors: Mapping[str, NDArray[Any]], shifts: Mapping[str, NDArray[Any]]) -> Job:
         """The job with its prepared model equalized. Sites stay: placement does not look at values of weights.
@@ -193,25 +240,95 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
     conversions = {name: one.readers for name, one in overrides.items() if one.convert is not None}
     plain, half = (model, False) if widened is None else (widened.model, not config.convert_fp16_to_fp32)
     opset = max(_opset(c, half=half) for c in ((config, config.moved) if config.include_auto_mp else (config,)))
-    done = prepare(
-        plain,
-        opset=opset,
-        quantizers=config.conversion is None,
-        optimize=config.optimize_model,
-        biases=config.moves_biases,
-        integers=(integers := _integers(config)),
-        block=config.row.channel_block if integers else 1,
-        conversions=conversions,
-    )
-    rewrites = Counter(outcome.rule for outcome in done.log if outcome.reason is None)
+    done = _prepared(plain, config, opset, conversions, config.option("InlineIf"))
     if widened is not None:
         wide = {node.name or "" for node in done.model.graph if needs_float(node, config.row)}
         widened = replace(widened, wide=widened.wide | wide)
     io.settle(done.model)
-    job = Job(source, config, model, done.model, Plan(""), rewrites, widened, done.remarks)
+    every = [node for one in (model, plain, done.model) for node in one.graph.all_nodes()]
+    job = Job(
+        source,
+        config,
+        model,
+        done.model,
+        Plan(""),
+        Counter(outcome.rule for outcome in done.log if outcome.reason is None),
+        widened,
+        done.remarks,
+        nodes=frozenset(node.name for node in every if node.name),
+        tensors=frozenset(value.name for node in every for value in node.outputs if value.name),
+        conditions=done.conditions,
+    )
+    job = _with_bodies(job)
     job = replace(job, sites=job.placed(config))
     io.let_go(job.prepared)
     return job
+
+
+def _with_bodies(job: Job) -> Job:
+    """The job with a job for each body that holds layers, and for others with layers the reason why they stay float."""
+    found, reasons = dict[str, Job](), dict[str, list[str]]()
+    banned = matching(job.config.nodes_to_exclude, job.nodes, "nodes_to_exclude")
+    for body in bodies(job.prepared.graph):
+        if not holds(body, LAYERS) or job.config.conversion is not None:
+            continue
+        inner = _inside(job, body, banned)
+        if isinstance(inner, Skip):
+            reasons.setdefault(body.node.name or "", []).append(f"{body.title} stays float: {inner.reason}")
+        else:
+            found[body.key] = inner
+    return replace(job, bodies=found, apart={node: "; ".join(texts) for node, texts in reasons.items()})
+
+
+def _inside(job: Job, body: Body, banned: Collection[str]) -> Job | Skip:
+    """A job for a body: a model of its own, in the operator set that it has."""
+    if job.widened is not None:
+        return Skip("only bodies of float32 models are quantized; with convert_fp16_to_fp32 it would be one")
+    if body.node.name in banned:
+        return Skip(f"{body.node.name!r} is named in nodes_to_exclude")
+    if not is_op(body.node, *RUNNABLE):
+        return Skip(f"what goes into a body is not known of {body.node.op_type}")
+    model = as_model(body, job.prepared)
+    if isinstance(model, Skip):
+        return model
+    if is_quantized(model):
+        return Skip("it is quantized already")
+    config = _of_bodies(job.config)
+    done = _prepared(model, config, None)
+    title = f"{body.title} inside {job.title}" if job.title else body.title
+    shares = job.shares or shares_constants(body)
+    inner = Job(
+        job.source, config, model, done.model, Plan(""), Counter(), told=done.remarks, title=title, shares=shares
+    )
+    inner = _with_bodies(replace(inner, nodes=job.nodes, tensors=job.tensors))
+    return replace(inner, sites=inner.placed(config))
+
+
+def _of_bodies(config: QuantizationConfig) -> QuantizationConfig:
+    """The configuration with which bodies are quantized: the same number types and ranges, rounded to nearest."""
+    options = {key: value for key, value in config.extra_options.items() if key not in OF_MAIN}
+    return replace(config, include_auto_mp=False, include_fast_ft=False, extra_options=options)
+
+
+def _prepared(
+    model: Model,
+    config: QuantizationConfig,
+    opset: int | None,
+    conversions: Mapping[str, Collection[str]] | None = None,
+    branches: Mapping[str, str] | None = None,
+) -> Prepared:
+    integers = _integers(config)
+    return prepare(
+        model,
+        opset=opset,
+        quantizers=config.conversion is None,
+        optimize=config.optimize_model,
+        biases=config.moves_biases,
+        integers=integers,
+        block=config.row.channel_block if integers else 1,
+        conversions=conversions,
+        branches=branches,
+    )
 
 
 def _integers(config: QuantizationConfig) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,16 +12,13 @@ from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import (
     Comparison,
-    Correction,
-    LayerRecord,
-    MixRecord,
     Proof,
-    ProtectedRegion,
     Tuning,
 )
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.fast_finetune import FastFinetune
 from quark_onnx.core.settings.whole_model import Config
+from quark_onnx.decided import Decided, with_bodies
 from quark_onnx.engine.calibration_cache import Key, remembered, usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
@@ -29,7 +26,7 @@ from quark_onnx.engine.channel_moments import Moments, channel_moments
 from quark_onnx.engine.compare import compare, compare_each
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.held_out_probes import PROBES, Samples, read
-from quark_onnx.engine.kept_feeds import Kept, keep, quarter_of_memory
+from quark_onnx.engine.kept_feeds import Kept, quarter_of_memory, telling
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.prove_outputs import prove_outputs
@@ -124,23 +121,6 @@ class ModelQuantizer:
         return finish(decide(job, data, clock, self.evaluator, plan, cache), output, clock)
 
 
-@dataclass(frozen=True, eq=False)
-class Decided:
-    """A job whose plan is complete, and what was learned on the way, of `feeds`; `probes` are to prove it."""
-
-    job: Job
-    plan: Plan
-    feeds: Kept = field(default_factory=partial(keep, ()))
-    warnings: tuple[str, ...] = ()
-    records: tuple[LayerRecord, ...] = ()
-    untuned: Mapping[str, str] = field(default_factory=dict)
-    correction: Correction | None = None
-    mixed: tuple[MixRecord, ...] = ()
-    protected: tuple[ProtectedRegion, ...] = ()
-    probes: Sequence[Feed] = ()
-    probed: Probed = ""
-
-
 def decide(
     job: Job,
     data: CalibrationData | None,
@@ -158,23 +138,40 @@ def decide(
     """
     if cache is not None and not job.config.observes:
         raise ConfigError("with this configuration no activation has a range; leave the calibration cache out")
+    inside = partial(_body, clock=clock)
     if data is None:
-        return _without_data(job, clock, resume)
+        return with_bodies(_without_data(job, clock, resume), inside, resume)
     with clock.stage("read"):
         samples = read(data, job.plain)
-        job = job.seen(samples.taught[0])
-    if not job.sites.sites and job.config.conversion is None:
-        return _without_data(job, clock, resume)
-    feeds = samples.taught
+        feeds = samples.taught
+        told = feeds.at(telling(feeds)[:2])
+        job = job.seen(told[0])
+        if job.conditions is not None:
+            job.conditions.refuse_others((*feeds, *samples.probes))
+    if job.idle and job.config.conversion is None:
+        return with_bodies(replace(_without_data(job, clock, resume), feeds=feeds), inside, resume)
     job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
     with clock.stage("verify"):
-        doubt = verify(job.plain, job.prepared, feeds[:2])
+        doubt = verify(job.plain, job.prepared, told)
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
     begun = Decided(job, job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
     if job.config.conversion is not None:
         return replace(begun, plan=resume or _converted(job, feeds))
     decided = replace(begun, plan=resume) if resume else _ranged(begun, clock, cache)
-    return _tuned(decided, clock, evaluator) if job.config.tunes else decided
+    return with_bodies(_tuned(decided, clock, evaluator) if job.config.tunes else decided, inside, resume)
+
+
+def _body(job: Job, feeds: Kept, resume: Plan | None, clock: Clock) -> Decided:
+    """What is decided of a body, on all that goes into it."""
+    told = feeds.at(telling(feeds)[:2])
+    job = job.seen(told[0]) if told else job
+    job = _resumed(job, resume) if resume else job
+    with clock.stage("verify"):
+        doubt = verify(job.plain, job.prepared, told)
+    begun = Decided(job, job.sites, feeds, () if doubt is None else (doubt,))
+    return with_bodies(
+        replace(begun, plan=resume) if resume else _ranged(begun, clock), partial(_body, clock=clock), resume
+    )
 
 
 def _probed(samples: Samples, resume: Plan | None) -> Probed:
@@ -239,7 +236,7 @@ def _ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
             statistics = look() if tensors else {}
     other = job.placed(job.config.moved) if job.config.include_auto_mp else None
     moments: Moments = {}
-    if job.config.observes:
+    if job.config.observes and not job.shares:
         with clock.stage("moments"):
             wanted = [c for sites in (job.sites, other) if sites for c in channels_needed(job.prepared, sites)]
             moments = channel_moments(job.prepared, feeds, wanted, partial(clock.count, "moments", len(feeds)))
@@ -265,7 +262,7 @@ def _hands(job: Job, ranged: Callable[[Plan], Plan]) -> tuple[frozenset[str], Ha
     graph, config = job.prepared.graph, job.config
     tensors = {value.name for node in graph for value in node.outputs} | {value.name for value in graph.inputs}
     nodes = {node.name for node in (*graph, *job.model.graph)}
-    asked, kept = config.protection.named({name for name in tensors | nodes if name})
+    asked, kept = config.protection.named({name for name in tensors | nodes if name} | job.nodes | job.tensors)
     apart = job.placed_apart()
     tidy = partial(tidied, graph, target=config.row)
     hands = Hands(
@@ -348,7 +345,7 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
         io.let_go(job.prepared)
         io.check(quantized)
     with clock.stage("prove"):
-        rows = ledger(job.prepared, plan, quantized, job.config.row)
+        rows = ledger(job.prepared, plan, quantized, job.config.row, job.inside(plan))
         exactness = certificates_of(rows) if job.config.row.on_cpu else {}
         proof = prove_outputs(job.prepared, quantized, probes, exactness) if probes else Proof()
     with clock.stage("write"):
@@ -359,7 +356,7 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
     files = {"float": job.source, "quantized": model if output is None else output}
     stored = {which: io.stored_bytes(file, held[which]) for which, file in files.items()}
     nothing = "nothing was quantized: see the reasons in the ledger; the model stays float"
-    doubts = size_warning(stored["float"], stored["quantized"]) if plan.nodes else (nothing,)
+    doubts = size_warning(stored["float"], stored["quantized"]) if not plan.empty else (nothing,)
     told = proof_warnings(proof, job.config.target)
     warnings = (*decided.warnings, *output_warnings(proof.run.outputs), *told, *doubts)
     for warning in warnings:

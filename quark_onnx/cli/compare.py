@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.console import out, print_json, progress, say, warn
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import DataFlags, ShowFlags, show_flag
 from quark_onnx.cli.matching_tensors import match
@@ -28,7 +28,6 @@ from quark_onnx.engine.result_wording import (
     slice_text,
     worth_text,
 )
-from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import certify, summary
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Progress
@@ -55,7 +54,7 @@ def compare_command(
     """
     model, quantized = io.load(float_model), io.load(quantized_model)
     check_interface(model, quantized)
-    feeds = data.open(input_specs(model))
+    feeds = data.open(model)
     with progress(quiet=show.quiet) as tell:
         proved = certify(quantized)
         proof = prove_outputs(model, quantized, _told(feeds, tell), proved)
@@ -78,7 +77,7 @@ def compare_command(
             out.print(layer_table(sqnr) if sqnr else "No layer of the quantized model could be matched.")
         _print(proof)
         if proved:
-            out.print(f"Processors: {summary(proved)}.", soft_wrap=True)
+            say(f"Processors: {summary(proved)}.")
 
 
 def check_interface(model: Model, quantized: Model) -> None:

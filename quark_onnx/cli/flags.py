@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,10 @@ import typer
 from quark_onnx.core.errors import ConfigError, DataError
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.presets import DEFAULT, beginning
-from quark_onnx.engine.calibration_data import CalibrationData, ImageOptions, InputSpec, open_data, random_data
+from quark_onnx.engine.calibration_data import CalibrationData, ImageOptions, random_data
+from quark_onnx.engine.infinite_masks import samples_of
+from quark_onnx.engine.runner import input_specs
+from quark_onnx.graph import Model
 
 _how = partial(typer.Option, show_default=False, rich_help_panel="How to quantize")
 _data = partial(typer.Option, show_default=False, rich_help_panel="Data")
@@ -236,16 +239,16 @@ class DataFlags:
             raise _no_data()
         return config
 
-    def open(self, inputs: Sequence[InputSpec]) -> CalibrationData:
-        """The samples, for a command that needs no configuration."""
+    def open(self, model: Model) -> CalibrationData:
+        """The samples of a model, for a command that needs no configuration."""
         if self.random_data:
             self._only_random()
-            return random_data(inputs, samples=self.samples or 8)
+            return random_data(input_specs(model), samples=self.samples or 8)
         if self.data is None:
             raise _no_data()
         images = self._images()
         options = ImageOptions.from_dict(images) if images else None
-        return open_data(None, inputs, path=self.data, limit=self.samples, image_options=options)
+        return samples_of(model, None, path=self.data, limit=self.samples, image_options=options)
 
     def _only_random(self) -> None:
         if self.data is not None or self._images():

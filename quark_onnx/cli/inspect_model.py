@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
 from quark_onnx.cli.certificate_text import certificate_table
-from quark_onnx.cli.console import out, print_json, progress
+from quark_onnx.cli.console import lines, out, print_json, progress
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, ShowFlags, show_flag
 from quark_onnx.cli.tables import counted, facts, new_table
@@ -92,12 +93,12 @@ def _before(job: Job) -> Counter[str]:
     return Counter(node.op_type for node in job.model.graph)
 
 
-def _overview(job: Job, rows: list[Row]) -> dict[str, str]:
+def _overview(job: Job, rows: list[Row]) -> dict[str, str | Text]:
     return {
         **_interface(job.model),
         "Rewritten by": counted(job.rewrites),
         "Quantized": f"{sum(not row.reason for row in rows)} of {len(rows)} nodes",
-        "Stay float": "\n".join(f"{_operators_text(ops)}: {reason}" for reason, ops in _idle(rows).items()),
+        "Stay float": lines(f"{_operators_text(ops)}: {reason}" for reason, ops in _idle(rows).items()),
         "Float outputs": _layers_text(_float_outputs(job)),
     }
 
@@ -126,11 +127,11 @@ def _layers_text(names: list[str]) -> str:
     return f"of {len(names)} Gemm and MatMul, as nobody reads integers behind them: {', '.join(names[:NAMED])}{more}"
 
 
-def _interface(model: Model) -> dict[str, str]:
+def _interface(model: Model) -> dict[str, str | Text]:
     inputs = [f"{spec.name}  {spec.dtype} {_dims(spec.shape)}" for spec in input_specs(model)]
     outputs = [f"{value.name}  {_dims(shape(value))}" for value in model.graph.outputs]
     weights = decimal(io.weight_bytes(model))
-    return {"Inputs": "\n".join(inputs), "Outputs": "\n".join(outputs), "Weights": weights}
+    return {"Inputs": lines(inputs), "Outputs": lines(outputs), "Weights": weights}
 
 
 def _dims(dims: tuple[int | None, ...] | None) -> str:
@@ -150,11 +151,11 @@ def _operators(job: Job, rows: list[Row]) -> Table:
     return table
 
 
-def _why(op_type: str, quantized: int, reasons: Counter[str], target: Target) -> str:
-    lines = [reason if len(reasons) == 1 else f"{count} × {reason}" for reason, count in reasons.most_common()]
+def _why(op_type: str, quantized: int, reasons: Counter[str], target: Target) -> Text:
+    found = [reason if len(reasons) == 1 else f"{count} × {reason}" for reason, count in reasons.most_common()]
     if quantized and not target.ops[op_type].fuses:
-        lines.append("quantized, yet computed in float: onnxruntime's CPU provider has no integer kernel")
-    return "\n".join(lines)
+        found.append("quantized, yet computed in float: onnxruntime's CPU provider has no integer kernel")
+    return lines(found)
 
 
 def _nodes(rows: list[Row]) -> Table:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.console import out, print_json, progress, say, warn
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, read_config
 from quark_onnx.cli.report_text import print_report, protected_text
@@ -24,9 +24,10 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.plan_diff import diff
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
+from quark_onnx.decided import Decided
 from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.job import Clock, Job, open_job
-from quark_onnx.pipeline import Decided, decide, finish
+from quark_onnx.pipeline import decide, finish
 
 CONFIG = "config.json"
 
@@ -152,7 +153,7 @@ def plan_command(
         print_json({**document, **_figures(job, plan)})
     elif not show.quiet:
         _print_plan(decided, clock.seconds.get("tune", 0.0))
-        out.print(f"Wrote {output}: apply it with  quark-onnx apply {model} {output} -o OUT.onnx", soft_wrap=True)
+        say(f"Wrote {output}: apply it with  quark-onnx apply {model} {output} -o OUT.onnx")
 
 
 def _figures(job: Job, plan: Plan) -> dict[str, Any]:
@@ -230,5 +231,5 @@ def diff_command(
         print_json({"equal": not lines, "differences": lines})
     elif not show.quiet:
         for line in lines or ["The plans decide the same."]:
-            out.print(line, soft_wrap=True)
+            say(line)
     raise typer.Exit(1 if lines else 0)

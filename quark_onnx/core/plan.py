@@ -7,8 +7,9 @@
     remarks          ← ranges     what the user should know of a tensor, e.g. a scale that was raised
     rounded          ← rounding   integers of weights whose neighbours bound each other
     codes, values    ← finetune   tuned integers of weights, tuned float values of biases
+    bodies           ← pipeline   the plans of If branches and of Loop and Scan bodies
 
-Saved as `plan.json` + `arrays.npz` in one folder; `plan_diff` compares two.
+Saved as `plan.json` + `arrays.npz` in one folder, plans of bodies in folders inside; `plan_diff` compares two.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan_checks import entry_fault, format_fault, range_fault
 
 VERSION = 1
+
+BODIES = "bodies"
+"""Folder of the plans of bodies, numbered in the order in which `plan.json` lists them."""
 
 Role = Literal["activation", "dynamic", "constant", "weight", "bias"]
 
@@ -113,6 +117,7 @@ class Plan:
     rounded  weight → its integers, where rounding to nearest does not do
     codes    weight → its tuned integers; a weight without either is rounded to nearest
     values   bias, or parameter of a normalization → its tuned float value
+    bodies   body of control flow (`If name/then_branch`) → its plan: it is a model of its own
     """
 
     model: str
@@ -126,9 +131,10 @@ class Plan:
     rounded: Mapping[str, Coded] = field(default_factory=dict)
     codes: Mapping[str, Coded] = field(default_factory=dict)
     values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    bodies: Mapping[str, Plan] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("sites", "nodes", "notes", "remarks", *ARRAYS):
+        for name in ("sites", "nodes", "notes", "remarks", "bodies", *ARRAYS):
             object.__setattr__(self, name, FrozenDict(getattr(self, name)))
 
     def qparams_of(self, tensor: str) -> QParams:
@@ -178,7 +184,13 @@ class Plan:
                 why = entry_fault(arrays, (groups if kind == "qparams" else own).get(name, ()))
                 if why is not None:
                     return f"{kind} of {name!r}: {why}"
-        return None
+        inside = ((key, plan.fault()) for key, plan in self.bodies.items())
+        return next((f"in {key}, {why}" for key, why in inside if why is not None), None)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is quantized, bodies included."""
+        return not self.nodes and all(plan.empty for plan in self.bodies.values())
 
     def save(self, folder: str | Path) -> Path:
         """Write `plan.json` and `arrays.npz` into `folder`, which must not exist or be an earlier plan."""
@@ -189,11 +201,14 @@ class Plan:
         with new_folder(Path(folder), replaces="plan.json") as temporary:
             (temporary / "plan.json").write_text(json.dumps(self._document(), indent=1) + "\n", encoding="utf-8")
             np.savez(temporary / "arrays.npz", **arrays)
+            for number, plan in enumerate(self.bodies.values()):
+                plan.save(temporary / BODIES / str(number))
         return Path(folder)
 
     def _document(self) -> dict[str, Any]:
         document: dict[str, Any] = {"version": VERSION, "model": self.model}
         document["sites"] = [asdict(site) for site in self.sites.values()]
+        document |= {BODIES: list(self.bodies)} if self.bodies else {}
         return document | {name: dict(getattr(self, name)) for name in ("nodes", "notes", "remarks")}
 
     @classmethod
@@ -218,7 +233,9 @@ class Plan:
             if unknown := {*chain(*nodes.values(), *(site.factors for site in sites))} - by_tensor.keys():
                 raise ValueError(f"no site for tensor {min(unknown)!r}")
             notes, remarks = document["notes"], document["remarks"]
-            plan = cls(document["model"], by_tensor, nodes, notes, remarks=remarks, **arrays)
+            keys = enumerate(_listed(document.get(BODIES, [])))
+            bodies = {key: cls.load(path.with_name(BODIES) / str(number)) for number, key in keys}
+            plan = cls(document["model"], by_tensor, nodes, notes, remarks=remarks, bodies=bodies, **arrays)
         except FileNotFoundError as error:
             raise PlanError(
                 f"no plan in {folder}: {error.filename} is missing; make one with `quark-onnx plan`"

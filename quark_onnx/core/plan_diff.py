@@ -10,7 +10,7 @@ from quark_onnx.core.plan import ARRAYS, Plan, QParams
 
 
 def diff(old: Plan, new: Plan) -> list[str]:
-    """The differences of two plans, one line each; empty when they decide the same."""
+    """The differences of two plans, one line each, bodies included; empty when they decide the same."""
     lines = [] if old.model == new.model else [f"model: {old.model} → {new.model}"]
     for kind in ("sites", "nodes", "notes", "remarks"):
         before, after = getattr(old, kind), getattr(new, kind)
@@ -25,7 +25,10 @@ def diff(old: Plan, new: Plan) -> list[str]:
                 lines.append(f"+ {kind} {name}: {_show(value)}")
             elif not _same(before[name], value):
                 lines.append(f"~ {kind} {name}: {_show(before[name])} → {_show(value)}")
-    return lines
+    lines += [f"− bodies {key}" for key in old.bodies if key not in new.bodies]
+    lines += [f"+ bodies {key}" for key in new.bodies if key not in old.bodies]
+    pairs = [(key, plan, new.bodies[key]) for key, plan in old.bodies.items() if key in new.bodies]
+    return lines + [f"{key}: {line}" for key, before, after in pairs for line in diff(before, after)]
 
 
 def _told(value: Any) -> str:

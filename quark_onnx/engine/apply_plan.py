@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan, QParams, Site
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.graph import Graph, Model, Node, Value, io
+from quark_onnx.graph.bodies import put_back
 from quark_onnx.graph.edit import (
     add_constant,
     become,
@@ -24,13 +25,17 @@ from quark_onnx.graph.edit import (
 )
 from quark_onnx.graph.large_weights import let_go
 from quark_onnx.graph.passes import remove_unused
+from quark_onnx.graph.shared_constants import reunite, share_constants
 from quark_onnx.graph.view import constant, input_at, is_op, rank, sole_reader
 from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.quantizer import carrier, clip_bounds, quantize
 
 
-def apply(model: Model, plan: Plan) -> Model:
+def apply(model: Model, plan: Plan, bodies: Mapping[str, Model] | None = None) -> Model:
     """The QDQ model. `model` is left as it is.
+
+    Args:
+        bodies: what takes the places of bodies, by key (`graph.bodies`); it is used up.
 
     Raises:
         PlanError: the plan was made for another model, does not fit its tensors, or is not complete.
@@ -41,9 +46,13 @@ def apply(model: Model, plan: Plan) -> Model:
         )
     refuse_misfit(model, plan)
     quantized = io.copy(model)
+    put_back(quantized, bodies or {})
     if plan.sites:  # the graph may be empty otherwise
         Writer(quantized.graph, plan).write()
     remove_unused(quantized)
+    reunite(quantized.graph)
+    if bodies:
+        share_constants(quantized)
     forget_types(quantized.graph)
     return quantized
 
@@ -199,11 +208,17 @@ class Writer:
             product.name, node.name = node.name, fresh_name(self.graph, f"{node.name}_bias")
 
     def _returns_floats(self, node: Node) -> bool:
-        """Whether it multiplies matrices of integers, and has no quantizer behind it."""
+        """Whether it multiplies matrices of integers, and the next that reads it takes floats.
+
+        With a quantizer behind what is added, a Gemm of matrices has an integer kernel; of more axes, none.
+        """
         tensors = self.plan.nodes.get(node.name or "", ())
         ranged = any(tensor in self.plan.sites and self.plan.sites[tensor].role == "activation" for tensor in tensors)
-        inputs = {value.name for value in node.inputs if value is not None}
-        return is_op(node, "MatMul", "Gemm") and ranged and inputs.issuperset(tensors)
+        if not is_op(node, "MatMul", "Gemm") or not ranged:
+            return False
+        inputs, output = {value.name for value in node.inputs if value is not None}, node.outputs[0]
+        adds_axes = is_op(node, "MatMul") and output.name not in self.plan.sites and (rank(output) or 0) > 2
+        return adds_axes or inputs.issuperset(tensors)
 
     def _addition_apart(self, product: Node) -> None:
         """The Add behind a product of integers, written so that onnxruntime makes no float Gemm of both.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from quark_onnx.core.operators import CPU, Op
 from quark_onnx.core.plan import Plan, Site
@@ -52,15 +52,32 @@ class Row:
     certificate: Certificate | None = None
 
 
-def ledger(model: Model, plan: Plan, quantized: Model, target: Target = TARGETS["cpu"]) -> list[Row]:
-    """A row for every node of the prepared `model`, from the graph that onnxruntime makes of `quantized`."""
+class Inside(NamedTuple):
+    """A body of control flow: what it is called, the float model that it is, and its plan."""
+
+    title: str
+    model: Model
+    plan: Plan
+
+
+def ledger(
+    model: Model, plan: Plan, quantized: Model, target: Target = TARGETS["cpu"], bodies: Iterable[Inside] = ()
+) -> list[Row]:
+    """A row for every node of the prepared `model`, from the graph that onnxruntime makes of `quantized`.
+
+    bodies: those inside it whose nodes have rows, too; the reasons of these name the body.
+    """
     with executed_model(quantized) as executed:
-        by_name = _by_name(executed.graph)
-        integers = _integer_tensors(executed.graph, quantized)
+        by_name = _by_name(executed.graph.all_nodes())
+        integers = _integer_tensors(executed.graph.all_nodes(), quantized)
         known = certificates(executed)
-    rows = [_row(node.name or "", node.op_type, plan, by_name, integers) for node in model.graph]
-    rows = [_certified(row, by_name, known) for row in rows]
-    return rows if target.on_cpu else [_unproven(row, target) if row.node in plan.nodes else row for row in rows]
+    rows = []
+    for title, one, part in (Inside("", model, plan), *bodies):
+        for node in one.graph:
+            row = _certified(_row(node.name or "", node.op_type, part, by_name, integers), by_name, known)
+            row = _unproven(row, target) if row.node in part.nodes and not target.on_cpu else row
+            rows.append(replace(row, reason=f"inside {title}: {row.reason}") if title and row.reason else row)
+    return rows
 
 
 def _unproven(row: Row, target: Target) -> Row:
@@ -93,7 +110,7 @@ def _by_name(executed: Iterable[Node]) -> dict[str, Node]:
 
 def _integer_tensors(executed: Iterable[Node], quantized: Model) -> set[str]:
     """Tensors that hold integer codes: what is dequantized, what integer kernels write, passed through by movers."""
-    codes = (node.inputs[0] for node in quantized.graph if is_op(node, "DequantizeLinear"))
+    codes = (node.inputs[0] for node in quantized.graph.all_nodes() if is_op(node, "DequantizeLinear"))
     found = {value.name or "" for value in codes if value is not None}
     for node in executed:
         kind = node.op_type

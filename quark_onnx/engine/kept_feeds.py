@@ -54,6 +54,11 @@ class Kept(Sequence[Feed]):
     def __init__(self, feeds: Sequence[Mapping[str, Any]], file: _File | None) -> None:
         self._feeds, self._file = feeds, file
 
+    @property
+    def entries(self) -> Sequence[Mapping[str, Any]]:
+        """The feeds, with places in the file in place of arrays that are not empty."""
+        return self._feeds
+
     def __len__(self) -> int:
         return len(self._feeds)
 
@@ -78,19 +83,35 @@ class Kept(Sequence[Feed]):
         return self._file.read(entry)
 
 
+class Keeper:
+    """Takes feeds one by one; those beyond `limit` bytes go to a temporary file. Strings stay in memory."""
+
+    def __init__(self, limit: int = HELD) -> None:
+        self._limit, self._held = limit, 0
+        self._feeds: list[Mapping[str, Any]] = []
+        self._file: _File | None = None
+
+    def add(self, feed: Feed) -> None:
+        """Keep one more."""
+        self._held += sum(array.nbytes for array in feed.values())
+        if self._held <= self._limit:
+            self._feeds.append(feed)
+            return
+        file = self._file = self._file or _File()
+        self._feeds.append({name: file.write(array) for name, array in feed.items()})
+
+    @property
+    def kept(self) -> Kept:
+        """All that were added, in order."""
+        return Kept(self._feeds, self._file)
+
+
 def keep(data: Iterable[Feed], limit: int = HELD) -> Kept:
-    """All feeds, in order; those beyond `limit` bytes lie in a temporary file. Strings stay in memory."""
-    feeds: list[Mapping[str, Any]] = []
-    file: _File | None = None
-    held = 0
+    """All feeds, in order; see `Keeper`."""
+    keeper = Keeper(limit)
     for feed in data:
-        held += sum(array.nbytes for array in feed.values())
-        if held <= limit:
-            feeds.append(feed)
-            continue
-        file = file or _File()
-        feeds.append({name: file.write(array) for name, array in feed.items()})
-    return Kept(feeds, file)
+        keeper.add(feed)
+    return keeper.kept
 
 
 def quarter_of_memory() -> int:
@@ -102,8 +123,19 @@ def quarter_of_memory() -> int:
 
 
 def samples_in(feed: Feed) -> int:
-    """Samples in a feed: the first axis of its first array."""
-    return next((len(array) for array in feed.values() if array.ndim), 1)
+    """Samples in a feed: the first axis of its first array that holds values; 1 where none does."""
+    return next((len(array) for array in feed.values() if array.ndim and array.size), 1)
+
+
+def telling(feeds: Sequence[Feed]) -> list[int]:
+    """Indices of the feeds that say something of every input, as none of their arrays is empty; all, if none does."""
+    held = feeds.entries if isinstance(feeds, Kept) else feeds
+    found = [i for i, feed in enumerate(held) if not any(map(_is_empty, feed.values()))]
+    return found or list(range(len(held)))
+
+
+def _is_empty(entry: Any) -> bool:
+    return isinstance(entry, np.ndarray) and not entry.size
 
 
 def first(feeds: Iterable[Feed], samples: int) -> Iterator[Feed]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from quark_onnx.core.errors import ModelError
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.product_arithmetic import Multiply, computed
 from quark_onnx.engine.runner import Arrays, Runner, executed_model
@@ -45,6 +46,10 @@ def without_vnni(
     with executed_model(io.with_outputs(model, names)) as executed:
         name_nodes(executed)
         here = {node for node, found in certificates(executed).items() if found.verdict != "exact"}
+        if inside := [node for node in here if node.graph is not executed.graph]:
+            raise ModelError(
+                f"{inside[0].op_type} {inside[0].name!r} is inside a body, which onnxruntime computes whole"
+            )
         steps = _steps(executed, here, multiply)
         yield lambda feed: _run(steps, feed, names)
 

@@ -7,7 +7,8 @@ is known beforehand to be of bounded size, and if it is either small or one of t
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import onnx_ir as ir
 from quark_onnx.core.operators import RANDOM
 from quark_onnx.graph.io import copy
 from quark_onnx.graph.passes import lift, quiet
+from quark_onnx.graph.view import is_op
 from quark_onnx.graph.without_weights import light_proto
 
 LIMIT = 1 << 25  # elements of an input or output: a constant as large as a weight may be transposed or cast
@@ -53,6 +55,7 @@ def fold_constants(model: ir.Model, computed: Collection[str] = ()) -> Folded:
     from onnxscript import optimizer  # imported late: 0.1 s that `import quark_onnx` need not pay
 
     trial, sizes = copy(model), dict[str, int]()
+    branches = [node for node in trial.graph.all_nodes() if is_op(node, "If")]
 
     def wanted(node: ir.Node) -> bool | None:
         if any(value.name in computed for value in node.outputs) or not affordable(node, model.opset_imports):
@@ -62,7 +65,7 @@ def fold_constants(model: ir.Model, computed: Collection[str] = ()) -> Folded:
 
     try:
         # The reference operators warn where the model divides by zero; the result is what the model computes.
-        with quiet("onnxscript.optimizer"), np.errstate(all="ignore"):
+        with quiet("onnxscript.optimizer"), np.errstate(all="ignore"), _unknown(branches):
             result = optimizer.fold_constants(
                 trial,
                 input_size_limit=LIMIT,
@@ -77,6 +80,17 @@ def fold_constants(model: ir.Model, computed: Collection[str] = ()) -> Folded:
     _forget_origins(trial)
     model.graph = trial.graph
     return Folded(bool(result.modified), sizes=sizes)
+
+
+@contextmanager
+def _unknown(nodes: Iterable[ir.Node]) -> Iterator[None]:
+    """Operators that the library does not know: it inlines an If, but gives its nodes other names."""
+    domains = [(node, node.domain) for node in nodes]
+    for node, _ in domains:
+        node.domain = "quark_onnx"
+    yield
+    for node, domain in domains:
+        node.domain = domain
 
 
 def affordable(node: ir.Node, opsets: Mapping[str, int]) -> bool:

@@ -23,13 +23,7 @@ def forget_names(graph: ir.Graph) -> None:
 
 def fresh_name(graph: ir.Graph, hint: str) -> str:
     """`hint`, or `hint_1`, `hint_2`, …: the first that neither a value nor a node has; a long hint loses its middle."""
-    taken = graph.meta.get(_NAMES)
-    if taken is None:
-        taken = dict.fromkeys((*graph.initializers, *(value.name for value in graph.inputs)), 1)
-        for node in graph.all_nodes():
-            taken[node.name] = 1
-            taken.update((value.name, 1) for value in (*node.inputs, *node.outputs) if value is not None)
-        graph.meta[_NAMES] = taken
+    taken = _names(graph)
     hint = shortened(hint)
     name = hint
     while name in taken:
@@ -37,6 +31,42 @@ def fresh_name(graph: ir.Graph, hint: str) -> str:
         taken[hint] += 1
     taken[name] = 1
     return name
+
+
+def claim_name(graph: ir.Graph, name: str) -> str:
+    """The name as it is, if neither a value nor a node of the graph or its bodies has it; else a fresh one."""
+    taken = _names(graph)
+    if name in taken:
+        return fresh_name(graph, name)
+    taken[name] = 1
+    return name
+
+
+def claim(graph: ir.Graph, value: ir.Value) -> None:
+    """The value, of another graph, gets a name that is free in this one. A tensor that others share keeps its own."""
+    if not value.name or (name := claim_name(graph, value.name)) == value.name:
+        return
+    if value.const_value is not None:
+        value.const_value = own_tensor(value.const_value)
+    value.name = name
+
+
+def own_tensor(tensor: Any) -> Any:
+    """A tensor with a name of its own over the same data."""
+    if tensor.dtype == ir.DataType.STRING:
+        return ir.StringTensor(tensor.string_data(), shape=tensor.shape, name=tensor.name)
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+
+
+def _names(graph: ir.Graph) -> dict[str | None, int]:
+    taken: dict[str | None, int] | None = graph.meta.get(_NAMES)
+    if taken is None:
+        taken = dict.fromkeys((*graph.initializers, *(value.name for value in graph.inputs)), 1)
+        for node in graph.all_nodes():
+            taken[node.name] = 1
+            taken.update((value.name, 1) for value in (*node.inputs, *node.outputs) if value is not None)
+        graph.meta[_NAMES] = taken
+    return taken
 
 
 def shortened(name: str) -> str:

@@ -9,14 +9,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnx_ir as ir
 
 from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.graph import large_weights
-from quark_onnx.graph.edit import forget_names
+from quark_onnx.graph.edit import forget_names, own_tensor
 from quark_onnx.graph.open_dimensions import open_dimensions
 from quark_onnx.graph.without_weights import light_proto
 
@@ -88,19 +87,12 @@ def copy(model: ir.Model) -> ir.Model:
     for graph in twin.graphs():
         if graph is not twin.graph:  # these may move to the main graph, and get another name there
             for value in graph.initializers.values():
-                value.const_value = _own(value.const_value)
+                value.const_value = None if value.const_value is None else own_tensor(value.const_value)
         for node in graph:
             tensor = node.attributes.get_tensor("value") if node.op_type == "Constant" else None
             if tensor is not None:  # it gets a name when it becomes an initializer
-                node.attributes.add(ir.AttrTensor("value", _own(tensor)))
+                node.attributes.add(ir.AttrTensor("value", own_tensor(tensor)))
     return twin
-
-
-def _own(tensor: Any) -> Any:
-    """A tensor with a name of its own over the same data."""
-    if tensor is None or tensor.dtype == ir.DataType.STRING:
-        return tensor
-    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
@@ -209,7 +201,9 @@ def _inlined(model: ir.Model) -> ir.Model:
     """The model with tensors of external files read into memory, so that its bytes stand alone."""
     if next(large_weights.in_files(model), None) is None:
         return model
-    return ir.external_data.load_to_model(model.clone())
+    twin = model.clone()
+    large_weights.read_all(twin)
+    return twin
 
 
 def check(model: ir.Model) -> None:
@@ -250,7 +244,7 @@ def load_executed(path: Path) -> ir.Model:
 def close(model: ir.Model) -> None:
     """Let go of the files of a model that is needed no more, so that they can be removed."""
     for tensor in large_weights.in_files(model):
-        tensor.release()
+        large_weights.close(tensor)
 
 
 def with_outputs(model: ir.Model, names: list[str]) -> ir.Model:

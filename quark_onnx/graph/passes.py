@@ -86,9 +86,9 @@ def remove_unused(model: ir.Model) -> None:
 
 
 def name_nodes(model: ir.Model) -> None:
-    """Every node gets a name of its own; the first holder of a name keeps it."""
+    """Every node gets a name of its own; the first holder of a name keeps it, in bodies of control flow the last."""
     seen: set[str] = set()
-    for node in model.graph:
+    for node in (node for graph in model.graphs() for node in graph):
         if not node.name or node.name in seen:
             output = next((value.name for value in node.outputs if value.name), "nothing")
             node.name = fresh_name(model.graph, f"{node.op_type}_{output}")

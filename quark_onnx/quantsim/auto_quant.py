@@ -26,9 +26,9 @@ from typing import Any
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.core.settings.checked_fields import flag, real
-from quark_onnx.engine.calibration_data import open_data, told
+from quark_onnx.engine.calibration_data import told
+from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep
-from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.quantsim.adaround import AdaroundParameters
 from quark_onnx.quantsim.auto_quant_steps import Found, Task, scorer
@@ -115,7 +115,7 @@ class AutoQuant:
         self._scheme = without_training(quant_scheme)
         self._strict = flag("strict_validation", strict_validation)
         self._folder = None if results_dir is None else Path(results_dir)
-        feeds = keep(told(open_data(data_loader, input_specs(open_float(model)))))
+        feeds = keep(told(samples_of(open_float(model), data_loader)))
         self._task = Task(model, feeds, score, *widths, config_file, dummy_input)
         self._candidates: tuple[SchemePair, ...] = CANDIDATES
         self._reset()

@@ -130,7 +130,8 @@ def make_psnr_eval_fn(
     """
     session = float_model if hasattr(float_model, "get_inputs") else Runner(io.load(float_model)).session
     chosen = _chosen(session.get_outputs(), output_indices)
-    feeds = list(told(open_data(inputs, [_spec(value) for value in session.get_inputs()])))
+    specs = [_spec(value) for value in session.get_inputs()]
+    feeds = list(told(open_data(inputs, specs, masks=lambda: _unasked)))
     names = [value.name for value in session.get_outputs()]
     expected = [_outputs(session, feed, chosen) for feed in feeds]
     for i, arrays in zip(chosen, zip(*expected, strict=True), strict=True):
@@ -181,6 +182,10 @@ def _chosen(outputs: Sequence[Any], asked: int | Sequence[int] | None) -> list[i
     if not indices:
         raise ConfigError("output_indices is empty; give at least one, or None for all outputs of a float type")
     return [check("each of output_indices", i) for i in indices]
+
+
+def _unasked(feed: Feed) -> None:
+    """Whether outputs are finite is looked at for all feeds."""
 
 
 def _spec(value: Any) -> InputSpec:

@@ -14,9 +14,9 @@ from quark_onnx.core.settings.checked_fields import flag, whole
 from quark_onnx.encodings import EncodingFile, read, write
 from quark_onnx.encodings.reading import Source as EncodingSource
 from quark_onnx.encodings.reading import named
-from quark_onnx.engine.calibration_data import open_data
 from quark_onnx.engine.exact_simulation import exact as written_out
-from quark_onnx.engine.runner import Runner, input_specs
+from quark_onnx.engine.infinite_masks import samples_of
+from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.quantsim.behind_clamps import passed
@@ -91,7 +91,7 @@ class QuantizationSimModel:
         if not self.qc_quantize_op_dict:
             raise ModelError("nothing can be simulated: the model has no float32 tensors; convert it to float32 first")
         if dummy_input is not None:
-            next(iter(open_data([dummy_input], input_specs(self.float_model))))
+            next(iter(samples_of(self.float_model, [dummy_input])))
         self._warn_of_batch_norms()
 
     def _made(self, sites: Mapping[str, Site], on: Collection[str]) -> dict[str, Quantizer]:
@@ -176,7 +176,8 @@ class QuantizationSimModel:
         """
         free = [q for q in self._on() if not q.is_encoding_frozen()]
         sites = {site.tensor: site for quantizer in free for site in quantizer.sites}
-        constants = {tensor: site for tensor, site in sites.items() if site.role != "activation"}
+        observed = {site.group for site in sites.values() if site.role == "activation"}
+        constants = {tensor: site for tensor, site in sites.items() if site.group not in observed}
         chosen = choose(self.float_model, constants, {}, self._ranges)
         tensors = passed(self.float_model, observed_tensors(Plan("", sites)))
         session = ObservingSession(self._with_parameters(chosen), tensors)

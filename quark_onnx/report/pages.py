@@ -16,6 +16,7 @@ from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text, plain
 from quark_onnx.core.version import VERSION
+from quark_onnx.core.visible_text import visible
 from quark_onnx.report import drawing, wording
 from quark_onnx.report.model_report import ModelReport
 from quark_onnx.report.zoo_rows import STATUSES, ZooRow
@@ -100,6 +101,7 @@ def _environment() -> Any:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -126,14 +128,20 @@ def _environment() -> Any:
     return environment
 
 
+def _shown(value: Any) -> Any:
+    """What a template gets of a value. Names may hold anything; what is HTML already was shown before."""
+    return visible(value, keep="\n") if type(value) is str else value
+
+
 def _address(path: str) -> str:
     """A relative address: the leading `./` keeps a name such as `javascript:…` from being a scheme."""
-    return "./" + quote(path.replace("\\", "/").lstrip("/"), safe="/") if path else ""
+    return "./" + quote(path.replace("\\", "/").lstrip("/"), safe="/", errors="surrogateescape") if path else ""
 
 
 def _code(text: str) -> Any:
     """Escaped, with what stands between backticks as code."""
     from markupsafe import Markup, escape
 
+    text = visible(text)
     parts = [Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(re.split("`", text))]
     return Markup("").join(parts)

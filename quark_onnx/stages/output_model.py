@@ -6,7 +6,7 @@ float16, bfloat16     the nodes of the plan are converted, the others stay float
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,13 +26,20 @@ INFINITE = 65520.0
 """From here on, half a step above the largest number, float16 rounds to infinity."""
 
 
-def realize(model: Model, plan: Plan, conversion: str | None = None, half: Widened | None = None) -> Model:
+def realize(
+    model: Model,
+    plan: Plan,
+    conversion: str | None = None,
+    half: Widened | None = None,
+    bodies: Mapping[str, Model] | None = None,
+) -> Model:
     """The model that a plan describes.
 
     Args:
         model: the prepared float32 model that the plan belongs to; left as it is.
         conversion: "float16" or "bfloat16"; None: quantize.
         half: what the user's model has as float16, where the result is to have it, too.
+        bodies: quantized bodies of control flow, by key.
 
     Raises:
         PlanError: the plan was made for another model, or is not complete.
@@ -40,7 +47,7 @@ def realize(model: Model, plan: Plan, conversion: str | None = None, half: Widen
     """
     interface = () if half is None else half.interface
     if conversion is None:
-        quantized = apply(model, plan)
+        quantized = apply(model, plan, bodies)
         return quantized if half is None else to_float16(quantized, keep=half.wide, interface=interface)
     if io.fingerprint(model) != plan.model:
         raise PlanError(

@@ -25,6 +25,7 @@ import psutil
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text
+from quark_onnx.core.visible_text import json_visible
 from quark_onnx.zoo.result_address import file_hash
 from quark_onnx.zoo.rows import Cost, Outcome, Row, row_of
 
@@ -82,7 +83,7 @@ class Store:
 
     def write_results(self, outcomes: Iterable[Outcome]) -> None:
         """The lines of the models that are done so far, in place of the earlier file."""
-        lines = [json.dumps(outcome.to_dict(), ensure_ascii=False) + "\n" for outcome in outcomes]
+        lines = [json_visible(json.dumps(outcome.to_dict(), ensure_ascii=False)) + "\n" for outcome in outcomes]
         file = self.temporary / RESULTS
         with _writing(self.root):
             file.write_text("".join(lines), encoding="utf-8")

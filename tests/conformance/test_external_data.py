@@ -134,3 +134,29 @@ def test_output_over_the_data_of_the_source(
     with pytest.raises(ConfigError, match=r"holds weights of the input model; choose another output name"):
         quantize(source, tmp_path / name, config)
     assert contents(tmp_path) == before
+
+
+VIEWS = {
+    "transpose": "t = Transpose <perm = [1, 0]> (w)",
+    "flatten": "t = Flatten <axis = 1> (w)",
+    "slice": "t = Slice (w, from, to)",
+    "twice": "u = Transpose <perm = [1, 0]> (w) t = Transpose <perm = [1, 0]> (u)",
+}
+"""What folding makes of a weight without copying it: the array is a part of the file, mapped."""
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_weight_that_is_read_through_a_view_of_the_file(view: str, tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 17]> g (float[4, 16] x) => (float[4, 16] y, float[4, 16] z)
+        <int64[1] from = {{0}}, int64[1] to = {{16}}> {{ {VIEWS[view]} y = MatMul (x, t) z = MatMul (x, w) }}"""
+    )
+    weight = np.random.default_rng(0).standard_normal((16, 16), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    path, feeds = tmp_path / "model.onnx", [{"x": np.random.default_rng(1).standard_normal((4, 16), np.float32)}]
+    quantizer = ModelQuantizer(PRESET)
+    expected = quantizer.quantize_model(onnx.ModelProto.FromString(model.SerializeToString()), None, feeds)
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    found = quantizer.quantize_model(path, tmp_path / "int8.onnx", feeds)
+    assert not diff(expected.plan, found.plan)
+    assert found.report.sqnr == expected.report.sqnr

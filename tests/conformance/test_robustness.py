@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_cases import session
 
 from quark_onnx import ModelError, ModelQuantizer, QuantizationConfig, Result, get_default_config
+from quark_onnx.core.plan import Plan
 
 PRESETS = {name: get_default_config(name) for name in ("S8S8_AAWS", "A8W8")}
 PRESET = PRESETS["S8S8_AAWS"]
@@ -46,6 +47,12 @@ def images(count: int = 4, batch: int = 2) -> list[Mapping[str, Any]]:
     return [{"x": normal(batch, 3, 8, 8, seed=seed)} for seed in range(count)]
 
 
+def decided(plan: Plan) -> set[str]:
+    """Nodes that a plan quantizes, and those that have a reason, in bodies too."""
+    reasoned = {node for node, reason in plan.notes.items() if reason}
+    return (plan.nodes.keys() | reasoned).union(*(decided(body) for body in plan.bodies.values()))
+
+
 def quantize(model: onnx.ModelProto, feeds: list[Any], config: QuantizationConfig = PRESET) -> Result:
     """Quantize, and check what holds for every result: valid, loadable, named, near the float model."""
     result = ModelQuantizer(config).quantize_model(model, None, feeds)
@@ -54,7 +61,7 @@ def quantize(model: onnx.ModelProto, feeds: list[Any], config: QuantizationConfi
     assert all(names)
     assert len(names) == len(set(names))
     assert all(result.report.float_nodes.values())
-    assert all(row.node in result.plan.nodes or result.plan.notes[row.node] for row in result.report.ledger)
+    assert {row.node for row in result.report.ledger} <= decided(result.plan)
     before, after = session(model), session(result.model)
     assert before is not None
     assert after is not None
@@ -301,11 +308,12 @@ LOOP = """g (float[N, 3, 8, 8] x, int64 n) => (float[N, 4, 6, 6] y) {
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("branch", [False, True])
 def test_if_captures_what_is_quantized(branch: bool, preset: str) -> None:
-    """The bodies stay float and read the dequantized tensor, and the float weight that they share."""
+    """The bodies read the dequantized tensor; the weight that they share is quantized where the branch is taken."""
     model = parse(IF)
     result = quantize(model, [feed | {"flag": np.array(branch)} for feed in images()], PRESETS[preset])
     assert len(result.plan.nodes) == 2
-    assert "control flow: bodies stay float" in result.report.float_nodes.values()
+    (inside,) = result.plan.bodies.values()
+    assert bool(inside.nodes) is branch
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -313,6 +321,7 @@ def test_loop_captures_what_is_quantized(preset: str) -> None:
     model = parse(LOOP)
     result = quantize(model, [feed | {"n": np.array(3)} for feed in images()], PRESETS[preset])
     assert quantized_types(model, result) == {"Conv"}
+    assert any(site.role == "weight" for site in result.plan.bodies["Loop_y/body"].sites.values())
 
 
 # Weights

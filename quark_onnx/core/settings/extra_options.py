@@ -95,6 +95,11 @@ OPTIONS: dict[str, Option] = {
     "FastFinetune": Option(
         (dict, FastFinetune), None, "an AdaRound or AdaQuant, or its settings under Quark's names, see `from_quark`"
     ),
+    "InlineIf": Option(
+        dict,
+        None,
+        "{name of an If: then or else}: the branch that is taken on all inputs; the other one is left out of the model",
+    ),
     "AutoMixprecision": Option(
         dict,
         None,

@@ -35,6 +35,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
     "TensorQuantOverrides": plain_tensors,
     "OpTypeQuantOverrides": plain_types,
     "AutoMixprecision": lambda value: mixing_from_quark(value).to_dict(),
+    "InlineIf": lambda value: _branches(value),
 }
 """What makes plain values of dictionaries, and refuses what is wrong in them."""
 
@@ -92,6 +93,13 @@ def _check_values(values: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"extra option PercentileCandidates must hold numbers above 50 and up to 100, not {candidates!r}"
         )
+
+
+def _branches(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, branch in value.items():
+        if branch not in ("then", "else"):
+            raise ConfigError(f"extra option InlineIf must say 'then' or 'else' of If {name!r}, not {branch!r}")
+    return value
 
 
 def _plain(value: Any) -> Any:

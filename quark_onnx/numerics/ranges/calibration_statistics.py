@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 BINS = 1 << 16
 NEGATIVE = 0x8000  # first bin of the negative values: the sign bit
 INFINITE = 0x7F80  # magnitude bins from here on hold infinities and NaN
+MINUS_INFINITY = NEGATIVE + INFINITE  # the bin of −∞; every NaN that processors make is in a later one
 OCTAVE = 128  # bins per power of two
 CHUNK = 1 << 15  # values counted at a time: their indices stay in the cache, and other threads do not wait for long
 
@@ -73,6 +74,11 @@ class Statistics:
     def nonfinite(self) -> int:
         """How many values were NaN or infinite."""
         return self.count - int(self.positive.sum() + self.negative.sum())
+
+    @property
+    def masked(self) -> int:
+        """How many values were −∞."""
+        return int(self.counts[MINUS_INFINITY]) if self.counts.size > MINUS_INFINITY else 0
 
 
 class Tally:

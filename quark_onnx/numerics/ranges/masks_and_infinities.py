@@ -58,15 +58,16 @@ def _loud_from(s: Statistics, levels: int) -> int | None:
 
 
 def range_with_mask(s: Statistics, levels: int) -> tuple[float, float] | None:
-    """The range of a tensor to which a mask was added, such as −3.4e38 in front of a Softmax; None: it is no such one.
+    """The range of a tensor to which a mask was added, −3.4e38 or −∞ in front of a Softmax; None: it is no such one.
 
     Masked values are clipped to `MARGIN` below all others, where a Softmax still makes nothing of them: e⁻¹⁰ is a
     hundredth of a step of 8 bits. A tensor of nothing but zeros and the mask, which is added to others, gets −`LOUD`.
     """
-    if s.nonfinite:
+    if s.nonfinite > s.masked:
         return None
     absurd = int(np.searchsorted(edges(np.arange(s.positive.size)), ABSURD))
     loud = _loud_from(s, levels) if max(-s.lo, s.hi) < ABSURD else absurd
+    loud = absurd if loud is None and s.masked else loud
     if loud is None or s.positive[loud:].any():
         return None
     above, below = (np.flatnonzero(side[:loud]) for side in (s.positive, s.negative))

@@ -14,5 +14,6 @@ equal models come out equal, names included.
 """
 
 from quark_onnx.stages.prepare.rewriting import Prepared, prepare
+from quark_onnx.stages.prepare.taken_branches import Conditions
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Conditions", "Prepared", "prepare"]

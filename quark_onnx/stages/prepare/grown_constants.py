@@ -82,7 +82,7 @@ class _Costs:
         constants = _constants(after)
         self.held = {name: _bytes(value) for name, value in constants.items()}
         folded = self.held.keys() & self.makers.keys() - self.given.keys()
-        self.consider({n for n in folded if self.held[n] > SLACK and not _is_weight(constants[n])})
+        self.consider({n for n in folded if self.held[n] > SLACK and not _is_weight(constants[n], after)})
 
     def consider(self, grown: set[str]) -> None:
         """These are in question; all other constants stay."""
@@ -151,5 +151,6 @@ def _bytes(value: Value) -> int:
     return 0 if tensor is None else len(value.name or "") + int(tensor.nbytes)
 
 
-def _is_weight(value: Value) -> bool:
-    return any(is_op(use.node, *_TABLES) for use in value.uses())
+def _is_weight(value: Value, model: Model) -> bool:
+    """Whether a node of the main graph reads it as integers; what bodies hold is folded when they are quantized."""
+    return any(is_op(use.node, *_TABLES) and use.node.graph is model.graph for use in value.uses())

@@ -30,6 +30,7 @@ from quark_onnx.stages.prepare import (
     gemm_scalars,
     hard_sigmoid,
     hard_swish,
+    inline_if,
     known_dims,
     matmul_add_gemm,
     scale_behind_clamp,
@@ -38,8 +39,11 @@ from quark_onnx.stages.prepare import (
 )
 from quark_onnx.stages.prepare.conversion_identity import convert
 from quark_onnx.stages.prepare.grown_constants import as_good, grown_constants
+from quark_onnx.stages.prepare.taken_branches import Conditions, take_branches
 
-DROP = (drop_identity.RULE, drop_dropout.RULE)
+BRANCHES = (inline_if.RULE, drop_identity.RULE)
+
+DROP = (*BRANCHES, drop_dropout.RULE)
 
 LAYER_RULES = (drop_neutral.RULE, gemm_scalars.RULE, fold_bn.RULE, fold_affine.RULE, matmul_add_gemm.RULE)
 
@@ -58,30 +62,33 @@ class Prepared:
     """The rewritten copy, and what became of every rule at every node where it was tried.
 
     `node` of an outcome is empty where it is about the whole model. `remarks` are on types and shapes that the model
-    did not say, or said wrongly.
+    did not say, or said wrongly. `conditions` are those of the Ifs that `branches` inlined.
     """
 
     model: Model
     log: tuple[Outcome, ...]
     remarks: tuple[str, ...] = ()
+    conditions: Conditions | None = None
 
 
 def prepare(
     model: Model,
     *,
-    opset: int,
+    opset: int | None,
     quantizers: bool = True,
     optimize: bool = True,
     biases: bool = False,
     integers: Collection[str] = (),
     block: int = 1,
     conversions: Mapping[str, Collection[str]] | None = None,
+    branches: Mapping[str, str] | None = None,
 ) -> Prepared:
     """Rewrite a copy of the float model.
 
     Args:
         model: any model that onnx.checker accepts; not touched.
-        opset: the lowest operator set that will do; a higher one stays if onnxruntime has quantizers for it.
+        opset: the lowest operator set that will do; a higher one stays if onnxruntime has quantizers for it. None: it
+            stays what it is.
         quantizers: False if the model will not get any, so that a higher one always stays.
         optimize: False leaves out what is not needed for correctness: folding and the rewriting of layers.
         biases: layers without a bias get one of zeros, for later stages to move.
@@ -89,21 +96,18 @@ def prepare(
             takes it in. What is made of others is decided by this.
         block: channels that the target's kernel for depthwise convolutions takes at a time.
         conversions: see `convert`.
+        branches: If → the branch that is to be taken, whatever its condition.
 
     Raises:
-        ConfigError: a name in `conversions` has nothing to convert, or onnxruntime has no quantizers in `opset`.
+        ConfigError: a name in `conversions` has nothing to convert, `branches` names no If, or onnxruntime has no
+            quantizers in `opset`.
         ModelError: the operator set cannot be raised or lowered, or a function cannot be inlined.
     """
     model = copy(model)
     lift_constants(model)
-    if optimize and integers:
-        opset = _with_gelu(model, opset)
-    log = []
-    highest = max(opset, own_opset(model) or opset)
-    if done := fit_opset(model, opset, newest_opset(highest) if quantizers else highest):
-        log.append(Outcome(done, "", None))
-        lift_constants(model)
+    log = [] if opset is None else _fitted(model, opset, integers if optimize else (), quantizers=quantizers)
     name_nodes(model)
+    conditions = take_branches(model, branches) if branches else None
     stale = drop_stale(model)
     infer_shapes(model)
     log += rewrite(model.graph, [drop_identity.RULE])
@@ -116,7 +120,18 @@ def prepare(
     convert(model.graph, conversions or {})
     latest = {(outcome.rule, outcome.node): outcome for outcome in log}
     remarks = [text.format(listed(names)) for text, names in ((STALE, stale), (FROM_SESSION, told)) if names]
-    return Prepared(model, tuple(latest.values()), tuple(remarks))
+    return Prepared(model, tuple(latest.values()), tuple(remarks), conditions)
+
+
+def _fitted(model: Model, opset: int, integers: Collection[str], *, quantizers: bool) -> list[Outcome]:
+    """Raise or lower the operator set, if need be; arguments as of `prepare`."""
+    opset = _with_gelu(model, opset) if integers else opset
+    highest = max(opset, own_opset(model) or opset)
+    done = fit_opset(model, opset, newest_opset(highest) if quantizers else highest)
+    if done is None:
+        return []
+    lift_constants(model)
+    return [Outcome(done, "", None)]
 
 
 def _with_gelu(model: Model, opset: int) -> int:
@@ -175,7 +190,7 @@ def _fold(model: Model, computed: Collection[str]) -> tuple[list[Outcome], dict[
     for _ in range(MAX_FOLDS):
         folded = fold_constants(model, computed)
         sizes |= folded.sizes
-        known = rewrite(model.graph, (known_dims.RULE, constant_of_shape.rule(computed)))
+        known = rewrite(model.graph, (*BRANCHES, known_dims.RULE, constant_of_shape.rule(computed)))
         log += known
         if folded.failure is not None:
             log.append(Outcome("fold-constants", "", folded.failure))

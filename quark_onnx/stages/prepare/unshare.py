@@ -15,6 +15,7 @@ from quark_onnx.core.plan import Skip
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.edit import add_constant, graph_of
 from quark_onnx.graph.rewrite import Rule
+from quark_onnx.graph.shared_constants import note_copy
 from quark_onnx.graph.view import constant, is_constant, is_float, is_op
 from quark_onnx.stages.prepare.affine_layer import weight_axes
 
@@ -57,6 +58,7 @@ def apply(found: Found) -> None:
     """Edit only."""
     graph = graph_of(found.reads[0][0])
     copy = add_constant(graph, constant(found.value), found.value.name or "shared")
+    note_copy(copy, found.value)
     for node, at in found.reads:
         node.replace_input_with(at, copy)
 

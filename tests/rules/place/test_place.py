@@ -466,7 +466,7 @@ REFUSED = {
     ),
     "control flow": (
         f"(float[1,4,4,4] h, bool c) => (float[1,4,4,4] y) {{ [n] y = {IF} }}",
-        "control flow: bodies stay float",
+        "control flow: what it computes is computed in its bodies",
     ),
     "shape arithmetic": (
         "(float[2,4] x) => (float[A,B] y) <float[2] k> "

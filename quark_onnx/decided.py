@@ -1,0 +1,88 @@
+"""What is decided of a job; and of the bodies of control flow inside it, each of which is a job of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from quark_onnx.core.errors import DataError, ModelError
+from quark_onnx.core.plan import Plan
+from quark_onnx.core.records import Correction, LayerRecord, MixRecord, ProtectedRegion
+from quark_onnx.engine.body_feeds import body_feeds
+from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.kept_feeds import Kept, keep
+from quark_onnx.graph.bodies import bodies
+from quark_onnx.graph.view import is_op
+from quark_onnx.job import Job
+from quark_onnx.result import Probed
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """A job whose plan is complete, and what was learned on the way, of `feeds`; `probes` are to prove it."""
+
+    job: Job
+    plan: Plan
+    feeds: Kept = field(default_factory=partial(keep, ()))
+    warnings: tuple[str, ...] = ()
+    records: tuple[LayerRecord, ...] = ()
+    untuned: Mapping[str, str] = field(default_factory=dict)
+    correction: Correction | None = None
+    mixed: tuple[MixRecord, ...] = ()
+    protected: tuple[ProtectedRegion, ...] = ()
+    probes: Sequence[Feed] = ()
+    probed: Probed = ""
+
+
+NEVER = "it never runs on the data, so its ranges are not known"
+
+
+def with_bodies(
+    decided: Decided, decide: Callable[[Job, Kept, Plan | None], Decided], resume: Plan | None = None
+) -> Decided:
+    """With the plans of the bodies, on what goes into each while the model runs on the feeds.
+
+    Args:
+        decide: of a body, its feeds, and its plan to go on from.
+        resume: the plan that `decided` goes on from; bodies that it lacks stay float.
+    """
+    job = decided.job
+    wanted = {key: body for key, body in job.bodies.items() if resume is None or key in resume.bodies}
+    if not wanted:
+        return decided
+    watched = {key: body.plain for key, body in wanted.items() if not body.idle and body.config.needs_data}
+    try:
+        seen = body_feeds(job.prepared, decided.feeds, watched)
+    except (ModelError, DataError) as error:
+        unseen = {key: body.unseen(f"what goes into it cannot be seen: {error}") for key, body in wanted.items()}
+        return replace(decided, plan=replace(decided.plan, bodies=unseen))
+    found = dict[str, Decided]()
+    for key, body in wanted.items():
+        if key in watched and not seen[key]:
+            found[key] = Decided(body, body.unseen(NEVER))
+        else:
+            found[key] = decide(body, seen.get(key, Kept((), None)), None if resume is None else resume.bodies[key])
+    remarks = dict(decided.plan.remarks) | dict(_one_way(job, seen, len(decided.feeds)))
+    plan = replace(decided.plan, bodies={key: one.plan for key, one in found.items()}, remarks=remarks)
+    inside = tuple(f"inside {one.job.title}: {text}" for one in found.values() for text in one.warnings)
+    return replace(
+        decided,
+        job=replace(job, bodies={**job.bodies, **{key: one.job for key, one in found.items()}}),
+        plan=plan,
+        warnings=(*decided.warnings, *inside),
+        protected=(*decided.protected, *(region for one in found.values() for region in one.protected)),
+    )
+
+
+def _one_way(job: Job, seen: Mapping[str, Kept], samples: int) -> Iterator[tuple[str, str]]:
+    """Ifs of which one branch is never taken, and what can be done about it: inside other bodies, nothing."""
+    for body in bodies(job.prepared.graph):
+        if not is_op(body.node, "If") or not samples or len(seen.get(body.key, (0,))) or job.title:
+            continue
+        other = "else" if body.attribute == "then_branch" else "then"
+        yield (
+            body.node.name or "",
+            f"all {samples} samples take its {other} branch; if all inputs do, extra option "
+            f"InlineIf={{{body.node.name!r}: {other!r}}} leaves {body.title} out of the model",
+        )

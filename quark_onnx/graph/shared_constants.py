@@ -1,0 +1,101 @@
+"""Constants that are stored twice: copies that nobody turned out to need, and what bodies have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from quark_onnx.core.operators import LAYERS
+from quark_onnx.graph.edit import claim, forget_names
+from quark_onnx.graph.view import constant_tensor, input_at, is_constant, is_op
+
+SMALL = 64
+"""Bytes up to which a constant costs little more than its name."""
+
+_COPIED = "quark_onnx.copied"  # value.meta: name of the initializer that it is a copy of
+
+Kind = tuple[ir.DataType, tuple[int, ...]]
+
+
+def note_copy(copied: ir.Value, value: ir.Value) -> None:
+    """Remember that an initializer is a copy of another one, which may turn out to be needless."""
+    copied.meta[_COPIED] = value.name
+
+
+def reunite(graph: ir.Graph) -> None:
+    """Copies that still hold the numbers of what they were copied from go, where that one is still there."""
+    for value in [value for value in graph.initializers.values() if _COPIED in value.meta]:
+        origin = graph.initializers.get(value.meta[_COPIED])
+        same = origin is not None and np.array_equal(_tensor(origin).numpy(), _tensor(value).numpy())
+        if origin is not None and same and not value.is_graph_output():
+            value.replace_all_uses_with(origin)
+            graph.initializers.pop(value.name or "")
+
+
+def share_constants(model: ir.Model) -> None:
+    """A constant that several bodies hold, or that the main graph has as well, moves to the main graph."""
+    main = model.graph
+    inner = [value for graph in main.subgraphs() for value in graph.initializers.values() if _counts(value)]
+    kinds = {_kind(value) for value in inner}
+    outer = [value for value in main.initializers.values() if _counts(value) and _kind(value) in kinds]
+    held = Counter(map(_kind, (*inner, *outer)))
+    first: dict[tuple[Kind, bytes], ir.Value] = {}
+    forget_names(main)
+    for value in (*outer, *inner):
+        if held[_kind(value)] < 2:
+            continue
+        key = _kind(value), hashlib.sha256(_tensor(value).tobytes()).digest()
+        known = first.setdefault(key, value)
+        if known is value or value.graph is main:
+            continue
+        if known.graph is not main:
+            _move(known, main)
+        assert isinstance(value.graph, ir.Graph)
+        value.replace_all_uses_with(known)
+        value.graph.initializers.pop(value.name or "")
+
+
+def _counts(value: ir.Value) -> bool:
+    """Whether it is worth the look, and free to go: what a body returns has to be its own."""
+    tensor = value.const_value
+    numbers = tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes > SMALL
+    return is_constant(value) and numbers and not value.is_graph_output() and not _beside_floats(value)
+
+
+def _beside_floats(value: ir.Value) -> bool:
+    """Whether it may be the weight of a MatMulNBits, which onnxruntime 1.32 looks for in the graph of the node only.
+
+    It makes one of a layer that multiplies anything but 8-bit integers with integer weights.
+    """
+    layers = (use.node for dq in value.consumers() if is_op(dq, "DequantizeLinear") for use in dq.outputs[0].uses())
+    return any(is_op(node, *LAYERS) and not _in_8_bits(input_at(node, 0)) for node in layers)
+
+
+def _in_8_bits(value: ir.Value | None) -> bool:
+    node = None if value is None else value.producer()
+    if node is None or not is_op(node, "DequantizeLinear"):
+        return False
+    codes, zero = input_at(node, 0), constant_tensor(input_at(node, 2))
+    if codes is not None and is_op(codes.producer(), "DynamicQuantizeLinear"):
+        return True
+    return zero is None or zero.dtype in (ir.DataType.UINT8, ir.DataType.INT8)
+
+
+def _kind(value: ir.Value) -> Kind:
+    tensor = _tensor(value)
+    return tensor.dtype, tuple(tensor.shape.numpy())
+
+
+def _tensor(value: ir.Value) -> Any:
+    return value.const_value
+
+
+def _move(value: ir.Value, main: ir.Graph) -> None:
+    assert isinstance(value.graph, ir.Graph)
+    value.graph.initializers.pop(value.name or "")
+    claim(main, value)
+    main.register_initializer(value)
