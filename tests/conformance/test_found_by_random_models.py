@@ -11,6 +11,7 @@ import pytest
 from text_models import normal, text_model
 
 from quark_onnx import ModelQuantizer, Result, get_default_config
+from quark_onnx.quantsim import QuantizationSimModel
 
 
 def quantized(model: onnx.ModelProto, preset: str = "S8S8_AAWS", samples: int = 6, **fields: Any) -> Result:
@@ -68,3 +69,20 @@ def test_a_float16_bias_behind_a_product_of_16_bits(kind: str, add: str, tail: s
     result = quantized(model, activation_type=kind)
     assert result.report.departure is None
     assert result.report.sqnr["y"] > 35
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "s = SequenceConstruct (a, a) y = SequenceAt (s, i)",
+        "s = SequenceConstruct (a, x) y = ConcatFromSequence <axis = 1> (s)",
+        "s = SplitToSequence <axis = 1> (a) y = ConcatFromSequence <axis = 1> (s)",
+        "e = SequenceEmpty () s = SequenceInsert (e, a) y = SequenceAt (s, i)",
+    ],
+)
+def test_sequences_are_no_tensors_to_quantize(nodes: str) -> None:
+    model = text_model(f"g (float[1,3,8] x) => (float[A,B,C] y) {{ a = MatMul (x, w) {nodes} }}", w=normal(8, 8), i=0)
+    quantized(model)
+    simulation = QuantizationSimModel(model, threads=1)
+    simulation.compute_encodings([{"x": normal(1, 3, 8, seed=i)} for i in range(4)])
+    onnx.checker.check_model(simulation.to_onnx_qdq(), full_check=True)

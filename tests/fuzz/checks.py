@@ -17,11 +17,12 @@ import onnx
 from model_builder import Array, Arrays, bodies, run, session
 from plain_quantizer import plain
 from random_models import Case
-from random_settings import Settings
+from random_settings import SIMULATION, Settings
 
 from quark_onnx import ModelQuantizer, QuarkError, Result
 from quark_onnx.core.threads import VARIABLE
 from quark_onnx.graph import io
+from quark_onnx.quantsim import QuantizationSimModel
 
 _ROUNDING = ("Ceil", "Floor", "Mod", "Round", "Sign")
 _COMPARING = ("Equal", "Greater", "GreaterOrEqual", "If", "IsInf", "IsNaN", "Less", "LessOrEqual")
@@ -36,6 +37,8 @@ LEGITIMATE: tuple[tuple[str, str], ...] = (
     # names and operators that the options speak of, and the model does not have
     ("ConfigError", r"^nodes_to_exclude: .* matches no node of the model"),
     ("ConfigError", r"^OpTypeQuantOverrides\[.*: nothing of the model has a quantizer there"),
+    # simulations of float16 models
+    ("ModelError", r"^nothing can be simulated: the model has no float32 tensors"),
     # number types that the target does not run
     ("ConfigError", r"^OpTypeQuantOverrides\[.*: target '\w+' runs "),
 )
@@ -80,10 +83,16 @@ def judge(case: Case, settings: Settings) -> Finding | None:
         return _file(case, output) or _values(case, settings, result, output) or _again(case, settings, output)
 
 
-def _quantized(source: Path, output: Path, case: Case, settings: Settings) -> Result:
+def _quantized(source: Path, output: Path, case: Case, settings: Settings) -> Result | None:
+    """The file is written; None: by a simulation, which has no report."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        return ModelQuantizer(settings.config).quantize_model(source, output, list(case.feeds))
+        if settings.preset != SIMULATION:
+            return ModelQuantizer(settings.config).quantize_model(source, output, list(case.feeds))
+        simulation = QuantizationSimModel(source, threads=1, **settings.fields)
+        simulation.compute_encodings(list(case.feeds))
+        onnx.save(simulation.to_onnx_qdq(), output)
+        return None
 
 
 def _refusal(error: QuarkError) -> Finding | None:
@@ -154,7 +163,7 @@ def _alike(one: onnx.ValueInfoProto, other: onnx.ValueInfoProto) -> bool:
     return len(a.shape.dim) == len(b.shape.dim) and same
 
 
-def _values(case: Case, settings: Settings, result: Result, output: Path) -> Finding | None:
+def _values(case: Case, settings: Settings, result: Result | None, output: Path) -> Finding | None:
     """What it computes, with kernels and as written, on samples that nothing was learned of."""
     known = run(case.model, case.judging)
     model = onnx.load(output)
@@ -173,10 +182,11 @@ def _values(case: Case, settings: Settings, result: Result, output: Path) -> Fin
             values = sum(answer[name].size for answer in known)
             chance = SURE * 10 / np.log(10) * np.sqrt(4 / values)  # of the ratio of two noises
             if as_run < min(as_written - NOISE - chance, KEPT):
-                told = result.report.departure
+                told = None if result is None else result.report.departure
                 text = f"{name!r} keeps {as_written:.1f} dB as written, {as_run:.1f} as run; the report: {told}"
                 return Finding("run is not written", "told" if told and told.here else "untold", text)
-    return _figures(result) or _ruined(case, settings, known, {name: pair[0] for name, pair in worth.items()})
+    wrong = None if result is None else _figures(result)
+    return wrong or _ruined(case, settings, known, {name: pair[0] for name, pair in worth.items()})
 
 
 def _run_optimized(output: Path, case: Case) -> list[Arrays]:
