@@ -34,7 +34,7 @@ from quark_onnx.engine.saturation_certificate import is_quantized
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.bodies import Body, as_model, bodies, holds, shares_constants
 from quark_onnx.graph.from_float16 import Widened, to_float32
-from quark_onnx.graph.value_info import unknown
+from quark_onnx.graph.value_info import declare_outputs, unknown
 from quark_onnx.graph.view import is_op
 from quark_onnx.stages.equalize import rescale
 from quark_onnx.stages.output_model import realize
@@ -171,6 +171,7 @@ class Job:
             raise PlanError(f"the plan quantizes {min(strange)!r}, no body that this model has; {ANEW}")
         inside = {key: self.bodies[key].realize(one) for key, one in plan.bodies.items() if not one.empty}
         quantized = realize(self.prepared, plan, self.config.conversion, half, inside)
+        declare_outputs(quantized, self.model)
         if self.config.row.on_cpu:
             shield(quantized)
         return quantized

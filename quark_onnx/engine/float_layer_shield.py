@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.edit import new_node
-from quark_onnx.graph.view import is_constant, is_op, sole_reader
+from quark_onnx.graph.view import constant, input_at, is_constant, is_op, sole_reader
+
+WIDE = (np.dtype(np.uint16), np.dtype(np.int16))
 
 
 def shield(quantized: Model) -> None:
@@ -13,7 +17,8 @@ def shield(quantized: Model) -> None:
     Between a DequantizeLinear and a QuantizeLinear, with or without an activation, onnxruntime 1.31 quantizes the
     weight of a Conv, ConvTranspose or Gemm while it loads the model (`WeightBiasQuantization`): to int8 with one scale,
     whatever the reason was to leave the layer float; also of a Gemm that it made of a MatMul and the Add behind it. An
-    Identity would not do: it is removed before that.
+    Identity would not do: it is removed before that. Of a float16 MatMul of 16-bit activations and an Add it quantizes
+    the bias, whose codes are infinite in float16.
     """
     graph = quantized.graph
     for node in [node for node in graph if _exposed(node)]:
@@ -27,7 +32,16 @@ def _exposed(node: Node) -> bool:
     if not is_op(node, "Conv", "ConvTranspose", "Gemm") and not _becomes_gemm(node):
         return False
     value, weight, *_ = node.inputs
-    return value is not None and is_op(value.producer(), "DequantizeLinear") and is_constant(weight)
+    restored = value.producer() if value is not None else None
+    if restored is None or not is_op(restored, "DequantizeLinear"):
+        return False
+    return is_constant(weight) or (_becomes_gemm(node) and _is_wide_half(restored))
+
+
+def _is_wide_half(restored: Node) -> bool:
+    """Whether float16 numbers come of 16-bit codes: by the types of scale and zero point."""
+    scale, zero = (constant(input_at(restored, index)) for index in (1, 2))
+    return scale is not None and scale.dtype == np.float16 and zero is not None and zero.dtype in WIDE
 
 
 def _becomes_gemm(node: Node) -> bool:

@@ -15,6 +15,7 @@ from onnx import version_converter
 from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.core.plan import Skip
 from quark_onnx.core.resource_faults import let_out
+from quark_onnx.graph.flat_hardmax import TAKES_ONE_AXIS, flatten_hardmax
 from quark_onnx.graph.passes import infer_shapes
 from quark_onnx.graph.without_weights import light_proto
 
@@ -68,6 +69,8 @@ def fit_opset(model: ir.Model, needed: int, newest: int) -> str | None:
     if wanted == current or not any(node.domain == "" for node in model.graph.all_nodes()):
         return None
     imports[""] = current
+    if current < TAKES_ONE_AXIS <= wanted:
+        flatten_hardmax(model)
     graph = _brought(model, current, wanted)
     if isinstance(graph, Skip) and wanted < current:
         raise ModelError(

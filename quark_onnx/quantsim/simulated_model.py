@@ -16,6 +16,7 @@ from quark_onnx.core.settings.checked_fields import whole
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.opset import operator_types
+from quark_onnx.graph.value_info import declare_outputs
 from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.simulated_placement import simulated_sites
@@ -59,7 +60,9 @@ def open_float(source: Source, *, biases: bool = False) -> Model:
     """
     model = io.load(source)
     io.refuse_quantized(model)
-    return prepare(model, opset=Format().opset, optimize=False, biases=biases).model
+    prepared = prepare(model, opset=Format().opset, optimize=False, biases=biases).model
+    declare_outputs(prepared, model)
+    return prepared
 
 
 def begin(

@@ -15,6 +15,8 @@ def _step(b: Builder, name: str) -> str:
     """One node that keeps shape and type of a value."""
     shape = b.dims(name)
     kind = b.rng.random()
+    if b.depth and kind < 0.06:
+        return _branches(b, name)
     if kind < 0.35 and len(shape) >= 2:
         return str(b.add("MatMul", [name, b.weight(shape[-1], shape[-1], fan=shape[-1])]))
     if kind < 0.6 and len(shape) == 4:
@@ -50,8 +52,8 @@ def _plain(array: Array) -> bool:
     return 1 <= array.ndim <= 4 and array.size <= 512
 
 
-def _if(b: Builder) -> None:
-    name = b.pick(_plain)
+def _branches(b: Builder, name: str) -> str:
+    """An If on a constant, on a value of the graph, or on what the data are; its branches work on a value."""
     kind = b.rng.random()
     if kind < 0.3:
         condition = b.constant(bool(b.chance(0.5)))
@@ -66,7 +68,11 @@ def _if(b: Builder) -> None:
         inner = b.body()
         made = _steps(inner, name)
         branches.append(_graph(inner, {}, [made]))
-    b.add("If", [condition], then_branch=branches[0], else_branch=branches[1])
+    return str(b.add("If", [condition], then_branch=branches[0], else_branch=branches[1]))
+
+
+def _if(b: Builder) -> None:
+    _branches(b, b.pick(_plain))
 
 
 def _loop(b: Builder) -> None:

@@ -75,7 +75,9 @@ def _fed(case: Case, node: onnx.NodeProto, names: list[str]) -> Iterator[Case]:
             [f | found for f, found in zip(some, _computed(case, names, some), strict=True)]
             for some in (case.feeds, case.judging)
         )
-    except Exception:  # a value that is no array; onnxruntime's classes have no common base
+    except Exception:  # onnxruntime's classes have no common base
+        return
+    if not set(names) <= set(feeds[0]):  # sequences
         return
     model = copy.deepcopy(case.model)
     model.graph.node.remove(node)

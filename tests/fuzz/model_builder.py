@@ -78,6 +78,7 @@ class Builder:
     values     what is computed from the inputs, by name, for one sample
     constants  initializers
     real       the float type of the model
+    depth      of the graph in others
     """
 
     def __init__(self, rng: np.random.Generator, opset: int, real: Any = np.float32) -> None:
@@ -89,13 +90,14 @@ class Builder:
         self.outer: Arrays = {}
         self.outer_constants: Arrays = {}
         self.counter = [0]
+        self.depth = 0
 
     def body(self) -> Builder:
         """A builder for a graph inside this one, whose values it may read."""
         inner = Builder(self.rng, self.opset, self.real)
         inner.outer = {**self.outer, **self.values}
         inner.outer_constants = {**self.outer_constants, **self.constants}
-        inner.functions, inner.counter = self.functions, self.counter
+        inner.functions, inner.counter, inner.depth = self.functions, self.counter, self.depth + 1
         return inner
 
     def name(self, hint: str) -> str:

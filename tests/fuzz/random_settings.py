@@ -1,4 +1,4 @@
-"""Configurations in rotation: every preset, every target, and options that go with them."""
+"""Configurations in rotation: every preset, every target, and options that go with them; simulations."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from quark_onnx.core.settings.targets import TARGETS
 SPELLED = ("S4S4_ASWS", "U8S4_AAWS", "S16S16_ASWS", "U8S8_AAWA", "S8S8_ASWS", "U16S4_AAWS")
 """Presets that have no place in the list."""
 
+SIMULATION = "simulation"
+"""Stands for a preset: AIMET's workflow, whose arguments are in `fields`."""
+
+SCHEMES = ("post_training_tf_enhanced", "post_training_tf", "post_training_percentile")
+
 SHORT = {"NumIterations": 12}
 """Fine-tuning that is over soon."""
 
@@ -26,7 +31,6 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "calibrate_method": tuple(METHODS),
     "activation_type": ("uint8", "int8", "uint16", "int16"),
     "weight_type": ("int8", "uint8", "int4", "int16"),
-    "convert_fp16_to_fp32": (True,),
     "op_types_to_quantize": (("Conv", "MatMul", "Gemm"), ("MatMul", "Add")),
     "nodes_to_exclude": (("*1*",),),
     "use_external_data_format": (True,),
@@ -77,6 +81,8 @@ class Settings:
         Raises:
             ConfigError: these do not go together.
         """
+        if self.preset == SIMULATION:
+            return QuantizationConfig()
         asked = {} if self.target is None else {"target": self.target}
         _, start = beginning(self.preset, asked)
         options = {**start.extra_options, **self.options}
@@ -93,8 +99,12 @@ class Settings:
 def random_settings(seed: int) -> Settings:
     """The settings of that seed; what cannot be combined is left out."""
     rng = np.random.default_rng([seed, 5])
-    names = [*PRESETS, *SPELLED]
+    plain = [name for name, config in PRESETS.items() if not config.include_fast_ft]
+    names = [*PRESETS, *SPELLED, *plain, *[SIMULATION] * 4]  # fine-tuning takes time
     settings = Settings(names[seed % len(names)])
+    if settings.preset == SIMULATION:
+        arguments = {"quant_scheme": str(rng.choice(SCHEMES)), "default_output_bw": int(rng.choice([8, 16]))}
+        return replace(settings, fields=arguments)
     if rng.random() < 0.4:
         target = str(rng.choice(list(TARGETS)))
         fitting = replace(settings, preset="INT8_PROTECTED") if rng.random() < 0.7 else settings

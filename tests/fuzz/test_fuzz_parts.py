@@ -40,19 +40,18 @@ def case() -> Case:
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_every_recipe_makes_its_operator(name: str) -> None:
-    """At the newest operator set, or where the recipe is for an older one."""
-    made: list[onnx.NodeProto] = []
-    for opset in (24, 21, 18, 13):
-        builder = Builder(np.random.default_rng(3), opset)
+    """At the newest operator set, or at an older one that still has it."""
+    pattern = name[0].islower() and "." not in name
+    for opset in [24, 18, 13] * 5:
+        builder = Builder(np.random.default_rng(opset), opset)
         for shape in ((1, 4, 6, 6), (1, 4, 6, 6), (2, 4, 4), (2, 4, 4), (2, 8), (2, 1, 3)):
             builder.values[builder.name("x")] = builder.rng.standard_normal(shape).astype(np.float32)
-        for _ in range(10):
-            with builder.attempt():
-                OPERATORS[name].make(builder)
-        made += builder.nodes
-    types = {node.op_type for node in made} | {f"{node.domain}.{node.op_type}" for node in made}
-    patterned = name[0].islower() and "." not in name
-    assert types if patterned else name in types
+        with builder.attempt():
+            OPERATORS[name].make(builder)
+        types = {f"{node.domain}.{node.op_type}".strip(".") for node in builder.nodes}
+        if types if pattern else name in types:
+            return
+    pytest.fail("it makes none of what it has to work on")
 
 
 def test_there_are_operators_enough() -> None:
