@@ -119,7 +119,13 @@ class Job:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to quantize, in bodies neither."""
-        return not self.sites.sites and all(body.idle for body in self.bodies.values())
+        return not any(job.sites.sites for job in self.parts())
+
+    def parts(self) -> Iterator[Job]:
+        """The job, and those of all bodies."""
+        yield self
+        for body in self.bodies.values():
+            yield from body.parts()
 
     @property
     def plain(self) -> Model:

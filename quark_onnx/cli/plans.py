@@ -137,11 +137,12 @@ def plan_command(
 
 
 def _figures(job: Job, plan: Plan) -> dict[str, Any]:
-    nodes = [(node.name or "", node.op_type) for node in job.prepared.graph]
+    parts = [(job.prepared, plan), *((inside.model, inside.plan) for inside in job.inside(plan))]
+    nodes = [(node.name or "", node.op_type, part) for model, part in parts for node in model.graph]
     return {
-        "quantized": Counter(op_type for name, op_type in nodes if name in plan.nodes),
-        "float": [(name, op_type, plan.notes[name]) for name, op_type in nodes if name in plan.notes],
-        "sites": Counter(site.role for site in plan.sites.values()),
+        "quantized": Counter(op_type for name, op_type, part in nodes if name in part.nodes),
+        "float": [(name, op_type, part.notes[name]) for name, op_type, part in nodes if name in part.notes],
+        "sites": Counter(site.role for part in plan.parts() for site in part.sites.values()),
         "remarks": plan.remarks,
     }
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -190,10 +190,21 @@ class Plan:
         inside = ((key, plan.fault()) for key, plan in self.bodies.items())
         return next((f"in {key}, {why}" for key, why in inside if why is not None), None)
 
+    def parts(self) -> Iterator[Plan]:
+        """The plan, and those of all bodies."""
+        yield self
+        for plan in self.bodies.values():
+            yield from plan.parts()
+
     @property
     def empty(self) -> bool:
         """Whether nothing is quantized, bodies included."""
-        return not self.nodes and all(plan.empty for plan in self.bodies.values())
+        return not any(part.nodes for part in self.parts())
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Node that stays float → the reason, bodies included."""
+        return {node: reason for part in self.parts() for node, reason in part.notes.items()}
 
     def save(self, folder: str | Path, config: str | None = None) -> Path:
         """Write `plan.json` and `arrays.npz`, and `config` to `config.json`, into `folder`.

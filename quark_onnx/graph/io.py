@@ -99,8 +99,9 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
 
 
 def weight_bytes(model: ir.Model) -> int:
-    """Bytes of all initializers."""
-    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    """Bytes of all initializers, those of bodies included."""
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    return sum(value.const_value.nbytes for value in values if value.const_value is not None)
 
 
 def node_bytes(node: ir.Node) -> int:
