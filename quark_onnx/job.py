@@ -22,6 +22,7 @@ from quark_onnx.core.settings.tensor_overrides import override_opset
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, open_data, random_data
 from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.from_float16 import Widened, to_float32
@@ -177,7 +178,7 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
     Raises:
         ModelError, ConfigError: the model cannot be used, or the configuration names what it does not have.
     """
-    model = io.load(source)
+    model = open_model(source, config.option("UserCustomOpLibPath"))
     io.refuse_quantized(model)
     widened = to_float32(model)
     overrides = config.tensor_overrides

@@ -24,6 +24,7 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.plan_diff import diff
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
+from quark_onnx.core.settings.idle_options import OF_DATA, OF_MODEL
 from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.job import Clock, Job, open_job
 from quark_onnx.pipeline import Decided, decide, finish
@@ -80,14 +81,7 @@ def saved_config(folder: Path) -> QuantizationConfig:
 
 
 CHANGEABLE = ("include_fast_ft", "use_external_data_format", "extra_options")
-_OF_DATA = (
-    "CalibDataSize",
-    "CalibImages",
-    "UseRandomData",
-    "RandomDataReaderInputShape",
-    "RandomDataReaderInputDataRange",
-)
-CHANGEABLE_OPTIONS = ("FastFinetune", "BiasCorrection", *_OF_DATA)
+CHANGEABLE_OPTIONS = ("FastFinetune", "BiasCorrection", *OF_MODEL, *OF_DATA)
 """What may differ from the configuration of a plan when one goes on from it: all that comes after ranges."""
 
 
