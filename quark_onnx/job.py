@@ -29,6 +29,7 @@ from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.fusion_ledger import Inside
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import is_quantized
 from quark_onnx.graph import Model, ModelProto, io
@@ -240,7 +241,7 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
     Raises:
         ModelError, ConfigError: the model cannot be used, or the configuration names what it does not have.
     """
-    model = io.load(source)
+    model = open_model(source, config.option("UserCustomOpLibPath"))
     io.refuse_quantized(model)
     widened = to_float32(model)
     overrides = config.tensor_overrides

@@ -33,6 +33,7 @@ from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.prove_outputs import prove_outputs
 from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning
 from quark_onnx.graph import ModelProto, io, large_weights
+from quark_onnx.graph.normal_form import remarks
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.result import Evidence, Probed, Report, Result, certificates_of
@@ -345,7 +346,7 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
         if io.is_large(job.prepared):
             large_weights.settle(quantized)
         io.let_go(job.prepared)
-        io.check(quantized)
+        io.check(quantized, job.model)
     with clock.stage("prove"):
         rows = ledger(job.prepared, plan, quantized, job.config.row, job.inside(plan))
         exactness = certificates_of(rows) if job.config.row.on_cpu else {}
@@ -360,7 +361,7 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
     nothing = "nothing was quantized: see the reasons in the ledger; the model stays float"
     doubts = size_warning(stored["float"], stored["quantized"]) if not plan.empty else (nothing,)
     told = proof_warnings(proof, job.config.target)
-    warnings = (*decided.warnings, *output_warnings(proof.run.outputs), *told, *doubts)
+    warnings = (*remarks(job.model), *decided.warnings, *output_warnings(proof.run.outputs), *told, *doubts)
     for warning in warnings:
         logger.warning(warning)
     report = Report(

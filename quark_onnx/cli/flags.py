@@ -27,6 +27,16 @@ output_option = partial(typer.Option, "--output", "-o", show_default=False)
 """Makers of options by group; the help says the default where there is one worth knowing."""
 
 
+CustomOps = Annotated[
+    list[str] | None,
+    _how(
+        "--custom-ops",
+        metavar="FILE",
+        help="A shared library with operators of the model that onnxruntime has not. Repeatable.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class ConfigFlags:
     """How to quantize: a preset or a file, and what differs from it."""
@@ -89,6 +99,7 @@ class ConfigFlags:
             help="Correct each bias by the mean error of its layer, whatever the outputs say; fine-tuning does, too.",
         ),
     ] = None
+    custom_ops: CustomOps = None
     option: Annotated[
         list[str] | None,
         _how(
@@ -112,6 +123,7 @@ class ConfigFlags:
             extra[key] = _merged(extra.get(key), value)
         extra |= {} if self.bias_correction is None else {"BiasCorrection": self.bias_correction}
         extra |= {"Protect": False} if self.no_protect else {}
+        extra |= {"UserCustomOpLibPath": self.custom_ops} if self.custom_ops else {}
         changes |= {"calibrate_method": self.method} if self.method is not None else {}
         extra |= {"WeightCalibrateMethod": self.weight_method} if self.weight_method is not None else {}
         changes |= {"include_cle": False} if self.no_cle else {}
@@ -136,6 +148,11 @@ class ConfigFlags:
         if self.preset is not None:
             raise ConfigError("--preset and --config each say where to start from; give only one of them")
         return "", read_config(self.config)
+
+    @property
+    def only_of_the_model(self) -> bool:
+        """Whether no flag says how to quantize."""
+        return replace(self, custom_ops=None) == ConfigFlags()
 
     @property
     def begins_with(self) -> str:

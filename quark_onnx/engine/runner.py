@@ -21,15 +21,16 @@ from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.core.resource_faults import shortage
 from quark_onnx.core.threads import allowed_threads
 from quark_onnx.engine.calibration_data import Feed, InputSpec
+from quark_onnx.engine.load_advice import advice
 from quark_onnx.graph import Model, io, view
+from quark_onnx.graph.custom_ops import carry, libraries
 from quark_onnx.graph.opset import quantizer_pair
+from quark_onnx.graph.without_weights import first_lines
 
 Arrays = list[NDArray[Any]]
 
 FIRST_QUANTIZERS = 10
 """The operator set that brought QuantizeLinear; each onnxruntime has it."""
-
-LOADABLE = "it must use operators, an opset and an IR version that this onnxruntime knows: export it so, or update it"
 
 
 class Runner:
@@ -70,17 +71,21 @@ class Runner:
             if io.is_large(model):
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
         try:
+            for library in libraries(model):
+                options.register_custom_ops_library(library)
             source, folder = io.runnable(model)
             if folder is not None:
                 options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
                 options.add_session_config_entry("session.disable_prepacking", "1")  # it copies all weights
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a dozen types of its own, none with a common base
-            raise shortage(error, keep, _reason(error)) or ModelError(
-                f"onnxruntime {ort.__version__} cannot load the model: {_reason(error)}; {LOADABLE}"
-            ) from error
+            reason = _reason(error)
+            if (lack := shortage(error, keep, reason)) is not None:
+                raise lack from error
+            way = advice(reason, float64=view.computes_in(model, "float64"))
+            raise ModelError(f"onnxruntime {ort.__version__} cannot load the model: {reason}; {way}") from error
         self.inputs = [i.name for i in self._session.get_inputs()]
-        self.outputs = [o.name for o in self._session.get_outputs()] if outputs is None else list(outputs)
+        self.outputs = view.output_names(model) if outputs is None else list(outputs)
 
     @property
     def session(self) -> ort.InferenceSession:
@@ -128,8 +133,7 @@ _PLACE = re.compile(rf"\S+\.(?:cc|cpp|h|hpp):\d+ {_FUNCTION} ")
 
 def _reason(error: Exception) -> str:
     """The first line, without onnxruntime's status code and without the C++ file and function it comes from."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return _PLACE.sub("", _STATUS.sub("", lines[0]))[:400].strip(". ") if lines else type(error).__name__
+    return _PLACE.sub("", _STATUS.sub("", first_lines(error, 1)))[:400].strip(". ")
 
 
 @lru_cache
@@ -159,6 +163,7 @@ def executed_model(model: Model) -> Iterator[Model]:
         path = Path(folder) / "optimized.onnx"
         Runner(model, keep=path)
         executed = io.load_executed(path)
+        carry(model.graph, executed.graph)
         try:
             yield executed
         finally:

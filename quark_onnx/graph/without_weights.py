@@ -1,4 +1,7 @@
-"""Models of any size for the functions of onnx that take a protobuf, which ends at 2 GB: without their weights."""
+"""Models of any size for the functions of onnx that take a protobuf, which ends at 2 GB: without their weights.
+
+`onnx.checker` is one of them: here is what it says.
+"""
 
 from __future__ import annotations
 
@@ -30,3 +33,27 @@ def light_proto(model: ir.Model) -> onnx.ModelProto:
         for value, tensor, kind, shape in held:
             value.const_value, value.type, value.shape = tensor, kind, shape
             graph.initializers.add(value)
+
+
+def complaint(model: ir.Model) -> str | None:
+    """What `onnx.checker` has against the model, its large weights left out; onnxruntime may run it all the same."""
+    try:
+        return refusal(light_proto(model))
+    except Exception as error:  # the IR takes what it cannot write
+        return first_lines(error)
+
+
+def refusal(proto: onnx.ModelProto) -> str | None:
+    """What `onnx.checker` has against a protobuf."""
+    try:
+        onnx.checker.check_model(proto)
+    except Exception as error:  # not only its own ValidationError
+        return first_lines(error)
+    return None
+
+
+def first_lines(error: BaseException, lines: int = 3) -> str:
+    """The beginning of what an error of onnx says, or what is at the root of it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).strip().splitlines()[:lines]).rstrip(". ") or type(error).__name__

@@ -15,6 +15,7 @@ from quark_onnx.core.settings.whole_model import Config
 from quark_onnx.core.version import VERSION
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import quantized_values
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.prove_outputs import prove_outputs
 from quark_onnx.engine.qdq_pieces import pieces
 from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning
@@ -142,7 +143,7 @@ def report_of(
         judged=known.judged,
     )
     pairs = quantized_values(evidence.quantized)
-    models = Models(io.load(source), evidence.model, evidence.quantized, pairs)
+    models = Models(open_model(source, config.option("UserCustomOpLibPath")), evidence.model, evidence.quantized, pairs)
     return measured(report, models, evidence.feeds, measure or Measure(), tell)
 
 
