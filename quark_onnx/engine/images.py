@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from quark_onnx.core.errors import ConfigError, DataError, nearest
+from quark_onnx.core.reading import reading
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 
@@ -141,11 +142,9 @@ def _decode(file: Path, size: tuple[int, int], options: ImageOptions) -> Array:
     image_module, image_ops = _import_pil()
     height, width = size
     bilinear = image_module.Resampling.BILINEAR
-    try:
-        with image_module.open(file) as opened:
-            image = opened.convert("L" if options.color == "L" else "RGB")
-    except (OSError, ValueError, SyntaxError, image_module.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {file}: {error}; remove it or save it again") from error
+    boundary = reading(f"the image {file}", DataError, "remove it or save it again")
+    with boundary, image_module.open(file) as opened:
+        image = opened.convert("L" if options.color == "L" else "RGB")
     if options.crop == "center_crop":
         fitted = image_ops.fit(image, (width, height), method=bilinear)
     else:

@@ -15,9 +15,11 @@ import onnx
 import onnx_ir as ir
 
 from quark_onnx.core.errors import ConfigError, ModelError
+from quark_onnx.core.reading import reading, reason
 from quark_onnx.graph import large_weights
 from quark_onnx.graph.edit import forget_names
 from quark_onnx.graph.open_dimensions import open_dimensions
+from quark_onnx.graph.tensor_data import refuse_misfit
 from quark_onnx.graph.without_weights import light_proto
 
 EXTERNAL_ABOVE = 1_800_000_000
@@ -38,26 +40,22 @@ def load(source: str | Path | onnx.ModelProto) -> ir.Model:
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise ModelError(f"model {path} {what}; give the path of an .onnx file")
-    try:
+    with reading(path, ModelError, "export or copy it again", "is not a valid ONNX model"):
         onnx.checker.check_model(str(path))
         model: ir.Model = ir.load(path)
-    except Exception as error:  # protobuf, checker and IR each have errors of their own
-        raise ModelError(f"{path} is not a valid ONNX model: {_first_lines(error)}; export or copy it again") from error
+        refuse_misfit(model)
     _check_external(model)
     open_dimensions(model)
     return model
 
 
 def _from_proto(proto: onnx.ModelProto) -> ir.Model:
-    try:
+    way_out = "if its weights are in other files, pass the path"
+    with reading("the ModelProto", ModelError, way_out, "is not a valid ONNX model"):
         if proto.ByteSize() < EXTERNAL_ABOVE:
             onnx.checker.check_model(proto)
         model: ir.Model = ir.from_proto(proto)
-    except Exception as error:
-        reason = _first_lines(error)
-        raise ModelError(
-            f"the ModelProto is not a valid ONNX model: {reason}; if its weights are in other files, pass the path"
-        ) from error
+        refuse_misfit(model)
     _check_external(model)
     open_dimensions(model)
     return model
@@ -75,10 +73,6 @@ def _check_external(model: ir.Model) -> None:
             raise ModelError(f"weight {tensor.name!r} is in {path}, which is missing; pass the path of the model")
         if path.stat().st_size < (tensor.offset or 0) + tensor.nbytes:
             raise ModelError(f"{path} ends before the weight {tensor.name!r}; copy or export the model again")
-
-
-def _first_lines(error: Exception, lines: int = 3) -> str:
-    return " ".join(str(error).strip().splitlines()[:lines]).rstrip(". ") or type(error).__name__
 
 
 def copy(model: ir.Model) -> ir.Model:
@@ -221,7 +215,7 @@ def check(model: ir.Model) -> None:
     try:
         onnx.checker.check_model(light_proto(model) if is_large(model) else to_proto(model))
     except Exception as error:
-        raise ModelError(f"the resulting model is invalid: {_first_lines(error)}") from error
+        raise ModelError(f"the resulting model is invalid: {reason(error)}") from error
 
 
 def fingerprint(model: ir.Model) -> str:

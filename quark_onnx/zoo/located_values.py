@@ -11,9 +11,13 @@ from typing import Any
 import yaml
 
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.reading import DEEPEST, reading, reason
 from quark_onnx.zoo.problems import Problems
 
 _MERGE = "tag:yaml.org,2002:merge"
+
+MOST = 100_000
+"""Values of a manifest, with those that anchors repeat: some forty lines can stand for more than any memory holds."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,8 @@ def of_yaml(file: Path, problems: Problems) -> Marked | None:
     Raises:
         ConfigError: the file cannot be read.
     """
-    try:
+    with reading(f"the manifest {file}", ConfigError, "give a file of YAML"):
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the manifest {file}: {error}") from error
     try:
         with contextlib.closing(_Loader(text)) as loader:
             node = loader.get_single_node()
@@ -68,12 +70,39 @@ def of_yaml(file: Path, problems: Problems) -> Marked | None:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         problems.add(f"{file}:{line}", f"this is not YAML: there is a character #x{error.character:04x}; remove it")
-    except (yaml.YAMLError, ValueError) as error:  # a value such as the date 2024-99-99
-        problems.add(f"{file}:1", f"this is not YAML: {error}; mend it")
+    except Exception as error:  # a value such as the date 2024-99-99
+        problems.add(f"{file}:1", f"this is not YAML: {reason(error)}; mend it")
     return None
 
 
 class _Loader(yaml.SafeLoader):
+    """Refuses what grows without end: levels, brackets before the scanner looks ahead, and what merge keys make."""
+
+    depth = 0
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """A bracket opens."""
+        self._refuse_deep(self.flow_level)
+        super().fetch_flow_collection_start(token)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node of one more level."""
+        self._refuse_deep(self.depth)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Merge keys that double what others doubled."""
+        super().flatten_mapping(node)
+        _refuse_large(node, len(node.value))
+
+    def _refuse_deep(self, level: int) -> None:
+        if level >= DEEPEST:
+            mark = self.get_mark()
+            raise yaml.MarkedYAMLError(problem=f"it is nested deeper than {DEEPEST} levels", problem_mark=mark)
+
     def close(self) -> None:
         """As `contextlib.closing` calls it."""
         self.dispose()
@@ -85,6 +114,7 @@ class _Reader:
     def __init__(self, file: Path, loader: yaml.SafeLoader, problems: Problems) -> None:
         self.file, self.loader, self.problems = file, loader, problems
         self.done: dict[int, Marked] = {}
+        self.sizes: dict[int, int] = {}
         self.open: set[int] = set()
 
     def read(self, node: yaml.Node) -> Marked:
@@ -96,7 +126,13 @@ class _Reader:
             self.open.add(id(node))
             self.done[id(node)] = Marked(self._value(node), place)
             self.open.remove(id(node))
+            self.sizes[id(node)] = 1 + sum(map(self._size, _parts(node)))
+            _refuse_large(node, self.sizes[id(node)])
         return self.done[id(node)]
+
+    def _size(self, node: yaml.Node) -> int:
+        """Values in a node, once for every place that refers to it; 0 of a key and of one that holds itself."""
+        return self.sizes.get(id(node), 0)
 
     def _value(self, node: yaml.Node) -> Any:
         if isinstance(node, yaml.MappingNode):
@@ -116,3 +152,16 @@ class _Reader:
             read = self.read(value)
             found[str(key.value)] = Marked(read.value, f"{self.file}:{key.start_mark.line + 1}")
         return found
+
+
+def _parts(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [value for _, value in node.value]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
+
+
+def _refuse_large(node: yaml.Node, size: int) -> None:
+    if size > MOST:
+        raise yaml.MarkedYAMLError(
+            problem=f"anchors make more than {MOST} values of it; write it out", problem_mark=node.start_mark
+        )

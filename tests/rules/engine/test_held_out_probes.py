@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from quantized_models import graph
 
 from quark_onnx.core.errors import DataError
-from quark_onnx.engine.calibration_data import InputSpec, open_data
+from quark_onnx.engine.calibration_data import Feed, InputSpec, open_data
 from quark_onnx.engine.held_out_probes import LEAST, PART, PROBES, held_out, read, samples_in
 from quark_onnx.engine.runner import input_specs
 
