@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from quark_onnx.core.errors import ConfigError, DataError
+from quark_onnx.core.reading import json_of, reading
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.presets import DEFAULT, beginning
 from quark_onnx.engine.calibration_data import CalibrationData, ImageOptions, random_data
@@ -166,10 +166,10 @@ def read_config(file: Path) -> QuantizationConfig:
     Raises:
         ConfigError: it cannot be read.
     """
+    with reading(f"the configuration {file}", ConfigError, "give a file of JSON"):
+        text = file.read_text(encoding="utf-8")
     try:
-        return QuantizationConfig.from_json(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {file}: {error}") from error
+        return QuantizationConfig.from_json(text)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
 
@@ -179,8 +179,8 @@ def _key_value(text: str) -> tuple[str, Any]:
     if not equals:
         raise ConfigError(f"--option {text!r} has no value; write KEY=VALUE, e.g. Percentile=99.9")
     try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
+        return key, json_of(value)
+    except ValueError:
         return key, value
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from quark_onnx.core import reading
 from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.core.resource_faults import shortage
 from quark_onnx.core.threads import allowed_threads
@@ -25,7 +26,6 @@ from quark_onnx.engine.load_advice import advice
 from quark_onnx.graph import Model, io, view
 from quark_onnx.graph.custom_ops import carry, libraries
 from quark_onnx.graph.opset import quantizer_pair
-from quark_onnx.graph.without_weights import first_lines
 
 Arrays = list[NDArray[Any]]
 
@@ -133,7 +133,7 @@ _PLACE = re.compile(rf"\S+\.(?:cc|cpp|h|hpp):\d+ {_FUNCTION} ")
 
 def _reason(error: Exception) -> str:
     """The first line, without onnxruntime's status code and without the C++ file and function it comes from."""
-    return _PLACE.sub("", _STATUS.sub("", first_lines(error, 1)))[:400].strip(". ")
+    return _PLACE.sub("", _STATUS.sub("", reading.reason(error, 1)))[:400].strip(". ")
 
 
 @lru_cache

@@ -10,10 +10,14 @@ import onnx_ir as ir
 
 from quark_onnx.core.atomic_files import behind_links, new_file
 from quark_onnx.core.errors import ConfigError, ModelError
+from quark_onnx.core.reading import reading, reason
 from quark_onnx.graph import data_files, large_weights, normal_form
 from quark_onnx.graph.edit import forget_names, own_tensor
 from quark_onnx.graph.open_dimensions import open_dimensions
-from quark_onnx.graph.without_weights import complaint, first_lines, refusal
+from quark_onnx.graph.tensor_data import refuse_misfit
+from quark_onnx.graph.without_weights import complaint, refusal
+
+INVALID, AGAIN = "is not a valid ONNX model", "export or copy it again"
 
 EXTERNAL_ABOVE = 1_800_000_000
 """Bytes of weights above which they are stored beside the model: protobuf ends at 2 GB."""
@@ -26,8 +30,8 @@ def load(source: str | Path | onnx.ModelProto) -> ir.Model:
         ModelError: see `read`, or the checker refuses it.
     """
     model = read(source)
-    if (reason := complaint(model)) is not None:
-        raise invalid(source, reason)
+    if (fault := complaint(model)) is not None:
+        raise invalid(source, fault)
     return model
 
 
@@ -45,9 +49,12 @@ def read(source: str | Path | onnx.ModelProto) -> ir.Model:
         model: ir.Model = ir.from_proto(filled)
         if not isinstance(source, onnx.ModelProto):
             ir.external_data.set_base_dir(model.graph, Path(source).parent)
+        refuse_misfit(model)
         said += normal_form.normalize(model)
+    except ModelError:
+        raise
     except Exception as error:  # numpy, the IR and the checker each have errors of their own
-        raise invalid(source, refusal(proto) or first_lines(error)) from error
+        raise invalid(source, refusal(proto) or reason(error)) from error
     if not model.graph.outputs:
         raise invalid(source, "it has no outputs, so that nothing can be seen of what it computes")
     normal_form.keep(model, said)
@@ -65,10 +72,8 @@ def _protobuf(source: str | Path) -> onnx.ModelProto:
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise ModelError(f"model {path} {what}; give the path of an .onnx file")
-    try:
+    with reading(source, ModelError, AGAIN, INVALID):
         return onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf has errors of its own
-        raise invalid(source, first_lines(error)) from error
 
 
 def title(source: str | Path | onnx.ModelProto) -> str:
@@ -76,9 +81,9 @@ def title(source: str | Path | onnx.ModelProto) -> str:
     return "the ModelProto" if isinstance(source, onnx.ModelProto) else str(source)
 
 
-def invalid(source: str | Path | onnx.ModelProto, reason: str) -> ModelError:
+def invalid(source: str | Path | onnx.ModelProto, fault: str) -> ModelError:
     """The error about a model that is none."""
-    return ModelError(f"{title(source)} is not a valid ONNX model: {reason}; export or copy it again")
+    return ModelError(f"{title(source)} {INVALID}: {fault}; {AGAIN}")
 
 
 def _check_external(model: ir.Model, title: str) -> None:
@@ -214,8 +219,8 @@ def check(model: ir.Model, source: ir.Model | None = None) -> None:
     Raises:
         ModelError: the checker refuses it, and not what it was made of.
     """
-    if (reason := complaint(model)) is not None and (source is None or complaint(source) is None):
-        raise ModelError(f"the resulting model is invalid: {reason}")
+    if (fault := complaint(model)) is not None and (source is None or complaint(source) is None):
+        raise ModelError(f"the resulting model is invalid: {fault}")
 
 
 def fingerprint(model: ir.Model) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from quark_onnx.core.reading import reason
+
 SMALL = 1024  # elements: constants that decide about shapes (axes, scales, pads) are smaller
 READABLE = (ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL)
 
@@ -40,7 +42,7 @@ def complaint(model: ir.Model) -> str | None:
     try:
         return refusal(light_proto(model))
     except Exception as error:  # the IR takes what it cannot write
-        return first_lines(error)
+        return reason(error)
 
 
 def refusal(proto: onnx.ModelProto) -> str | None:
@@ -48,12 +50,5 @@ def refusal(proto: onnx.ModelProto) -> str | None:
     try:
         onnx.checker.check_model(proto)
     except Exception as error:  # not only its own ValidationError
-        return first_lines(error)
+        return reason(error)
     return None
-
-
-def first_lines(error: BaseException, lines: int = 3) -> str:
-    """The beginning of what an error of onnx says, or what is at the root of it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).strip().splitlines()[:lines]).rstrip(". ") or type(error).__name__
