@@ -18,6 +18,7 @@ import numpy as np
 
 from quark_onnx.core.errors import ConfigError, DataError, nearest
 from quark_onnx.core.reading import reading
+from quark_onnx.core.resource_faults import let_out
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 
