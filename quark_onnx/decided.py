@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -37,6 +37,9 @@ class Decided:
 
 
 NEVER = "it never runs on the data, so its ranges are not known"
+SELDOM = 8
+"""Samples below which those that take a branch may not stand for all that will."""
+
 GROWS = "others read its weights as floats, and integers beside these would make the file larger"
 
 
@@ -65,7 +68,7 @@ def with_bodies(
             found[key] = Decided(body, body.unseen(NEVER))
         else:
             found[key] = decide(body, seen.get(key, Kept((), None)), None if resume is None else resume.bodies[key])
-    remarks = dict(decided.plan.remarks) | dict(_one_way(job, seen, len(decided.feeds)))
+    remarks = dict(decided.plan.remarks) | _of_branches(job, seen, len(decided.feeds))
     job = replace(job, bodies={**job.bodies, **{key: one.job for key, one in found.items()}})
     plan = replace(decided.plan, bodies={key: one.plan for key, one in found.items()}, remarks=remarks)
     plan = plan if resume is not None else _not_larger(job, plan)
@@ -89,14 +92,19 @@ def _not_larger(job: Job, plan: Plan) -> Plan:
     return plan
 
 
-def _one_way(job: Job, seen: Mapping[str, Kept], samples: int) -> Iterator[tuple[str, str]]:
-    """Ifs of which one branch is never taken, and what can be done about it: inside other bodies, nothing."""
+def _of_branches(job: Job, seen: Mapping[str, Kept], samples: int) -> dict[str, str]:
+    """If → that its branches are taken seldom or never, and what can be done about it: inside other bodies, nothing."""
+    remarks: dict[str, list[str]] = {}
     for body in bodies(job.prepared.graph):
-        if not is_op(body.node, "If") or not samples or len(seen.get(body.key, (0,))) or job.title:
+        if not is_op(body.node, "If") or body.key not in seen or not samples:
             continue
+        count, name = len(seen[body.key]), body.node.name or ""
         other = "else" if body.attribute == "then_branch" else "then"
-        yield (
-            body.node.name or "",
-            f"all {samples} samples take its {other} branch; if all inputs do, extra option "
-            f"InlineIf={{{body.node.name!r}: {other!r}}} leaves {body.title} out of the model",
-        )
+        if 0 < count < min(SELDOM, samples):
+            told = f"{count} of {samples} samples take {body.title}, and its ranges are of these alone"
+            remarks.setdefault(name, []).append(told)
+        elif not count and not job.title:
+            told = f"all {samples} samples take its {other} branch; if all inputs do, extra option "
+            told += f"InlineIf={{{name!r}: {other!r}}} leaves {body.title} out of the model"
+            remarks.setdefault(name, []).append(told)
+    return {name: "; ".join(texts) for name, texts in remarks.items()}

@@ -148,6 +148,12 @@ def test_a_branch_that_no_sample_takes() -> None:
     assert "InlineIf={'If_z': 'then'}" in result.plan.remarks["If_z"]
 
 
+def test_a_branch_that_few_samples_take() -> None:
+    remark = quantize(IF, data(10, c=True) + data(2, c=False)).plan.remarks["If_z"]
+    assert remark.startswith("2 of 10 samples take the else branch of If 'If_z'")
+    assert "If_z" not in quantize(IF, data(10, c=True) + data(10, c=False)).plan.remarks
+
+
 def test_a_loop_that_never_runs() -> None:
     result = quantize(LOOP, data(n=0))
     assert set(layers(result).values()) == {"float"}
