@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from quark_onnx.core.errors import DataError, ModelError
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Correction, LayerRecord, MixRecord, ProtectedRegion
 from quark_onnx.engine.body_feeds import body_feeds
@@ -78,8 +79,19 @@ def with_bodies(
         job=job,
         plan=plan,
         warnings=(*decided.warnings, *inside),
+        untuned={**decided.untuned, **(_untuned(job, plan) if job.config.tunes else {})},
         protected=(*decided.protected, *(region for one in found.values() for region in one.protected)),
     )
+
+
+def _untuned(job: Job, plan: Plan) -> dict[str, str]:
+    """The layers inside that fine-tuning would work on."""
+    return {
+        node.name or "": f"inside {title}: only layers of the main graph are tuned"
+        for title, model, part in job.inside(plan)
+        for node in model.graph
+        if is_op(node, *LAYERS) and node.name in part.nodes
+    }
 
 
 def _not_larger(job: Job, plan: Plan) -> Plan:
