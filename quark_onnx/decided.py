@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from quark_onnx.core.errors import DataError, ModelError
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Correction, LayerRecord, MixRecord, ProtectedRegion
 from quark_onnx.engine.body_feeds import body_feeds
@@ -37,6 +38,9 @@ class Decided:
 
 
 NEVER = "it never runs on the data, so its ranges are not known"
+SELDOM = 8
+"""Samples below which those that take a branch may not stand for all that will."""
+
 GROWS = "others read its weights as floats, and integers beside these would make the file larger"
 
 
@@ -65,7 +69,7 @@ def with_bodies(
             found[key] = Decided(body, body.unseen(NEVER))
         else:
             found[key] = decide(body, seen.get(key, Kept((), None)), None if resume is None else resume.bodies[key])
-    remarks = dict(decided.plan.remarks) | dict(_one_way(job, seen, len(decided.feeds)))
+    remarks = dict(decided.plan.remarks) | _of_branches(job, seen, len(decided.feeds))
     job = replace(job, bodies={**job.bodies, **{key: one.job for key, one in found.items()}})
     plan = replace(decided.plan, bodies={key: one.plan for key, one in found.items()}, remarks=remarks)
     plan = plan if resume is not None else _not_larger(job, plan)
@@ -75,8 +79,19 @@ def with_bodies(
         job=job,
         plan=plan,
         warnings=(*decided.warnings, *inside),
+        untuned={**decided.untuned, **(_untuned(job, plan) if job.config.tunes else {})},
         protected=(*decided.protected, *(region for one in found.values() for region in one.protected)),
     )
+
+
+def _untuned(job: Job, plan: Plan) -> dict[str, str]:
+    """The layers inside that fine-tuning would work on."""
+    return {
+        node.name or "": f"inside {title}: only layers of the main graph are tuned"
+        for title, model, part in job.inside(plan)
+        for node in model.graph
+        if is_op(node, *LAYERS) and node.name in part.nodes
+    }
 
 
 def _not_larger(job: Job, plan: Plan) -> Plan:
@@ -89,14 +104,19 @@ def _not_larger(job: Job, plan: Plan) -> Plan:
     return plan
 
 
-def _one_way(job: Job, seen: Mapping[str, Kept], samples: int) -> Iterator[tuple[str, str]]:
-    """Ifs of which one branch is never taken, and what can be done about it: inside other bodies, nothing."""
+def _of_branches(job: Job, seen: Mapping[str, Kept], samples: int) -> dict[str, str]:
+    """If → that its branches are taken seldom or never, and what can be done about it: inside other bodies, nothing."""
+    remarks: dict[str, list[str]] = {}
     for body in bodies(job.prepared.graph):
-        if not is_op(body.node, "If") or not samples or len(seen.get(body.key, (0,))) or job.title:
+        if not is_op(body.node, "If") or body.key not in seen or not samples:
             continue
+        count, name = len(seen[body.key]), body.node.name or ""
         other = "else" if body.attribute == "then_branch" else "then"
-        yield (
-            body.node.name or "",
-            f"all {samples} samples take its {other} branch; if all inputs do, extra option "
-            f"InlineIf={{{body.node.name!r}: {other!r}}} leaves {body.title} out of the model",
-        )
+        if 0 < count < min(SELDOM, samples):
+            told = f"{count} of {samples} samples take {body.title}, and its ranges are of these alone"
+            remarks.setdefault(name, []).append(told)
+        elif not count and not job.title:
+            told = f"all {samples} samples take its {other} branch; if all inputs do, extra option "
+            told += f"InlineIf={{{name!r}: {other!r}}} leaves {body.title} out of the model"
+            remarks.setdefault(name, []).append(told)
+    return {name: "; ".join(texts) for name, texts in remarks.items()}
