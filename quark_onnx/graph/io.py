@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,17 @@ def load(source: str | Path | onnx.ModelProto) -> ir.Model:
     if not isinstance(source, (str, Path)):
         raise ModelError(f"the model must be a path or an onnx.ModelProto, not {type(source).__name__}")
     path = Path(source)
-    if any("\udc80" <= letter <= "\udcff" for letter in str(path)):
-        raise ModelError(f"the name of model {path} holds bytes that are no UTF-8, which onnx cannot open; rename it")
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise ModelError(f"model {path} {what}; give the path of an .onnx file")
     try:
-        onnx.checker.check_model(str(path))
+        name = os.fsencode(path).decode("utf-8")  # as onnx takes it, whatever the encoding of this system
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            f"the name of {path} holds bytes that are no UTF-8, which onnx cannot open; rename it"
+        ) from error
+    try:
+        onnx.checker.check_model(name)
         model: ir.Model = ir.load(path)
     except Exception as error:  # protobuf, checker and IR each have errors of their own
         raise ModelError(f"{path} is not a valid ONNX model: {_first_lines(error)}; export or copy it again") from error
