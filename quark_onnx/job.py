@@ -20,6 +20,7 @@ from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.tensor_overrides import override_opset
+from quark_onnx.core.visible_text import shown
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, open_data, random_data
 from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
@@ -34,6 +35,7 @@ from quark_onnx.stages.place.float16 import half_scales, needs_float, place_conv
 from quark_onnx.stages.prepare import prepare
 
 logger = logging.getLogger("quark_onnx")
+logger.addFilter(shown)
 
 HALF_OPSET = Format(scale="half").opset
 """The operator set from which scales may be float16."""
