@@ -23,6 +23,7 @@ from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
 from quark_onnx.core.settings.tensor_overrides import override_opset
+from quark_onnx.core.visible_text import shown
 from quark_onnx.engine.body_feeds import RUNNABLE
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, random_data
 from quark_onnx.engine.float_layer_shield import shield
@@ -44,6 +45,7 @@ from quark_onnx.stages.place.float16 import half_scales, needs_float, place_conv
 from quark_onnx.stages.prepare import Conditions, Prepared, prepare
 
 logger = logging.getLogger("quark_onnx")
+logger.addFilter(shown)
 
 HALF_OPSET = Format(scale="half").opset
 """The operator set from which scales may be float16."""

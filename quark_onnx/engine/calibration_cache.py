@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from quark_onnx.core.atomic_files import new_file
+from quark_onnx.core.atomic_files import behind_links, new_file
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.reading import json_of, reason
 from quark_onnx.engine.calibration_data import Feed
@@ -74,7 +74,7 @@ def usable(path: str | Path | None) -> Path | None:
     if path is None:
         return None
     file = Path(path)
-    below = next(parent for parent in file.absolute().parents if parent.exists())
+    below = next(parent for parent in behind_links(file).absolute().parents if parent.exists())
     if not below.is_dir() or not os.access(below, os.W_OK):
         raise ConfigError(f"the calibration cache {file} cannot be written: {below} is not a folder you may write to")
     if file.suffix != ".npz" or file.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import onnx
@@ -67,11 +68,15 @@ def _protobuf(source: str | Path) -> onnx.ModelProto:
     if not isinstance(source, (str, Path)):
         raise ModelError(f"the model must be a path or an onnx.ModelProto, not {type(source).__name__}")
     path = Path(source)
-    if any("\udc80" <= letter <= "\udcff" for letter in str(path)):
-        raise ModelError(f"the name of model {path} holds bytes that are no UTF-8, which onnx cannot open; rename it")
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise ModelError(f"model {path} {what}; give the path of an .onnx file")
+    try:
+        os.fsencode(path).decode("utf-8")  # what onnx takes, whatever the encoding of this system
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            f"the name of {path} holds bytes that are no UTF-8, which onnx cannot open; rename it"
+        ) from error
     with reading(source, ModelError, AGAIN, INVALID):
         return onnx.load(str(path), load_external_data=False)
 
