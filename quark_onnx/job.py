@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.records import UNFIT
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.tensor_overrides import override_opset
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, open_data, random_data
@@ -129,7 +130,7 @@ class Job:
         half = None if self.config.convert_fp16_to_fp32 else self.widened
         quantized = realize(self.prepared, plan, self.config.conversion, half)
         if self.config.row.on_cpu:
-            shield(quantized)
+            shield(quantized, {node for node, reason in plan.notes.items() if reason.startswith(UNFIT)})
         return quantized
 
     def data(self, source: object, path: str | Path | None) -> CalibrationData | None:

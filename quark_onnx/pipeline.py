@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,32 +12,27 @@ from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import (
     Comparison,
-    Correction,
-    LayerRecord,
-    MixRecord,
-    Proof,
-    ProtectedRegion,
     Tuning,
 )
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.fast_finetune import FastFinetune
 from quark_onnx.core.settings.whole_model import Config
+from quark_onnx.decided import Decided, running
 from quark_onnx.engine.calibration_cache import Key, remembered, usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.channel_moments import Moments, channel_moments
 from quark_onnx.engine.compare import compare, compare_each
-from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.held_out_probes import PROBES, Samples, read
-from quark_onnx.engine.kept_feeds import Kept, keep, quarter_of_memory
+from quark_onnx.engine.kept_feeds import quarter_of_memory
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.plan_against_model import refuse_misfit
-from quark_onnx.engine.prove_outputs import prove_outputs
+from quark_onnx.engine.proof_for_target import prove_for
 from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning
 from quark_onnx.graph import ModelProto, io, large_weights
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
-from quark_onnx.result import Evidence, Probed, Report, Result, certificates_of
+from quark_onnx.result import Evidence, Probed, Report, Result
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune, judged, lesson
@@ -47,6 +42,7 @@ from quark_onnx.stages.place.idle_operators import tidied
 from quark_onnx.stages.protect import Hands, protect, with_own_scales
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.scale_alignment import align
+from quark_onnx.stages.unfit_scales import without_unfit
 from quark_onnx.stages.verify import verify
 from quark_onnx.stages.weight_rounding import channels_needed, round_weights
 
@@ -124,23 +120,6 @@ class ModelQuantizer:
         return finish(decide(job, data, clock, self.evaluator, plan, cache), output, clock)
 
 
-@dataclass(frozen=True, eq=False)
-class Decided:
-    """A job whose plan is complete, and what was learned on the way, of `feeds`; `probes` are to prove it."""
-
-    job: Job
-    plan: Plan
-    feeds: Kept = field(default_factory=partial(keep, ()))
-    warnings: tuple[str, ...] = ()
-    records: tuple[LayerRecord, ...] = ()
-    untuned: Mapping[str, str] = field(default_factory=dict)
-    correction: Correction | None = None
-    mixed: tuple[MixRecord, ...] = ()
-    protected: tuple[ProtectedRegion, ...] = ()
-    probes: Sequence[Feed] = ()
-    probed: Probed = ""
-
-
 def decide(
     job: Job,
     data: CalibrationData | None,
@@ -170,11 +149,15 @@ def decide(
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, feeds[:2])
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
-    begun = Decided(job, job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
+    begun = Decided(job, resume or job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
     if job.config.conversion is not None:
         return replace(begun, plan=resume or _converted(job, feeds))
-    decided = replace(begun, plan=resume) if resume else _ranged(begun, clock, cache)
-    return _tuned(decided, clock, evaluator) if job.config.tunes else decided
+
+    def decided(begun: Decided) -> Decided:
+        found = begun if resume else _ranged(begun, clock, cache)
+        return _tuned(found, clock, evaluator) if job.config.tunes else found
+
+    return running(begun, decided)
 
 
 def _probed(samples: Samples, resume: Plan | None) -> Probed:
@@ -278,6 +261,8 @@ def _hands(job: Job, ranged: Callable[[Plan], Plan]) -> tuple[frozenset[str], Ha
 
 def _with_scales(job: Job, statistics: Mapping[str, Statistics], moments: Moments, sites: Plan) -> Plan:
     plan = align(job.prepared, choose_ranges(job.prepared, sites, statistics, job.config), job.config)
+    fit = without_unfit(job.prepared, plan, statistics, job.config.row)
+    plan = plan if fit is plan else tidied(job.prepared.graph, fit, job.config.row)
     return round_weights(job.prepared, plan, moments, job.config.weight_pairs)
 
 
@@ -287,7 +272,8 @@ def _mixed(job: Job, other: Plan, feeds: Sequence[Feed], clock: Clock, ranged: C
     narrows = config.mixing.narrows(config.activation_type, config.weight_type)
     with clock.stage("mix"):
         tick = partial(clock.progress, "mix")
-        return mix(job.prepared, job.sites, other, config.mixing, feeds, ranged, job.realize, tick, narrows=narrows)
+        how = {"narrows": narrows, "fuse": config.row.on_cpu}
+        return mix(job.prepared, job.sites, other, config.mixing, feeds, ranged, job.realize, tick, **how)
 
 
 def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decided:
@@ -329,7 +315,7 @@ def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: P
     quantized = job.realize(plan)
     if evaluator is not None:
         return float(evaluator(io.to_proto(quantized)))
-    worst = compare(job.prepared, quantized, feeds, optimized=True).worst
+    worst = compare(job.prepared, quantized, feeds, optimized=job.config.row.on_cpu).worst
     if worst is None:
         raise ConfigError(
             "SelectiveUpdate judges layers by the outputs, and on these samples no output holds a value: give an "
@@ -340,6 +326,10 @@ def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: P
 
 def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
     """Apply the plan, prove the model, write it."""
+    return running(decided, partial(_finished, output=output, clock=clock))
+
+
+def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
     job, plan, probes = decided.job, decided.plan, list(decided.probes)
     with clock.stage("apply"):
         quantized = job.realize(plan)
@@ -348,9 +338,7 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
         io.let_go(job.prepared)
         io.check(quantized)
     with clock.stage("prove"):
-        rows = ledger(job.prepared, plan, quantized, job.config.row)
-        exactness = certificates_of(rows) if job.config.row.on_cpu else {}
-        proof = prove_outputs(job.prepared, quantized, probes, exactness) if probes else Proof()
+        rows, proof = prove_for(job.config.row, job.prepared, plan, quantized, probes)
     with clock.stage("write"):
         if output is not None:
             io.save(quantized, output, source=job.model, external=job.config.use_external_data_format)

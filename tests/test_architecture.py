@@ -30,14 +30,15 @@ ALLOWED = {  # what each part may import of the others
     "stages": "core numerics graph engine",
     "result": "core graph engine",
     "job": "core graph engine stages",
-    "pipeline": "core numerics graph engine stages job result",
+    "decided": "core engine stages job result",
+    "pipeline": "core numerics graph engine stages job result decided",
     "": "core result pipeline",  # quark_onnx/__init__.py
     "demo": "core numerics graph engine stages job result pipeline",
     "quantsim": "core numerics graph engine stages encodings job result pipeline",
     "plots": "core numerics",
     "report": "core numerics graph engine result",
     "zoo": "core graph engine stages result pipeline report",
-    "cli": "core numerics graph engine stages job result pipeline plots report demo zoo",
+    "cli": "core numerics graph engine stages job result decided pipeline plots report demo zoo",
 }
 ROOMS = {  # folders inside a part, and what each may import of the others; files beside them import none
     "core": {"settings": ""},

@@ -24,9 +24,10 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.plan_diff import diff
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
+from quark_onnx.decided import Decided
 from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.job import Clock, Job, open_job
-from quark_onnx.pipeline import Decided, decide, finish
+from quark_onnx.pipeline import decide, finish
 
 CONFIG = "config.json"
 

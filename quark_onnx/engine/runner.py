@@ -28,6 +28,9 @@ Arrays = list[NDArray[Any]]
 FIRST_QUANTIZERS = 10
 """The operator set that brought QuantizeLinear; each onnxruntime has it."""
 
+FLOAT = "to run it here, leave the operator float (nodes_to_exclude, with its neighbours), or turn optimizations off"
+"""What to do about a quantized model that onnxruntime does not run."""
+
 LOADABLE = "it must use operators, an opset and an IR version that this onnxruntime knows: export it so, or update it"
 
 
@@ -68,6 +71,7 @@ class Runner:
             options.optimized_model_filepath = str(keep)
             if io.is_large(model):
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
+        self._quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph)
         try:
             source, folder = io.runnable(model)
             if folder is not None:
@@ -75,9 +79,9 @@ class Runner:
                 options.add_session_config_entry("session.disable_prepacking", "1")  # it copies all weights
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a dozen types of its own, none with a common base
-            raise ModelError(
-                f"onnxruntime {ort.__version__} cannot load the model: {_reason(error)}; {LOADABLE}"
-            ) from error
+            way = f"{LOADABLE}; {FLOAT}" if self._quantized else LOADABLE
+            text = f"onnxruntime {ort.__version__} cannot load the model: {_reason(error)}; {way}"
+            raise ModelError(text, _node(error)) from error
         self.inputs = [i.name for i in self._session.get_inputs()]
         self.outputs = [o.name for o in self._session.get_outputs()] if outputs is None else list(outputs)
 
@@ -97,10 +101,14 @@ class Runner:
 
         Raises:
             DataError: onnxruntime fails while running; the message names the shapes it was given.
+            ModelError: it fails on a quantized model: what the float one runs on, that should run on, too.
         """
         try:
             return list(self._session.run(self.outputs, feed))
         except Exception as error:
+            if self._quantized:
+                text = f"onnxruntime {ort.__version__} fails on the quantized model: {_reason(error)}; {FLOAT}"
+                raise ModelError(text, _node(error)) from error
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
             reason = _reason(error)
             raise DataError(
@@ -123,6 +131,15 @@ class Runner:
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _FUNCTION = r"[^(]*\((?:[^()]|\([^()]*\))*\)(?:::<[^>]*>| const)*(?: \[with [^]]*\])?"
 _PLACE = re.compile(rf"\S+\.(?:cc|cpp|h|hpp):\d+ {_FUNCTION} ")
+
+
+_NODE = re.compile(r"""Name:'([^']*)'|node name '([^']*)'|Node \(([^)]*)\) Op|In Node, \("([^"]*)\"""")
+
+
+def _node(error: Exception) -> str:
+    """The name of the node that the message is about, empty where it names none."""
+    found = _NODE.search(str(error))
+    return next(filter(None, found.groups()), "") if found else ""
 
 
 def _reason(error: Exception) -> str:

@@ -16,12 +16,13 @@ from text_models import normal, text_model
 from quark_onnx import ModelQuantizer, QuantizationConfig
 from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.core.plan import Plan
+from quark_onnx.decided import Decided
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.from_float16 import to_float32
 from quark_onnx.graph.to_float16 import to_float16
 from quark_onnx.job import Clock, open_job, unseen
-from quark_onnx.pipeline import Decided, finish
+from quark_onnx.pipeline import finish
 from quark_onnx.result import Result
 
 H = np.float16

@@ -1,0 +1,75 @@
+"""A job whose plan is complete; and the way on where onnxruntime fails on a kernel that the plan asks for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
+
+from quark_onnx.core.errors import ModelError
+from quark_onnx.core.plan import Plan
+from quark_onnx.core.records import UNFIT, Correction, LayerRecord, MixRecord, ProtectedRegion
+from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.fusion_ledger import made_from
+from quark_onnx.engine.kept_feeds import Kept, keep
+from quark_onnx.job import Job
+from quark_onnx.result import Probed
+from quark_onnx.stages.place.idle_operators import tidied
+
+T = TypeVar("T")
+
+logger = logging.getLogger("quark_onnx")
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """A job whose plan is complete, and what was learned on the way, of `feeds`; `probes` are to prove it."""
+
+    job: Job
+    plan: Plan
+    feeds: Kept = field(default_factory=partial(keep, ()))
+    warnings: tuple[str, ...] = ()
+    records: tuple[LayerRecord, ...] = ()
+    untuned: Mapping[str, str] = field(default_factory=dict)
+    correction: Correction | None = None
+    mixed: tuple[MixRecord, ...] = ()
+    protected: tuple[ProtectedRegion, ...] = ()
+    probes: Sequence[Feed] = ()
+    probed: Probed = ""
+
+    def sparing(self, error: ModelError) -> Decided:
+        """The same with the node float whose integer kernel onnxruntime fails at.
+
+        Raises:
+            ModelError: the error again, where it names no such node, or the model is for another target.
+        """
+        names = (error.node, *made_from(error.node))
+        failing = next((name for name in names if name in self.plan.nodes), None)
+        if failing is None or not self.job.config.row.on_cpu:
+            raise error
+        logger.warning("%s stays float: %s", failing, error)
+        plans = (self._without(plan, failing, str(error)) for plan in (self.job.sites, self.plan))
+        sites, plan = plans
+        return replace(self, job=replace(self.job, sites=sites), plan=plan)
+
+    def _without(self, plan: Plan, failing: str, reason: str) -> Plan:
+        """The plan without a node, and without what its kernel takes in, which has the same tensors."""
+        gone = [node for node, tensors in plan.nodes.items() if tensors == plan.nodes.get(failing)]
+        left = {node: tensors for node, tensors in plan.nodes.items() if node not in gone}
+        spared = plan.keeping(left, dict.fromkeys(gone, UNFIT + reason))
+        return tidied(self.job.prepared.graph, spared, self.job.config.row)
+
+
+def running(decided: Decided, work: Callable[[Decided], T]) -> T:
+    """What `work` makes of it; it is done again without the node, wherever an integer kernel of onnxruntime fails.
+
+    Raises:
+        ModelError: onnxruntime fails elsewhere.
+    """
+    while True:
+        try:
+            return work(decided)
+        except ModelError as error:
+            decided = decided.sparing(error)
