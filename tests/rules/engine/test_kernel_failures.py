@@ -30,7 +30,7 @@ def pooled(scale: float) -> Runner:
 
 def test_a_quantized_model_that_fails_is_not_the_fault_of_the_data() -> None:
     with pytest.raises(
-        ModelError, match="fails on the quantized model: .*out of computation range.*nodes_to_exclude"
+        ModelError, match=r"fails on the quantized model: .*out of computation range.*nodes_to_exclude"
     ) as told:
         pooled(1e5)(FEED)
     assert told.value.node == "pool"
