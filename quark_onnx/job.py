@@ -20,6 +20,7 @@ from quark_onnx.core.name_patterns import matching
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan, Skip
+from quark_onnx.core.records import UNFIT
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
 from quark_onnx.core.settings.tensor_overrides import override_opset
@@ -182,7 +183,7 @@ class Job:
         quantized = realize(self.prepared, plan, self.config.conversion, half, inside)
         declare_outputs(quantized, self.model)
         if self.config.row.on_cpu:
-            shield(quantized)
+            shield(quantized, {node for node, reason in plan.notes.items() if reason.startswith(UNFIT)})
         return quantized
 
     def inside(self, plan: Plan) -> Iterator[Inside]:

@@ -32,6 +32,9 @@ Arrays = list[NDArray[Any]]
 FIRST_QUANTIZERS = 10
 """The operator set that brought QuantizeLinear; each onnxruntime has it."""
 
+FLOAT = "to run it here, leave the operator float (nodes_to_exclude, with its neighbours), or turn optimizations off"
+"""What to do about a quantized model that onnxruntime does not run."""
+
 
 class Runner:
     """A model ready to run.
@@ -70,6 +73,7 @@ class Runner:
             options.optimized_model_filepath = str(keep)
             if io.is_large(model):
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
+        self._quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph)
         try:
             for library in libraries(model):
                 options.register_custom_ops_library(library)
@@ -83,7 +87,9 @@ class Runner:
             if (lack := shortage(error, keep, reason)) is not None:
                 raise lack from error
             way = advice(reason, float64=view.computes_in(model, "float64"))
-            raise ModelError(f"onnxruntime {ort.__version__} cannot load the model: {reason}; {way}") from error
+            way = f"{way}; {FLOAT}" if self._quantized else way
+            text = f"onnxruntime {ort.__version__} cannot load the model: {reason}; {way}"
+            raise ModelError(text, _node(error)) from error
         self.inputs = [i.name for i in self._session.get_inputs()]
         self.outputs = view.output_names(model) if outputs is None else list(outputs)
 
@@ -103,15 +109,20 @@ class Runner:
 
         Raises:
             DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
+            ModelError: it fails on a quantized model: what the float one runs on, that should run on, too.
         """
         try:
             return list(self._session.run(self.outputs, feed))
         except Exception as error:
-            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
             reason = _reason(error)
-            raise shortage(error, said=reason) or DataError(
-                f"the model fails on the input {shapes}: {reason}; use inputs that it can run on"
-            ) from error
+            if (lack := shortage(error, said=reason)) is not None:
+                raise lack from error
+            if self._quantized:
+                text = f"onnxruntime {ort.__version__} fails on the quantized model: {reason}; {FLOAT}"
+                raise ModelError(text, _node(error)) from error
+            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
+            text = f"the model fails on the input {shapes}: {reason}; use inputs that it can run on"
+            raise DataError(text) from error
 
     def stream(self, feeds: Iterable[Feed]) -> Iterator[tuple[Feed, Arrays]]:
         """Outputs feed by feed; the next feed runs while the caller works on the last one."""
@@ -129,6 +140,15 @@ class Runner:
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _FUNCTION = r"[^(]*\((?:[^()]|\([^()]*\))*\)(?:::<[^>]*>| const)*(?: \[with [^]]*\])?"
 _PLACE = re.compile(rf"\S+\.(?:cc|cpp|h|hpp):\d+ {_FUNCTION} ")
+
+
+_NODE = re.compile(r"""Name:'([^']*)'|node name '([^']*)'|Node \(([^)]*)\) Op|In Node, \("([^"]*)\"""")
+
+
+def _node(error: Exception) -> str:
+    """The name of the node that the message is about, empty where it names none."""
+    found = _NODE.search(str(error))
+    return next(filter(None, found.groups()), "") if found else ""
 
 
 def _reason(error: Exception) -> str:
