@@ -1,4 +1,4 @@
-"""Models that onnxruntime runs and onnx.checker refuses, or that the IR does not hold: they are taken for what they are.
+"""Models that onnxruntime runs and onnx.checker refuses, or that the IR does not hold: they are taken as they are.
 
 Each case is what onnxruntime runs (and our result computes the same, quantized); each twin is what it refuses.
 """
@@ -185,7 +185,7 @@ def test_a_deprecated_operator_that_onnxruntime_still_has() -> None:
     (expected,), (found,) = run(model, feeds[0]), run(result.model, feeds[0])
     assert np.abs(expected - found).max() < 0.05 * np.abs(expected).max()
     model.graph.node[1].op_type = "Upsample"
-    with pytest.raises(ModelError, match="not a valid ONNX model: .*Upsample is deprecated.*export the model again"):
+    with pytest.raises(ModelError, match=r"not a valid ONNX model: .*Upsample is deprecated.*export the model again"):
         quantized(model)
 
 
@@ -241,14 +241,14 @@ def test_a_batch_normalization_in_training_mode() -> None:
     """onnxruntime runs it with all its outputs, and refuses it with one; either way the user hears what to do."""
     assert "training mode" in str(remarks(open_model(normalized(", c, d", 1))))
     assert remarks(open_model(normalized("", 0))) == ()
-    with pytest.raises(ModelError, match="Training_mode.*export the model in eval mode"):
+    with pytest.raises(ModelError, match=r"Training_mode.*export the model in eval mode"):
         quantized(normalized("", 1))
 
 
 def test_float64_that_onnxruntime_does_not_compute() -> None:
     text = "g (double[1, 2, 4, 4] x) => (double[1, 2, 2, 2] y) { y = Conv (x, w) }"
     model = text_model(text, w=normal(2, 2, 3, 3).astype(np.float64))
-    with pytest.raises(ModelError, match="Conv.*convert the model to float32"):
+    with pytest.raises(ModelError, match=r"Conv.*convert the model to float32"):
         ModelQuantizer(get_default_config("S8S8_AAWS")).quantize_model(model, None, [{"x": np.ones((1, 2, 4, 4))}])
 
 

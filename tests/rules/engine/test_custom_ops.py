@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -26,7 +27,7 @@ def model() -> onnx.ModelProto:
 class Options(ort.SessionOptions):
     """Session options that load nothing, and count: sessions, and libraries that each was asked to load."""
 
-    asked: list[list[str]] = []
+    asked: ClassVar[list[list[str]]] = []
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ def test_a_simulation_has_them(library: Path) -> None:
 
 
 def test_a_library_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no library of custom operators .*nothing.so"):
+    with pytest.raises(ConfigError, match=r"there is no library of custom operators .*nothing\.so"):
         ModelQuantizer(with_libraries(tmp_path / "nothing.so")).quantize_model(model(), None, FEEDS)
     (tmp_path / "text.so").write_text("no library")
     with pytest.raises(ModelError, match=r"text\.so.*must be a shared library, built for this machine"):
