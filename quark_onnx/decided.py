@@ -12,6 +12,7 @@ from quark_onnx.core.records import Correction, LayerRecord, MixRecord, Protecte
 from quark_onnx.engine.body_feeds import body_feeds
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.kept_feeds import Kept, keep
+from quark_onnx.graph import io
 from quark_onnx.graph.bodies import bodies
 from quark_onnx.graph.view import is_op
 from quark_onnx.job import Job
@@ -36,6 +37,7 @@ class Decided:
 
 
 NEVER = "it never runs on the data, so its ranges are not known"
+GROWS = "others read its weights as floats, and integers beside these would make the file larger"
 
 
 def with_bodies(
@@ -59,20 +61,32 @@ def with_bodies(
         return replace(decided, plan=replace(decided.plan, bodies=unseen))
     found = dict[str, Decided]()
     for key, body in wanted.items():
-        if key in watched and not seen[key]:
+        if body.idle or (key in watched and not seen[key]):
             found[key] = Decided(body, body.unseen(NEVER))
         else:
             found[key] = decide(body, seen.get(key, Kept((), None)), None if resume is None else resume.bodies[key])
     remarks = dict(decided.plan.remarks) | dict(_one_way(job, seen, len(decided.feeds)))
+    job = replace(job, bodies={**job.bodies, **{key: one.job for key, one in found.items()}})
     plan = replace(decided.plan, bodies={key: one.plan for key, one in found.items()}, remarks=remarks)
+    plan = plan if resume is not None else _not_larger(job, plan)
     inside = tuple(f"inside {one.job.title}: {text}" for one in found.values() for text in one.warnings)
     return replace(
         decided,
-        job=replace(job, bodies={**job.bodies, **{key: one.job for key, one in found.items()}}),
+        job=job,
         plan=plan,
         warnings=(*decided.warnings, *inside),
         protected=(*decided.protected, *(region for one in found.values() for region in one.protected)),
     )
+
+
+def _not_larger(job: Job, plan: Plan) -> Plan:
+    """The plan without bodies that would make the file larger, as others read their weights as floats."""
+    for key, body in job.bodies.items():
+        if body.shares and not plan.bodies.get(key, plan).empty:
+            without = replace(plan, bodies={**plan.bodies, key: body.unseen(GROWS)})
+            if io.weight_bytes(job.realize(without)) < io.weight_bytes(job.realize(plan)):
+                plan = without
+    return plan
 
 
 def _one_way(job: Job, seen: Mapping[str, Kept], samples: int) -> Iterator[tuple[str, str]]:

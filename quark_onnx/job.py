@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from quark_onnx.core.atomic_files import behind_links, same_file
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.name_patterns import matching
 from quark_onnx.core.number_formats import Format
@@ -118,7 +119,13 @@ class Job:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to quantize, in bodies neither."""
-        return not self.sites.sites and all(body.idle for body in self.bodies.values())
+        return not any(job.sites.sites for job in self.parts())
+
+    def parts(self) -> Iterator[Job]:
+        """The job, and those of all bodies."""
+        yield self
+        for body in self.bodies.values():
+            yield from body.parts()
 
     @property
     def plain(self) -> Model:
@@ -363,11 +370,12 @@ def free_output(source: str | Path | ModelProto, output: str | Path | None) -> P
     if output is None:
         return None
     path = Path(output)
+    target = behind_links(path)
     if path.is_dir():
         raise ConfigError(f"model_output {path} is a folder; give a file name such as {path / 'model_int8.onnx'}")
-    if isinstance(source, (str, Path)) and path.resolve() == Path(source).resolve():
+    if isinstance(source, (str, Path)) and same_file(path, Path(source)):
         raise ConfigError(f"model_output {path} is the input model, which is never modified; choose another name")
-    below = next(parent for parent in path.absolute().parents if parent.exists())
+    below = next(parent for parent in target.absolute().parents if parent.exists())
     if not below.is_dir() or not os.access(below, os.W_OK):
         raise ConfigError(f"model_output {path} cannot be written: {below} is not a folder that you may write to")
     return path

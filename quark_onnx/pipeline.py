@@ -15,6 +15,7 @@ from quark_onnx.core.records import (
     Proof,
     Tuning,
 )
+from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.fast_finetune import FastFinetune
 from quark_onnx.core.settings.whole_model import Config
@@ -84,6 +85,7 @@ class ModelQuantizer:
                 "leave the evaluator out"
             )
 
+    @told_as_such()
     def quantize_model(
         self,
         model_input: str | Path | ModelProto,

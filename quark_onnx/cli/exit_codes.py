@@ -10,10 +10,11 @@ import typer
 from typer.core import TyperGroup
 
 from quark_onnx.cli.console import encode_anything, message, warnings_shown
-from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError, QuarkError
+from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError, QuarkError, ResourceError
+from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.visible_text import visible
 
-EXIT_CODES: dict[type[QuarkError], int] = {ConfigError: 2, ModelError: 3, DataError: 4, PlanError: 5}
+EXIT_CODES: dict[type[QuarkError], int] = {ConfigError: 2, ModelError: 3, DataError: 4, PlanError: 5, ResourceError: 6}
 """What the shell sees of an error; 1 is a difference that `diff` found, or a bug."""
 
 
@@ -35,7 +36,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with warnings_shown(), _usage_shown():
             try:
-                return super().invoke(ctx)
+                with told_as_such():
+                    return super().invoke(ctx)
             except QuarkError as error:
                 message("error", str(error), "bold red")
                 raise typer.Exit(next((c for kind, c in EXIT_CODES.items() if isinstance(error, kind)), 1)) from error

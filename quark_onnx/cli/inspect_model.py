@@ -66,7 +66,8 @@ def inspect_command(
     with progress(quiet=show.quiet) as tell:
         tell("prepare", 0, None)
         job = open_job(model, config)
-    rows = [Row(n.name or "", n.op_type, job.sites.notes.get(n.name or "", "")) for n in job.prepared.graph]
+    nodes_of = [(node, part.sites.notes) for part in job.parts() for node in part.prepared.graph]
+    rows = [Row(n.name or "", n.op_type, notes.get(n.name or "", "")) for n, notes in nodes_of]
     if show.json:
         document = {"model": str(model), "config": config, "weights": io.weight_bytes(job.model)}
         document |= {"before": _before(job), "rewrites": job.rewrites}
@@ -117,7 +118,8 @@ def _float_outputs(job: Job) -> list[str]:
     """Layers on integers that give floats, because nobody reads integers behind them."""
     if not job.config.observes:
         return []
-    return [node.name or "" for node in without_output(job.prepared.graph, job.sites.nodes, (), job.config.row.ops)]
+    found = (without_output(part.prepared.graph, part.sites.nodes, (), job.config.row.ops) for part in job.parts())
+    return [node.name or "" for nodes in found for node in nodes]
 
 
 def _layers_text(names: list[str]) -> str:

@@ -19,8 +19,9 @@ from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_optio
 from quark_onnx.cli.report_text import print_report, protected_text
 from quark_onnx.cli.tables import counted, facts, float_table, remarks_text
 from quark_onnx.cli.tuning_text import interrupted, tuning_rows, worst_table
+from quark_onnx.core.atomic_files import keep_apart, usable_folder
 from quark_onnx.core.errors import ConfigError, PlanError
-from quark_onnx.core.plan import Plan
+from quark_onnx.core.plan import FILES, Plan
 from quark_onnx.core.plan_diff import diff
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
@@ -42,30 +43,6 @@ Cache = Annotated[
     ),
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The float model, an .onnx file.", show_default=False)]
-
-
-def usable_folder(folder: Path) -> Path:
-    """The folder, found fit for a plan before any work is done.
-
-    Raises:
-        ConfigError: it exists and is not an earlier plan.
-    """
-    if folder.exists() and not (folder / "plan.json").is_file():
-        raise ConfigError(f"{folder} exists and holds no plan.json; choose another output folder or remove it")
-    return folder
-
-
-def save_plan(plan: Plan, config: QuantizationConfig, folder: Path) -> None:
-    """Write the plan and the configuration that `quark-onnx apply` needs.
-
-    Raises:
-        ConfigError: the folder cannot be written.
-    """
-    try:
-        plan.save(folder)
-        (folder / CONFIG).write_text(config.to_json() + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write the plan to {folder}: {error.strerror or error}") from error
 
 
 def saved_config(folder: Path) -> QuantizationConfig:
@@ -133,14 +110,17 @@ def plan_command(
     - `quark-onnx apply model.onnx plan -o int8.onnx`
     """
     config = data.configure(how)
-    folder, cache = usable_folder(output), usable(calibration_cache)
+    usable_folder(output, FILES)
+    inputs = {"the input model": model, "--data": data.data, "--config": how.config}
+    keep_apart({"--calibration-cache": calibration_cache}, {"--output": output}, inputs)
+    cache = usable(calibration_cache)
     with progress(quiet=show.quiet) as tell:
         clock = Clock(tell)
         with clock.stage("prepare"):
             job = open_job(model, config)
         decided = decide(job, job.data(None, data.data), clock, cache=cache)
         job, plan = decided.job, decided.plan
-        save_plan(plan, config, folder)
+        plan.save(output, config.to_json())
     warn(decided.warnings)
     stopped = interrupted(decided.warnings)
     if stopped:
@@ -157,11 +137,12 @@ def plan_command(
 
 
 def _figures(job: Job, plan: Plan) -> dict[str, Any]:
-    nodes = [(node.name or "", node.op_type) for node in job.prepared.graph]
+    parts = [(job.prepared, plan), *((inside.model, inside.plan) for inside in job.inside(plan))]
+    nodes = [(node.name or "", node.op_type, part) for model, part in parts for node in model.graph]
     return {
-        "quantized": Counter(op_type for name, op_type in nodes if name in plan.nodes),
-        "float": [(name, op_type, plan.notes[name]) for name, op_type in nodes if name in plan.notes],
-        "sites": Counter(site.role for site in plan.sites.values()),
+        "quantized": Counter(op_type for name, op_type, part in nodes if name in part.nodes),
+        "float": [(name, op_type, part.notes[name]) for name, op_type, part in nodes if name in part.notes],
+        "sites": Counter(site.role for part in plan.parts() for site in part.sites.values()),
         "remarks": plan.remarks,
     }
 
@@ -198,8 +179,10 @@ def apply_command(
     - `quark-onnx apply model.onnx plan -o int8.onnx`
     """
     decided, config = Plan.load(plan), saved_config(plan)
-    if output.is_dir() or output.resolve() == model.resolve():
-        raise ConfigError(f"the output {output} is a folder or the input model; choose another file name")
+    if output.is_dir():
+        raise ConfigError(f"the output {output} is a folder; choose a file name")
+    parts = {f"the plan's {file}": plan / file for file in FILES}
+    keep_apart({"--output": output}, inputs={"the input model": model, **parts})
     # The plan says which nodes are quantized; names of nodes must not stop another model before its fingerprint does.
     config = replace(config, nodes_to_quantize=(), nodes_to_exclude=(), subgraphs_to_exclude=())
     with progress(quiet=show.quiet) as tell:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -36,6 +36,9 @@ VERSION = 1
 
 BODIES = "bodies"
 """Folder of the plans of bodies, numbered in the order in which `plan.json` lists them."""
+
+FILES = ("plan.json", "arrays.npz", "config.json", BODIES)
+"""What the folder of a plan may hold."""
 
 Role = Literal["activation", "dynamic", "constant", "weight", "bias"]
 
@@ -187,22 +190,39 @@ class Plan:
         inside = ((key, plan.fault()) for key, plan in self.bodies.items())
         return next((f"in {key}, {why}" for key, why in inside if why is not None), None)
 
+    def parts(self) -> Iterator[Plan]:
+        """The plan, and those of all bodies."""
+        yield self
+        for plan in self.bodies.values():
+            yield from plan.parts()
+
     @property
     def empty(self) -> bool:
         """Whether nothing is quantized, bodies included."""
-        return not self.nodes and all(plan.empty for plan in self.bodies.values())
+        return not any(part.nodes for part in self.parts())
 
-    def save(self, folder: str | Path) -> Path:
-        """Write `plan.json` and `arrays.npz` into `folder`, which must not exist or be an earlier plan."""
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Node that stays float → the reason, bodies included."""
+        return {node: reason for part in self.parts() for node, reason in part.notes.items()}
+
+    def save(self, folder: str | Path, config: str | None = None) -> Path:
+        """Write `plan.json` and `arrays.npz`, and `config` to `config.json`, into `folder`.
+
+        Raises:
+            ConfigError: the folder is there and is not an earlier plan, or cannot be written.
+        """
         arrays: dict[str, Any] = {}
         for kind, parts in ARRAYS.items():
             for name, value in getattr(self, kind).items():
                 arrays |= {f"{kind}/{name}/{p}": getattr(value, p) for p in parts} or {f"{kind}/{name}/": value}
-        with new_folder(Path(folder), replaces="plan.json") as temporary:
+        with new_folder(Path(folder), FILES) as temporary:
             (temporary / "plan.json").write_text(json.dumps(self._document(), indent=1) + "\n", encoding="utf-8")
             np.savez(temporary / "arrays.npz", **arrays)
             for number, plan in enumerate(self.bodies.values()):
                 plan.save(temporary / BODIES / str(number))
+            if config is not None:
+                (temporary / "config.json").write_text(config + "\n", encoding="utf-8")
         return Path(folder)
 
     def _document(self) -> dict[str, Any]:

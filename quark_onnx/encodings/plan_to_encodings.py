@@ -42,6 +42,9 @@ def from_plan(plan: Plan, shapes: Shapes, producer: Mapping[str, Any] = PRODUCER
         "tuned float values are not in the file; the exported model must have them": plan.values,
         "multiplied when the model was equalized; the encodings belong to the equalized model": plan.factors,
         "raised when the model was equalized; the encodings belong to the equalized model": plan.shifts,
+        "bodies of control flow: the grids inside are not in the file": [
+            k for k, p in plan.bodies.items() if not p.empty
+        ],
     }
     losses = tuple(Loss(what, tuple(tensors)) for what, tensors in said.items() if tensors)
     return EncodingFile(sections[False], sections[True], producer=producer, losses=losses)

@@ -21,7 +21,7 @@ from quark_onnx.engine.kept_feeds import HELD, Keeper, Kept
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, Node, Value, io
 from quark_onnx.graph.bodies import Body, bodies
-from quark_onnx.graph.view import constant, is_constant
+from quark_onnx.graph.view import constant, is_constant, rank
 
 RUNNABLE = ("If", "Loop", "Scan")
 """Operators of which it is known what goes into their bodies."""
@@ -90,7 +90,14 @@ class _Run:
             yield from spaced_out(feed | around for feed in steps(node, inputs, self._step(around)))
 
     def _step(self, around: Feed) -> _Step:
-        return lambda arrays: (feed := dict(zip(self.formal, arrays, strict=True)), self.run(feed | around))
+        def step(arrays: Sequence[NDArray[Any]]) -> tuple[Feed, list[NDArray[Any]]]:
+            values = zip(self.formal, self.body.graph.inputs, arrays, strict=True)
+            feed = {
+                name: array.reshape(1) if array.size == rank(value) == 1 else array for name, value, array in values
+            }
+            return feed, self.run(feed | around)
+
+        return step
 
 
 _Step = Callable[[Sequence[NDArray[Any]]], tuple[Feed, list[NDArray[Any]]]]

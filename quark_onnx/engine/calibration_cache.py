@@ -23,7 +23,7 @@ from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.ranges.calibration_statistics import BINS, Statistics
+from quark_onnx.numerics.ranges.calibration_statistics import BINS, Bins, Statistics
 
 logger = logging.getLogger("quark_onnx")
 
@@ -134,14 +134,14 @@ def _chosen(path: Path, key: Key, tensors: Sequence[str]) -> Observed:
 
 
 def _write(path: Path, key: Key, statistics: Mapping[str, Statistics]) -> None:
-    """Only bins that are not empty are written, of all tensors in a row."""
-    bins = [np.flatnonzero(s.counts) for s in statistics.values()]
+    """The bins of all tensors in a row."""
+    bins = [s.bins for s in statistics.values()]
     arrays: dict[str, Any] = {
         _HEADER: np.array(json.dumps({"key": asdict(key), "tensors": list(statistics)})),
         "ends": np.array([(s.lo, s.hi) for s in statistics.values()], np.float64),
-        "sizes": np.array([part.size for part in bins], np.int64),
-        "bins": np.concatenate(bins).astype(np.uint32),
-        "counts": np.concatenate([s.counts[part] for s, part in zip(statistics.values(), bins, strict=True)]),
+        "sizes": np.array([part.filled.size for part in bins], np.int64),
+        "bins": np.concatenate([part.filled for part in bins]).astype(np.uint32),
+        "counts": np.concatenate([part.counts for part in bins]).astype(np.int64),
     }
     with new_file(path) as temporary:
         np.savez_compressed(temporary, **arrays)
@@ -156,7 +156,7 @@ def _read(path: Path) -> tuple[Key, Observed]:
     cuts = np.cumsum(arrays["sizes"])[:-1]
     parts = zip(np.split(arrays["bins"], cuts), np.split(arrays["counts"], cuts), strict=True)
     rows = zip(header["tensors"], arrays["ends"].tolist(), parts, strict=True)
-    return Key(**header["key"]), {name: Statistics(lo, hi, _dense(*part)) for name, (lo, hi), part in rows}
+    return Key(**header["key"]), {name: Statistics(lo, hi, _bins(*part)) for name, (lo, hi), part in rows}
 
 
 def _wrong(arrays: Mapping[str, Any], tensors: int) -> str | None:
@@ -174,7 +174,7 @@ def _wrong(arrays: Mapping[str, Any], tensors: int) -> str | None:
     return "bins that are not in order" if (bins[inside] <= bins[inside - 1]).any() else None
 
 
-def _dense(bins: Any, counts: Any) -> Any:
-    dense = np.zeros(int(bins[-1]) + 1 if bins.size else 0, np.int64)
-    dense[bins] = counts
-    return dense
+def _bins(filled: Any, counts: Any) -> Bins:
+    dense = np.zeros(BINS, np.int64)
+    dense[filled] = counts
+    return Bins.of(dense)

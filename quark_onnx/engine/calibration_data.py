@@ -20,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 
 from quark_onnx.core.errors import ConfigError, DataError, nearest
+from quark_onnx.core.resource_faults import let_out
 from quark_onnx.engine.data_sources import WHAT_TO_PASS, InputSpec, Item, open_path, source_of
 from quark_onnx.engine.data_variety import Variety
 from quark_onnx.engine.images import ImageOptions
@@ -97,6 +98,7 @@ class CalibrationData:
                 where = f"a sample beyond the limit of {self._limit}"
                 yield from self._parts(self._feed(item.value, where), where, judge)
         except Exception as error:  # a reader of the user's may fail with anything
+            let_out(error)
             logger.info("nothing is read beyond the limit of %s samples: %s", self._limit, error)
 
     def _parts(self, feed: Feed, where: str, judge: Judge | None) -> Iterator[Feed]:

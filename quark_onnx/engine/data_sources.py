@@ -183,17 +183,22 @@ def open_path(path: str | os.PathLike[str], inputs: Sequence[InputSpec], options
 
 
 def _stacked_file(file: Path, inputs: Sequence[InputSpec]) -> Iterator[Item]:
-    value = _load(file)
+    value = _load(file, mapped=True)
     if isinstance(value, dict):
         return (Item(feed, str(file)) for feed in stacked(value, inputs, str(file)))
     return _stacked_array(cast("Array", value), inputs, str(file))
 
 
-def _load(file: Path) -> object:
-    """A memory-mapped array (.npy), or a dict of arrays (.npz); DataError names the file."""
+def _load(file: Path, *, mapped: bool = False) -> object:
+    """An array (.npy), or a dict of arrays (.npz); DataError names the file.
+
+    mapped: a .npy file stays open with its array, for one that holds all samples. A folder of as many files as there
+        are samples has each of them open only while it is read.
+    """
     try:
         if file.suffix.lower() == ".npy":
-            return np.lib.format.open_memmap(file, mode="r")
+            array = np.lib.format.open_memmap(file, mode="r")
+            return array if mapped else np.array(array)
         with file.open("rb") as handle, np.lib.npyio.NpzFile(handle) as arrays:
             return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -18,6 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import DataError, ModelError
+from quark_onnx.core.resource_faults import shortage
 from quark_onnx.core.threads import allowed_threads
 from quark_onnx.engine.calibration_data import Feed, InputSpec
 from quark_onnx.graph import Model, io, view
@@ -43,7 +44,7 @@ class Runner:
         keep: write onnxruntime's optimized graph, that for x64, to this path.
 
     Raises:
-        ModelError: onnxruntime cannot load the model; the message holds its first line.
+        ModelError, ResourceError: onnxruntime cannot load the model; the message holds its first line.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Runner:
                 options.add_session_config_entry("session.disable_prepacking", "1")  # it copies all weights
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a dozen types of its own, none with a common base
-            raise ModelError(
+            raise shortage(error, keep, _reason(error)) or ModelError(
                 f"onnxruntime {ort.__version__} cannot load the model: {_reason(error)}; {LOADABLE}"
             ) from error
         self.inputs = [i.name for i in self._session.get_inputs()]
@@ -96,14 +97,14 @@ class Runner:
         """The outputs for one feed.
 
         Raises:
-            DataError: onnxruntime fails while running; the message names the shapes it was given.
+            DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
         """
         try:
             return list(self._session.run(self.outputs, feed))
         except Exception as error:
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
             reason = _reason(error)
-            raise DataError(
+            raise shortage(error, said=reason) or DataError(
                 f"the model fails on the input {shapes}: {reason}; use inputs that it can run on"
             ) from error
 

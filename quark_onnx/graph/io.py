@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
+from quark_onnx.core.atomic_files import behind_links, new_file
 from quark_onnx.core.errors import ConfigError, ModelError
-from quark_onnx.graph import large_weights
+from quark_onnx.graph import data_files, large_weights
 from quark_onnx.graph.edit import forget_names, own_tensor
 from quark_onnx.graph.open_dimensions import open_dimensions
 from quark_onnx.graph.without_weights import light_proto
@@ -34,6 +30,8 @@ def load(source: str | Path | onnx.ModelProto) -> ir.Model:
     if not isinstance(source, (str, Path)):
         raise ModelError(f"the model must be a path or an onnx.ModelProto, not {type(source).__name__}")
     path = Path(source)
+    if any("\udc80" <= letter <= "\udcff" for letter in str(path)):
+        raise ModelError(f"the name of model {path} holds bytes that are no UTF-8, which onnx cannot open; rename it")
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise ModelError(f"model {path} {what}; give the path of an .onnx file")
@@ -101,8 +99,9 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
 
 
 def weight_bytes(model: ir.Model) -> int:
-    """Bytes of all initializers."""
-    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    """Bytes of all initializers, those of bodies included."""
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    return sum(value.const_value.nbytes for value in values if value.const_value is not None)
 
 
 def node_bytes(node: ir.Node) -> int:
@@ -119,56 +118,40 @@ def stored_bytes(source: str | Path | onnx.ModelProto, held: int) -> int:
     return size if size >= held else size + held
 
 
-def data_file(path: Path) -> Path:
-    """Where the weights of the model at `path` go when they are not in it."""
-    return path.with_name(path.name + ".data")
-
-
 def spare_data(source: ir.Model, path: Path) -> None:
     """Make sure that a model written to `path` does not replace weights that `source` is read from.
 
     Raises:
         ConfigError: it would.
     """
-    written = {path.resolve(), data_file(path).resolve()}
     for tensor in large_weights.in_files(source):
-        if Path(tensor.path).resolve() in written:
+        if Path(tensor.path).resolve() == path.resolve():
             raise ConfigError(f"{tensor.path} holds weights of the input model; choose another output name")
 
 
 def save(model: ir.Model, path: Path, *, source: ir.Model, external: bool = False) -> None:
-    """Write the model whole or not at all; weights go to `<name>.data` when asked or above 1.8 GB.
+    """Write the model whole or not at all; weights go beside it, see `data_files`, when asked or above 1.8 GB.
 
     Args:
         source: the model that it was made from; its files are spared.
 
     Raises:
-        ConfigError: the folder cannot be written, or the file would replace weights that the source is read from.
+        ConfigError, ResourceError: the folder cannot be written, or the file would replace weights that the source is
+            read from, or weights would lie beside a link and not beside the model.
     """
     spare_data(source, path)
-    data = data_file(path)
     external = external or is_large(model)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(path) as folder:
-            if external:
-                ir.save(model, folder / path.name, external_data=data.name)
-            else:
-                ir.save(_inlined(model), folder / path.name)
-            if (folder / data.name).exists():
-                os.replace(folder / data.name, data)
-            os.replace(folder / path.name, path)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-@contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    target = behind_links(path)
+    if external and target.parent != path.parent.resolve() and path.is_symlink():
+        raise ConfigError(f"{path} leads to {target}, and weights lie beside the model: give the name of that file")
+    spared = {Path(tensor.path).resolve() for tensor in large_weights.in_files(source)}
+    with new_file(path) as temporary:
+        if external:
+            ir.save(model, temporary, external_data=data_files.WRITTEN)
+            spared |= data_files.put_beside(temporary, target)
+        else:
+            ir.save(_inlined(model), temporary)
+    data_files.clear(target, spared)
 
 
 def is_large(model: ir.Model) -> bool:

@@ -14,6 +14,7 @@ from onnx import version_converter
 
 from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.core.plan import Skip
+from quark_onnx.core.resource_faults import let_out
 from quark_onnx.graph.flat_hardmax import TAKES_ONE_AXIS, flatten_hardmax
 from quark_onnx.graph.passes import infer_shapes
 from quark_onnx.graph.without_weights import light_proto
@@ -115,6 +116,7 @@ def _converted(model: ir.Model, wanted: int) -> ir.Graph | Skip:
             raise ValueError("the conversion would change the inputs or outputs")
         graph: ir.Graph = ir.from_proto(converted).graph
     except Exception as error:  # the converter, protobuf and the checker each have errors of their own
+        let_out(error)
         return Skip(_reason(error))
     _restore(graph, model.graph)
     return graph

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan, Skip
+from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.checked_fields import names, whole
 from quark_onnx.core.settings.fast_finetune import Nearest
 from quark_onnx.engine.calibration_data import Feed, told
@@ -66,6 +67,7 @@ class QuantParams:
             raise ConfigError(f"round_mode {self.round_mode!r} is not supported; use 'nearest', or AdaRound")
 
 
+@told_as_such()
 def correct_bias(
     model: Source,
     quant_params: QuantParams,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LayerRecord, Tuning
+from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, FastFinetune
 from quark_onnx.core.settings.range_learning import RangeLearning
 from quark_onnx.engine.calibration_data import Feed, told
@@ -30,6 +31,7 @@ Options: TypeAlias = "AdaRound | AdaQuant | RangeLearning"
 Gains = Mapping[str, NDArray[Any]]
 
 
+@told_as_such()
 def fine_tune(sim: QuantizationSimModel, inputs: object, options: Options | None = None) -> tuple[LayerRecord, ...]:
     """Train the weights of the layers of a simulation, and their biases, against the float model.
 

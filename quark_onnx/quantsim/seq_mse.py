@@ -13,6 +13,7 @@ from dataclasses import replace
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.checked_fields import names, whole
 from quark_onnx.core.settings.fast_finetune import Nearest
 from quark_onnx.engine.calibration_data import told
@@ -31,6 +32,7 @@ from quark_onnx.stages.ranges import choose_ranges
 logger = logging.getLogger("quark_onnx")
 
 
+@told_as_such()
 def apply_seq_mse(
     sim: QuantizationSimModel, inputs: object, num_candidates: int = 20, nodes_to_exclude: Collection[str] | None = None
 ) -> None:

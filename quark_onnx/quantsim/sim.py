@@ -10,6 +10,7 @@ from typing import Any
 
 from quark_onnx.core.errors import ConfigError, ModelError, PlanError, nearest
 from quark_onnx.core.plan import Plan, Site
+from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.checked_fields import flag, whole
 from quark_onnx.encodings import EncodingFile, read, write
 from quark_onnx.encodings.reading import Source as EncodingSource
@@ -163,6 +164,7 @@ class QuantizationSimModel:
 
     # --- encodings
 
+    @told_as_such()
     def compute_encodings(self, forward_pass_callback: object, forward_pass_callback_args: object = None) -> None:
         """Choose the ranges of everything that is on and not frozen; all or nothing.
 
@@ -350,6 +352,7 @@ class QuantizationSimModel:
         plan = with_int32_biases(self.float_model, plan) if export_int32_bias else plan
         return io.to_proto(realized(self.float_model, exact_everywhere(self.float_model, plan)))
 
+    @told_as_such()
     def export(
         self,
         path: str | Path,

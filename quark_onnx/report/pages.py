@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from quark_onnx.core.atomic_files import new_file
+from quark_onnx.core.atomic_files import behind_links, new_file
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text, plain
 from quark_onnx.core.version import VERSION
@@ -36,6 +36,7 @@ def check_target(path: str | Path) -> Path:
         ConfigError: it does not end in .html, or is a folder; or jinja2 is missing.
     """
     target = Path(path)
+    behind_links(target)
     if target.suffix.lower() not in (".html", ".htm") or target.is_dir():
         raise ConfigError(f"a report is an HTML file: give a name that ends in .html, not {str(target)!r}")
     check_installed()

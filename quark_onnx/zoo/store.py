@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from quark_onnx.core.atomic_files import replace_folder, unwritable
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.visible_text import json_visible
@@ -75,10 +76,8 @@ class Store:
 
     def publish(self, folder: Path, name: str) -> None:
         """Move a folder that is complete to its place, in place of an earlier one."""
-        target, old = self.root / name, self.temporary / f"{name}.old"
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(target, old)
-        os.replace(folder, target)
+        old = folder.with_name("replaced")
+        replace_folder(folder, self.root / name, old)
         shutil.rmtree(old, ignore_errors=True)
 
     def write_results(self, outcomes: Iterable[Outcome]) -> None:
@@ -139,7 +138,7 @@ def _writing(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"cannot write {root}: {error.strerror or error}") from error
+        raise unwritable(root, error) from error
 
 
 def _clear(store: Store) -> None:

@@ -14,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_cases import session
 
 from quark_onnx import ModelError, ModelQuantizer, QuantizationConfig, Result, get_default_config
-from quark_onnx.core.plan import Plan
 
 PRESETS = {name: get_default_config(name) for name in ("S8S8_AAWS", "A8W8")}
 PRESET = PRESETS["S8S8_AAWS"]
@@ -47,12 +46,6 @@ def images(count: int = 4, batch: int = 2) -> list[Mapping[str, Any]]:
     return [{"x": normal(batch, 3, 8, 8, seed=seed)} for seed in range(count)]
 
 
-def decided(plan: Plan) -> set[str]:
-    """Nodes that a plan quantizes, and those that have a reason, in bodies too."""
-    reasoned = {node for node, reason in plan.notes.items() if reason}
-    return (plan.nodes.keys() | reasoned).union(*(decided(body) for body in plan.bodies.values()))
-
-
 def quantize(model: onnx.ModelProto, feeds: list[Any], config: QuantizationConfig = PRESET) -> Result:
     """Quantize, and check what holds for every result: valid, loadable, named, near the float model."""
     result = ModelQuantizer(config).quantize_model(model, None, feeds)
@@ -61,7 +54,8 @@ def quantize(model: onnx.ModelProto, feeds: list[Any], config: QuantizationConfi
     assert all(names)
     assert len(names) == len(set(names))
     assert all(result.report.float_nodes.values())
-    assert {row.node for row in result.report.ledger} <= decided(result.plan)
+    quantized = {node for part in result.plan.parts() for node in part.nodes}
+    assert all(row.node in quantized or result.plan.reasons[row.node] for row in result.report.ledger)
     before, after = session(model), session(result.model)
     assert before is not None
     assert after is not None

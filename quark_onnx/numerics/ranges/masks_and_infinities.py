@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.numerics.ranges.calibration_statistics import OCTAVE, Statistics, edges
+from quark_onnx.numerics.ranges.calibration_statistics import INFINITE, OCTAVE, Statistics, edges
 
 ABSURD = 2.0**66
 """No activation of a working network is this large; a mask constant such as −3.4e38 is."""
@@ -45,7 +45,8 @@ def why_unusable(s: Statistics, levels: int) -> str | None:
 
 def _used(s: Statistics) -> NDArray[np.intp]:
     """Magnitude bins that hold values; those of zero and of subnormal numbers do not count."""
-    return np.flatnonzero((s.positive + s.negative)[OCTAVE:]) + OCTAVE
+    used = np.union1d(s.positive.filled, s.negative.filled)
+    return used[used >= OCTAVE]
 
 
 def _loud_from(s: Statistics, levels: int) -> int | None:
@@ -65,12 +66,12 @@ def range_with_mask(s: Statistics, levels: int) -> tuple[float, float] | None:
     """
     if s.nonfinite > s.masked:
         return None
-    absurd = int(np.searchsorted(edges(np.arange(s.positive.size)), ABSURD))
+    absurd = int(np.searchsorted(edges(np.arange(INFINITE)), ABSURD))
     loud = _loud_from(s, levels) if max(-s.lo, s.hi) < ABSURD else absurd
     loud = absurd if loud is None and s.masked else loud
-    if loud is None or s.positive[loud:].any():
+    if loud is None or (s.positive.filled >= loud).any():
         return None
-    above, below = (np.flatnonzero(side[:loud]) for side in (s.positive, s.negative))
+    above, below = (side.filled[side.filled < loud] for side in (s.positive, s.negative))
     hi = min(float(edges(above[-1] + 1)), max(s.hi, 0.0)) if above.size else 0.0
     lo = -float(edges(below[-1] + 1)) if below.size else 0.0
     return (lo - MARGIN, hi) if max(hi, -lo) > edges(OCTAVE) else (-LOUD, 0.0)
