@@ -86,3 +86,23 @@ def test_sequences_are_no_tensors_to_quantize(nodes: str) -> None:
     simulation = QuantizationSimModel(model, threads=1)
     simulation.compute_encodings([{"x": normal(1, 3, 8, seed=i)} for i in range(4)])
     onnx.checker.check_model(simulation.to_onnx_qdq(), full_check=True)
+
+
+@pytest.mark.parametrize("layer", ["Conv (x, w, b)", "ConvTranspose (x, w, b)", "Conv <group = 2> (x, d, b)"])
+@pytest.mark.parametrize("bias", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("kinds", [("uint16", "int16"), ("int16", "int8"), ("uint8", "int8")])
+def test_a_float_bias_stays_float_where_its_codes_would_be_too_large(
+    layer: str, bias: float, kinds: tuple[str, str]
+) -> None:
+    """onnxruntime's CPU provider makes int32 of it, at input scale · weight scale."""
+    model = text_model(
+        f"g (float[1,2,3,3] x) => (float[1,2,3,3] y) {{ a = {layer} r = Relu (a) y = Conv (r, v) }}",
+        w=0.1 * normal(2, 2, 1, 1),
+        d=0.1 * normal(2, 1, 1, 1),
+        v=normal(2, 2, 1, 1),
+        b=bias * np.array([1, 2], np.float32),
+    )
+    options = {"QuantizeBias": False}
+    result = quantized(model, activation_type=kinds[0], weight_type=kinds[1], extra_options=options)
+    assert result.report.departure is None
+    assert result.report.sqnr["y"] > 30

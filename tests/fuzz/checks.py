@@ -270,7 +270,8 @@ def _again(case: Case, settings: Settings, output: Path) -> Finding | None:
     """A part of the seeds once more, with as many threads or others: the same bytes."""
     if case.seed % 8:
         return None
-    again = output.with_name("again.onnx")
+    again = output.parent / "again" / output.name
+    again.parent.mkdir()
     with _threads(3 if case.seed % 16 else 1):
         _quantized(output.with_name("model.onnx"), again, case, settings)
     if again.read_bytes() != output.read_bytes():
