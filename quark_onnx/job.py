@@ -26,6 +26,8 @@ from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.from_float16 import Widened, to_float32
+from quark_onnx.graph.integer_nodes import refuse_quantized, told_of_integers
+from quark_onnx.graph.normal_form import remarks
 from quark_onnx.graph.value_info import unknown
 from quark_onnx.stages.equalize import rescale
 from quark_onnx.stages.output_model import realize
@@ -93,6 +95,11 @@ class Job:
     def plain(self) -> Model:
         """The user's model, in float32."""
         return self.model if self.widened is None else self.widened.model
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Warnings about the user's model, before anything is done to it."""
+        return (*remarks(self.model), *told_of_integers(self.model))
 
     def placed(self, config: QuantizationConfig) -> Plan:
         """Where quantizers stand in the prepared model; scales are still open.
@@ -179,7 +186,7 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
         ModelError, ConfigError: the model cannot be used, or the configuration names what it does not have.
     """
     model = open_model(source, config.option("UserCustomOpLibPath"))
-    io.refuse_quantized(model)
+    refuse_quantized(model)
     widened = to_float32(model)
     overrides = config.tensor_overrides
     conversions = {name: one.readers for name, one in overrides.items() if one.convert is not None}
