@@ -142,7 +142,7 @@ _FUNCTION = r"[^(]*\((?:[^()]|\([^()]*\))*\)(?:::<[^>]*>| const)*(?: \[with [^]]
 _PLACE = re.compile(rf"\S+\.(?:cc|cpp|h|hpp):\d+ {_FUNCTION} ")
 
 
-_NODE = re.compile(r"""Name:'([^']*)'|node name '([^']*)'|Node \(([^)]*)\) Op|In Node, \("([^"]*)\"""")
+_NODE = re.compile(r"""Name:'([^']*)'|node (?:with )?name '([^']*)'|Node \(([^)]*)\) Op|In Node, \("([^"]*)\"""")
 
 
 def _node(error: Exception) -> str:
