@@ -8,6 +8,7 @@ an IR version below 4                                 4: initializers need not b
 the domain "ai.onnx"                                  "", which is the same
 a domain without an operator set                      its first; of ai.onnx.ml the newest
 a function of another operator set                    its nodes are those of the model's
+GroupNormalization of opsets 18 to 20                 InstanceNormalization, with a group as a channel
 outputs without a type or shape                       what follows from the inputs
 """
 
