@@ -19,6 +19,7 @@ from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.tensor_overrides import override_opset
+from quark_onnx.engine.blamed_model import blaming
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, random_data
 from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.infinite_masks import samples_of
@@ -181,6 +182,12 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
     """
     model = io.load(source)
     io.refuse_quantized(model)
+    with blaming(model):
+        return _opened(source, model, config)
+
+
+def _opened(source: str | Path | ModelProto, model: Model, config: QuantizationConfig) -> Job:
+    """Prepare and place."""
     widened = to_float32(model)
     overrides = config.tensor_overrides
     conversions = {name: one.readers for name, one in overrides.items() if one.convert is not None}

@@ -22,6 +22,7 @@ from quark_onnx.core.records import (
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.fast_finetune import FastFinetune
 from quark_onnx.core.settings.whole_model import Config
+from quark_onnx.engine.blamed_model import blaming
 from quark_onnx.engine.calibration_cache import Key, remembered, usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
@@ -162,13 +163,15 @@ def decide(
         return _without_data(job, clock, resume)
     with clock.stage("read"):
         samples = read(data, job.plain)
-        job = job.seen(samples.taught[telling(samples.taught)[0]])
+        few = samples.taught.at(telling(samples.taught)[:2])
+        job = job.seen(few[0])
     if not job.sites.sites and job.config.conversion is None:
         return _without_data(job, clock, resume)
     feeds = samples.taught
-    job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
+    with blaming(job.plain, few[0]):
+        job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
     with clock.stage("verify"):
-        doubt = verify(job.plain, job.prepared, feeds.at(telling(feeds)[:2]))
+        doubt = verify(job.plain, job.prepared, few)
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
     begun = Decided(job, job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
     if job.config.conversion is not None:

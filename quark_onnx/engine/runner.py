@@ -97,15 +97,33 @@ class Runner:
 
         Raises:
             DataError: onnxruntime fails while running; the message names the shapes it was given.
+            ModelError: it fails on inputs of zeros as well.
         """
         try:
             return list(self._session.run(self.outputs, feed))
         except Exception as error:
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
-            reason = _reason(error)
-            raise DataError(
-                f"the model fails on the input {shapes}: {reason}; use inputs that it can run on"
+            told = f"the model fails on the input {shapes}"
+            if _IN_A_NODE not in str(error) or self._runs_on_zeros(feed):
+                raise DataError(f"{told}: {_reason(error)}; use inputs that it can run on") from error
+            raise ModelError(
+                f"{told}, and on any other that was tried: {_reason(error)}; an attribute or a weight of that node is "
+                "wrong: mend the model, or use inputs of other shapes if it takes these alone"
             ) from error
+
+    def _runs_on_zeros(self, feed: Feed) -> bool:
+        """Whether there is an input that the model runs on: zeros of the shapes of a feed, or of open dimensions 1."""
+        declared = {value.name: value.shape for value in self._session.get_inputs()}
+        least = {name: [dim if isinstance(dim, int) else 1 for dim in dims] for name, dims in declared.items()}
+        for shapes in ({name: array.shape for name, array in feed.items()}, least):
+            zeros = {name: np.zeros(shapes[name], array.dtype) for name, array in feed.items()}
+            texts = {name: np.full(shapes[name], "", object) for name, array in feed.items() if array.dtype.hasobject}
+            try:
+                self._session.run(self.outputs, zeros | texts)
+                return True
+            except Exception:  # onnxruntime's, as above
+                continue
+        return False
 
     def stream(self, feeds: Iterable[Feed]) -> Iterator[tuple[Feed, Arrays]]:
         """Outputs feed by feed; the next feed runs while the caller works on the last one."""
@@ -119,6 +137,9 @@ class Runner:
             if waiting is not None:
                 yield waiting[0], waiting[1].result()
 
+
+_IN_A_NODE = "while running"
+"""In messages of nodes that fail; others are about names and types of inputs."""
 
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _FUNCTION = r"[^(]*\((?:[^()]|\([^()]*\))*\)(?:::<[^>]*>| const)*(?: \[with [^]]*\])?"

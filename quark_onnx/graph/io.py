@@ -14,12 +14,11 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from quark_onnx.core.errors import ConfigError, ModelError
-from quark_onnx.core.reading import reading, reason
+from quark_onnx.core.errors import ConfigError, ModelError, reading, reason
 from quark_onnx.graph import large_weights
 from quark_onnx.graph.edit import forget_names
 from quark_onnx.graph.open_dimensions import open_dimensions
-from quark_onnx.graph.tensor_data import refuse_misfit
+from quark_onnx.graph.tensor_data import check_constants
 from quark_onnx.graph.without_weights import light_proto
 
 EXTERNAL_ABOVE = 1_800_000_000
@@ -43,7 +42,7 @@ def load(source: str | Path | onnx.ModelProto) -> ir.Model:
     with reading(path, ModelError, "export or copy it again", "is not a valid ONNX model"):
         onnx.checker.check_model(str(path))
         model: ir.Model = ir.load(path)
-        refuse_misfit(model)
+        check_constants(model)
     _check_external(model)
     open_dimensions(model)
     return model
@@ -55,7 +54,7 @@ def _from_proto(proto: onnx.ModelProto) -> ir.Model:
         if proto.ByteSize() < EXTERNAL_ABOVE:
             onnx.checker.check_model(proto)
         model: ir.Model = ir.from_proto(proto)
-        refuse_misfit(model)
+        check_constants(model)
     _check_external(model)
     open_dimensions(model)
     return model

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.reading import DEEPEST, reading, reason
+from quark_onnx.core.errors import ConfigError, reading, reason
+from quark_onnx.core.json_reading import DEEPEST
 from quark_onnx.zoo.problems import Problems
 
 _MERGE = "tag:yaml.org,2002:merge"
