@@ -1,6 +1,6 @@
 """quark_onnx: float ONNX models in, integer QDQ models that keep their accuracy out."""
 
-from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError, QuarkError
+from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError, QuarkError, ResourceError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound
@@ -24,6 +24,7 @@ __all__ = [
     "QuantizationConfig",
     "QuarkError",
     "Report",
+    "ResourceError",
     "Result",
     "get_default_config",
 ]

@@ -14,24 +14,32 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from quark_onnx.core.atomic_files import behind_links, same_file
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.name_patterns import matching
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan, Skip
+from quark_onnx.core.records import UNFIT
 from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
 from quark_onnx.core.settings.tensor_overrides import override_opset
+from quark_onnx.core.visible_text import shown
 from quark_onnx.engine.body_feeds import RUNNABLE
-from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, open_data, random_data
+from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, random_data
 from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.fusion_ledger import Inside
+from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import is_quantized
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.bodies import Body, as_model, bodies, holds, shares_constants
 from quark_onnx.graph.from_float16 import Widened, to_float32
-from quark_onnx.graph.value_info import unknown
+from quark_onnx.graph.integer_nodes import refuse_quantized, told_of_integers
+from quark_onnx.graph.normal_form import remarks
+from quark_onnx.graph.value_info import declare_outputs, unknown
 from quark_onnx.graph.view import is_op
 from quark_onnx.stages.equalize import rescale
 from quark_onnx.stages.output_model import realize
@@ -40,6 +48,7 @@ from quark_onnx.stages.place.float16 import half_scales, needs_float, place_conv
 from quark_onnx.stages.prepare import Conditions, Prepared, prepare
 
 logger = logging.getLogger("quark_onnx")
+logger.addFilter(shown)
 
 HALF_OPSET = Format(scale="half").opset
 """The operator set from which scales may be float16."""
@@ -129,6 +138,11 @@ class Job:
         """The user's model, in float32."""
         return self.model if self.widened is None else self.widened.model
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Warnings about the user's model, before anything is done to it."""
+        return (*remarks(self.model), *told_of_integers(self.model))
+
     def placed(self, config: QuantizationConfig) -> Plan:
         """Where quantizers stand in the prepared model; scales are still open.
 
@@ -143,6 +157,13 @@ class Job:
         if self.widened is None or config.convert_fp16_to_fp32:
             return sites
         return half_scales(sites, self.prepared, self.widened.wide, config.row)
+
+    def placed_apart(self) -> Plan:
+        """The same with a scale per channel of every weight, as far as the target has them."""
+        if not self.config.row.per_channel:
+            return self.sites
+        options = {key: value for key, value in self.config.extra_options.items() if key not in OF_EQUALIZATION}
+        return self.placed(replace(self.config, per_channel=True, extra_options=options))
 
     def seen(self, feed: Feed) -> Job:
         """The job with the ranks that a run of the prepared model shows, where nothing else tells them; placed anew.
@@ -167,8 +188,9 @@ class Job:
             raise PlanError(f"the plan quantizes {min(strange)!r}, no body that this model has; {ANEW}")
         inside = {key: self.bodies[key].realize(one) for key, one in plan.bodies.items() if not one.empty}
         quantized = realize(self.prepared, plan, self.config.conversion, half, inside)
+        declare_outputs(quantized, self.model)
         if self.config.row.on_cpu:
-            shield(quantized)
+            shield(quantized, {node for node, reason in plan.notes.items() if reason.startswith(UNFIT)})
         return quantized
 
     def inside(self, plan: Plan) -> Iterator[Inside]:
@@ -189,7 +211,7 @@ class Job:
         Raises:
             ConfigError: data are given, and UseRandomData asks for others.
         """
-        inputs, option = input_specs(self.model), self.config.option
+        option = self.config.option
         given = source is not None or path is not None or option("UseRandomData")
         idle = self.idle and self.config.conversion is None
         if idle and not (given and unknown(self.prepared.graph)):
@@ -201,10 +223,11 @@ class Job:
                 raise ConfigError("calibration data are given, and UseRandomData=True asks for others; give only one")
             ranges = option("RandomDataReaderInputDataRange")
             samples = option("CalibDataSize") or 8
-            return random_data(inputs, samples=samples, shapes=option("RandomDataReaderInputShape"), ranges=ranges)
+            shapes, inputs = option("RandomDataReaderInputShape"), input_specs(self.model)
+            return random_data(inputs, samples=samples, shapes=shapes, ranges=ranges)
         images = option("CalibImages")
         options = None if images is None else ImageOptions.from_dict(images)
-        return open_data(source, inputs, path=path, limit=option("CalibDataSize"), image_options=options)
+        return samples_of(self.model, source, path=path, limit=option("CalibDataSize"), image_options=options)
 
     def rescaled(self, factors: Mapping[str, NDArray[Any]], shifts: Mapping[str, NDArray[Any]]) -> Job:
         """The job with its prepared model equalized. Sites stay: placement does not look at values of weights.
@@ -228,8 +251,8 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
     Raises:
         ModelError, ConfigError: the model cannot be used, or the configuration names what it does not have.
     """
-    model = io.load(source)
-    io.refuse_quantized(model)
+    model = open_model(source, config.option("UserCustomOpLibPath"))
+    refuse_quantized(model)
     widened = to_float32(model)
     overrides = config.tensor_overrides
     conversions = {name: one.readers for name, one in overrides.items() if one.convert is not None}
@@ -358,11 +381,12 @@ def free_output(source: str | Path | ModelProto, output: str | Path | None) -> P
     if output is None:
         return None
     path = Path(output)
+    target = behind_links(path)
     if path.is_dir():
         raise ConfigError(f"model_output {path} is a folder; give a file name such as {path / 'model_int8.onnx'}")
-    if isinstance(source, (str, Path)) and path.resolve() == Path(source).resolve():
+    if isinstance(source, (str, Path)) and same_file(path, Path(source)):
         raise ConfigError(f"model_output {path} is the input model, which is never modified; choose another name")
-    below = next(parent for parent in path.absolute().parents if parent.exists())
+    below = next(parent for parent in target.absolute().parents if parent.exists())
     if not below.is_dir() or not os.access(below, os.W_OK):
         raise ConfigError(f"model_output {path} cannot be written: {below} is not a folder that you may write to")
     return path

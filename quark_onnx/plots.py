@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.visible_text import visible
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
 
@@ -44,7 +45,7 @@ def plot_histogram(statistics: Statistics, ends: tuple[float, float], title: str
     outside = part_outside(distribution, ends)
     axes = figure.add_subplot()
     _draw(axes, distribution, ends)
-    axes.set_title(f"{title}\n{ends[0]:.4g} … {ends[1]:.4g}, {outside:.2%} outside", fontsize="medium")
+    axes.set_title(f"{_plain(title)}\n{ends[0]:.4g} … {ends[1]:.4g}, {outside:.2%} outside", fontsize="medium")
     _save(figure, target)
     return outside
 
@@ -106,8 +107,8 @@ def _short(name: str, most: int = 40) -> str:
 
 
 def _plain(text: str) -> str:
-    """The text as it is: matplotlib would set what stands between dollar signs as a formula."""
-    return text.replace("$", r"\$")
+    """The text as it is: matplotlib would set what stands between dollar signs as a formula; SVG has no controls."""
+    return visible(text).replace("$", r"\$")
 
 
 def check_installed() -> None:

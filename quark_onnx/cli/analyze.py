@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from quark_onnx.cli.compare import check_interface
-from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.console import out, print_json, progress, say, warn
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags
 from quark_onnx.cli.matching_tensors import match
@@ -26,10 +26,10 @@ from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.compare import quantized_values
 from quark_onnx.engine.held_out_probes import PROBES
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.result_wording import decibels_text
-from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import summary
-from quark_onnx.graph import Model, io
+from quark_onnx.graph import Model
 from quark_onnx.job import Progress, open_job
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.plots import SUFFIXES, check_installed, plot_layers, plot_ranking
@@ -136,11 +136,11 @@ def _given(
     html: bool,
 ) -> ModelReport:
     """The report of two models."""
-    if how != ConfigFlags():
+    if not how.only_of_the_model:
         raise ConfigError("QUANT is quantized already: leave it out to have another one made, or leave the flags out")
-    model, quantized = io.load(float_model), io.load(quantized_model)
+    model, quantized = (open_model(path, how.custom_ops or ()) for path in (float_model, quantized_model))
     check_interface(model, quantized)
-    feeds = data.open(input_specs(model))
+    feeds = data.open(model)
     base, pairs = _base(model, quantized, float_model, plan)
     looked = list(islice(feeds, data.samples or PROBES))
     report = report_of_pair(
@@ -212,18 +212,18 @@ def _print(report: ModelReport, files: Sequence[str], folder: Path | None) -> No
         if hidden > 0:
             out.print(f"… and {hidden} more: see --json")
         if layers.judged:
-            out.print(f"Noise: of all that the layers, one at a time, make at {layers.place}.", soft_wrap=True)
+            say(f"Noise: of all that the layers, one at a time, make at {layers.place}.")
     else:
         out.print("No layer of the quantized model could be matched.")
     if report.protected:
         out.print(facts({"Protected": protected_text(report.protected)}))
     if report.certificates:
-        out.print(f"Processors: {summary(report.certificates)}.", soft_wrap=True)
+        say(f"Processors: {summary(report.certificates)}.")
     out.print(output_lines(report.outputs, report.written), soft_wrap=True)
     for advice in report.advice:
-        out.print(f"{advice.level}: {advice.text}", soft_wrap=True)
+        say(f"{advice.level}: {advice.text}")
     if folder is not None:
-        out.print(f"Wrote {', '.join(files)} to {folder}", soft_wrap=True)
+        say(f"Wrote {', '.join(files)} to {folder}")
 
 
 def _table(report: ModelReport) -> Table:

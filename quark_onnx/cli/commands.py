@@ -20,7 +20,8 @@ from quark_onnx.core.version import VERSION
 
 EPILOG = """
 Exit codes: 0 done, 1 the plans differ, or not all models of a zoo are good, 2 usage or configuration, 3 the model,
-4 the data, 5 a plan, 130 Ctrl-C (during fine-tuning it is 0: what is tuned is kept).
+4 the data, 5 a plan, 6 memory, disk or open files have run out, 130 Ctrl-C (during fine-tuning it is 0: what is tuned
+is kept).
 
 Progress, warnings and errors go to stderr, results to stdout.
 """

@@ -1,27 +1,87 @@
-"""What the commands say: results on stdout; progress, warnings and errors on stderr."""
+"""What the commands say: results on stdout; progress, warnings and errors on stderr.
+
+Names are the model's or the file system's, and may hold anything. A `str` that is shown is one line, whatever is in it;
+several lines are a `Text` of `lines`. What a terminal would act on is written as an escape, and what the console's
+encoding has no character for is written with others.
+"""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import logging
+import re
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from quark_onnx.cli.progress_line import Line, display
 from quark_onnx.core.json_writing import json_text
+from quark_onnx.core.visible_text import json_escape, python_escape, visible
 from quark_onnx.job import Progress as Told
 
 logger = logging.getLogger("quark_onnx")
-out = Console(highlight=False, markup=False)
-err = Console(highlight=False, markup=False, stderr=True)
+
+PLAIN = {"→": "->", "…": "...", "−": "-", "–": "-", "×": "x", "·": "*", "≥": ">=", "≤": "<=", "µ": "u", "²": "^2"}
+"""What the commands say beyond ASCII, for consoles that have no such characters."""
+
+ENCODABLE = "quark_onnx.plain"
+"""An error handler of encodings: other characters in place of those that an encoding has not."""
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    missing = error.object[error.start : error.end]
+    return "".join(PLAIN.get(one) or python_escape(one) for one in missing), error.end
+
+
+codecs.register_error(ENCODABLE, _plain)
+
+
+class SafeConsole(Console):
+    """A console whose texts cannot steer the terminal."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """What is shown of a string: known before columns are measured."""
+        return super().render_str(visible(text).encode(self.encoding, ENCODABLE).decode(self.encoding), **how)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is written at last, of a `Text`, too; control codes are the console's own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text, keep="\n"), segment.style)
+
+
+out = SafeConsole(highlight=False, markup=False, emoji=False)
+err = SafeConsole(highlight=False, markup=False, emoji=False, stderr=True)
+
+
+def encode_anything() -> None:
+    """Have stdout and stderr write all characters in some way, whatever their encoding: no word ends a command."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # there is none, or one of a notebook
+            stream.reconfigure(errors=ENCODABLE)  # type: ignore[union-attr]
+
+
+def lines(texts: Iterable[str]) -> Text:
+    """A line for each text."""
+    return Text("\n".join(map(visible, texts)))
+
+
+def say(text: str, *styled: tuple[str, str], to: Console = out) -> None:
+    """A line; only the terminal breaks it. `styled`: what it begins with, and in which style."""
+    to.print(Text.assemble(*styled, visible(text)), soft_wrap=True)
 
 
 def message(kind: str, text: str, style: str) -> None:
-    """One line on stderr that begins with `kind:`; only the terminal breaks it."""
-    err.print(Text.assemble((f"{kind}:", style), " ", text), soft_wrap=True)
+    """One line on stderr that begins with `kind:`, and those that belong to it, two spaces further in."""
+    first, *more = re.split(r"\n(?=  )", text)
+    say(f" {first}", (f"{kind}:", style), to=err)
+    for line in more:
+        say(line, to=err)
 
 
 def warn(warnings: Iterable[str]) -> None:
@@ -70,5 +130,10 @@ def progress(*, quiet: bool) -> Iterator[Told]:
 
 
 def print_json(document: Any) -> None:
-    """The document on stdout, the same bytes wherever it goes: never wrapped or coloured."""
-    print(json_text(document))
+    """The document on stdout, the same text wherever it goes: never wrapped or coloured, and JSON in any encoding."""
+    text, encoding = json_text(document), sys.stdout.encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = "".join(one if one.isascii() else json_escape(one) for one in text)
+    print(text)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.console import out, print_json, progress, say, warn
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option
 from quark_onnx.cli.plans import Model
@@ -140,7 +140,7 @@ def _print(plots: Sequence[Plot], folder: Path) -> None:
     for plot in plots:
         table.add_row(plot.tensor, _pair(plot.seen), _pair(plot.range), f"{plot.outside:.2%}", plot.file)
     out.print(table)
-    out.print(f"Wrote {len(plots)} plots to {folder}", soft_wrap=True)
+    say(f"Wrote {len(plots)} plots to {folder}")
 
 
 def _pair(pair: tuple[float, float]) -> str:

@@ -10,14 +10,16 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
 from quark_onnx.cli.certificate_text import certificate_table
-from quark_onnx.cli.console import out, print_json, progress
+from quark_onnx.cli.console import lines, out, print_json, progress
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, ShowFlags, show_flag
 from quark_onnx.cli.tables import counted, facts, new_table
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.targets import Target
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import certify, is_quantized, summary
 from quark_onnx.graph import Model, io
@@ -56,9 +58,9 @@ def inspect_command(
     - `quark-onnx inspect int8.onnx`
     """
     config = how.build()
-    loaded = io.load(model)
+    loaded = open_model(model, how.custom_ops or ())
     if is_quantized(loaded):
-        if how != ConfigFlags():
+        if not how.only_of_the_model:
             raise ConfigError(f"{model} is quantized already: name the float model, or leave the flags out")
         _certified(model, loaded, nodes, show)
         return
@@ -93,12 +95,12 @@ def _before(job: Job) -> Counter[str]:
     return Counter(node.op_type for node in job.model.graph)
 
 
-def _overview(job: Job, rows: list[Row]) -> dict[str, str]:
+def _overview(job: Job, rows: list[Row]) -> dict[str, str | Text]:
     return {
         **_interface(job.model),
         "Rewritten by": counted(job.rewrites),
         "Quantized": f"{sum(not row.reason for row in rows)} of {len(rows)} nodes",
-        "Stay float": "\n".join(f"{_operators_text(ops)}: {reason}" for reason, ops in _idle(rows).items()),
+        "Stay float": lines(f"{_operators_text(ops)}: {reason}" for reason, ops in _idle(rows).items()),
         "Float outputs": _layers_text(_float_outputs(job)),
     }
 
@@ -128,11 +130,11 @@ def _layers_text(names: list[str]) -> str:
     return f"of {len(names)} Gemm and MatMul, as nobody reads integers behind them: {', '.join(names[:NAMED])}{more}"
 
 
-def _interface(model: Model) -> dict[str, str]:
+def _interface(model: Model) -> dict[str, str | Text]:
     inputs = [f"{spec.name}  {spec.dtype} {_dims(spec.shape)}" for spec in input_specs(model)]
     outputs = [f"{value.name}  {_dims(shape(value))}" for value in model.graph.outputs]
     weights = decimal(io.weight_bytes(model))
-    return {"Inputs": "\n".join(inputs), "Outputs": "\n".join(outputs), "Weights": weights}
+    return {"Inputs": lines(inputs), "Outputs": lines(outputs), "Weights": weights}
 
 
 def _dims(dims: tuple[int | None, ...] | None) -> str:
@@ -152,11 +154,11 @@ def _operators(job: Job, rows: list[Row]) -> Table:
     return table
 
 
-def _why(op_type: str, quantized: int, reasons: Counter[str], target: Target) -> str:
-    lines = [reason if len(reasons) == 1 else f"{count} × {reason}" for reason, count in reasons.most_common()]
+def _why(op_type: str, quantized: int, reasons: Counter[str], target: Target) -> Text:
+    found = [reason if len(reasons) == 1 else f"{count} × {reason}" for reason, count in reasons.most_common()]
     if quantized and not target.ops[op_type].fuses:
-        lines.append("quantized, yet computed in float: onnxruntime's CPU provider has no integer kernel")
-    return "\n".join(lines)
+        found.append("quantized, yet computed in float: onnxruntime's CPU provider has no integer kernel")
+    return lines(found)
 
 
 def _nodes(rows: list[Row]) -> Table:

@@ -13,17 +13,19 @@ from typing import Annotated, Any
 
 import typer
 
-from quark_onnx.cli.console import out, print_json, progress, warn
+from quark_onnx.cli.console import out, print_json, progress, say, warn
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, read_config
 from quark_onnx.cli.report_text import print_report, protected_text
 from quark_onnx.cli.tables import counted, facts, float_table, remarks_text
 from quark_onnx.cli.tuning_text import interrupted, tuning_rows, worst_table
+from quark_onnx.core.atomic_files import keep_apart, usable_folder
 from quark_onnx.core.errors import ConfigError, PlanError
-from quark_onnx.core.plan import Plan
+from quark_onnx.core.plan import FILES, Plan
 from quark_onnx.core.plan_diff import diff
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
+from quark_onnx.core.settings.idle_options import OF_DATA, OF_MODEL
 from quark_onnx.decided import Decided
 from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.job import Clock, Job, open_job
@@ -44,30 +46,6 @@ Cache = Annotated[
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The float model, an .onnx file.", show_default=False)]
 
 
-def usable_folder(folder: Path) -> Path:
-    """The folder, found fit for a plan before any work is done.
-
-    Raises:
-        ConfigError: it exists and is not an earlier plan.
-    """
-    if folder.exists() and not (folder / "plan.json").is_file():
-        raise ConfigError(f"{folder} exists and holds no plan.json; choose another output folder or remove it")
-    return folder
-
-
-def save_plan(plan: Plan, config: QuantizationConfig, folder: Path) -> None:
-    """Write the plan and the configuration that `quark-onnx apply` needs.
-
-    Raises:
-        ConfigError: the folder cannot be written.
-    """
-    try:
-        plan.save(folder)
-        (folder / CONFIG).write_text(config.to_json() + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write the plan to {folder}: {error.strerror or error}") from error
-
-
 def saved_config(folder: Path) -> QuantizationConfig:
     """The configuration that a plan was made with.
 
@@ -81,14 +59,7 @@ def saved_config(folder: Path) -> QuantizationConfig:
 
 
 CHANGEABLE = ("include_fast_ft", "use_external_data_format", "extra_options")
-_OF_DATA = (
-    "CalibDataSize",
-    "CalibImages",
-    "UseRandomData",
-    "RandomDataReaderInputShape",
-    "RandomDataReaderInputDataRange",
-)
-CHANGEABLE_OPTIONS = ("FastFinetune", "BiasCorrection", *_OF_DATA)
+CHANGEABLE_OPTIONS = ("FastFinetune", "BiasCorrection", *OF_MODEL, *OF_DATA)
 """What may differ from the configuration of a plan when one goes on from it: all that comes after ranges."""
 
 
@@ -133,15 +104,18 @@ def plan_command(
     - `quark-onnx apply model.onnx plan -o int8.onnx`
     """
     config = data.configure(how)
-    folder, cache = usable_folder(output), usable(calibration_cache)
+    usable_folder(output, FILES)
+    inputs = {"the input model": model, "--data": data.data, "--config": how.config}
+    keep_apart({"--calibration-cache": calibration_cache}, {"--output": output}, inputs)
+    cache = usable(calibration_cache)
     with progress(quiet=show.quiet) as tell:
         clock = Clock(tell)
         with clock.stage("prepare"):
             job = open_job(model, config)
         decided = decide(job, job.data(None, data.data), clock, cache=cache)
         job, plan = decided.job, decided.plan
-        save_plan(plan, config, folder)
-    warn(decided.warnings)
+        plan.save(output, config.to_json())
+    warn((*job.doubts, *decided.warnings))
     stopped = interrupted(decided.warnings)
     if stopped:
         command = f"quark-onnx quantize {model} -o OUT.onnx --data PATH --resume {output}"
@@ -153,7 +127,7 @@ def plan_command(
         print_json({**document, **_figures(job, plan)})
     elif not show.quiet:
         _print_plan(decided, clock.seconds.get("tune", 0.0))
-        out.print(f"Wrote {output}: apply it with  quark-onnx apply {model} {output} -o OUT.onnx", soft_wrap=True)
+        say(f"Wrote {output}: apply it with  quark-onnx apply {model} {output} -o OUT.onnx")
 
 
 def _figures(job: Job, plan: Plan) -> dict[str, Any]:
@@ -199,8 +173,10 @@ def apply_command(
     - `quark-onnx apply model.onnx plan -o int8.onnx`
     """
     decided, config = Plan.load(plan), saved_config(plan)
-    if output.is_dir() or output.resolve() == model.resolve():
-        raise ConfigError(f"the output {output} is a folder or the input model; choose another file name")
+    if output.is_dir():
+        raise ConfigError(f"the output {output} is a folder; choose a file name")
+    parts = {f"the plan's {file}": plan / file for file in FILES}
+    keep_apart({"--output": output}, inputs={"the input model": model, **parts})
     # The plan says which nodes are quantized; names of nodes must not stop another model before its fingerprint does.
     config = replace(config, nodes_to_quantize=(), nodes_to_exclude=(), subgraphs_to_exclude=())
     with progress(quiet=show.quiet) as tell:
@@ -232,5 +208,5 @@ def diff_command(
         print_json({"equal": not lines, "differences": lines})
     elif not show.quiet:
         for line in lines or ["The plans decide the same."]:
-            out.print(line, soft_wrap=True)
+            say(line)
     raise typer.Exit(1 if lines else 0)

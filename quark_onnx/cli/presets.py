@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from quark_onnx.cli.console import out, print_json
 from quark_onnx.cli.flag_groups import spread
@@ -41,7 +42,7 @@ def presets_command(
     elif name is None:
         _list()
     else:
-        out.print(f"{name}\n", style="bold")
+        out.print(Text(f"{name}\n", style="bold"))
         out.print(facts(explained(chosen[name])))
 
 
@@ -54,11 +55,9 @@ def _list() -> None:
             tuned = "yes" if config.finetune else "also" if name + endings[0] in PRESETS else ""
             table.add_row(name, *_cells(config), tuned)
     out.print(table)
-    out.print(
-        f"{DEFAULT} is the default. Those with `also` exist with {' and '.join(endings)} at the end, too.\n"
-        "Names of the form of S8S8_AAWS spell other types: U8S4_AAWS, S16S8_AAWS_ADAQUANT.\n"
-        "To have one explained:  quark-onnx presets NAME"
-    )
+    out.print(f"{DEFAULT} is the default. Those with `also` exist with {' and '.join(endings)} at the end, too.")
+    out.print("Names of the form of S8S8_AAWS spell other types: U8S4_AAWS, S16S8_AAWS_ADAQUANT.")
+    out.print("To have one explained:  quark-onnx presets NAME")
 
 
 def _cells(config: QuantizationConfig) -> tuple[str, str, str]:

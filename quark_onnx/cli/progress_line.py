@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from quark_onnx.core.visible_text import visible
+
 STAGES = {
     "prepare": "preparing the float model",
     "read": "reading the data",
@@ -55,11 +57,16 @@ class _Left(TimeRemainingColumn):
         return super().render(task).append(" left") if known else Text()
 
 
+def spinner(console: Console) -> SpinnerColumn:
+    """A sign of life that the console's encoding has."""
+    return SpinnerColumn("dots" if console.encoding.startswith("utf") else "line")
+
+
 def display(console: Console) -> Progress:
     """The display, which vanishes in the end."""
     fields = ("{task.description}", "{task.fields[count]}", "{task.fields[note]}")
     what, count, note = (TextColumn(field, markup=False) for field in fields)  # a name may hold brackets
-    columns = (SpinnerColumn(), what, BarColumn(12), count, TimeElapsedColumn(), _Left(), note)
+    columns = (spinner(console), what, BarColumn(12), count, TimeElapsedColumn(), _Left(), note)
     return Progress(*columns, console=console, transient=True, speed_estimate_period=DAY)
 
 
@@ -73,7 +80,7 @@ class Line:
 
     def tell(self, stage: str, done: int, total: int | None) -> None:
         """Progress: `stage` is the name of a stage, `tune LAYER` or `tune LAYER: 20.1 → 23.4 dB (tuned)`."""
-        name, _, layer = stage.partition(" ")
+        name, _, layer = visible(stage).partition(" ")
         task = self._begin(name) if self.task is None or name != self.stage else self.task
         finished = DONE.fullmatch(layer)
         if finished:

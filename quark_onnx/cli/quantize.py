@@ -11,11 +11,12 @@ import typer
 from quark_onnx.cli.console import out, print_json, progress, warn
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, show_flag
-from quark_onnx.cli.plans import Cache, Model, resumed_config, save_plan, usable_folder
+from quark_onnx.cli.plans import Cache, Model, resumed_config
 from quark_onnx.cli.report_text import print_report
 from quark_onnx.cli.tables import layer_table
 from quark_onnx.cli.tuning_text import interrupted
-from quark_onnx.core.plan import Plan
+from quark_onnx.core.atomic_files import Named, keep_apart, usable_folder
+from quark_onnx.core.plan import FILES, Plan
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.report.build import report_of
 from quark_onnx.report.pages import check_target, write_report
@@ -77,15 +78,15 @@ def quantize_command(
     config = data.configure(how) if resume is None else resumed_config(resume, how, data)
     if external_data:
         config = replace(config, use_external_data_format=True)
-    folder = None if plan is None else usable_folder(plan)
-    page = None if report is None else check_target(report)
+    inputs = {"the input model": model, "--data": data.data, "--config": how.config}
+    page = _usable({"--output": output, "--calibration-cache": calibration_cache}, plan, report, inputs)
     with progress(quiet=show.quiet) as tell:
         quantizer = ModelQuantizer(config, tell)
         result = quantizer.quantize_model(
             model, output, calibration_data_path=data.data, resume=before, calibration_cache=calibration_cache
         )
-        if folder is not None:
-            save_plan(result.plan, config, folder)
+        if plan is not None:
+            result.plan.save(plan, config.to_json())
         sqnr = {}
         if layers and result.plan.nodes:
             tell("layers", 0, None)
@@ -95,7 +96,7 @@ def quantize_command(
             write_report(told := report_of(result, config, model, model.stem, preset=preset, tell=tell), page)
             warn(told.warnings)
     if stopped := interrupted(result.report.warnings):
-        warn([_how_to_resume(folder)])
+        warn([_how_to_resume(plan)])
     if show.json:
         named = {"model": str(model), "output": str(output), "config": config, "interrupted": stopped}
         print_json(named | result.report.to_dict() | ({"layers": sqnr} if layers else {}))
@@ -103,6 +104,16 @@ def quantize_command(
         if sqnr:
             out.print(layer_table(sqnr))
         print_report(result.report, output, before, page)
+
+
+def _usable(files: Named, plan: Path | None, report: Path | None, inputs: Named) -> Path | None:
+    """The page of the report, where there is to be one; all outputs are found fit before any work is done."""
+    if plan is not None:
+        usable_folder(plan, FILES)
+    page = None if report is None else check_target(report)
+    data = None if page is None else page.with_suffix(".json")
+    keep_apart({**files, "--report": page, "the report's JSON": data}, {"--save-plan": plan}, inputs)
+    return page
 
 
 def _how_to_resume(folder: Path | None) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.filesize import decimal
+from rich.text import Text
 
 from quark_onnx.cli.console import out
-from quark_onnx.cli.tables import MANY, facts, float_table, fused_table, output_lines, remarks_text, smaller_text
+from quark_onnx.cli.tables import facts, first_lines, float_table, fused_table, output_lines, remarks_text, smaller_text
 from quark_onnx.cli.tuning_text import tuning_rows, worst_table
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import PROTECTED, MixRecord, ProtectedRegion
@@ -50,10 +51,9 @@ def judged_text(probes: Probed, judged: int) -> str:
     return {"": "", "calibration": "the same samples"}.get(probes, f"{judged} others{others}")
 
 
-def protected_text(regions: Sequence[ProtectedRegion]) -> str:
+def protected_text(regions: Sequence[ProtectedRegion]) -> Text:
     """A line for each region: the first few, and how many more there are."""
-    more = len(regions) - MANY
-    return "\n".join([*map(region_text, regions[:MANY]), *([f"… and {more} more: see --json"] if more > 0 else [])])
+    return first_lines([*map(region_text, regions)])
 
 
 def _kept(reasons: Mapping[str, str]) -> str:

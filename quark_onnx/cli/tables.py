@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich import box
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
+from quark_onnx.cli.console import lines
 from quark_onnx.core.records import Measured
 from quark_onnx.engine.result_wording import classes_text, decibels_text, measured_text, worth_text
 
@@ -24,8 +26,8 @@ def new_table(*headers: str, numbers: Sequence[int] = ()) -> Table:
     return table
 
 
-def facts(rows: Mapping[str, str]) -> Table:
-    """Two columns, what and how much; rows without a value are left out."""
+def facts(rows: Mapping[str, str | Text]) -> Table:
+    """Two columns, what and how much; rows without a value are left out. Several lines are a `Text`."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -73,18 +75,22 @@ def layer_table(layers: Mapping[str, float]) -> Table:
     return table
 
 
-def output_lines(outputs: Mapping[str, Measured], written: Mapping[str, Measured]) -> str:
+def output_lines(outputs: Mapping[str, Measured], written: Mapping[str, Measured]) -> Text:
     """What each output keeps, a line each; and what it is worth as written."""
-    lines = []
+    found = []
     for name, one in outputs.items():
         worth = f"as written {worth_text(written[name])}" if name in written else ""
         also = ", ".join(text for text in (worth, classes_text(one)) if text)
-        lines.append(f"{measured_text(one)}  {name}" + (f"  ({also})" if also else ""))
-    return "\n".join(lines)
+        found.append(f"{measured_text(one)}  {name}" + (f"  ({also})" if also else ""))
+    return lines(found)
 
 
-def remarks_text(remarks: Mapping[str, str]) -> str:
+def remarks_text(remarks: Mapping[str, str]) -> Text:
     """Remarks by tensor, or of the whole model ("*"), a line each: the first few, and how many more there are."""
-    lines = [remark if tensor == "*" else f"{tensor}: {remark}" for tensor, remark in remarks.items()]
-    more = len(lines) - MANY
-    return "\n".join([*lines[:MANY], f"… and {more} more: see --json"] if more > 0 else lines)
+    return first_lines([remark if tensor == "*" else f"{tensor}: {remark}" for tensor, remark in remarks.items()])
+
+
+def first_lines(texts: Sequence[str], where: str = "--json") -> Text:
+    """The first few, a line each, and how many more there are and where."""
+    more = len(texts) - MANY
+    return lines([*texts[:MANY], f"… and {more} more: see {where}"] if more > 0 else texts)

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
+from quark_onnx.cli.console import lines
 from quark_onnx.cli.tables import new_table
 from quark_onnx.core.records import Correction, LayerRecord
 from quark_onnx.engine.result_wording import correction_text
@@ -28,7 +30,7 @@ def interrupted(warnings: Sequence[str]) -> bool:
 
 def tuning_rows(
     records: Sequence[LayerRecord], untuned: Mapping[str, str], seconds: float, correction: Correction | None = None
-) -> dict[str, str]:
+) -> dict[str, str | Text]:
     """Facts: how many layers became what, in how many seconds, and what could not be worked on."""
     if correction is not None:
         return {"Bias correction": correction_text(correction) + (f"; {seconds:.1f} s" if correction.samples else "")}
@@ -38,7 +40,7 @@ def tuning_rows(
     name = "Fine-tuning" if any(record.iterations for record in records) else "Bias correction"
     return {
         name: f"{_layers(counts.total())}: {', '.join(parts)}; {seconds:.1f} s" if records else "",
-        "Not tuned": "\n".join(f"{_layers(count)}: {reason}" for reason, count in reasons.most_common()),
+        "Not tuned": lines(f"{_layers(count)}: {reason}" for reason, count in reasons.most_common()),
     }
 
 

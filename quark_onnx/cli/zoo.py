@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from quark_onnx.cli.console import out, print_json
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ShowFlags, output_option
-from quark_onnx.cli.tables import MANY, facts, new_table
+from quark_onnx.cli.tables import facts, first_lines, new_table
 from quark_onnx.cli.zoo_progress import shown
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.engine.result_wording import decibels_text
@@ -135,7 +136,7 @@ def _print(result: ZooResult) -> None:
     states = Counter(outcome.row.status for outcome in result.outcomes)
     kept = sum(outcome.kept for outcome in result.outcomes)
     page = result.output / "index.html"
-    rows = {
+    rows: dict[str, str | Text] = {
         "Models": ", ".join(f"{count} {state}" for state, count in states.items()),
         "As before": f"{kept} of them" if kept else "",
         "Warnings": _warnings(result.outcomes),
@@ -146,11 +147,10 @@ def _print(result: ZooResult) -> None:
     out.print(facts(rows))
 
 
-def _warnings(outcomes: Sequence[Outcome]) -> str:
+def _warnings(outcomes: Sequence[Outcome]) -> Text:
     """What the user should act on, a line each: the first few, and how many more there are."""
-    lines = [f"{outcome.row.name}: {warning}" for outcome in outcomes for warning in outcome.row.warnings]
-    more = len(lines) - MANY
-    return "\n".join([*lines[:MANY], f"… and {more} more: see the rows"] if more > 0 else lines)
+    told = [f"{outcome.row.name}: {warning}" for outcome in outcomes for warning in outcome.row.warnings]
+    return first_lines(told, "the rows")
 
 
 def _good(outcome: Outcome) -> tuple[str, ...]:

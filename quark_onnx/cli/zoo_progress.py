@@ -14,7 +14,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
-    SpinnerColumn,
     Task,
     TaskID,
     TextColumn,
@@ -23,8 +22,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from quark_onnx.cli.console import err
-from quark_onnx.cli.progress_line import STAGES
+from quark_onnx.cli.console import err, say
+from quark_onnx.cli.progress_line import STAGES, spinner
 from quark_onnx.engine.result_wording import decibels_text
 from quark_onnx.zoo import Event, Outcome
 
@@ -66,7 +65,7 @@ class Lines:
             elif event.outcome is not None:
                 self.done += 1
                 head = f"[{self.done}/{self.total}] {event.name}: {event.state}"
-                self.console.print(f"{head} ({summary(event.outcome)})", soft_wrap=True)
+                say(f"{head} ({summary(event.outcome)})", to=self.console)
 
 
 class _Summary(ProgressColumn):
@@ -129,8 +128,8 @@ class Live:
         self.counts[event.state] += 1
         self.made += not outcome.kept
         if not outcome.row.good:
-            text = Text.assemble((f"{event.state}:", "bold red"), f" {event.name}: {summary(outcome)}")
-            self.display.console.print(text, soft_wrap=True)
+            head = (f"{event.state}:", "bold red")
+            say(f" {event.name}: {summary(outcome)}", head, to=self.display.console)
         self._count()
 
     def _count(self) -> None:
@@ -150,6 +149,6 @@ def shown(*, quiet: bool) -> Iterator[Live | Lines | None]:
     else:
         what, note = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[note]}", markup=False)
         bar, count = _Summary(BarColumn(16)), _Summary(MofNCompleteColumn())
-        columns = (SpinnerColumn(), what, bar, count, TimeElapsedColumn(), _Left(), note)
+        columns = (spinner(err), what, bar, count, TimeElapsedColumn(), _Left(), note)
         with Progress(*columns, console=err, transient=True) as display:
             yield Live(display)

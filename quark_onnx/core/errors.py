@@ -4,7 +4,8 @@
     ├── ConfigError   an option, preset, node name or operator type that we do not know or cannot combine
     ├── ModelError    the model file: unreadable, invalid, or not executable by onnxruntime
     ├── DataError     the calibration data: missing, of another shape or type, not finite
-    └── PlanError     a saved plan that does not belong to this model, or cannot be read
+    ├── PlanError     a saved plan that does not belong to this model, or cannot be read
+    └── ResourceError the machine: memory, disk or open files that have run out
 
 Every message names the thing that is wrong and the way out.
 """
@@ -24,7 +25,15 @@ class ConfigError(QuarkError):
 
 
 class ModelError(QuarkError):
-    """The model cannot be read, is invalid, or cannot be executed."""
+    """The model cannot be read, is invalid, or cannot be executed.
+
+    Attributes:
+        node: the one that onnxruntime fails at, by its name in the graph that is executed; empty where it tells none.
+    """
+
+    def __init__(self, message: str, node: str = "") -> None:
+        super().__init__(message)
+        self.node = node
 
 
 class DataError(QuarkError):
@@ -33,6 +42,14 @@ class DataError(QuarkError):
 
 class PlanError(QuarkError):
     """A saved plan does not belong to this model, or cannot be read."""
+
+
+class ResourceError(QuarkError):
+    """The machine lacks something: `resource` is "memory", "threads", "disk", "files" or "temporary files"."""
+
+    def __init__(self, message: str, resource: str = "") -> None:
+        super().__init__(message)
+        self.resource = resource
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from quark_onnx.core.visible_text import json_visible
+
 
 def plain(value: Any) -> Any:
     """Dataclasses and mappings become dictionaries, tuples lists.
@@ -26,5 +28,5 @@ def plain(value: Any) -> Any:
 
 
 def json_text(document: Any) -> str:
-    """The document as strict JSON, the same text wherever it goes."""
-    return json.dumps(plain(document), indent=1, ensure_ascii=False)
+    """The document as strict JSON, the same text wherever it goes; what cannot be seen is escaped."""
+    return json_visible(json.dumps(plain(document), indent=1, ensure_ascii=False))

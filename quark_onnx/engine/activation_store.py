@@ -64,12 +64,13 @@ def spilled(samples: Sequence[NDArray[Any]]) -> Samples:
     if not size or any(not isinstance(array, np.ndarray) or array.dtype.hasobject for array in samples):
         return list(samples)
     with tempfile.TemporaryFile(prefix="quark_onnx-") as file:
-        block = np.memmap(file, np.uint8, "w+", shape=(size,))
+        for array in samples:  # through the file: where a mapped page finds no room on the disk, the process is killed
+            file.write(np.ascontiguousarray(array).tobytes())
+        file.flush()
+        block = np.memmap(file, np.uint8, "r+", shape=(size,))
     views, start = [], 0
     for array in samples:
-        view = block[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-        view[...] = array
-        views.append(view)
+        views.append(block[start : start + array.nbytes].view(array.dtype).reshape(array.shape))
         start += array.nbytes
     return views
 

@@ -208,11 +208,17 @@ class Writer:
             product.name, node.name = node.name, fresh_name(self.graph, f"{node.name}_bias")
 
     def _returns_floats(self, node: Node) -> bool:
-        """Whether it multiplies matrices of integers, and has no quantizer behind it."""
+        """Whether it multiplies matrices of integers, and the next that reads it takes floats.
+
+        With a quantizer behind what is added, a Gemm of matrices has an integer kernel; of more axes, none.
+        """
         tensors = self.plan.nodes.get(node.name or "", ())
         ranged = any(tensor in self.plan.sites and self.plan.sites[tensor].role == "activation" for tensor in tensors)
-        inputs = {value.name for value in node.inputs if value is not None}
-        return is_op(node, "MatMul", "Gemm") and ranged and inputs.issuperset(tensors)
+        if not is_op(node, "MatMul", "Gemm") or not ranged:
+            return False
+        inputs, output = {value.name for value in node.inputs if value is not None}, node.outputs[0]
+        adds_axes = is_op(node, "MatMul") and output.name not in self.plan.sites and (rank(output) or 0) > 2
+        return adds_axes or inputs.issuperset(tensors)
 
     def _addition_apart(self, product: Node) -> None:
         """The Add behind a product of integers, written so that onnxruntime makes no float Gemm of both.

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from quark_onnx.core.atomic_files import new_file
+from quark_onnx.core.atomic_files import behind_links, new_file
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.reading import json_of, reason
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.ranges.calibration_statistics import BINS, Statistics
+from quark_onnx.numerics.ranges.calibration_statistics import BINS, Bins, Statistics
 
 logger = logging.getLogger("quark_onnx")
 
@@ -74,7 +74,7 @@ def usable(path: str | Path | None) -> Path | None:
     if path is None:
         return None
     file = Path(path)
-    below = next(parent for parent in file.absolute().parents if parent.exists())
+    below = next(parent for parent in behind_links(file).absolute().parents if parent.exists())
     if not below.is_dir() or not os.access(below, os.W_OK):
         raise ConfigError(f"the calibration cache {file} cannot be written: {below} is not a folder you may write to")
     if file.suffix != ".npz" or file.is_dir():
@@ -82,7 +82,7 @@ def usable(path: str | Path | None) -> Path | None:
     try:
         with zipfile.ZipFile(file) as archive:
             foreign = f"{_HEADER}.npy" not in archive.namelist()
-    except (OSError, zipfile.BadZipFile):  # not there yet, or damaged
+    except Exception:  # not there yet, or damaged
         return file
     if foreign:
         raise ConfigError(f"{file} holds arrays, but no calibration cache; choose another name for the cache")
@@ -111,7 +111,6 @@ def remembered(path: Path, key: Key, tensors: Sequence[str], look: Callable[[], 
 
 
 _HEADER = "calibration_cache"
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class _Unfit(Exception):
@@ -123,8 +122,8 @@ def _chosen(path: Path, key: Key, tensors: Sequence[str]) -> Observed:
         held, statistics = _read(path)
     except FileNotFoundError:
         raise
-    except _DAMAGED as error:
-        raise _Unfit(f"it is damaged ({error!r})") from error
+    except Exception as error:
+        raise _Unfit(f"it is damaged ({reason(error)})") from error
     names = {"model": "another model", "data": "other data", "kind": "another kind of statistics"}
     if differing := [names[f.name] for f in fields(key) if getattr(held, f.name) != getattr(key, f.name)]:
         raise _Unfit(f"it was made with {' and '.join(differing)}")
@@ -134,14 +133,14 @@ def _chosen(path: Path, key: Key, tensors: Sequence[str]) -> Observed:
 
 
 def _write(path: Path, key: Key, statistics: Mapping[str, Statistics]) -> None:
-    """Only bins that are not empty are written, of all tensors in a row."""
-    bins = [np.flatnonzero(s.counts) for s in statistics.values()]
+    """The bins of all tensors in a row."""
+    bins = [s.bins for s in statistics.values()]
     arrays: dict[str, Any] = {
         _HEADER: np.array(json.dumps({"key": asdict(key), "tensors": list(statistics)})),
         "ends": np.array([(s.lo, s.hi) for s in statistics.values()], np.float64),
-        "sizes": np.array([part.size for part in bins], np.int64),
-        "bins": np.concatenate(bins).astype(np.uint32),
-        "counts": np.concatenate([s.counts[part] for s, part in zip(statistics.values(), bins, strict=True)]),
+        "sizes": np.array([part.filled.size for part in bins], np.int64),
+        "bins": np.concatenate([part.filled for part in bins]).astype(np.uint32),
+        "counts": np.concatenate([part.counts for part in bins]).astype(np.int64),
     }
     with new_file(path) as temporary:
         np.savez_compressed(temporary, **arrays)
@@ -150,13 +149,13 @@ def _write(path: Path, key: Key, statistics: Mapping[str, Statistics]) -> None:
 def _read(path: Path) -> tuple[Key, Observed]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
-    header = json.loads(str(arrays[_HEADER]))
+    header = json_of(str(arrays[_HEADER]))
     if (wrong := _wrong(arrays, len(header["tensors"]))) is not None:
         raise ValueError(wrong)
     cuts = np.cumsum(arrays["sizes"])[:-1]
     parts = zip(np.split(arrays["bins"], cuts), np.split(arrays["counts"], cuts), strict=True)
     rows = zip(header["tensors"], arrays["ends"].tolist(), parts, strict=True)
-    return Key(**header["key"]), {name: Statistics(lo, hi, _dense(*part)) for name, (lo, hi), part in rows}
+    return Key(**header["key"]), {name: Statistics(lo, hi, _bins(*part)) for name, (lo, hi), part in rows}
 
 
 def _wrong(arrays: Mapping[str, Any], tensors: int) -> str | None:
@@ -174,7 +173,7 @@ def _wrong(arrays: Mapping[str, Any], tensors: int) -> str | None:
     return "bins that are not in order" if (bins[inside] <= bins[inside - 1]).any() else None
 
 
-def _dense(bins: Any, counts: Any) -> Any:
-    dense = np.zeros(int(bins[-1]) + 1 if bins.size else 0, np.int64)
-    dense[bins] = counts
-    return dense
+def _bins(filled: Any, counts: Any) -> Bins:
+    dense = np.zeros(BINS, np.int64)
+    dense[filled] = counts
+    return Bins.of(dense)

@@ -2,6 +2,9 @@
 
     source ─ items one by one ─▶ name them ─▶ array, shape, dtype, finite ─▶ split to the fixed batch ─▶ feeds
 
+An array may be empty where the model leaves a dimension open: it is a sample without values. −∞ may be a mask, see
+`infinite_masks`.
+
 Every refusal names the input, the sample (counted from 0, before splitting) and the file it came from, and says
 the way out. What was quietly put right (a cast, a missing batch axis) is noted once in `CalibrationData.warnings`.
 """
@@ -17,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 
 from quark_onnx.core.errors import ConfigError, DataError, nearest
+from quark_onnx.core.resource_faults import let_out
 from quark_onnx.engine.data_sources import WHAT_TO_PASS, InputSpec, Item, open_path, source_of
 from quark_onnx.engine.data_variety import Variety
 from quark_onnx.engine.images import ImageOptions
@@ -27,6 +31,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Feed = dict[str, Array]
 Note = Callable[[str], None]
 Draw = Callable[[np.random.Generator], Array]
+Judge = Callable[[Feed], "str | None"]
+"""The first output that is not finite for a feed; None: all are."""
 
 RANDOM_WARNING = "calibrated on RANDOM data: accuracy cannot be trusted; use real samples for all but a trial run"
 logger = logging.getLogger("quark_onnx")
@@ -35,16 +41,23 @@ logger = logging.getLogger("quark_onnx")
 class CalibrationData:
     """Validated feeds, streamed: one item in memory at a time, a new pass for every `for` loop over it.
 
-    `limit` counts source items, before batches are split. `warnings` grows during the first pass; at its end by inputs
-    that never change. Raises DataError here for a source of unknown kind; in a pass, for a sample that does not fit, no
-    samples, or no way to read again.
+    `limit` counts source items, before batches are split. `masks` makes a judge of feeds that hold −∞; without one they
+    are refused. `warnings` grows during the first pass; at its end by inputs that never change. Raises DataError here
+    for a source of unknown kind; in a pass, for a sample that does not fit, no samples, or no way to read again.
     """
 
-    def __init__(self, source: object, inputs: Sequence[InputSpec], *, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        source: object,
+        inputs: Sequence[InputSpec],
+        *,
+        limit: int | None = None,
+        masks: Callable[[], Judge] | None = None,
+    ) -> None:
         if limit is not None and limit < 1:
             raise ConfigError(f"the limit of calibration samples is {limit}; give at least 1, or None for all")
         self._source = source_of(source, inputs)
-        self._inputs, self._limit, self._used = tuple(inputs), limit, False
+        self._inputs, self._limit, self._used, self._masks = tuple(inputs), limit, False, masks
         # A wrapped CalibrationData goes on noting in its own list, and its random-data warning must not get lost.
         self.warnings: list[str] = source.warnings if isinstance(source, CalibrationData) else list(self._source.notes)
 
@@ -59,34 +72,53 @@ class CalibrationData:
         """
         if self._used and self._source.once:
             raise DataError(self._source.once)
-        self._used, index, variety = True, -1, Variety()
+        self._used, index, seen, variety = True, -1, False, Variety()
+        judge = None if self._masks is None else self._masks()
         items = self._source.start()
         try:
             for index, item in enumerate(islice(items, self._limit)):
                 where = f"sample {index} ({item.file})" if item.file else f"sample {index}"
                 feed = self._feed(item.value, where)
                 variety.add(feed)
-                yield from ((part, False) for part in _split(feed, self._inputs, where))
+                seen |= any(array.size for array in feed.values())
+                yield from ((part, False) for part in self._parts(feed, where, judge))
         finally:  # also where the caller has enough
             for warning in variety.warnings():
                 self._note(warning)
         if index < 0:
             raise DataError(f"the calibration data has no samples (left for this pass); {WHAT_TO_PASS}")
+        if not seen and self._inputs:
+            raise DataError(f"all arrays of all {index + 1} samples are empty: {WHAT_TO_PASS}")
         if count and self._limit is not None and not self._source.once:
-            yield from ((feed, True) for feed in self._beyond(islice(items, count)))
+            yield from ((feed, True) for feed in self._beyond(islice(items, count), judge))
 
-    def _beyond(self, items: Iterator[Item]) -> Iterator[Feed]:
+    def _beyond(self, items: Iterator[Item], judge: Judge | None) -> Iterator[Feed]:
         try:
             for item in items:
                 where = f"a sample beyond the limit of {self._limit}"
-                yield from _split(self._feed(item.value, where), self._inputs, where)
+                yield from self._parts(self._feed(item.value, where), where, judge)
         except Exception as error:  # a reader of the user's may fail with anything
+            let_out(error)
             logger.info("nothing is read beyond the limit of %s samples: %s", self._limit, error)
+
+    def _parts(self, feed: Feed, where: str, judge: Judge | None) -> Iterator[Feed]:
+        """The feed in fixed batches; DataError where it holds −∞ that the model does not take for a mask."""
+        for part in _split(feed, self._inputs, where):
+            masked = [name for name, array in part.items() if array.dtype.kind == "f" and np.isneginf(array).any()]
+            if masked and judge is not None and (output := judge(part)) is not None:
+                raise DataError(
+                    f"input {masked[0]!r}, {where}: it holds -inf, which is fine as a mask in front of a Softmax, but "
+                    f"the model's output {output!r} is not finite with it; repair the preprocessing, use a large "
+                    "negative number, or leave this sample out"
+                )
+            yield part
 
     def _feed(self, value: object, where: str) -> Feed:
         """The item as a feed that stays what it is when the next one is read."""
         named = _named(value, self._inputs, where)
         feed = {spec.name: _conform(named[spec.name], spec, where, self._note) for spec in self._inputs}
+        for spec in self._inputs:
+            _refuse_infinite(feed[spec.name], spec, where, masks=self._masks is not None)
         return {name: array.copy() for name, array in feed.items()} if self._source.fleeting else feed
 
     def _note(self, text: str) -> None:
@@ -101,6 +133,7 @@ def open_data(
     path: str | os.PathLike[str] | None = None,
     limit: int | None = None,
     image_options: ImageOptions | None = None,
+    masks: Callable[[], Judge] | None = None,
 ) -> CalibrationData:
     """The data in `source` (any kind, also a path) or in the files at `path`: exactly one of the two.
 
@@ -110,8 +143,8 @@ def open_data(
         raise ConfigError("both a calibration source and a calibration data path are given; pass only one")
     place = path if path is not None else source
     if isinstance(place, (str, os.PathLike)):
-        return CalibrationData(open_path(place, inputs, image_options), inputs, limit=limit)
-    data = CalibrationData(source, inputs, limit=limit)
+        return CalibrationData(open_path(place, inputs, image_options), inputs, limit=limit, masks=masks)
+    data = CalibrationData(source, inputs, limit=limit, masks=masks)
     if image_options is not None:
         data.warnings.append("the image options are not used: the calibration data is not a folder of images")
     return data
@@ -211,15 +244,21 @@ def _conform(value: object, spec: InputSpec, where: str, note: Note) -> Array:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{who}: this is not an array ({error}); pass a numpy array") from error
-    if array.size == 0:
-        raise DataError(f"{who}: the array of shape {array.shape} is empty; leave this sample out")
     typed = _fit_type(array, spec, who, note, bare=not hasattr(value, "__array__"))
-    fitted = _fit_shape(typed, spec, who, note)
-    if fitted.dtype.kind == "f" and not (finite := np.isfinite(fitted)).all():
-        first, count = tuple(int(axis[0]) for axis in np.nonzero(~finite)), np.count_nonzero(~finite)
-        bad = f"{count} of {fitted.size} values are NaN or infinite as {spec.dtype}, first {fitted[first]} at {first}"
-        raise DataError(f"{who}: {bad}; repair the preprocessing or leave this sample out")
-    return fitted
+    return _fit_shape(typed, spec, who, note)
+
+
+def _refuse_infinite(array: Array, spec: InputSpec, where: str, *, masks: bool) -> None:
+    """DataError where a float array holds NaN or infinity; `masks`: −∞ is let through."""
+    if array.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(array) & ~(np.isneginf(array) & masks)
+    if bad.any():
+        first, count = tuple(int(axis[0]) for axis in np.nonzero(bad)), np.count_nonzero(bad)
+        raise DataError(
+            f"input {spec.name!r}, {where}: {count} of {array.size} values are NaN or infinite as {spec.dtype}, first "
+            f"{array[first]} at {first}; repair the preprocessing or leave this sample out"
+        )
 
 
 def _fit_shape(array: Array, spec: InputSpec, who: str, note: Note) -> Array:
@@ -232,7 +271,7 @@ def _fit_shape(array: Array, spec: InputSpec, who: str, note: Note) -> Array:
         array = array[None]
     if array.ndim != len(spec.shape):
         raise DataError(f"{who}: the rank is {array.ndim} (shape {array.shape}), the model needs {need}; reshape it")
-    if spec.batch and array.shape[0] % spec.batch:
+    if spec.batch and (not len(array) or len(array) % spec.batch):
         raise DataError(f"{who}: a batch of {len(array)} cannot be split into the model's {spec.batch}; cut or pad it")
     for axis in range(1, array.ndim):
         if spec.shape[axis] not in (None, array.shape[axis]):

@@ -21,6 +21,7 @@ Extremes = dict[str, tuple[NDArray[Any], NDArray[Any]]]
 def channel_extremes(model: Model, feeds: Iterable[Feed], tensors: Sequence[str], tick: Tick) -> Extremes:
     """Per channel (axis 1) the minimum and the maximum over all feeds; onnxruntime reduces, so nothing large is kept.
 
+    Of no values the minimum is +∞ and the maximum −∞.
     Tensors whose rank, number of channels or float type is unknown are left out; without any other no feed is read.
     `tick` is called with the number of feeds done.
 

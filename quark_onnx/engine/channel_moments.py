@@ -30,18 +30,20 @@ def channel_moments(model: Model, feeds: Iterable[Feed], wanted: Sequence[Channe
     """Per entry of `wanted`, a tensor and its axis of channels, mean and variance over samples and all other axes.
 
     onnxruntime reduces each sample; the means of samples are added in float64, one after the other, so that the result
-    does not depend on how they are batched. Entries whose rank, number of channels or float type is unknown, or that
-    are huge or not finite, are left out; without any other no feed is read. `tick` is called with the number of feeds
-    done.
+    does not depend on how they are batched. Entries whose rank, number of channels or float type is unknown, that are
+    huge or not finite, or of which no value is seen, are left out; without any other no feed is read. `tick` is called
+    with the number of feeds done.
     """
     probed, names = with_channel_moments(model, wanted)
     if not names:
         return {}
     sums: dict[Channels, list[Any]] = {key: [0.0, 0.0] for key in names}
     counts = dict.fromkeys(names, 0)
-    runner = Runner(probed, [output for pair in names.values() for output in pair])
+    runner = Runner(probed, [output for three in names.values() for output in three])
     for done, (_, arrays) in enumerate(runner.stream(first(feeds, SAMPLES)), start=1):
-        for key, *pair in zip(names, arrays[::2], arrays[1::2], strict=True):
+        for key, *pair, size in zip(names, arrays[::3], arrays[1::3], arrays[2::3], strict=True):
+            if not size:
+                continue
             rows = [np.atleast_2d(a).astype(np.float64) for a in pair]
             counts[key] += len(rows[0])
             for i, side in enumerate(rows):

@@ -2,7 +2,8 @@
 
 Figures of samples that ranges and weights were chosen on flatter the model. Of N ≥ 20 samples min(16, N // 5) are held
 out: first those that lie beyond the limit which the user set, then feeds evenly spaced over the rest, as data are often
-sorted by class. Feeds stay whole: whether axis 0 of an array is a batch or time is not known. With fewer samples all of
+sorted by class. Feeds stay whole: whether axis 0 of an array is a batch or time is not known; those with an
+empty array teach, where there are others. With fewer samples all of
 them teach, and the first ones prove.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
-from quark_onnx.engine.kept_feeds import Kept, keep, samples_in
+from quark_onnx.engine.kept_feeds import Kept, keep, samples_in, telling
 from quark_onnx.engine.runner import fit
 from quark_onnx.graph import Model
 
@@ -58,17 +59,19 @@ def read(data: CalibrationData, model: Model) -> Samples:
 
     feeds = keep(noted())
     first = len(beyond) - sum(beyond)
-    chosen = held_out(rows, first)
+    usable = [i for i in telling(feeds) if i < first]
+    chosen = held_out(rows, first, usable if 2 * len(usable) > first else None)
     taught = feeds.at([i for i in range(first) if i not in chosen])
     return Samples(taught, feeds.at(chosen) if chosen else taught[:PROBES], bool(chosen))
 
 
-def held_out(rows: Sequence[int], first: int) -> list[int]:
+def held_out(rows: Sequence[int], first: int, usable: Sequence[int] | None = None) -> list[int]:
     """Indices of the feeds that are held out, in order; none of too few.
 
     Args:
         rows: samples in each feed.
         first: how many feeds lie within the limit; the others are there to be held out.
+        usable: of the first ones, those that may be; None: all.
     """
     if sum(rows) < LEAST:
         return []
@@ -81,7 +84,8 @@ def held_out(rows: Sequence[int], first: int) -> list[int]:
     if lacking <= 0:
         return spare
     count = min(first // PART, math.ceil(lacking * first / sum(rows[:first])))
-    return spaced(first, count) + spare
+    within = range(first) if usable is None else usable
+    return [within[i] for i in spaced(len(within), count)] + spare
 
 
 def spaced(size: int, count: int) -> list[int]:

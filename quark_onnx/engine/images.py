@@ -1,10 +1,14 @@
 """Image files as model inputs: decode, fit to the model's size, normalise. The only home of PIL.
 
 value = (pixel · scale − mean) / std        per channel, in float32; pixel is 0 … 255
+
+Images are what a browser shows on a white page: turned as their EXIF says, white where they are transparent, 16 bits
+brought to 8. Profiles of colors are not applied.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,8 +17,13 @@ from typing import Any
 import numpy as np
 
 from quark_onnx.core.errors import ConfigError, DataError, nearest
+from quark_onnx.core.reading import reading
+from quark_onnx.core.resource_faults import let_out
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "MPO", "WEBP")
+"""What the content may be, whatever the file is called. Others PIL hands to programs, such as PostScript."""
 
 Shape = tuple[int | None, ...]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -141,17 +150,49 @@ def _decode(file: Path, size: tuple[int, int], options: ImageOptions) -> Array:
     image_module, image_ops = _import_pil()
     height, width = size
     bilinear = image_module.Resampling.BILINEAR
-    try:
-        with image_module.open(file) as opened:
-            image = opened.convert("L" if options.color == "L" else "RGB")
-    except (OSError, ValueError, SyntaxError, image_module.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {file}: {error}; remove it or save it again") from error
+    with reading(f"the image {file}", DataError, "remove it or save it again"), warnings.catch_warnings():
+        warnings.simplefilter("error", image_module.DecompressionBombWarning)
+        try:
+            with image_module.open(file, formats=FORMATS) as opened:
+                image = _as_shown(opened, file).convert("L" if options.color == "L" else "RGB")
+        except (image_module.DecompressionBombError, image_module.DecompressionBombWarning) as error:
+            raise DataError(
+                f"the image {file} has more than {image_module.MAX_IMAGE_PIXELS:,} pixels, and is not decoded: scale "
+                "it down, or raise PIL.Image.MAX_IMAGE_PIXELS where you trust your files"
+            ) from error
     if options.crop == "center_crop":
         fitted = image_ops.fit(image, (width, height), method=bilinear)
     else:
         fitted = image.resize((width, height), resample=bilinear)
     pixels = np.asarray(fitted, np.uint8).reshape(height, width, options.channels)
     return pixels[..., ::-1] if options.color == "BGR" else pixels
+
+
+def _as_shown(image: Any, file: Path) -> Any:
+    """The image upright, opaque, and of 8 bits."""
+    image_module, image_ops = _import_pil()
+    try:
+        image = image_ops.exif_transpose(image)
+    except Exception as error:  # whoever cannot read the EXIF shows the image as it lies
+        let_out(error)
+    if image.mode == "F":
+        raise DataError(f"the image {file} holds floats, of which nobody knows what is white; save it as .npy")
+    if image.mode.startswith("I"):
+        image = _of_16_bits(image, file)
+    if not image.has_transparency_data:
+        return image
+    layer = image.convert("RGBA")
+    return image_module.alpha_composite(image_module.new("RGBA", layer.size, "white"), layer)
+
+
+def _of_16_bits(image: Any, file: Path) -> Any:
+    """A grey image in 8 bits: 65535 is white. PIL would clip it at 255."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise DataError(f"the image {file} holds {values.min()} … {values.max()}, not 0 … 65535; save it as .npy")
+    pixels = ((values * 255 + 32767) // 65535).astype(np.uint8)
+    pixels[values == image.info.get("transparency", -1)] = 255
+    return _import_pil()[0].fromarray(pixels)
 
 
 def _normalise(pixels: Array, options: ImageOptions) -> Array:

@@ -54,6 +54,11 @@ class Kept(Sequence[Feed]):
     def __init__(self, feeds: Sequence[Mapping[str, Any]], file: _File | None) -> None:
         self._feeds, self._file = feeds, file
 
+    @property
+    def entries(self) -> Sequence[Mapping[str, Any]]:
+        """The feeds, with places in the file in place of arrays that are not empty."""
+        return self._feeds
+
     def __len__(self) -> int:
         return len(self._feeds)
 
@@ -118,8 +123,19 @@ def quarter_of_memory() -> int:
 
 
 def samples_in(feed: Feed) -> int:
-    """Samples in a feed: the first axis of its first array."""
-    return next((len(array) for array in feed.values() if array.ndim), 1)
+    """Samples in a feed: the first axis of its first array that holds values; 1 where none does."""
+    return next((len(array) for array in feed.values() if array.ndim and array.size), 1)
+
+
+def telling(feeds: Sequence[Feed]) -> list[int]:
+    """Indices of the feeds that say something of every input, as none of their arrays is empty; all, if none does."""
+    held = feeds.entries if isinstance(feeds, Kept) else feeds
+    found = [i for i, feed in enumerate(held) if not any(map(_is_empty, feed.values()))]
+    return found or list(range(len(held)))
+
+
+def _is_empty(entry: Any) -> bool:
+    return isinstance(entry, np.ndarray) and not entry.size
 
 
 def first(feeds: Iterable[Feed], samples: int) -> Iterator[Feed]:

@@ -44,7 +44,7 @@ def _sites(plan: Plan, shapes: Mapping[str, Shape]) -> Iterator[str]:
         elif shape is None or site.role not in AS_INITIALIZER:
             if site.format.axis is not None:
                 yield f"the plan has scales along an axis of {tensor!r}, and an activation has one scale"
-        elif site.format.axis is not None and site.format.axis >= len(shape):
+        elif site.format.axis is not None and site.format.axis >= max(len(shape), site.role == "bias"):
             yield f"the plan has scales along axis {site.format.axis} of {tensor!r}, whose shape is {list(shape)}"
         elif site.role == "bias" and site.format.bits == 32:
             yield from _factors(plan, site)

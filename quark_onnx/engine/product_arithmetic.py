@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ModelError
-from quark_onnx.core.product_kernels import PRODUCTS, Product
 from quark_onnx.engine.layers.matrix_geometry import conv_geometry
+from quark_onnx.engine.product_kernels import PRODUCTS, Product
 from quark_onnx.graph import Node
 from quark_onnx.numerics.layer.im2col import patches, rows_of
 from quark_onnx.numerics.saturating_products import exact_product, saturating_product

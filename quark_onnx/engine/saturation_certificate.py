@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.operators import CPU
-from quark_onnx.core.product_kernels import EXACT_PRODUCTS, PRODUCTS, Product
 from quark_onnx.engine.layers.matrix_geometry import conv_geometry
+from quark_onnx.engine.product_kernels import EXACT_PRODUCTS, PRODUCTS, Product
 from quark_onnx.engine.runner import executed_model
 from quark_onnx.graph import Model, Node, Value, io, large_weights
 from quark_onnx.graph.passes import name_nodes

@@ -21,6 +21,7 @@ from quark_onnx.engine.runner import Arrays, Runner, fit
 from quark_onnx.graph import Model, Node, Value, io
 from quark_onnx.graph.edit import add_input, new_branch, new_node
 from quark_onnx.graph.passes import remove_unused
+from quark_onnx.graph.view import is_op, output_names
 
 
 class Switchable:
@@ -35,7 +36,7 @@ class Switchable:
 
     def __init__(self, model: Model, plan: Plan) -> None:
         self._model = io.copy(model)
-        self.outputs = [value.name or "" for value in model.graph.outputs]
+        self.outputs = output_names(model)
         writer = _Switching(self._model.graph, plan)
         writer.write()
         remove_unused(self._model)
@@ -67,5 +68,18 @@ class _Switching(Writer):
             return nodes
         switch = add_input(self.graph, "bool", (), f"{site.tensor}_on")
         self.switches[site.tensor] = switch.name or ""
-        same = new_node(self.graph, "Identity", [value], f"{site.tensor}_Identity", f"{site.tensor}_same")
-        return [new_branch(self.graph, switch, nodes, [same], f"{site.tensor}_If", f"{site.tensor}_switched")]
+        apart = [self._apart(value, nodes)] if is_op(value.producer(), "Cast") else []
+        source = apart[0].outputs[0] if apart else value
+        same = new_node(self.graph, "Identity", [source], f"{site.tensor}_Identity", f"{site.tensor}_same")
+        return [*apart, new_branch(self.graph, switch, nodes, [same], f"{site.tensor}_If", f"{site.tensor}_switched")]
+
+    def _apart(self, value: Value, nodes: list[Node]) -> Node:
+        """A `Max` of one tensor, which changes nothing, for the branches to read.
+
+        onnxruntime 1.32 takes out a Cast to double and one back, whatever a branch reads of them.
+        """
+        made = new_node(self.graph, "Max", [value], f"{value.name}_Max", f"{value.name}_apart")
+        for node in nodes:
+            if node.inputs[0] is value:
+                node.replace_input_with(0, made.outputs[0])
+        return made

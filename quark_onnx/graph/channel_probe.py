@@ -26,6 +26,9 @@ class Reduced(NamedTuple):
 EXTREMES = (Reduced("ReduceMin"), Reduced("ReduceMax"))
 MOMENTS = (Reduced("ReduceMean"), Reduced("ReduceMean", squared=True))
 
+SIZE = Reduced("Size")
+"""How many values the tensor has: the means of none are zeros."""
+
 Kept = Mapping[tuple[str, int], tuple[str, ...]]
 
 
@@ -48,9 +51,10 @@ def with_channel_moments(model: ir.Model, wanted: Sequence[tuple[str, int]]) -> 
             is the channels'.
 
     Returns:
-        The copy, and per entry of `wanted` the names of its two outputs, as in `with_channel_extremes`.
+        The copy, and per entry of `wanted` the names of its three outputs, as in `with_channel_extremes`: the last one
+        is the number of values.
     """
-    return _probed(model, wanted, MOMENTS, samples=True)
+    return _probed(model, wanted, (*MOMENTS, SIZE), samples=True)
 
 
 def with_shapes(model: ir.Model, tensors: Sequence[str]) -> tuple[ir.Model, dict[str, str]]:
@@ -106,11 +110,20 @@ def _reduced(model: ir.Model, value: ir.Value, kept: set[int], how: Reduced) -> 
         graph.append(square)
         value = square.outputs[0]
     axes = [axis for axis in range(len(dims)) if axis not in kept]
+    if how is SIZE:
+        return _sized(graph, value, name)
     inputs, attributes = [value], {"keepdims": 0, "axes": axes}
     if axes and model.opset_imports[""] >= AXES_ARE_INPUTS:
         inputs.append(add_constant(graph, np.asarray(attributes.pop("axes"), np.int64), f"{name}_axes"))
     node = new_node(graph, how.op_type if axes else "Identity", inputs, name, name, attributes if axes else {})
     node.outputs[0].type = value.type
     node.outputs[0].shape = ir.Shape([dims[axis] for axis in sorted(kept)])
+    graph.append(node)
+    return node.outputs[0]
+
+
+def _sized(graph: ir.Graph, value: ir.Value, name: str) -> ir.Value:
+    node = new_node(graph, "Size", [value], name, name)
+    node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.INT64), ir.Shape([])
     graph.append(node)
     return node.outputs[0]

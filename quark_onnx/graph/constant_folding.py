@@ -17,10 +17,11 @@ import onnx
 import onnx_ir as ir
 
 from quark_onnx.core.operators import RANDOM
+from quark_onnx.core.resource_faults import let_out
 from quark_onnx.graph.io import copy
 from quark_onnx.graph.passes import lift, quiet
 from quark_onnx.graph.view import is_op
-from quark_onnx.graph.without_weights import light_proto
+from quark_onnx.graph.without_weights import complaint
 
 LIMIT = 1 << 25  # elements of an input or output: a constant as large as a weight may be transposed or cast
 SMALL = 1 << 14  # elements that any operator may take, a loop in Python included
@@ -73,9 +74,10 @@ def fold_constants(model: ir.Model, computed: Collection[str] = ()) -> Folded:
                 should_fold=wanted,
             )
             lift(trial)
-        if result.modified:  # some of its rewrites write operators of a later operator set
-            onnx.checker.check_model(light_proto(trial))
+        if result.modified and (fault := complaint(trial)) and complaint(model) is None:
+            return Folded(False, fault)  # some of its rewrites write operators of a later operator set
     except Exception as error:  # whatever the library stumbles over, the model runs unfolded as well
+        let_out(error)
         return Folded(False, " ".join(str(e).strip().split("\n", 1)[0] for e in (error, error.__cause__) if e))
     _forget_origins(trial)
     model.graph = trial.graph
@@ -129,7 +131,8 @@ def _inferred(node: ir.Node, opsets: Mapping[str, int]) -> ir.Shape | None:
         imports = [onnx.helper.make_opsetid(*item) for item in opsets.items()]
         outputs = onnx.shape_inference.infer_node_outputs(schema, ir.to_proto(node), types, data, opset_imports=imports)
         return ir.serde.deserialize_type_proto_for_shape(outputs[node.outputs[0].name])
-    except Exception:  # no schema, or no inference for it
+    except Exception as error:  # no schema, or no inference for it
+        let_out(error)
         return None
 
 

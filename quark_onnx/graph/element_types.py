@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from quark_onnx.core.resource_faults import let_out
 from quark_onnx.graph.passes import infer_shapes
 from quark_onnx.graph.without_weights import light_proto
 
@@ -35,7 +36,8 @@ def infer_types(model: ir.Model) -> None:
 def _infer_bodies(model: ir.Model) -> None:
     try:
         found = onnx.shape_inference.infer_shapes(light_proto(model)).graph
-    except Exception:  # what cannot be inferred has no type; whoever needs one says so
+    except Exception as error:  # what cannot be inferred has no type; whoever needs one says so
+        let_out(error)
         return
     for node, like in zip(model.graph, found.node, strict=True):
         _told(node, like)

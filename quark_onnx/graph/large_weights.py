@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import shutil
 import tempfile
@@ -115,11 +116,32 @@ def spilled(array: Any) -> Any:
         return np.memmap(file, array.dtype, "r", shape=array.shape)
 
 
+def read_all(model: ir.Model) -> None:
+    """All tensors that are in files come into memory."""
+    for value in _initializers(model):
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
+            close(tensor)
+
+
+def close(tensor: ir.ExternalTensor) -> None:
+    """Give up the mapping of a file: it is mapped again when it is read.
+
+    A constant that was folded may be a view of it, a transpose for one: then the mapping lives as long as that.
+    """
+    with contextlib.suppress(BufferError):
+        tensor.release()
+
+
 def let_go(tensor: Any) -> None:
     """Have the system take back the memory of what is mapped: it is read again where that is needed.
 
-    A session maps the weights a second time, and a model of some gigabytes should not be in memory twice.
+    A session maps the weights a second time, and a model of some gigabytes should not be in memory twice. Each mapping
+    is an open file, too, of which there may be a thousand.
     """
     mapped = tensor.raw if isinstance(tensor, ir.ExternalTensor) else getattr(tensor, "base", None)
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
+    if isinstance(tensor, ir.ExternalTensor):
+        close(tensor)

@@ -9,6 +9,8 @@ from pathlib import Path
 import onnx
 from onnx.external_data_helper import uses_external_data
 
+from quark_onnx.core.resource_faults import let_out
+
 LOCATION = b"location"
 """The key under which a tensor names the file of its data: a model without these bytes has none."""
 
@@ -22,7 +24,8 @@ def external_files(path: Path) -> list[Path]:
         if not _names_a_location(path):
             return []
         model = onnx.load(str(path), load_external_data=False)
-    except Exception:  # protobuf has errors of its own
+    except Exception as error:  # protobuf has errors of its own
+        let_out(error)
         return []
     return sorted({path.parent / name for name in _locations(model)})
 
@@ -33,12 +36,13 @@ def _names_a_location(path: Path) -> bool:
 
 
 def _locations(model: onnx.ModelProto) -> Iterator[str]:
-    for tensor in _tensors(model.graph):
+    for tensor in tensors(model.graph):
         if uses_external_data(tensor):
             yield from (entry.value for entry in tensor.external_data if entry.key == "location")
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of a graph and of those in its nodes."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
@@ -46,4 +50,4 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield attribute.t
             yield from attribute.tensors
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _tensors(inner)
+                yield from tensors(inner)

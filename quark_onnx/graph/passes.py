@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from quark_onnx.core.errors import ModelError
+from quark_onnx.core.resource_faults import let_out
 from quark_onnx.graph.edit import claim, forget_names, fresh_name
 from quark_onnx.graph.without_weights import light_proto
 
@@ -55,6 +56,7 @@ def infer_shapes(model: ir.Model) -> None:
     try:
         graph = onnx.shape_inference.infer_shapes(light_proto(model), data_prop=_propagates(model.graph)).graph
     except Exception as error:  # a model that cannot be inferred may still run
+        let_out(error)
         logger.debug("shape inference failed: %s", error)
         return
     values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)

@@ -83,6 +83,13 @@ def _misfit(a: Dims | None, b: Dims | None) -> bool:
     return len(a) != len(b) or any(None not in (n, m) and n != m for n, m in zip(a, b, strict=True))
 
 
+def declare_outputs(model: ir.Model, original: ir.Model) -> None:
+    """Shapes of the outputs as the original model has them: its names of dimensions, also where a number is known."""
+    for value, given in zip(model.graph.outputs, original.graph.outputs, strict=True):
+        if given.shape is not None:
+            value.shape = given.shape.copy()
+
+
 def tell(value: ir.Value, kind: str | np.dtype[Any], dims: Sequence[int | None] | None) -> None:
     """Describe a tensor where nothing is known of it yet.
 

@@ -60,8 +60,8 @@ def is_op(node: ir.Node | None, *op_types: str) -> bool:
 
 
 def is_float(value: ir.Value | None) -> bool:
-    """Whether the value is known to hold floating-point numbers."""
-    return value is not None and value.dtype in FLOATS
+    """Whether the value is known to be a tensor of floating-point numbers."""
+    return value is not None and value.dtype in FLOATS and isinstance(value.type, ir.TensorType)
 
 
 def rank(value: ir.Value | None) -> int | None:
@@ -77,7 +77,17 @@ def shape(value: ir.Value | None) -> tuple[int | None, ...] | None:
 
 
 def numpy_dtype(value: ir.Value) -> np.dtype[Any] | None:
-    """The numpy type of the value's elements; object for strings; None when unknown."""
-    if value.dtype is None:
+    """The numpy type of a tensor's elements; object for strings; None when unknown, and of a sequence or optional."""
+    if value.dtype is None or not isinstance(value.type, ir.TensorType):
         return None
     return np.dtype(object) if value.dtype == ir.DataType.STRING else np.dtype(value.dtype.numpy())
+
+
+def output_names(model: ir.Model) -> list[str]:
+    """Names of the model's outputs; one that is returned twice is named once."""
+    return list(dict.fromkeys(value.name or "" for value in model.graph.outputs))
+
+
+def computes_in(model: ir.Model, dtype: str) -> bool:
+    """Whether an input or a constant of the model is of this numpy type."""
+    return any(numpy_dtype(value) == dtype for value in (*model.graph.inputs, *model.graph.initializers.values()))

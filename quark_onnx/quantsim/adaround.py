@@ -25,6 +25,7 @@ from typing import Any, ParamSpec, TypeVar
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Tuning
+from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.checked_fields import field, optional, pair, real, whole
 from quark_onnx.core.settings.fast_finetune import AdaRound
 from quark_onnx.encodings import from_plan, write
@@ -120,6 +121,7 @@ class Adaround:
 
     @staticmethod
     @_told_the_order
+    @told_as_such()
     def apply_adaround(
         model: Source,
         dummy_input: object,

@@ -25,10 +25,11 @@ from typing import Any
 
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError, ModelError
+from quark_onnx.core.resource_faults import let_out, shortage, told_as_such
 from quark_onnx.core.settings.checked_fields import flag, real
-from quark_onnx.engine.calibration_data import open_data, told
+from quark_onnx.engine.calibration_data import told
+from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep
-from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.quantsim.adaround import AdaroundParameters
 from quark_onnx.quantsim.auto_quant_steps import Found, Task, scorer
@@ -115,7 +116,7 @@ class AutoQuant:
         self._scheme = without_training(quant_scheme)
         self._strict = flag("strict_validation", strict_validation)
         self._folder = None if results_dir is None else Path(results_dir)
-        feeds = keep(told(open_data(data_loader, input_specs(open_float(model)))))
+        feeds = keep(told(samples_of(open_float(model), data_loader)))
         self._task = Task(model, feeds, score, *widths, config_file, dummy_input)
         self._candidates: tuple[SchemePair, ...] = CANDIDATES
         self._reset()
@@ -158,6 +159,7 @@ class AutoQuant:
         found = self._task.folded(SchemePair(self._scheme, self._scheme), None)
         return found.sim, found.accuracy
 
+    @told_as_such()
     def optimize(self, allowed_accuracy_drop: float = 0.0) -> tuple[ModelProto, float, str]:
         """Try one step after the other until the target is met, else take the best of all.
 
@@ -254,6 +256,7 @@ class AutoQuant:
         try:
             found = make()
         except Exception as error:
+            let_out(error)
             self.stages.append(Stage(name, str(pair), None, False, _since(start), f"{type(error).__name__}: {error}"))
             if self._strict:
                 raise
@@ -280,7 +283,9 @@ class AutoQuant:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"cannot make the results_dir {self._folder}: {error.strerror or error}") from error
+            raise shortage(error, self._folder) or ConfigError(
+                f"cannot make the results_dir {self._folder}: {error.strerror or error}"
+            ) from error
         return self._folder
 
     def _write(self, folder: Path) -> None:

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan, Skip
+from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.checked_fields import names, whole
 from quark_onnx.core.settings.fast_finetune import Nearest
-from quark_onnx.engine.calibration_data import Feed, open_data, told
+from quark_onnx.engine.calibration_data import Feed, told
+from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import first, keep, quarter_of_memory, samples_in
 from quark_onnx.engine.observe import observe
-from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, ModelProto, Node
 from quark_onnx.graph.edit import set_constant
 from quark_onnx.graph.view import constant, input_at, is_op, shape, sole_reader
@@ -66,6 +67,7 @@ class QuantParams:
             raise ConfigError(f"round_mode {self.round_mode!r} is not supported; use 'nearest', or AdaRound")
 
 
+@told_as_such()
 def correct_bias(
     model: Source,
     quant_params: QuantParams,
@@ -105,7 +107,7 @@ def correct_bias(
     q = quant_params
     start = begin(model, q.config_file, as_scheme(q.quant_scheme), q.weight_bw, q.act_bw, biases=True)
     ignored = _layers(start.model, () if layers_to_ignore is None else layers_to_ignore)
-    feeds = keep(first(told(open_data(data_loader, input_specs(start.model))), max(ranged, corrected)))
+    feeds = keep(first(told(samples_of(start.model, data_loader)), max(ranged, corrected)))
     for count, name in ((ranged, "num_quant_samples"), (corrected, "num_bias_correct_samples")):
         if (given := sum(map(samples_in, feeds))) < count:
             logger.warning("the data hold %d samples, fewer than %s=%d", given, name, count)

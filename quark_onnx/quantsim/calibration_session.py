@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import DataError, nearest
-from quark_onnx.engine.calibration_data import open_data, told
+from quark_onnx.engine.calibration_data import told
 from quark_onnx.engine.data_variety import Variety
-from quark_onnx.engine.runner import Runner, input_specs
+from quark_onnx.engine.infinite_masks import samples_of
+from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.ranges.calibration_statistics import Ends, Statistics, Tally
 
@@ -90,7 +91,7 @@ def run_forward(session: ObservingSession, source: object, args: object, model: 
         DataError: nothing was run, or only on empty arrays.
     """
     if not callable(source) or hasattr(source, "get_next"):
-        for feed in told(open_data(source, input_specs(model))):
+        for feed in told(samples_of(model, source)):
             session.run(None, feed)
         return
     given = (session, args) if args is not None or _takes_two(source) else (session,)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError, DataError
-from quark_onnx.engine.calibration_data import CalibrationData, Feed, InputSpec, told
+from quark_onnx.engine.calibration_data import Feed, InputSpec, told
 from quark_onnx.engine.data_sources import Item, Source, source_of
+from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model
@@ -37,7 +38,7 @@ def feeds_of(loader: object, batches: int, forward: ForwardFn | None, model: Mod
     source = source_of(loader, specs)
     items = _counted(islice(source.start(), batches), batches)
     found = _plain(items, specs) if forward is None else _recorded(items, forward, model)
-    return keep(told(CalibrationData(Source(lambda: map(Item, found)), specs)))
+    return keep(told(samples_of(model, Source(lambda: map(Item, found)))))
 
 
 class RecordingSession(ObservingSession):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from quark_onnx.core.aimet_operators import INHERITING
 from quark_onnx.core.errors import PlanError, nearest
 from quark_onnx.core.plan import Plan
 from quark_onnx.encodings import Encoding, EncodingFile, Merged, from_plan, into_plan
@@ -14,6 +13,7 @@ from quark_onnx.graph import Model
 from quark_onnx.graph.view import is_op, shape
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.simulated_grids import plan_of
+from quark_onnx.stages.simulated_placement.aimet_operators import INHERITING
 
 SHOWN = 8
 """Mismatches that an error names."""

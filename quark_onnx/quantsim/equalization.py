@@ -15,9 +15,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from quark_onnx.core.settings.checked_fields import flag, whole
-from quark_onnx.engine.calibration_data import open_data, told
+from quark_onnx.engine.calibration_data import told
 from quark_onnx.engine.channel_extremes import channel_extremes
-from quark_onnx.engine.runner import input_specs
+from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.graph import ModelProto
 from quark_onnx.quantsim.batch_norm_folding import folded
 from quark_onnx.quantsim.returned_model import hand_back
@@ -77,7 +77,7 @@ def _extremes(start: Folded, data: object, *, absorb: bool) -> Extremes:
     """How far the channels reach of all tensors for which that counts, as far as it is known."""
     tensors = tensors_needed(start.model, absorb=absorb)
     if data is not None:
-        feeds = told(open_data(data, input_specs(start.model)))
+        feeds = told(samples_of(start.model, data))
         return channel_extremes(start.model, feeds, tensors, lambda done: None)
     known = {tensor: start.spread[tensor] for tensor in tensors if tensor in start.spread}
     return {t: (beta - DEVIATIONS * gamma, beta + DEVIATIONS * gamma) for t, (beta, gamma) in known.items()}

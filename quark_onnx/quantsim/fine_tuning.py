@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LayerRecord, Tuning
+from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, FastFinetune
 from quark_onnx.core.settings.range_learning import RangeLearning
-from quark_onnx.engine.calibration_data import Feed, open_data, told
+from quark_onnx.engine.calibration_data import Feed, told
+from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
-from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model
 from quark_onnx.quantsim.sim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import raised
@@ -30,6 +31,7 @@ Options: TypeAlias = "AdaRound | AdaQuant | RangeLearning"
 Gains = Mapping[str, NDArray[Any]]
 
 
+@told_as_such()
 def fine_tune(sim: QuantizationSimModel, inputs: object, options: Options | None = None) -> tuple[LayerRecord, ...]:
     """Train the weights of the layers of a simulation, and their biases, against the float model.
 
@@ -54,7 +56,7 @@ def fine_tune(sim: QuantizationSimModel, inputs: object, options: Options | None
         options = RangeLearning() if sim.quant_scheme.learns else AdaQuant()
     if not isinstance(options, (AdaRound, AdaQuant, RangeLearning)):
         raise ConfigError(f"options must be an AdaRound, an AdaQuant or a RangeLearning, not {options!r}")
-    feeds = keep(told(open_data(inputs, input_specs(sim.float_model), limit=options.data_size)))
+    feeds = keep(told(samples_of(sim.float_model, inputs, limit=options.data_size)))
     done = tuned(sim.float_model, replace(sim.plan, codes={}), feeds, options)
     sim.adopt(done.plan)
     for node, reason in done.reasons.items():

@@ -11,10 +11,10 @@ from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import ProtectedRegion
 from quark_onnx.core.settings.checked_fields import names
-from quark_onnx.engine.calibration_data import open_data, told
+from quark_onnx.engine.calibration_data import told
+from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep as kept
 from quark_onnx.engine.protection_wording import region_text
-from quark_onnx.engine.runner import input_specs
 from quark_onnx.quantsim.sim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import raised
 from quark_onnx.stages.protect import Hands
@@ -43,7 +43,7 @@ def protect(sim: QuantizationSimModel, inputs: object, keep: Collection[str] = (
         DataError: the samples do not fit the model.
     """
     forbidden = _kept(sim, keep)
-    feeds = kept(told(open_data(inputs, input_specs(sim.float_model))))
+    feeds = kept(told(samples_of(sim.float_model, inputs)))
     model, plan = raised(sim.float_model, sim.plan)
     done = protected(model, plan, feeds, Hands(partial(_whole_groups, plan), keep=forbidden))
     for quantizer in {sim.quantizer(tensor): None for tensor in plan.sites if tensor not in done.plan.sites}:

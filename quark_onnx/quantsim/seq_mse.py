@@ -13,11 +13,12 @@ from dataclasses import replace
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.checked_fields import names, whole
 from quark_onnx.core.settings.fast_finetune import Nearest
-from quark_onnx.engine.calibration_data import open_data, told
+from quark_onnx.engine.calibration_data import told
+from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep
-from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import is_op
 from quark_onnx.quantsim.fine_tuning import tuned
@@ -31,6 +32,7 @@ from quark_onnx.stages.ranges import choose_ranges
 logger = logging.getLogger("quark_onnx")
 
 
+@told_as_such()
 def apply_seq_mse(
     sim: QuantizationSimModel, inputs: object, num_candidates: int = 20, nodes_to_exclude: Collection[str] | None = None
 ) -> None:
@@ -57,7 +59,7 @@ def apply_seq_mse(
     weights = _weights(sim)
     kept = {t: q for node in excluded for t, q in sim.get_op_quantizers(node)[2].items() if t in weights}
     kept |= {t: q for t, q in weights.items() if q.is_encoding_frozen() or len(q.tensors) > 1}
-    feeds = keep(told(open_data(inputs, input_specs(sim.float_model))))
+    feeds = keep(told(samples_of(sim.float_model, inputs)))
     options = Nearest(update_bias=False, target_op_type=LAYERS, num_candidates=count)
     # no gains: all channels count the same, as in AIMET
     done = tuned(sim.float_model, _start(sim.float_model, weights, kept), feeds, options, gains={})

@@ -10,13 +10,14 @@ from typing import Any
 
 from quark_onnx.core.errors import ConfigError, ModelError, PlanError, nearest
 from quark_onnx.core.plan import Plan, Site
+from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.checked_fields import flag, whole
 from quark_onnx.encodings import EncodingFile, read, write
 from quark_onnx.encodings.reading import Source as EncodingSource
 from quark_onnx.encodings.reading import named
-from quark_onnx.engine.calibration_data import open_data
 from quark_onnx.engine.exact_simulation import exact as written_out
-from quark_onnx.engine.runner import Runner, input_specs
+from quark_onnx.engine.infinite_masks import samples_of
+from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.quantsim.behind_clamps import passed
@@ -53,6 +54,7 @@ class QuantizationSimModel:
         exact: compute to the bit as aimet-onnx does, two to four times as slow: see `exact_simulation`. Otherwise ties
             are rounded to even, as onnxruntime does, and its optimizations are on.
         threads: that onnxruntime may use; 0: all cores.
+        user_onnx_libs: shared libraries with operators of the model that onnxruntime has not.
 
     Raises:
         ConfigError, ModelError, DataError: an argument cannot be used; the message names it.
@@ -71,6 +73,7 @@ class QuantizationSimModel:
         percentile: float | None = None,
         exact: bool = False,
         threads: int = 0,
+        user_onnx_libs: Sequence[str] = (),
     ) -> None:
         widths = {width for width in (default_output_bw, default_activation_bw) if width is not None}
         if len(widths) > 1:
@@ -79,9 +82,10 @@ class QuantizationSimModel:
                 f"{default_activation_bw}; give one of them"
             )
         self.quant_scheme = as_scheme(quant_scheme)
-        start = begin(model, config_file, self.quant_scheme, default_param_bw, widths.pop() if widths else 8)
+        width = widths.pop() if widths else 8
+        start = begin(model, config_file, self.quant_scheme, default_param_bw, width, libraries=user_onnx_libs)
         self.float_model = start.model
-        self._source = io.load(model)
+        self._source = start.source
         self._channels = start.channels
         self._ranges = ranging(self.quant_scheme, percentile)
         self._exact, self._threads = flag("exact", exact), whole(0)("threads", threads)
@@ -91,7 +95,7 @@ class QuantizationSimModel:
         if not self.qc_quantize_op_dict:
             raise ModelError("nothing can be simulated: the model has no float32 tensors; convert it to float32 first")
         if dummy_input is not None:
-            next(iter(open_data([dummy_input], input_specs(self.float_model))))
+            next(iter(samples_of(self.float_model, [dummy_input])))
         self._warn_of_batch_norms()
 
     def _made(self, sites: Mapping[str, Site], on: Collection[str]) -> dict[str, Quantizer]:
@@ -163,6 +167,7 @@ class QuantizationSimModel:
 
     # --- encodings
 
+    @told_as_such()
     def compute_encodings(self, forward_pass_callback: object, forward_pass_callback_args: object = None) -> None:
         """Choose the ranges of everything that is on and not frozen; all or nothing.
 
@@ -176,7 +181,8 @@ class QuantizationSimModel:
         """
         free = [q for q in self._on() if not q.is_encoding_frozen()]
         sites = {site.tensor: site for quantizer in free for site in quantizer.sites}
-        constants = {tensor: site for tensor, site in sites.items() if site.role != "activation"}
+        observed = {site.group for site in sites.values() if site.role == "activation"}
+        constants = {tensor: site for tensor, site in sites.items() if site.group not in observed}
         chosen = choose(self.float_model, constants, {}, self._ranges)
         tensors = passed(self.float_model, observed_tensors(Plan("", sites)))
         session = ObservingSession(self._with_parameters(chosen), tensors)
@@ -349,6 +355,7 @@ class QuantizationSimModel:
         plan = with_int32_biases(self.float_model, plan) if export_int32_bias else plan
         return io.to_proto(realized(self.float_model, exact_everywhere(self.float_model, plan)))
 
+    @told_as_such()
     def export(
         self,
         path: str | Path,

@@ -15,6 +15,7 @@ from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.edit import set_arrays
+from quark_onnx.graph.value_info import declare_outputs
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics.quantizer import dequantize, quantize_half_up
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
@@ -94,4 +95,6 @@ def raised(model: Model, plan: Plan) -> tuple[Model, Plan]:
 
 def realized(model: Model, plan: Plan) -> Model:
     """The quantized model."""
-    return apply(*raised(model, plan))
+    quantized = apply(*raised(model, plan))
+    declare_outputs(quantized, model)
+    return quantized

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from quark_onnx.core.atomic_files import new_file
+from quark_onnx.core.atomic_files import behind_links, new_file
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text, plain
 from quark_onnx.core.version import VERSION
+from quark_onnx.core.visible_text import visible
 from quark_onnx.report import drawing, wording
 from quark_onnx.report.model_report import ModelReport
 from quark_onnx.report.zoo_rows import STATUSES, ZooRow
@@ -32,11 +33,13 @@ def check_target(path: str | Path) -> Path:
     """The path of a page, found usable before any work is done.
 
     Raises:
-        ConfigError: it does not end in .html, or is a folder; or jinja2 is missing.
+        ConfigError: it does not end in .html, or it or its JSON is a folder or a device; or jinja2 is missing.
     """
     target = Path(path)
     if target.suffix.lower() not in (".html", ".htm") or target.is_dir():
         raise ConfigError(f"a report is an HTML file: give a name that ends in .html, not {str(target)!r}")
+    for file in (target, target.with_suffix(".json")):
+        behind_links(file)
     check_installed()
     return target
 
@@ -100,6 +103,7 @@ def _environment() -> Any:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -126,14 +130,20 @@ def _environment() -> Any:
     return environment
 
 
+def _shown(value: Any) -> Any:
+    """What a template gets of a value. Names may hold anything; what is HTML already was shown before."""
+    return visible(value, keep="\n") if type(value) is str else value
+
+
 def _address(path: str) -> str:
     """A relative address: the leading `./` keeps a name such as `javascript:…` from being a scheme."""
-    return "./" + quote(path.replace("\\", "/").lstrip("/"), safe="/") if path else ""
+    return "./" + quote(path.replace("\\", "/").lstrip("/"), safe="/", errors="surrogateescape") if path else ""
 
 
 def _code(text: str) -> Any:
     """Escaped, with what stands between backticks as code."""
     from markupsafe import Markup, escape
 
+    text = visible(text)
     parts = [Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(re.split("`", text))]
     return Markup("").join(parts)

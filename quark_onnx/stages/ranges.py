@@ -44,9 +44,7 @@ def choose_ranges(model: Model, plan: Plan, statistics: Mapping[str, Statistics]
         statistics: of each of `observed_tensors`.
     """
     arrays = _constants(model, plan)
-    statistics = dict(statistics) | {
-        t: Statistics.of(arrays[t]) for t, site in plan.sites.items() if site.role == "constant"
-    }
+    statistics = _with_constants(plan, statistics, arrays)
     leaders = plan.sites  # of groups whose other members stay quantized a leader may be dropped here
     plan = plan.without(_unusable(plan, statistics, arrays))
     chosen: dict[str, QParams] = {}
@@ -69,6 +67,21 @@ def _constants(model: Model, plan: Plan) -> dict[str, NDArray[Any]]:
     roles = ("constant", "weight", "bias")
     found = {t: constant(initializers[t]) for t, site in plan.sites.items() if site.role in roles}
     return {tensor: array for tensor, array in found.items() if array is not None}
+
+
+def _with_constants(plan: Plan, statistics: Mapping[str, Statistics], arrays: Arrays) -> dict[str, Statistics]:
+    """The statistics, and those of constants. A leader that was seen to hold less than a constant of its group, such as
+    the first state of an LSTM, counts its values as well: they are exact data, nothing of them is clipped.
+    """
+    found = dict(statistics)
+    for tensor, site in plan.sites.items():
+        if site.role != "constant":
+            continue
+        found[tensor] = own = Statistics.of(arrays[tensor])
+        lead = statistics.get(site.group)
+        if lead is not None and site.range is None and (own.lo < lead.lo or own.hi > lead.hi):
+            found[site.group] += own
+    return found
 
 
 def _unusable(plan: Plan, statistics: Mapping[str, Statistics], arrays: Arrays) -> dict[str, str]:

@@ -47,18 +47,19 @@ def align_scales(model: Model, plan: Plan, op_types: Collection[str], target: Ta
     for node in model.graph:
         if (node.name or "") not in plan.nodes or not is_op(node, *op_types):
             continue
-        around = [sites[tensor] for tensor in _ends(node, plan)]
-        own = {s.group for s in around if sites.get(s.group, s).range in fixed}
-        free = [site for site in around if site.group not in own]
-        lead = free[-1] if free else None
-        for site in around:
+        around = _ends(node, plan)
+        own = {group for group in (sites[tensor].group for tensor in around) if _leader(sites, group).range in fixed}
+        free = [tensor for tensor in around if sites[tensor].group not in own]
+        lead = sites[free[-1]] if free else None
+        for tensor in around:
+            site = sites[tensor]  # looked up anew: the tensor in front of it may have moved both into the group
             if lead is None or site.group in own:
-                remarks[site.tensor] = UNEQUAL.format(node.op_type, "its operator has no other scale")
+                remarks[tensor] = UNEQUAL.format(node.op_type, "its operator has no other scale")
             elif site.format != lead.format:
-                remarks[site.tensor] = UNEQUAL.format(node.op_type, f"it is {site.format}")
+                remarks[tensor] = UNEQUAL.format(node.op_type, f"it is {site.format}")
             elif site.group != lead.group:
                 _merge(sites, scales, site.group, lead.group)
-                remarks[site.tensor] = WIDENED.format(lead.group, node.op_type)
+                remarks[tensor] = WIDENED.format(lead.group, node.op_type)
     return replace(plan, sites=sites, qparams=scales, remarks=remarks)
 
 
@@ -69,9 +70,14 @@ def _ends(node: Node, plan: Plan) -> list[str]:
     return [t for t in tensors if t in read or plan.sites[t].role == "activation"]
 
 
+def _leader(sites: Mapping[str, Site], group: str) -> Site:
+    """The site whose range the group has; where that tensor stays float, another one of the group."""
+    return sites[group] if group in sites else next(site for site in sites.values() if site.group == group)
+
+
 def _merge(sites: dict[str, Site], scales: dict[str, QParams], group: str, lead: str) -> None:
     """`group` becomes part of the group `lead`."""
-    format = next(site.format for site in sites.values() if site.group == lead)
+    format = _leader(sites, lead).format
     (low, high), (lower, higher) = ends(scales[lead], format), ends(scales.pop(group), format)
     scales[lead] = qparams(np.minimum(low, lower), np.maximum(high, higher), format)
     for tensor, site in sites.items():

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from quark_onnx.core.errors import QuarkError
+from quark_onnx.core.errors import QuarkError, ResourceError
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.records import Measured, worst_of
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.result_wording import kept_text
-from quark_onnx.graph import io
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Result
 from quark_onnx.zoo.entry import Entry, Try
@@ -83,7 +83,7 @@ def convert(entry: Entry, folder: Path, tell: Told, *, pages: bool = False) -> N
     pages: also its page, in `folder/page`; the outputs are complete when that begins.
 
     Raises:
-        EvaluatorKilled, MemoryError, or a bug: all of which may be gone the next time.
+        EvaluatorKilled, ResourceError, or a bug: all of which may be gone the next time.
     """
     out = folder / "out"
     found: Attempt | Failure | None = None
@@ -99,6 +99,8 @@ def convert(entry: Entry, folder: Path, tell: Told, *, pages: bool = False) -> N
         else:
             row = replace(row, stage=found.stage, reason=found.error, scores=scores)
         row = replace(row, tries=tuple(records))
+    except ResourceError:
+        raise
     except QuarkError as error:
         logger.error("%s: %s", tell.stage, error)
         row = replace(row, stage=tell.stage, reason=str(error))
@@ -121,7 +123,7 @@ def _paged(folder: Path, entry: Entry, found: Attempt, row: Row, tell: Told) -> 
 def _float_score(entry: Entry, tell: Told) -> float | None:
     if not entry.evaluator:
         return None
-    io.load(entry.input)  # a broken model is no fault of the evaluator
+    open_model(entry.input)  # a broken model is no fault of the evaluator
     tell("evaluate", 0, None)
     return score(entry.evaluator, Path(entry.home), Path(entry.input))
 
@@ -136,6 +138,8 @@ def _tried(
     for index, tried in enumerate(entry.tries):
         try:
             attempt = _attempt(entry, tried, folder / f"try{index}", tell, before)
+        except ResourceError:
+            raise
         except QuarkError as error:
             logger.error("%s, %s: %s", tried.preset, tell.stage, error)
             failures.append(Failure(tried, tell.stage, str(error)))
@@ -223,8 +227,7 @@ def _write(attempt: Attempt, entry: Entry, out: Path) -> None:
     """The folder of a model that was quantized, all but its row."""
     result = attempt.result
     attempt.folder.rename(out)
-    result.plan.save(out / PLAN)
-    (out / PLAN / "config.json").write_text(attempt.tried.configuration.to_json() + "\n", encoding="utf-8")
+    result.plan.save(out / PLAN, attempt.tried.configuration.to_json())
     (out / "evidence.json").write_text(json_text(_timeless(result.report.to_dict())) + "\n", encoding="utf-8")
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, QuarkError, nearest
+from quark_onnx.core.resource_faults import let_out
 
 MODEL = "{model}"
 FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
@@ -134,9 +135,10 @@ def _returned(text: str, home: Path, model: Path) -> Any:
         sys.path.insert(0, str(home))
     try:
         return getattr(importlib.import_module(module), function)(str(model))
-    except (MemoryError, QuarkError):
+    except QuarkError:
         raise
     except Exception as error:
+        let_out(error)
         raise EvaluatorError(f"evaluator {text!r} failed: {type(error).__name__}: {error}") from error
 
 

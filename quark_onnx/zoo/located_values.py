@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,32 @@ from quark_onnx.zoo.problems import Problems
 
 _MERGE = "tag:yaml.org,2002:merge"
 
+LARGEST = 16 << 20
+"""Bytes of a manifest."""
+
+DEEPEST = 40
+"""Values inside of each other."""
+
+MOST = 100_000
+"""Values inside of one, each counted as often as an anchor repeats it: a few lines can stand for billions."""
+
 
 @dataclass(frozen=True)
 class Marked:
     """A value and its place, for messages: `zoo.yaml:12`, or `models[2].preset`.
 
     value  a scalar, a list of `Marked`, or a dictionary of them
+    size   how many values that are, each counted as often as an anchor repeats it
     """
 
     value: Any
     place: str
+    size: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        inner = self.value.values() if isinstance(self.value, dict) else self.value
+        size = 1 + sum(entry.size for entry in inner) if isinstance(self.value, (dict, list)) else 1
+        object.__setattr__(self, "size", size)
 
     @property
     def plain(self) -> Any:
@@ -54,6 +70,8 @@ def of_yaml(file: Path, problems: Problems) -> Marked | None:
         ConfigError: the file cannot be read.
     """
     try:
+        if file.stat().st_size > LARGEST:
+            raise ConfigError(f"the manifest {file} has more than {LARGEST >> 20} MB; it must be another file")
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the manifest {file}: {error}") from error
@@ -68,15 +86,28 @@ def of_yaml(file: Path, problems: Problems) -> Marked | None:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         problems.add(f"{file}:{line}", f"this is not YAML: there is a character #x{error.character:04x}; remove it")
-    except (yaml.YAMLError, ValueError) as error:  # a value such as the date 2024-99-99
+    except yaml.YAMLError as error:
         problems.add(f"{file}:1", f"this is not YAML: {error}; mend it")
     return None
 
 
 class _Loader(yaml.SafeLoader):
+    depth = 0
+
     def close(self) -> None:
         """As `contextlib.closing` calls it."""
         self.dispose()
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node, unless it lies so deep that this would end in the recursion limit."""
+        if self.depth == DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"values are nested more than {DEEPEST} deep", mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 class _Reader:
@@ -94,25 +125,56 @@ class _Reader:
             return Marked(None, place)
         if id(node) not in self.done:
             self.open.add(id(node))
-            self.done[id(node)] = Marked(self._value(node), place)
+            self.done[id(node)] = self._bounded(Marked(self._value(node, place), place))
             self.open.remove(id(node))
         return self.done[id(node)]
 
-    def _value(self, node: yaml.Node) -> Any:
+    def _bounded(self, read: Marked) -> Marked:
+        """The value, or none where it stands for too many."""
+        if read.size <= MOST:
+            return read
+        self.problems.add(read.place, f"this value stands for more than {MOST} others; use fewer anchors")
+        return Marked(None, read.place)
+
+    def _value(self, node: yaml.Node, place: str) -> Any:
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node)
         if isinstance(node, yaml.SequenceNode):
             return [self.read(entry) for entry in node.value]
-        return self.loader.construct_object(node)
+        try:
+            return self.loader.construct_object(node)
+        except (ValueError, KeyError, AttributeError, OverflowError):  # of a tag or a date such as 2024-99-99
+            self.problems.add(
+                place, f"{str(node.value)[:40]!r} is no {node.tag.rpartition(':')[2]}; write another value"
+            )
+            return None
 
     def _mapping(self, node: yaml.MappingNode) -> dict[str, Marked]:
-        """Keys with the line of the key, which is where one looks for it."""
-        own = [key.value for key, _ in node.value if key.tag != _MERGE]
-        for name in sorted({str(name) for name in own if own.count(name) > 1}):
-            self.problems.add(f"{self.file}:{node.start_mark.line + 1}", f"key {name!r} is given twice; remove one")
-        self.loader.flatten_mapping(node)
-        found = {}
+        """Keys with the line of the key, which is where one looks for it; what is merged counts less."""
+        found: dict[str, Marked] = {}
+        merged: dict[str, Marked] = {}
+        twice: set[str] = set()
         for key, value in node.value:
+            place = f"{self.file}:{key.start_mark.line + 1}"
             read = self.read(value)
-            found[str(key.value)] = Marked(read.value, f"{self.file}:{key.start_mark.line + 1}")
+            if key.tag == _MERGE:
+                merged |= self._merged(read, place)
+            elif not isinstance(key, yaml.ScalarNode):
+                self.problems.add(place, "a key must be a name, not a list or a mapping")
+            else:
+                twice |= {key.value} & found.keys()
+                found[key.value] = Marked(read.value, place)
+        for name in sorted(twice):
+            self.problems.add(f"{self.file}:{node.start_mark.line + 1}", f"key {name!r} is given twice; remove one")
+        return merged | found
+
+    def _merged(self, read: Marked, place: str) -> dict[str, Marked]:
+        """The keys of a mapping, or of a list of them, of which the first counts most."""
+        parts = read.value if isinstance(read.value, list) else [read]
+        if not all(isinstance(part.value, dict) for part in parts):
+            self.problems.add(place, "<< must be a mapping, or a list of mappings")
+            return {}
+        found: dict[str, Marked] = {}
+        for part in parts:
+            found = part.value | found
         return found

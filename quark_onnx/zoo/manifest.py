@@ -13,15 +13,14 @@ costs that model only.
 
 from __future__ import annotations
 
-import glob
-import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.zoo.entry import RANDOM, Entry
+from quark_onnx.zoo.found_models import LONGEST, Found, find, fit, fits
 from quark_onnx.zoo.located_values import Marked, of_python, of_yaml
 from quark_onnx.zoo.manifest_keys import KEYS, Key, Spec, checked, merged, seconds
 from quark_onnx.zoo.problems import Problems
@@ -31,19 +30,14 @@ TOP = {
     "defaults": Key(lambda value: isinstance(value, dict), "a mapping", "what entries do not say themselves"),
     "models": Key(lambda value: isinstance(value, list) and bool(value), "a list of entries", "the models"),
 }
-_NAME = re.compile(r"\w[\w .+=@-]*")
-_RESERVED = ("results.jsonl", "index.html", "index.json")
 
 
-@dataclass(frozen=True)
-class _Named:
-    """A model that an entry names. `literal`: by its own path, not by a pattern; `below`: its path in the folder."""
+class _Named(NamedTuple):
+    """A model that an entry names, and where it does."""
 
-    path: Path
+    found: Found
     spec: Spec
     place: str
-    literal: bool
-    below: str
 
 
 def read_zoo(
@@ -125,49 +119,32 @@ def _models(spec: Spec, home: Path, output: Path, problems: Problems) -> Iterato
     """The models behind the input of an entry; none behind one that is a problem already."""
     if "input" not in spec:
         return
-    where, text = spec["input"].place, os.path.expanduser(spec["input"].value)
-    path = Path(os.path.normpath(home / text))
-    if glob.has_magic(text) and not path.exists():
-        fixed = Path(*_before_magic(path.parts))
-        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
-        files = [file for file in files if file.is_file()]
-    elif path.is_dir():
-        fixed, files = path, sorted(path.rglob("*.onnx"))
-    else:
-        yield _Named(path, spec, where, True, path.name)
-        return
-    kept = [file for file in files if not file.is_relative_to(output.absolute())]
-    if not kept:
-        outside = f" outside of the output folder {output}" if files else ""
+    where, text = spec["input"].place, spec["input"].value
+    models, others = find(text, home, output)
+    if not models:
+        outside = f" outside of the output folder {output}" if others else ""
         problems.add(where, f"{text} holds no model{outside}; mend the path, or remove the entry")
-    for file in kept:
-        yield _Named(file, spec, where, False, file.relative_to(fixed).as_posix())
-
-
-def _before_magic(parts: Iterable[str]) -> Iterator[str]:
-    for part in parts:
-        if glob.has_magic(part):
-            return
-        yield part
+    yield from (_Named(model, spec, where) for model in models)
 
 
 def _unique_files(models: list[_Named]) -> list[_Named]:
     """Patterns leave out what an entry names by its own path: that is how one of many gets settings of its own."""
-    literal = {model.path for model in models if model.literal}
-    return [model for model in models if model.literal or model.path not in literal]
+    literal = {model.found.path for model in models if model.found.literal}
+    return [model for model in models if model.found.literal or model.found.path not in literal]
 
 
 def _built(model: _Named, home: Path, problems: Problems) -> Entry:
-    spec, words = model.spec, {"stem": model.path.stem, "parent": model.path.parent.name}
-    name = Path(model.below).with_suffix("").as_posix().replace("/", "-")
+    spec, path, name = model.spec, model.found.path, model.found.name
+    words = {"stem": path.stem, "parent": path.parent.name}
     if "name" in spec:
-        name = filled(str(spec["name"].value), words)
-    if not _NAME.fullmatch(name) or name.lower() in _RESERVED:
-        place = spec["name"].place if "name" in spec else model.place
-        problems.add(place, f"{name!r} cannot name a folder of outputs; give another name: NAME")
+        asked = str(spec["name"].value)
+        if not fits(filled(asked, dict.fromkeys(words, "x"))):  # whatever the file is called
+            shown = asked if len(asked) < LONGEST else f"{asked[:40]}…"
+            problems.add(spec["name"].place, f"{shown!r} cannot name a folder of outputs; give another name: NAME")
+        name = fit(filled(asked, words))
     return Entry(
         name=name,
-        input=str(model.path),
+        input=str(path),
         place=model.place,
         home=str(home),
         tries=tries_of(spec, model.place, problems),

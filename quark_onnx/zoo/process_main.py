@@ -80,6 +80,8 @@ def _limit(memory: int) -> None:
 
 def main(folder: Path, *, pages: bool) -> int:
     """Convert; 0 if the result is in `out/`, also that of a model that cannot be converted."""
+    from quark_onnx.core.errors import ResourceError
+    from quark_onnx.core.resource_faults import told_as_such
     from quark_onnx.zoo.convert import convert
     from quark_onnx.zoo.entry import Entry
     from quark_onnx.zoo.evaluators import EvaluatorKilled
@@ -91,10 +93,11 @@ def main(folder: Path, *, pages: bool) -> int:
     if Path(entry.home).is_dir():
         os.chdir(entry.home)
     try:
-        convert(entry, folder, status, pages=pages)
-    except MemoryError:
+        with told_as_such():
+            convert(entry, folder, status, pages=pages)
+    except ResourceError as error:
         traceback.print_exc()
-        status.failed("memory")
+        status.failed("memory" if error.resource == "memory" else str(error))
         return FAILED
     except EvaluatorKilled as error:
         status.failed(str(error))

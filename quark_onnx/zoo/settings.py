@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
@@ -123,7 +124,5 @@ def budget_of(spec: Spec, problems: Problems) -> Budget:
 
 
 def filled(text: str, words: Mapping[str, str]) -> str:
-    """The text with {stem} and {parent} filled in."""
-    for name, word in words.items():
-        text = text.replace(f"{{{name}}}", word)
-    return text
+    """The text with {stem} and {parent} filled in, whatever they hold."""
+    return re.sub(r"\{(stem|parent)\}", lambda found: words[found[1]], text)

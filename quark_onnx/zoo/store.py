@@ -23,8 +23,10 @@ from typing import Any
 
 import psutil
 
+from quark_onnx.core.atomic_files import replace_folder, unwritable
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text
+from quark_onnx.core.visible_text import json_visible
 from quark_onnx.zoo.result_address import file_hash
 from quark_onnx.zoo.rows import Cost, Outcome, Row, row_of
 
@@ -74,15 +76,13 @@ class Store:
 
     def publish(self, folder: Path, name: str) -> None:
         """Move a folder that is complete to its place, in place of an earlier one."""
-        target, old = self.root / name, self.temporary / f"{name}.old"
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(target, old)
-        os.replace(folder, target)
+        old = folder.with_name("replaced")
+        replace_folder(folder, self.root / name, old)
         shutil.rmtree(old, ignore_errors=True)
 
     def write_results(self, outcomes: Iterable[Outcome]) -> None:
         """The lines of the models that are done so far, in place of the earlier file."""
-        lines = [json.dumps(outcome.to_dict(), ensure_ascii=False) + "\n" for outcome in outcomes]
+        lines = [json_visible(json.dumps(outcome.to_dict(), ensure_ascii=False)) + "\n" for outcome in outcomes]
         file = self.temporary / RESULTS
         with _writing(self.root):
             file.write_text("".join(lines), encoding="utf-8")
@@ -138,7 +138,7 @@ def _writing(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"cannot write {root}: {error.strerror or error}") from error
+        raise unwritable(root, error) from error
 
 
 def _clear(store: Store) -> None:

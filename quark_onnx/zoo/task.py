@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quark_onnx.core.json_writing import json_text
+from quark_onnx.core.visible_text import visible
 from quark_onnx.zoo.entry import Entry
 from quark_onnx.zoo.process_watch import Ending, Limits, run_child
 from quark_onnx.zoo.result_address import address
@@ -116,7 +117,11 @@ class Task:
         write_result(out, outcome.row)
         (out / COST).write_text(json_text(outcome.cost) + "\n", encoding="utf-8")
         if (folder / LOG).exists():
-            os.replace(folder / LOG, out / LOG)
+            with (
+                (folder / LOG).open(encoding="utf-8", errors="replace") as log,
+                (out / LOG).open("w", encoding="utf-8") as kept,
+            ):
+                kept.writelines(visible(line, keep="\n\t") for line in log)
         self.store.publish(out, outcome.row.name)
         shutil.rmtree(folder, ignore_errors=True)
         return outcome
@@ -140,4 +145,4 @@ def _tail(log: Path) -> str:
         lines = log.read_text("utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    return _PASSING.sub("0x…", "\n".join(lines[-TAIL:]))
+    return _PASSING.sub("0x…", "\n".join(visible(line, keep="\t") for line in lines[-TAIL:]))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +13,11 @@ import onnx
 import onnx.parser
 import onnxruntime as ort
 import pytest
+from killed_runs import killed_everywhere
 
 from quark_onnx import ConfigError, ModelQuantizer, QuantizationConfig, Result, get_default_config
 from quark_onnx.core.plan_diff import diff
+from quark_onnx.graph import io
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]> g (float[N, 3, 8, 8] x) => (float[N, 8, 6, 6] y)
 <float[16, 3, 3, 3] w1, float[16] b1, float[8, 16, 1, 1] w2> {
@@ -23,6 +28,7 @@ TEXT = """<ir_version: 8, opset_import: ["": 17]> g (float[N, 3, 8, 8] x) => (fl
 FEEDS = [{"x": np.random.default_rng(seed).standard_normal((2, 3, 8, 8), np.float32)} for seed in range(3)]
 PRESET = get_default_config("S8S8_AAWS")
 EXTERNAL = replace(PRESET, use_external_data_format=True)
+FLOAT_EXTERNAL = replace(EXTERNAL, nodes_to_exclude=("second",))
 FLOAT_LAYER = replace(PRESET, nodes_to_exclude=("second",))
 
 
@@ -57,8 +63,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def run(path: Path) -> np.ndarray:
-    (y,) = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, FEEDS[0])
+def run(model: Path | bytes) -> np.ndarray:
+    (y,) = ort.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, FEEDS[0])
     return y
 
 
@@ -83,14 +89,16 @@ def test_result_is_that_of_the_inline_model(
     np.testing.assert_array_equal(run(from_file.output), run(in_memory.output))
 
 
-@pytest.mark.parametrize("config", [EXTERNAL, replace(EXTERNAL, nodes_to_exclude=("second",))])
+@pytest.mark.parametrize("config", [EXTERNAL, FLOAT_EXTERNAL])
 def test_external_output(config: QuantizationConfig, proto: onnx.ModelProto, source: Path, tmp_path: Path) -> None:
     """The weights are in the data file and nowhere else, and the numbers are those of one file."""
     result = quantize(source, tmp_path / "out.onnx", config)
-    assert {path.name for path in tmp_path.iterdir()} == {"source", "out.onnx", "out.onnx.data"}
+    (data,) = tmp_path.glob("out.onnx.*.data")
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "out.onnx", data.name}
+    assert data.name.split(".")[2] == hashlib.sha256(data.read_bytes()).hexdigest()[:12]
     stored = onnx.load(result.output, load_external_data=False)
     places = {entry.value for t in stored.graph.initializer for entry in t.external_data if entry.key == "location"}
-    assert places == {"out.onnx.data"}
+    assert places == {data.name}
     inline = quantize(proto, tmp_path / "inline.onnx", replace(config, use_external_data_format=False))
     np.testing.assert_array_equal(run(result.output), run(inline.output))
 
@@ -106,31 +114,112 @@ def test_output_beside_the_source(source: Path) -> None:
     before = contents(source.parent)
     result = quantize(source, source.with_name("int8.onnx"), EXTERNAL)
     after = contents(source.parent)
-    assert after.keys() - before.keys() == {"int8.onnx", "int8.onnx.data"}
+    (data,) = source.parent.glob("int8.onnx.*.data")
+    assert after.keys() - before.keys() == {"int8.onnx", data.name}
     assert {name: after[name] for name in before} == before
     assert np.isfinite(run(result.output)).all()
 
 
 def test_output_that_is_written_again(proto: onnx.ModelProto, tmp_path: Path) -> None:
-    """Over an earlier result, data file included."""
-    for config in (EXTERNAL, PRESET, EXTERNAL):
+    """Over an earlier result; its data go with it."""
+    for config, files in ((EXTERNAL, 1), (PRESET, 0), (EXTERNAL, 1), (FLOAT_EXTERNAL, 1), (FLOAT_EXTERNAL, 1)):
         result = quantize(proto, tmp_path / "out.onnx", config)
         assert np.isfinite(run(result.output)).all()
+        assert len(list(tmp_path.iterdir())) == 1 + files
 
 
-@pytest.mark.parametrize(
-    ("name", "config"),
-    [("weights", EXTERNAL), ("weights.bin", PRESET), ("weights.bin", EXTERNAL)],
-    ids=["its data", "the model itself", "both"],
-)
-def test_output_over_the_data_of_the_source(
-    name: str, config: QuantizationConfig, proto: onnx.ModelProto, tmp_path: Path
+@pytest.mark.parametrize("old", [PRESET, EXTERNAL, FLOAT_EXTERNAL], ids=["one file", "the same", "other data"])
+@pytest.mark.parametrize("new", [PRESET, EXTERNAL], ids=["to one file", "to two files"])
+def test_the_old_model_or_the_new_one_wherever_it_is_killed(
+    old: QuantizationConfig,
+    new: QuantizationConfig,
+    proto: onnx.ModelProto,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Neither the output nor its data file may fall on the weights that the model is read from."""
-    location = "weights.data" if name == "weights" else name
+    path = tmp_path / "out.onnx"
+    models = [io.load(quantize(proto, config=config).model) for config in (old, new)]
+    externals = [config.use_external_data_format for config in (old, new)]
+
+    def save(which: int) -> None:
+        io.save(models[which], path, source=models[0], external=externals[which])
+
+    save(0)
+    (before, after), seen = [run(io.to_proto(model).SerializeToString()) for model in models], []
+    for _ in killed_everywhere(partial(save, 1), monkeypatch):
+        now = run(path)
+        seen.append(np.array_equal(now, after))
+        assert seen[-1] or np.array_equal(now, before)
+        save(0)
+    assert seen[0] == np.array_equal(before, after)
+    save(1)
+    np.testing.assert_array_equal(run(path), after)
+    assert len(list(tmp_path.glob("out.onnx*"))) == 1 + externals[1]
+
+
+def test_only_data_of_the_same_name_are_cleared(proto: onnx.ModelProto, tmp_path: Path) -> None:
+    """What a killed run left goes; what looks like it but is of another model, or the user's, stays."""
+    gone = tmp_path / "out.onnx.0123456789ab.data"
+    kept = [
+        "other.onnx.0123456789ab.data",
+        "out.onnx.data",
+        "out.onnx.weights.data",
+        "out.onnx.0123456789AB.data",
+    ]
+    for name in (gone.name, *kept):
+        (tmp_path / name).write_text("x")
+    quantize(proto, tmp_path / "out.onnx", PRESET)
+    assert {path.name for path in tmp_path.iterdir()} == {"out.onnx", *kept}
+
+
+@pytest.mark.parametrize("config", [PRESET, EXTERNAL], ids=["one file", "two files"])
+def test_output_over_the_data_of_the_source(config: QuantizationConfig, proto: onnx.ModelProto, tmp_path: Path) -> None:
+    """The output may not fall on the weights that the model is read from, nor clear them away."""
     source = tmp_path / "model.onnx"
+    location = "out.onnx.0123456789ab.data"
     onnx.save(proto, source, save_as_external_data=True, location=location, size_threshold=0)
     before = contents(tmp_path)
     with pytest.raises(ConfigError, match=r"holds weights of the input model; choose another output name"):
-        quantize(source, tmp_path / name, config)
+        quantize(source, tmp_path / location, config)
     assert contents(tmp_path) == before
+    quantize(source, tmp_path / "out.onnx", config)
+    assert {name: contents(tmp_path)[name] for name in before} == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_weights_lie_beside_the_model_and_not_beside_a_link(proto: onnx.ModelProto, tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "near.onnx").symlink_to("real.onnx")
+    (tmp_path / "far.onnx").symlink_to("far/real.onnx")
+    assert np.isfinite(run(quantize(proto, tmp_path / "near.onnx", EXTERNAL).output)).all()
+    assert np.isfinite(run(quantize(proto, tmp_path / "far.onnx", PRESET).output)).all()
+    before = contents(tmp_path / "far")
+    with pytest.raises(ConfigError, match=r"far.onnx leads to .*real.onnx, and weights lie beside the model"):
+        quantize(proto, tmp_path / "far.onnx", EXTERNAL)
+    assert contents(tmp_path / "far") == before
+
+
+VIEWS = {
+    "transpose": "t = Transpose <perm = [1, 0]> (w)",
+    "flatten": "t = Flatten <axis = 1> (w)",
+    "slice": "t = Slice (w, from, to)",
+    "twice": "u = Transpose <perm = [1, 0]> (w) t = Transpose <perm = [1, 0]> (u)",
+}
+"""What folding makes of a weight without copying it: the array is a part of the file, mapped."""
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_weight_that_is_read_through_a_view_of_the_file(view: str, tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 17]> g (float[4, 16] x) => (float[4, 16] y, float[4, 16] z)
+        <int64[1] from = {{0}}, int64[1] to = {{16}}> {{ {VIEWS[view]} y = MatMul (x, t) z = MatMul (x, w) }}"""
+    )
+    weight = np.random.default_rng(0).standard_normal((16, 16), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    path, feeds = tmp_path / "model.onnx", [{"x": np.random.default_rng(1).standard_normal((4, 16), np.float32)}]
+    quantizer = ModelQuantizer(PRESET)
+    expected = quantizer.quantize_model(onnx.ModelProto.FromString(model.SerializeToString()), None, feeds)
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    found = quantizer.quantize_model(path, tmp_path / "int8.onnx", feeds)
+    assert not diff(expected.plan, found.plan)
+    assert found.report.sqnr == expected.report.sqnr

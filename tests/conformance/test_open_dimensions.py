@@ -112,3 +112,19 @@ def test_bodies_of_branches() -> None:
         attribute.g.output[0].type.tensor_type.shape.dim[0].dim_value = batch
     outputs = [value for graph in io.load(proto).graphs() for value in graph.outputs]
     assert [shape(value) for value in outputs] == [(2, 4), (None, 4), (None, 4)]
+
+
+NAMED = """g (float[N,3,6,6] x) => (float[Batch,A,B] y) {
+    c = Conv <pads=[1,1,1,1]> (x, w) r = Relu (c) f = Flatten <axis=2> (r) y = Reshape (f, s)
+}"""
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dims", [["Batch", "A", "B"], [None, 4, None], [1, "A", 36]])
+def test_dimensions_of_outputs_are_called_what_they_were(way: str, dims: list[int | str | None]) -> None:
+    """Also where inference knows a number, or another name."""
+    proto = text_model(NAMED, w=WEIGHTS["w"], s=np.array([-1, 4, 36]))
+    kind = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, dims)
+    proto.graph.output[0].type.CopyFrom(kind)
+    found = WAYS[way](proto).graph.output[0].type
+    assert found == kind

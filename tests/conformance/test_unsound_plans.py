@@ -17,7 +17,6 @@ from text_models import normal, text_model
 
 from quark_onnx import ModelQuantizer, Plan, PlanError, get_default_config
 from quark_onnx.cli.exit_codes import EXIT_CODES
-from quark_onnx.cli.plans import save_plan
 from quark_onnx.core.plan import Coded
 
 TEXT = """g (float[1,3,8,8] x) => (float[1,4,4,4] y) {
@@ -50,7 +49,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     onnx.save(text_model(TEXT, **WEIGHTS), root / "m.onnx")
     for name, config in CONFIGS.items():
         made = ModelQuantizer(config).quantize_model(root / "m.onnx", None, FEEDS).plan
-        save_plan(tuned(made), config, root / name)
+        tuned(made).save(root / name, config.to_json())
     return {name: root / name for name in CONFIGS}
 
 

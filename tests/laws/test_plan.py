@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from quark_onnx.core.atomic_files import new_folder
-from quark_onnx.core.errors import ConfigError, PlanError
+from quark_onnx.core.errors import ConfigError, PlanError, ResourceError
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.core.plan_diff import diff
@@ -294,12 +294,23 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def test_saving_again_replaces_the_whole_folder(tmp_path: Path) -> None:
     folder = example().save(tmp_path / "deep" / "er" / "plan")
-    (folder / "stale.txt").write_text("of the old plan")
+    (folder / "config.json").write_text("of the old plan")
     other = with_q("x", 0.5)
     other.save(folder)
     assert_equal(Plan.load(folder), other)
     assert sorted(tree(folder)) == ["arrays.npz", "plan.json"]
     assert [path.name for path in folder.parent.iterdir()] == ["plan"]
+    other.save(folder, "{}")
+    assert (folder / "config.json").read_text() == "{}\n"
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
+    folder = example().save(tmp_path / "plan")
+    (folder / "notes.txt").write_text("of mine")
+    before = tree(tmp_path)
+    with pytest.raises(ConfigError, match=r"also holds 'notes.txt', which would be lost"):
+        example().save(folder)
+    assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["folder", "empty", "file"])
@@ -323,7 +334,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_a_half_written_folder_is_never_seen(tmp_path: Path) -> None:
     target = tmp_path / "plan"
-    with pytest.raises(KeyError), new_folder(target, "plan.json") as temporary:
+    with pytest.raises(KeyError), new_folder(target, ("plan.json",)) as temporary:
         (temporary / "plan.json").write_text("{}")
         assert not target.exists()
         raise KeyError
@@ -338,7 +349,7 @@ def test_an_earlier_plan_stays_when_writing_fails(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(ConfigError, match=r"cannot write .*plan: No space left on device"):
+    with pytest.raises(ResourceError, match=r"the disk is full for .*plan .*No space left on device"):
         with_q("x", 0.5).save(folder)
     assert tree(tmp_path) == before
 

@@ -23,6 +23,9 @@ OF_DATA = (
 )
 """Options that say which data are used."""
 
+OF_MODEL = ("UserCustomOpLibPath",)
+"""Options that say what the model is made of."""
+
 CARRIED = (
     "ActivationSymmetric",
     "WeightSymmetric",
@@ -38,9 +41,9 @@ CARRIED_VALUES = {"BiasCorrection": "auto", "Protect": True}
 """Values that presets set: they act where there is something to act on."""
 
 OF_GRAPHS = ("InlineIf",)
-"""Options that say what the model is, whatever becomes of its numbers."""
+"""Options that say what the model computes, whatever becomes of its numbers."""
 
-OF_INTEGERS = tuple(key for key in OPTIONS if key not in (*OF_DATA, *CARRIED, *OF_GRAPHS))
+OF_INTEGERS = tuple(key for key in OPTIONS if key not in (*OF_DATA, *OF_MODEL, *OF_GRAPHS, *CARRIED))
 """Options that a conversion to float16 or bfloat16 has no use for."""
 
 OF_RANGES = (

@@ -46,13 +46,14 @@ class Distribution:
         The outermost bins end at the exact extremes; what is beyond them, when they are moving averages, counts as
         if at the end. The bin around zero, |x| < 2⁻¹³³, becomes the value 0.
         """
-        below, above = (np.flatnonzero(counts[1:]) + 1 for counts in (s.negative, s.positive))
-        zeros = int(s.negative[0] + s.positive[0])
+        sides = s.negative, s.positive
+        zeros = int(sum(side.counts[side.filled == 0].sum() for side in sides))
         middle = np.zeros(1 if zeros else 0)
+        (below, fewer), (above, more) = ((side.filled[side.filled > 0], side.counts[side.filled > 0]) for side in sides)
         below = below[::-1]
         low = np.concatenate([-edges(below + 1), middle, edges(above)])
         high = np.concatenate([-edges(below), middle, edges(above + 1)])
-        counts = np.concatenate([s.negative[below], np.full(middle.size, zeros), s.positive[above]])
+        counts = np.concatenate([fewer[::-1], np.full(middle.size, zeros), more]).astype(np.int64)
         least, most = (min(s.lo, 0.0), max(s.hi, 0.0)) if zeros else (s.lo, s.hi)
         return cls(np.clip(low, least, most), np.clip(high, least, most), counts, s.lo, s.hi)
 

@@ -1,4 +1,4 @@
-"""Statistics that no range can be taken of: mask constants such as −3.4e38, infinities, NaN."""
+"""How magnitudes are spread: mask constants such as −3.4e38, infinities, NaN; and the smallest of all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.numerics.ranges.calibration_statistics import OCTAVE, Statistics, edges
+from quark_onnx.numerics.ranges.calibration_statistics import INFINITE, OCTAVE, Statistics, edges
 
 ABSURD = 2.0**66
 """No activation of a working network is this large; a mask constant such as −3.4e38 is."""
@@ -43,9 +43,16 @@ def why_unusable(s: Statistics, levels: int) -> str | None:
     return f"{seen} while all others stay within ±{rest:.3g}: they would all be rounded to zero"
 
 
+def smallest(s: Statistics) -> float:
+    """The lower edge of the bin of the smallest magnitude that was seen, 0 and subnormal numbers left out; ∞: none."""
+    used = _used(s)
+    return float(edges(used[0])) if used.size else math.inf
+
+
 def _used(s: Statistics) -> NDArray[np.intp]:
     """Magnitude bins that hold values; those of zero and of subnormal numbers do not count."""
-    return np.flatnonzero((s.positive + s.negative)[OCTAVE:]) + OCTAVE
+    used = np.union1d(s.positive.filled, s.negative.filled)
+    return used[used >= OCTAVE]
 
 
 def _loud_from(s: Statistics, levels: int) -> int | None:
@@ -58,18 +65,19 @@ def _loud_from(s: Statistics, levels: int) -> int | None:
 
 
 def range_with_mask(s: Statistics, levels: int) -> tuple[float, float] | None:
-    """The range of a tensor to which a mask was added, such as −3.4e38 in front of a Softmax; None: it is no such one.
+    """The range of a tensor to which a mask was added, −3.4e38 or −∞ in front of a Softmax; None: it is no such one.
 
     Masked values are clipped to `MARGIN` below all others, where a Softmax still makes nothing of them: e⁻¹⁰ is a
     hundredth of a step of 8 bits. A tensor of nothing but zeros and the mask, which is added to others, gets −`LOUD`.
     """
-    if s.nonfinite:
+    if s.nonfinite > s.masked:
         return None
-    absurd = int(np.searchsorted(edges(np.arange(s.positive.size)), ABSURD))
+    absurd = int(np.searchsorted(edges(np.arange(INFINITE)), ABSURD))
     loud = _loud_from(s, levels) if max(-s.lo, s.hi) < ABSURD else absurd
-    if loud is None or s.positive[loud:].any():
+    loud = absurd if loud is None and s.masked else loud
+    if loud is None or (s.positive.filled >= loud).any():
         return None
-    above, below = (np.flatnonzero(side[:loud]) for side in (s.positive, s.negative))
+    above, below = (side.filled[side.filled < loud] for side in (s.positive, s.negative))
     hi = min(float(edges(above[-1] + 1)), max(s.hi, 0.0)) if above.size else 0.0
     lo = -float(edges(below[-1] + 1)) if below.size else 0.0
     return (lo - MARGIN, hi) if max(hi, -lo) > edges(OCTAVE) else (-LOUD, 0.0)

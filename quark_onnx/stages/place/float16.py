@@ -26,7 +26,8 @@ def half_scales(plan: Plan, model: Model, wide: Collection[str], target: Target)
     An int32 bias has scale sx·sw, which is no float16 number in general: it becomes float. Not so where onnxruntime's
     CPU provider runs the model: it turns the float bias of a quantized layer into int32 when it loads the model, with
     sx·sw rounded to float16, zero or a few bits for small scales, and the layer is lost (version 1.31). A bias with a
-    scale of its own it leaves alone.
+    scale of its own it leaves alone. Layers that compute in float32 become integer kernels, which take the scale of the
+    bias for sx·sw whatever it is.
 
     Args:
         wide: nodes that compute in float32; groups between these alone stay as they are.
@@ -39,6 +40,7 @@ def half_scales(plan: Plan, model: Model, wide: Collection[str], target: Target)
     half = {site.group for tensor, site in plan.sites.items() if around[tensor] - set(wide)}
     products = {tensor for tensor, site in plan.sites.items() if site.role == "bias" and site.format.bits == 32}
     products = {t for t in products if half & {plan.sites[factor].group for factor in plan.sites[t].factors}}
+    products = {t for t in products if around[t] - set(wide)}
     dropped = frozenset() if target.on_cpu else products
     sites = {tensor: _in_half(site, half) for tensor, site in plan.sites.items()}
     sites |= {tensor: replace(sites[tensor], format=BIAS) for tensor in products}

@@ -103,9 +103,9 @@ def tidied(graph: Graph, plan: Plan, target: Target) -> Plan:
 
 def _let_go(graph: Graph, nodes: dict[str, tuple[str, ...]], ops: Mapping[str, Op]) -> dict[str, str]:
     """Take the quantizers behind layers that may return floats out of `nodes`, and the clamps that they took in."""
-    found = {}
+    found, view = {}, _Quantized(dict(nodes), (), ops)
     for layer in without_output(graph, nodes, (), ops):
-        chain = [node for node in graph if nodes.get(node.name or "") == nodes[layer.name or ""]]
+        chain = view.chain(layer)
         behind = {value.name for node in chain for value in node.outputs}
         left = tuple(tensor for tensor in nodes[layer.name or ""] if tensor not in behind)
         for node in chain:
@@ -134,9 +134,9 @@ class _Quantized:
 
     def last(self, node: Node) -> Node:
         """The last of the nodes that this one has absorbed; itself where there is none."""
-        return self._chain(node)[-1]
+        return self.chain(node)[-1]
 
-    def _chain(self, node: Node) -> list[Node]:
+    def chain(self, node: Node) -> list[Node]:
         """The node and what it absorbed, which carries the same quantizers."""
         chain, mine = [node], self.nodes.get(node.name or "")
         follower = sole_reader(node.outputs[0])
@@ -152,7 +152,7 @@ class _Quantized:
 
     def drop(self, node: Node, reason: str) -> dict[str, str]:
         """Take a node, and what it absorbed, out."""
-        names = [one.name or "" for one in self._chain(node)]
+        names = [one.name or "" for one in self.chain(node)]
         for name in names:
             del self.nodes[name]
         return dict.fromkeys(names, reason)
@@ -190,7 +190,7 @@ class _Quantized:
 
     def _is_plain(self, node: Node) -> bool:
         """A quantized product or sum, with nothing behind it that its quantizer takes in."""
-        return self.computes(node) and is_op(node, "Add", "Mul") and len(self._chain(node)) == 1
+        return self.computes(node) and is_op(node, "Add", "Mul") and len(self.chain(node)) == 1
 
     def _are_integers(self, value: Value) -> bool:
         """Whether an integer kernel makes the value, or a layer needs it quantized anyway."""

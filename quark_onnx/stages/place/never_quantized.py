@@ -8,15 +8,20 @@ from collections.abc import Mapping
 from quark_onnx.core.operators import CONTROL_FLOW, RANDOM, SHAPE_OPS, Op
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Graph, Node, Value
-from quark_onnx.graph.view import constant, input_at, is_constant, is_op, numpy_dtype, shape
+from quark_onnx.graph.integer_nodes import is_integer
+from quark_onnx.graph.view import input_at, is_constant, is_op, numpy_dtype, shape
 
 AT_LOAD = "computed from constants that are smaller: onnxruntime does it once, while it loads the model"
+
+ALREADY = "works on integers already: it is left as it is"
 
 
 def why_exempt(node: Node, shape_values: set[Value], target: Target) -> str | None:
     """Why this node has to stay float, or None."""
     if is_op(node, *CONTROL_FLOW):
         return "control flow: what it computes is computed in its bodies"
+    if is_integer(node):
+        return ALREADY
     if not is_op(node, *target.ops):
         return f"{_title(node)} is not in the operator table of the {target.title} target"
     if any(value in shape_values for value in node.outputs):
@@ -55,7 +60,7 @@ def shape_values(graph: Graph, ops: Mapping[str, Op]) -> set[Value]:
     for node in graph:
         moves = is_op(node, *ops) and ops[node.op_type].kind == "same"
         inputs = data_inputs(node, ops[node.op_type]) if moves else node.inputs
-        varying = [value for value in inputs if value is not None and constant(value) is None]
+        varying = [value for value in inputs if value is not None and not is_constant(value)]
         if is_op(node, *CONTROL_FLOW):  # what decides is an input; what is computed comes from the bodies
             continue
         if is_op(node, *SHAPE_OPS) or (varying and all(value in found for value in varying)):

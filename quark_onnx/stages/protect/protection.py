@@ -21,6 +21,7 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LOST, POOR, PROTECTED, ProtectedRegion
 from quark_onnx.engine.apply_plan import has_scale
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.kept_feeds import telling
 from quark_onnx.engine.switchable_model import Switchable
 from quark_onnx.graph import Model
 from quark_onnx.stages.protect.integer_work import Work, work_of
@@ -95,7 +96,8 @@ def protect(
         DataError: the model fails on a sample.
     """
     hands = hands or Hands()
-    few = feeds[:: max(1, len(feeds) // SAMPLES)][:SAMPLES]
+    usable = telling(feeds)
+    few = [feeds[i] for i in usable[:: max(1, len(usable) // SAMPLES)][:SAMPLES]]
     outputs = Outputs(model, few)
     search = _begun(model, plan, outputs, hands, tuned=tuned)
     if search.before >= GOAL:
@@ -231,8 +233,8 @@ class Search:
         return left / whole if whole else 1.0
 
     def time(self, plan: Plan) -> float:
-        """Estimated, in float multiply-adds."""
-        return self.work.time(plan.nodes)
+        """Estimated, in float multiply-adds, of which there is one at least."""
+        return max(1.0, self.work.time(plan.nodes))
 
 
 def _groups(plan: Plan, ignored: Collection[str], keep: Collection[str]) -> dict[str, Sequence[str]]:

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from quark_onnx.core.aimet_operators import GRID_PRESERVING, NEVER_BEHIND
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, Site
 from quark_onnx.graph import Model, Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op
 from quark_onnx.numerics.layer import integer_bias
+from quark_onnx.stages.simulated_placement.aimet_operators import GRID_PRESERVING, NEVER_BEHIND
 
 INT32 = Format(32, signed=True, symmetric=True)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from quark_onnx.core.aimet_operators import MATRIX_OPS, NO_WIDE_KERNELS, NORMS, NORMS_LIKE_OUTPUT
 from quark_onnx.core.settings.aimet_runtime_config import OpRule, RuntimeConfig
 from quark_onnx.graph import Value
 from quark_onnx.graph.view import input_at
+from quark_onnx.stages.simulated_placement.aimet_operators import MATRIX_OPS, NO_WIDE_KERNELS, NORMS, NORMS_LIKE_OUTPUT
 from quark_onnx.stages.simulated_placement.quantizers import Board, Quantizer
 from quark_onnx.stages.simulated_placement.shared_quantizers import effective
 from quark_onnx.stages.simulated_placement.units import Unit

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from quark_onnx.core.aimet_operators import GRID_PRESERVING, NEVER_BEHIND, ONLY_FIRST_INPUT
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.aimet_runtime_config import OpRule, ParamRule, RuntimeConfig
 from quark_onnx.graph import Value
 from quark_onnx.graph.view import is_constant, numpy_dtype, shape
+from quark_onnx.stages.simulated_placement.aimet_operators import GRID_PRESERVING, NEVER_BEHIND, ONLY_FIRST_INPUT
 from quark_onnx.stages.simulated_placement.supergroups import biased_products, chains
 from quark_onnx.stages.simulated_placement.units import Circuit, Unit
 

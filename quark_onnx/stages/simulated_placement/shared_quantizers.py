@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quark_onnx.core.aimet_operators import GRID_PRESERVING, JOINING, RECURRENT, REUSING
 from quark_onnx.graph import Value
 from quark_onnx.graph.view import input_at, is_float
+from quark_onnx.stages.simulated_placement.aimet_operators import GRID_PRESERVING, JOINING, RECURRENT, REUSING
 from quark_onnx.stages.simulated_placement.quantizers import Board, Quantizer
 from quark_onnx.stages.simulated_placement.units import Unit
 

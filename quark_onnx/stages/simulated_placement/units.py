@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from quark_onnx.core.aimet_operators import CHANNEL_AXIS, PARAMS, TRANSPOSED_AXIS
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.view import input_at, is_constant, is_op, rank
+from quark_onnx.stages.simulated_placement.aimet_operators import CHANNEL_AXIS, PARAMS, TRANSPOSED_AXIS
 
 
 @dataclass(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from random import Random
@@ -12,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from quark_onnx.numerics.ranges.calibration_statistics import CHUNK, INFINITE, Statistics, Tally, edges
+from quark_onnx.numerics.ranges.calibration_statistics import (
+    BINS,
+    CHUNK,
+    INFINITE,
+    WAITING,
+    Bins,
+    Statistics,
+    Tally,
+    edges,
+)
 
 AWKWARD = (0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.1754944e-38, 3e38, -3.4028235e38, 1.0, 255 / 256)
 floats = st.one_of(st.sampled_from(AWKWARD), st.floats(width=32), st.integers(-300, 300).map(float))
@@ -23,9 +33,12 @@ NOTHING = Statistics.of(np.zeros(0, np.float32))
 
 
 def assert_equal(a: Statistics, b: Statistics) -> None:
-    """Every field; counts also in their length: the trailing empty bins are left out."""
+    """Every field: only bins that hold something are there."""
     assert (a.lo, a.hi) == (b.lo, b.hi)
-    np.testing.assert_array_equal(a.counts, b.counts)
+    for one, other in zip(a.bins, b.bins, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype
+    assert a.bins.counts.all()
 
 
 @law
@@ -49,12 +62,12 @@ def test_commutative_and_associative_with_identity(a: np.ndarray, b: np.ndarray,
 def test_adding_leaves_both_arguments_alone(a: np.ndarray, b: np.ndarray) -> None:
     data = a.copy()
     x, y = Statistics.of(a), Statistics.of(b)
-    before = (x.lo, x.hi, x.counts.copy()), (y.lo, y.hi, y.counts.copy())
+    before = [(s.lo, s.hi, Bins(s.bins.filled.copy(), s.bins.counts.copy())) for s in (x, y)]
     total = x + y + x
     assert total.count == 2 * a.size + b.size
     np.testing.assert_array_equal(a, data)
-    for statistics, (lo, hi, counts) in zip((x, y), before, strict=True):
-        assert_equal(statistics, Statistics(lo, hi, counts))
+    for statistics, (lo, hi, bins) in zip((x, y), before, strict=True):
+        assert_equal(statistics, Statistics(lo, hi, bins))
 
 
 @law
@@ -77,12 +90,13 @@ def test_a_tally_is_the_sum_of_what_was_added(parts: list[np.ndarray], random: R
 
 def test_counts_are_those_of_bincount_also_over_several_chunks() -> None:
     values = np.random.default_rng(1).standard_normal(3 * CHUNK + 5, np.float32)
-    expected = np.bincount(values.view(np.uint32) >> 16)
+    expected = Bins.of(np.bincount(values.view(np.uint32) >> 16))
     assert_equal(Statistics.of(values), Statistics(float(values.min()), float(values.max()), expected))
 
 
-def test_threads_may_add_to_one_tally() -> None:
-    parts = np.random.default_rng(2).standard_normal((64, CHUNK // 2), np.float32)
+@pytest.mark.parametrize("size", [7, WAITING - 1, WAITING, CHUNK])
+def test_threads_may_add_to_one_tally(size: int) -> None:
+    parts = np.random.default_rng(2).standard_normal((64, size), np.float32)
     tally = Tally()
     with ThreadPoolExecutor(8) as executor:
         list(executor.map(tally.add, parts))
@@ -97,8 +111,8 @@ def test_every_value_is_counted_once(values: np.ndarray) -> None:
     finite = values[np.isfinite(values)]
     assert s.count == values.size
     assert s.nonfinite == values.size - finite.size
-    assert s.negative.sum() == np.signbit(finite).sum()
-    assert s.positive.sum() == (~np.signbit(finite)).sum()
+    assert s.negative.counts.sum() == np.signbit(finite).sum()
+    assert s.positive.counts.sum() == (~np.signbit(finite)).sum()
 
 
 @law
@@ -113,14 +127,14 @@ def test_lo_and_hi_are_the_extremes(values: np.ndarray) -> None:
 @law
 @given(st.floats(0, 2.0**127, width=32))
 def test_bins_hold_what_their_edges_say_and_are_one_128th_wide(magnitude: float) -> None:
-    (k,) = np.flatnonzero(Statistics.of(np.array([magnitude], np.float32)).positive)
+    ((k,), _) = Statistics.of(np.array([magnitude], np.float32)).positive
     lower, upper = edges(np.array([k, k + 1]))
     assert lower <= magnitude < upper
     assert upper - lower <= max(lower / 128, 2.0**-133)
 
 
 def test_the_last_finite_bin_ends_at_infinity() -> None:
-    (k,) = np.flatnonzero(Statistics.of(np.array([np.finfo(np.float32).max])).positive)
+    ((k,), _) = Statistics.of(np.array([np.finfo(np.float32).max])).positive
     assert k == INFINITE - 1
     assert edges(INFINITE) == np.inf
 
@@ -141,3 +155,48 @@ def test_other_float_types_count_as_float32(dtype: type[np.floating]) -> None:
 def test_float64_beyond_float32_counts_as_infinite() -> None:
     s = Statistics.of(np.array([1e300, -1e300, 2.0]))
     assert (s.count, s.nonfinite, s.lo, s.hi) == (3, 2, 0.0, 2.0)
+
+
+def test_counts_beyond_32_bits_are_kept() -> None:
+    """Values of 2³¹ and more samples: no bin overflows, and the rest is in 4 bytes as before."""
+    dense = np.zeros(BINS, np.int64)
+    dense[[0, 5, BINS - 1]] = 3, 1 << 31, 1
+    half = Statistics(0.0, 1.0, Bins.of(dense))
+    assert half.bins.counts.dtype == np.uint32
+    whole = half + half
+    assert whole.bins.counts.tolist() == [6, 1 << 32, 2]
+    assert whole.count == 8 + (1 << 32)
+    assert (whole + half).bins.counts.tolist() == [9, 3 << 31, 3]
+
+
+def held(tensors: list[np.ndarray], times: int) -> float:
+    """Bytes per tensor that tallies take while they count, and then as statistics."""
+    tracemalloc.start()
+    tallies = [Tally() for _ in tensors]
+    for _ in range(times):
+        for tally, values in zip(tallies, tensors, strict=True):
+            tally.add(values)
+    counting, _ = tracemalloc.get_traced_memory()
+    found = [tally.statistics(-9.0, 9.0) for tally in tallies]
+    tallies.clear()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert all(s.positive.counts.sum() + s.negative.counts.sum() == s.count for s in found)
+    return max(counting, kept) / len(tensors)
+
+
+NORMAL = np.random.default_rng(3).standard_normal(1 << 20, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("values", "times"),
+    [
+        (NORMAL, 2),  # 14 octaves of either sign and more
+        (np.maximum(NORMAL, 0), 2),
+        (np.exp(8 * NORMAL[: 1 << 18]), 2),  # as in front of a softmax: some 50 octaves
+        (NORMAL[:64], 300),
+        (NORMAL[: WAITING - 1], 3),
+    ],
+)
+def test_a_tensor_takes_less_than_a_tenth_of_a_megabyte(values: np.ndarray, times: int) -> None:
+    assert held([values] * 4, times) < 1e5

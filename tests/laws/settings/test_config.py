@@ -28,6 +28,7 @@ values: dict[str, st.SearchStrategy[Any]] = {
     "Percentile": st.floats(50, 100, exclude_min=True) | st.integers(51, 100),
     "CalibDataSize": st.integers(1, 10**6),
     "CalibImages": st.dictionaries(st.sampled_from(["size", "mean"]), st.tuples(numbers, numbers) | numbers),
+    "UserCustomOpLibPath": st.lists(st.text()),
     "RandomDataReaderInputShape": st.dictionaries(st.text(), st.lists(st.integers(1, 9)).map(tuple)),
     "RandomDataReaderInputDataRange": st.dictionaries(st.text(), st.tuples(numbers, numbers)),
     "BlockSize": st.integers(2, 999),
@@ -45,6 +46,7 @@ values: dict[str, st.SearchStrategy[Any]] = {
     "Int16Bias": st.none(),
     "CLESteps": st.just(-1) | st.integers(1, 99),
     "CLEBalanceMethod": st.just("max"),
+    "InlineIf": st.dictionaries(st.text(), st.sampled_from(["then", "else"])),
     "FastFinetune": st.sampled_from(
         [{}, {"OptimAlgorithm": "adaquant", "BatchSize": 2}, AdaRound(polish=1), AdaQuant(learning_rate=0.5)]
     ),

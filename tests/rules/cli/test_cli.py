@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -162,7 +163,40 @@ def test_random_data_warns_once_on_stderr() -> None:
 
 def test_external_data() -> None:
     done("quantize", "model.onnx", "-o", "o.onnx", "-d", "samples.npy", "--external-data")
-    assert Path("o.onnx.data").is_file()
+    assert len(list(Path().glob("o.onnx.*.data"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("-o r.html --report r.html", "--output and --report are the same"),
+        ("-o ./a/../r.json --report r.html", "--output and the report's JSON are the same"),
+        ("-o link --report r.html", "--output and --report are the same"),
+        ("-o plan/m.onnx --save-plan plan", "--output plan/m.onnx is in plan, which --save-plan replaces"),
+        ("-o samples.npz -d samples.npz", "--output and --data are the same"),
+        ("-o c.npz --calibration-cache c.npz", "--output and --calibration-cache are the same"),
+        ("-o same.onnx", "--output and the input model are the same"),
+        ("-o fifo", "fifo is a device, a pipe or a socket"),
+        ("-o o.onnx --report fifo.html", "fifo.html is a device, a pipe or a socket"),
+        ("-o o.onnx --report second.html", "second.json is a device, a pipe or a socket"),
+        ("-o o.onnx --calibration-cache fifo.npz", "fifo.npz is a device, a pipe or a socket"),
+        ("-o o.onnx --save-plan full", "full also holds 'notes.txt'"),
+    ],
+)
+def test_outputs_that_would_replace_what_they_must_not(arguments: str, said: str) -> None:
+    """Nothing is done, and nothing is written."""
+    for name in ("fifo", "fifo.html", "second.json", "fifo.npz"):
+        os.mkfifo(name)
+    Path("link").symlink_to("r.html")
+    os.link("model.onnx", "same.onnx")
+    Path("a").mkdir()
+    Path("full").mkdir()
+    for name in ("plan.json", "notes.txt"):
+        Path("full", name).touch()
+    before = sorted(Path().rglob("*"))
+    data = () if "-d" in arguments else ("-d", "samples.npy")
+    assert said in fails(2, "quantize", "model.onnx", *data, *arguments.split())
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_nothing_to_quantize_is_a_warning() -> None:
@@ -224,7 +258,7 @@ def test_what_layers_became_is_counted_and_the_worst_are_listed() -> None:
     records += [record(9, "tuned", 1.0, False)]  # the whole model got no better
     rows = tuning_rows(records, {"a": "both inputs are activations", "b": "not quantized: excluded"}, 2.34)
     assert rows["Fine-tuning"] == "10 layers: 6 tuned, 1 scale and bias only, 1 bias only, 2 left as is; 2.3 s"
-    assert rows["Not tuned"] == "1 layer: both inputs are activations"
+    assert str(rows["Not tuned"]) == "1 layer: both inputs are activations"
     screen = Console(file=io.StringIO(), width=100)
     screen.print(worst_table(records))
     lines = [line.split() for line in screen.file.getvalue().splitlines() if "layer" in line]  # type: ignore[attr-defined]

@@ -48,7 +48,7 @@ def test_another_type_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ends", ((-3.0, 3.0), (-0.5, 2.0), (0.0, 0.25), (-9.0, 9.0)))
 def test_the_part_outside(tmp_path: Path, ends: tuple[float, float]) -> None:
-    told = plot_histogram(Statistics.of(NORMAL), ends, "title", tmp_path / "plot.svg")
+    told = plot_histogram(Statistics.of(NORMAL), ends, "title $x\x1b\u202e\udcff", tmp_path / "plot.svg")
     outside = float(np.mean((ends[0] > NORMAL) | (ends[1] < NORMAL)))
     assert told == pytest.approx(outside, abs=2e-3)
     assert (told == 0) == (outside == 0)

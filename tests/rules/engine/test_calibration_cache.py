@@ -20,7 +20,7 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.plan_diff import diff
 from quark_onnx.engine.calibration_cache import Key, data_hash, kind_of, remembered, usable
 from quark_onnx.graph import io
-from quark_onnx.numerics.ranges.calibration_statistics import Statistics
+from quark_onnx.numerics.ranges.calibration_statistics import Bins, Statistics
 
 TEXT = """(float[N,3,6] x) => (float[N,5] y) <float[4,3,3] w, float[4] b, float[16,5] m, float[5,5] k> {
     [conv] h = Conv (x, w, b) [relu] a = Relu (h) [flat] f = Flatten (a) [gemm] g = Gemm (f, m)
@@ -205,7 +205,7 @@ def test_statistics_come_back_bit_by_bit(tmp_path: Path) -> None:
     made = {
         "a/b: ü\n": Statistics.of(values),
         "": Statistics.of(values[:0]),
-        "x": Statistics(-0.1, 1 / 3, np.arange(9)),
+        "x": Statistics(-0.1, 1 / 3, Bins.of(np.arange(9))),
     }
     cache = tmp_path / "cache.npz"
     assert remembered(cache, KEY, list(made), lambda: made) is made
@@ -213,8 +213,9 @@ def test_statistics_come_back_bit_by_bit(tmp_path: Path) -> None:
     assert list(read) == ["x", *list(made)[:2]]
     for name, s in made.items():
         assert (read[name].lo, read[name].hi) == (s.lo, s.hi)
-        assert read[name].counts.dtype == s.counts.dtype
-        np.testing.assert_array_equal(read[name].counts, s.counts)
+        for one, other in zip(read[name].bins, s.bins, strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

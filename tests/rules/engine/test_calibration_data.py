@@ -407,8 +407,47 @@ def test_a_missing_batch_axis_is_added_and_noted_once() -> None:
     assert data.warnings == ["input 'x': samples without a batch axis were given one"]
 
 
-def test_empty_arrays() -> None:
-    says(fails(third(np.ones((0, 2), np.float32))), "input 'x', sample 2", "(0, 2)", "empty")
+def test_empty_arrays_are_samples_without_values() -> None:
+    shapes = [feed["x"].shape for feed in open_data(third(np.ones((0, 2), np.float32)), (X,))]
+    assert shapes == [(1, 2), (1, 2), (0, 2)]
+
+
+def test_empty_arrays_have_to_fit() -> None:
+    says(fails(third(np.ones((0, 3), np.float32))), "input 'x', sample 2", "dimension 1 is 3", "[?, 2]")
+    says(fails(third(np.ones((1, 0), np.float32))), "input 'x', sample 2", "dimension 1 is 0", "[?, 2]")
+    says(fails(third(np.ones(0, np.float32))), "input 'x', sample 2", "rank is 1")
+
+
+def test_samples_without_any_values_teach_nothing() -> None:
+    says(fails([np.ones((0, 2), np.float32)] * 3), "all arrays of all 3 samples are empty", "pass a reader")
+
+
+def judged(*values: float) -> list[np.ndarray]:
+    """What is read of one sample of these values, by a model that takes −∞ in the first place only."""
+    array = np.float32([values])
+
+    def judge(feed: Feed) -> str | None:
+        return "y" if np.isneginf(feed["x"][:, 1:]).any() else None
+
+    return [feed["x"] for feed in open_data([array], (X,), masks=lambda: judge)]
+
+
+def test_a_mask_that_the_model_takes() -> None:
+    np.testing.assert_array_equal(judged(-np.inf, 1), [np.float32([[-np.inf, 1]])])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ((1, -np.inf), ("it holds -inf", "output 'y' is not finite with it", "Softmax")),
+        ((np.inf, -np.inf), ("1 of 2 values are NaN or infinite", "first inf at (0, 0)")),
+        ((-np.inf, np.nan), ("1 of 2 values are NaN or infinite", "first nan at (0, 1)")),
+    ],
+)
+def test_what_it_does_not_take(values: tuple[float, ...], words: tuple[str, ...]) -> None:
+    with pytest.raises(DataError) as caught:
+        judged(*values)
+    says(str(caught.value), "input 'x', sample 0", *words)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -100,6 +100,11 @@ GRAPHS = {
         " { [m] h = MatMul (x, w) [a] g = Add (h, b) [r] f = Relu (g) [n] y = MatMul (f, v) }",
         {"m": "QGemm", "a": "absorbed", "r": "absorbed", "n": "MatMulIntegerToFloat"},
     ),
+    "a bias and a clamp behind a MatMul of three axes": (
+        "(float[2,3,4] x) => (float[2,3,6] y) <float[4,5] w, float[5] b, float[5,6] v>"
+        " { [m] h = MatMul (x, w) [a] g = Add (h, b) [r] f = Relu (g) [n] y = MatMul (f, v) }",
+        {"m": "MatMulIntegerToFloat", "a": "float", "r": "absorbed", "n": "MatMulIntegerToFloat"},
+    ),
     "attention": (
         "(float[2,3,4] x) => (float[2,3,4] y) <float[4,4] q, float[4,4] k>"
         " { [a] h = MatMul (x, q) [b] g = MatMul (x, k) [t] f = Transpose <perm=[0,2,1]> (g)"

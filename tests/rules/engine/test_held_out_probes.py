@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from quantized_models import graph
 
 from quark_onnx.core.errors import DataError
-from quark_onnx.engine.calibration_data import Feed, open_data
+from quark_onnx.engine.calibration_data import Feed, InputSpec, open_data
 from quark_onnx.engine.held_out_probes import LEAST, PART, PROBES, held_out, read, samples_in
 from quark_onnx.engine.runner import input_specs
 
@@ -124,3 +124,22 @@ def test_samples_in_a_feed() -> None:
     assert samples_in({"x": np.zeros((3, 2)), "k": np.zeros(5)}) == 3
     assert samples_in({"k": np.float32(1), "x": np.zeros((3, 2))}) == 3
     assert samples_in({"k": np.float32(1)}) == 1
+
+
+def rows_of(*rows: int) -> tuple[list[int], list[int]]:
+    """Indices of the feeds that teach and that prove, of feeds with so many rows each in their second input."""
+    specs = (InputSpec("x", np.dtype(np.float32), (1, 1)), InputSpec("boxes", np.dtype(np.float32), (None, 4)))
+    data = [{"x": np.float32([[i]]), "boxes": np.full((n, 4), i, np.float32)} for i, n in enumerate(rows)]
+    samples = read(open_data(data, specs), MODEL)
+    return numbers(samples.taught), numbers(samples.probes)
+
+
+def test_feeds_with_an_empty_array_teach() -> None:
+    _, probes = rows_of(*[0, 1, 2] * 8)
+    assert len(probes) == 4
+    assert not [i for i in probes if i % 3 == 0]
+
+
+def test_they_prove_where_most_are_such() -> None:
+    for rows in ([0] * 24, [0, 0, 1] * 8):
+        assert rows_of(*rows)[1] == [3, 9, 15, 21]

@@ -324,3 +324,13 @@ def test_what_is_left_runs_on_integers() -> None:
     plan = tidied(made.model.graph, made.plan.without({group: "taken out"}), TARGETS["cpu"])
     left = Made(made.model, plan, apply(made.model, plan))
     assert statuses(left) == {"a": "MatMulIntegerToFloat", "n": "float", "r": "float", "z": "float"}
+
+
+@pytest.mark.parametrize("inner", ["[n] i = Relu (h)", "[n] i = MatMul (x, w)", "[n] i = Add (h, b)"])
+def test_layers_that_share_input_and_weight_are_two(inner: str) -> None:
+    """Their quantizers are the same, and neither has absorbed the other."""
+    text = ROWS.replace(" y)", " y, float[A,B,C] i)")
+    model = graph(text + f"[a] h = MatMul (x, w) {inner} [z] y = MatMul (x, w) }}")
+    plan = placed(model)
+    assert plan.nodes["a"] == plan.nodes["z"] == ("x", "w")
+    assert tidied(model.graph, plan, TARGETS["cpu"]).nodes == plan.nodes

@@ -36,6 +36,11 @@ def test_versions(own: int, ir_version: int, needed: int, expected: tuple[int, i
     ("opset", "nodes", "left"),
     [
         (11, "y = Softmax <axis = 1> (x)", None),
+        (11, "y = Hardmax (x)", None),
+        (12, "y = Hardmax <axis = 2> (x)", None),
+        (11, "y = Hardmax <axis = 0> (x)", None),
+        (11, "y = Hardmax <axis = -1> (x)", None),
+        (13, "y = Hardmax <axis = 1> (x)", {"Hardmax": 1}),
         (11, "s = Squeeze <axes = [0]> (x) y = Unsqueeze <axes = [0]> (s)", None),
         (11, "m = ReduceSum <axes = [2]> (x) y = Sub (x, m)", None),
         (11, "a, b = Split <axis = 1, split = [1, 2]> (x) y = Concat <axis = 1> (b, a)", None),

@@ -102,6 +102,14 @@ def test_weights_that_one_scale_kills_get_scales_of_their_own(factor: float, own
     assert set(result.plan.nodes) >= {"Conv_h", "Conv_y"}  # no layer was given up for it
 
 
+@pytest.mark.parametrize("options", [{"HighBiasAbsorption": True}, {"CLESteps": 2}, {"CLEBalanceMethod": "max"}])
+def test_so_they_do_behind_equalization_as_it_is_asked_for(options: dict[str, Any]) -> None:
+    """Options of equalization do not go with a scale per channel, where the user asks for both."""
+    model, data = channels(3000.0)
+    result = quantize(model, data, per_channel=False, include_cle=True, extra_options=options)
+    assert [region.action for region in result.report.protected] == ["own scales"]
+
+
 @pytest.mark.parametrize("name", ["Conv_h", "h"])
 def test_names_that_are_forbidden_stay_quantized(name: str) -> None:
     model, data = amplifier(1e-9)

@@ -75,6 +75,84 @@ def test_bodies_read_what_is_quantized_outside() -> None:
         np.testing.assert_allclose(sim.session.run(None, feed)[0], run_model(io.load(proto), feed)[0], atol=0.03)
 
 
+IMAGE = "g (float[1,4,8,8] x) => (float[A,B,C,D] y)"
+WITH_CONSTANTS = {
+    "joined to an activation": (
+        f"{IMAGE} {{ a = Neg(x) d = Concat<axis=1>(a, k) y = Conv(d, w) }}",
+        {"k": normal(1, 2, 8, 8), "w": normal(4, 6, 3, 3)},
+        ("a", "k", "d"),
+    ),
+    "joined to constants": (
+        f"{IMAGE} {{ d = Concat<axis=0>(k, c) y = Conv(x, d) }}",
+        {"k": normal(2, 4, 3, 3), "c": normal(3, 4, 3, 3)},
+        ("k", "c", "d"),
+    ),
+    "a token in front of patches": (
+        "g (float[1,5,8] x) => (float[A,B,C] y) { p = MatMul(x, w) d = Concat<axis=1>(k, p) y = Add(d, b) }",
+        {"k": normal(1, 1, 8), "w": normal(8, 8), "b": normal(1, 6, 8)},
+        ("k", "p", "d"),
+    ),
+    "scattered": (
+        "g (float[4,8] x) => (float[A,B] y) { a = Neg(x) d = ScatterND(a, i, k) y = MatMul(d, w) }",
+        {"i": np.array([[1]]), "k": normal(1, 8), "w": normal(8, 3)},
+        ("a", "k", "d"),
+    ),
+    "scattered by element": (
+        "g (float[4,8] x) => (float[A,B] y) { d = ScatterElements<axis=1>(c, i, k) y = Add(d, x) }",
+        {"i": np.array([[1], [2], [0], [7]]), "k": normal(4, 1), "c": normal(4, 8)},
+        ("c", "k", "d"),
+    ),
+    "states of an LSTM": (
+        "g (float[5,2,4] x) => (float[A,B,C,D] y) { d, h = LSTM<hidden_size=3>(x, w, r, b, n, k, c) y = Neg(d) }",
+        {"w": normal(1, 12, 4), "r": normal(1, 12, 3), "b": normal(1, 24), "n": np.array([5, 3], np.int32)}
+        | {"k": normal(1, 2, 3), "c": normal(1, 2, 3)},
+        ("k", "d"),
+    ),
+    "the state of a GRU": (
+        "g (float[5,2,4] x) => (float[A,B,C,D] y) { d, h = GRU<hidden_size=3>(x, w, r, b, n, k) y = Neg(d) }",
+        {"w": normal(1, 9, 4), "r": normal(1, 9, 3), "b": normal(1, 18), "n": np.array([5, 3], np.int32)}
+        | {"k": normal(1, 2, 3)},
+        ("k", "d"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "arrays", "shared"), WITH_CONSTANTS.values(), ids=WITH_CONSTANTS)
+def test_constants_share_a_quantizer_with_what_they_are_joined_to(
+    text: str, arrays: dict[str, np.ndarray], shared: tuple[str, ...]
+) -> None:
+    """None of their values is clipped: each comes back within half a step."""
+    source = text_model(text, **arrays)
+    feeds = [{"x": normal(*shape_of_x(source), seed=i)} for i in range(4)]
+    sim = QuantizationSimModel(source, quant_scheme="min_max")
+    sim.compute_encodings(feeds)
+    joined = {sim.quantizer(tensor) for tensor in shared if sim.quantizer(tensor).enabled}
+    assert len(joined) == 1
+    quantizer = joined.pop()
+    for tensor in set(arrays) & set(quantizer.tensors):
+        back = quantizer.quantize_dequantize(arrays[tensor])
+        assert np.abs(back - arrays[tensor]).max() <= sim.plan.qparams_of(tensor).scale * 0.51
+    sim.session.run(None, feeds[0])
+    sim.to_onnx_qdq()
+
+
+def test_a_first_state_beyond_all_others_widens_their_range() -> None:
+    """What the outputs hold is within ±1; a first state of 3 is part of the range, one of .1 changes nothing."""
+    text, arrays, _ = WITH_CONSTANTS["the state of a GRU"]
+    ends = {}
+    for state in (0.1, 3.0):
+        source = text_model(text, **{**arrays, "k": np.full((1, 2, 3), state, np.float32)})
+        sim = QuantizationSimModel(source, quant_scheme="min_max")
+        sim.compute_encodings([{"x": np.zeros((5, 2, 4), np.float32)}])
+        (found,) = sim.quantizer("d").get_encodings() or ()
+        ends[state] = found.max
+    assert ends[0.1] <= 1 < 2.9 < ends[3.0]
+
+
+def shape_of_x(source: onnx.ModelProto) -> tuple[int, ...]:
+    return tuple(dim.dim_value for dim in source.graph.input[0].type.tensor_type.shape.dim)
+
+
 def test_models_without_float32_are_refused() -> None:
     for kind in ("float16", "int64"):
         proto = text_model(f"g ({kind}[2,4] x) => ({kind}[2,4] y) {{ y = Add(x,x) }}")

@@ -18,6 +18,7 @@ pytest.importorskip("jinja2")
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import plain
 from quark_onnx.core.records import Correction, LayerRecord, Measured, MixRecord, ProtectedRegion, Slice
+from quark_onnx.core.visible_text import UNSEEN, visible
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.saturation_certificate import NO_PRODUCT, Certificate
 from quark_onnx.report import wording
@@ -39,7 +40,7 @@ from quark_onnx.report.model_report import (
 from quark_onnx.report.pages import model_page, write_report, write_zoo, zoo_page
 from quark_onnx.report.zoo_rows import ZooRow, row_of
 
-HOSTILE = """<script>alert("1")</script>&'x'`y`"""
+HOSTILE = """<script>alert("1")</script>&'x'`y`\x1b[2J\x9b\u202e\udcff"""
 VOID = ("meta", "br")
 
 
@@ -55,6 +56,7 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str]] = []
         self.words: list[str] = []
         assert text.startswith("<!DOCTYPE html>")
+        assert UNSEEN.findall(text.replace("\n", "")) == []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -279,7 +281,13 @@ def test_a_page_of_nothing_has_no_sections() -> None:
 
 def test_a_failure_has_its_stage_reason_log_and_advice() -> None:
     page = safe(model_page(failed("m", "calibrate", f"killed {HOSTILE}", ["line 1", HOSTILE], preset="A8W8")))
-    for fact in ("failed A8W8", "Stage calibrate", f"Reason killed {HOSTILE}", "line 1", "Do Killed during calibrate"):
+    for fact in (
+        "failed A8W8",
+        "Stage calibrate",
+        f"Reason killed {visible(HOSTILE)}",
+        "line 1",
+        "Do Killed during calibrate",
+    ):
         assert fact in page.text, fact
     assert page.tags["svg"] == 0 and 'class="tiles"' not in model_page(failed("m", "a", "b"))
 

@@ -227,6 +227,48 @@ def test_a_pool_between_two_concats_joins_both() -> None:
     assert len(plan.qparams) == 2
 
 
+JOINED = """(float[1,4,6,6] x, float[1,2,6,6] z) => (float[A,B,C,D] y) <float[1,2,6,6] k, int64[2] s = {2, 2}> {
+    a, b = Split <axis=1> (x, s) r = Relu (b) m = MaxPool <kernel_shape=[1,1]> (x) y = Concat <axis=1> (WHAT) }"""
+
+OVERLAPS = {
+    "two parts of a Split": "a, b, z",
+    "a part, and the whole": "a, x, z",
+    "a part twice": "a, a, z",
+    "parts, what is pooled of the whole, and a constant": "b, m, k, a",
+    "a part behind a Relu": "r, a, b",
+}
+
+
+@pytest.mark.parametrize("fields", [QNN, NPU, {"AlignConcat": True}], ids=["qnn", "vitisai", "cpu"])
+@pytest.mark.parametrize("what", OVERLAPS.values(), ids=OVERLAPS)
+def test_inputs_that_share_a_group_already_join_as_one(what: str, fields: dict[str, Any]) -> None:
+    model, plan = aligned(JOINED.replace("WHAT", what), graph_between if "target" not in fields else graph, **fields)
+    around = {*what.split(", "), "y"} & plan.sites.keys()
+    assert len(around) >= 2
+    assert {plan.sites[tensor].group for tensor in around} == {"y"}
+    assert {site.group for site in plan.sites.values()} >= plan.qparams.keys()
+    io.check(quantized := apply(model, plan))
+    run(quantized, feeds(model)[0])
+
+
+def test_twin_what_is_not_joined_keeps_its_group() -> None:
+    """The whole has its scale for itself where no part of it is joined."""
+    _, plan = aligned(JOINED.replace("WHAT", "z, k, z"), **QNN, AlignConcat=False)
+    assert {plan.sites[tensor].group for tensor in "zky"} == {"z", "k", "y"}
+    _, plan = aligned(JOINED.replace("WHAT", "z, k, z"), **QNN)
+    assert {plan.sites[tensor].group for tensor in "zky"} == {"y"}
+    assert not {"x", "a", "b"} & {tensor for tensor, site in plan.sites.items() if site.group == "y"}
+
+
+def test_a_node_that_stays_float_joins_nothing() -> None:
+    text = JOINED.replace("y = Concat", "[n] y = Concat").replace("WHAT", "a, b, z")
+    _, plan = aligned(text, **QNN, nodes_to_exclude=["n"])
+    assert "z" not in plan.sites
+    assert all(site.group == "x" for site in plan.sites.values() if site.tensor in "xab")
+    _, plan = aligned(text, **QNN)
+    assert plan.sites["z"].group == plan.sites["x"].group == "y"
+
+
 def test_a_scale_that_an_operator_must_have_is_not_widened() -> None:
     text = "(float[2,4] x, float[2,4] z) => (float[2,8] y) { h = Sigmoid (x) y = Concat <axis=1> (h, z) }"
     _, plan = aligned(text, target="qnn", activation_type="uint16")

@@ -631,7 +631,6 @@ def test_a_saved_plan_applies_to_the_same_model_on_the_command_line(cle: bool, t
     from typer.testing import CliRunner
 
     from quark_onnx.cli import app
-    from quark_onnx.cli.plans import save_plan
 
     config = settings(include_fast_ft=True, include_cle=cle, FastFinetune=ROUND)
     model = text_model(NET, 20, **NET_ARRAYS)
@@ -639,7 +638,7 @@ def test_a_saved_plan_applies_to_the_same_model_on_the_command_line(cle: bool, t
     result = ModelQuantizer(config).quantize_model(tmp_path / "float.onnx", tmp_path / "a.onnx", draw((1, 3, 8, 8), 12))
     assert result.plan.codes
     assert bool(result.plan.factors) is cle
-    save_plan(result.plan, config, tmp_path / "plan")
+    result.plan.save(tmp_path / "plan", config.to_json())
     assert same(Plan.load(tmp_path / "plan"), result.plan)
     arguments = ["apply", tmp_path / "float.onnx", tmp_path / "plan", "-o", tmp_path / "b.onnx", "--quiet"]
     done = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
