@@ -106,3 +106,13 @@ def test_a_float_bias_stays_float_where_its_codes_would_be_too_large(
     result = quantized(model, activation_type=kinds[0], weight_type=kinds[1], extra_options=options)
     assert result.report.departure is None
     assert result.report.sqnr["y"] > 30
+
+
+@pytest.mark.parametrize("shape", [(8,), (1, 8), (1,), (), (3, 1), (3, 8)])
+@pytest.mark.parametrize("preset", ["S8S8_AAWS_ADAQUANT", "S16S8_ASWS_ADAROUND", "INT8_PROTECTED"])
+def test_a_weight_on_the_left_has_no_bias_behind_it(shape: tuple[int, ...], preset: str) -> None:
+    """What is added is by columns of the activation, not by rows of the weight."""
+    model = text_model(
+        "g (float[4,8] x) => (float[3,8] y) { a = MatMul (w, x) y = Add (a, b) }", w=normal(3, 4), b=normal(*shape)
+    )
+    assert quantized(model, preset).report.sqnr["y"] > 30
