@@ -1,22 +1,26 @@
-"""What is decided of a job; and of the bodies of control flow inside it, each of which is a job of its own."""
+"""A job whose plan is complete; and the way on where onnxruntime fails on a kernel that the plan asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
-from quark_onnx.core.errors import DataError, ModelError
+from quark_onnx.core.errors import ModelError
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import Correction, LayerRecord, MixRecord, ProtectedRegion
-from quark_onnx.engine.body_feeds import body_feeds
+from quark_onnx.core.records import UNFIT, Correction, LayerRecord, MixRecord, ProtectedRegion
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.fusion_ledger import made_from
 from quark_onnx.engine.kept_feeds import Kept, keep
-from quark_onnx.graph import io
-from quark_onnx.graph.bodies import bodies
-from quark_onnx.graph.view import is_op
 from quark_onnx.job import Job
 from quark_onnx.result import Probed
+from quark_onnx.stages.place.idle_operators import tidied
+
+T = TypeVar("T")
+
+logger = logging.getLogger("quark_onnx")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,68 +39,37 @@ class Decided:
     probes: Sequence[Feed] = ()
     probed: Probed = ""
 
+    def sparing(self, error: ModelError) -> Decided:
+        """The same with the node float whose integer kernel onnxruntime fails at.
 
-NEVER = "it never runs on the data, so its ranges are not known"
-GROWS = "others read its weights as floats, and integers beside these would make the file larger"
+        Raises:
+            ModelError: the error again, where it names no such node, or the model is for another target.
+        """
+        names = (error.node, *made_from(error.node))
+        failing = next((name for name in names if name in self.plan.nodes), None)
+        if failing is None or not self.job.config.row.on_cpu:
+            raise error
+        logger.warning("%s stays float: %s", failing, error)
+        plans = (self._without(plan, failing, str(error)) for plan in (self.job.sites, self.plan))
+        sites, plan = plans
+        return replace(self, job=replace(self.job, sites=sites), plan=plan)
+
+    def _without(self, plan: Plan, failing: str, reason: str) -> Plan:
+        """The plan without a node, and without what its kernel takes in, which has the same tensors."""
+        gone = [node for node, tensors in plan.nodes.items() if tensors == plan.nodes.get(failing)]
+        left = {node: tensors for node, tensors in plan.nodes.items() if node not in gone}
+        spared = plan.keeping(left, dict.fromkeys(gone, UNFIT + reason))
+        return tidied(self.job.prepared.graph, spared, self.job.config.row)
 
 
-def with_bodies(
-    decided: Decided, decide: Callable[[Job, Kept, Plan | None], Decided], resume: Plan | None = None
-) -> Decided:
-    """With the plans of the bodies, on what goes into each while the model runs on the feeds.
+def running(decided: Decided, work: Callable[[Decided], T]) -> T:
+    """What `work` makes of it; it is done again without the node, wherever an integer kernel of onnxruntime fails.
 
-    Args:
-        decide: of a body, its feeds, and its plan to go on from.
-        resume: the plan that `decided` goes on from; bodies that it lacks stay float.
+    Raises:
+        ModelError: onnxruntime fails elsewhere.
     """
-    job = decided.job
-    wanted = {key: body for key, body in job.bodies.items() if resume is None or key in resume.bodies}
-    if not wanted:
-        return decided
-    watched = {key: body.plain for key, body in wanted.items() if not body.idle and body.config.needs_data}
-    try:
-        seen = body_feeds(job.prepared, decided.feeds, watched)
-    except (ModelError, DataError) as error:
-        unseen = {key: body.unseen(f"what goes into it cannot be seen: {error}") for key, body in wanted.items()}
-        return replace(decided, plan=replace(decided.plan, bodies=unseen))
-    found = dict[str, Decided]()
-    for key, body in wanted.items():
-        if body.idle or (key in watched and not seen[key]):
-            found[key] = Decided(body, body.unseen(NEVER))
-        else:
-            found[key] = decide(body, seen.get(key, Kept((), None)), None if resume is None else resume.bodies[key])
-    remarks = dict(decided.plan.remarks) | dict(_one_way(job, seen, len(decided.feeds)))
-    job = replace(job, bodies={**job.bodies, **{key: one.job for key, one in found.items()}})
-    plan = replace(decided.plan, bodies={key: one.plan for key, one in found.items()}, remarks=remarks)
-    plan = plan if resume is not None else _not_larger(job, plan)
-    inside = tuple(f"inside {one.job.title}: {text}" for one in found.values() for text in one.warnings)
-    return replace(
-        decided,
-        job=job,
-        plan=plan,
-        warnings=(*decided.warnings, *inside),
-        protected=(*decided.protected, *(region for one in found.values() for region in one.protected)),
-    )
-
-
-def _not_larger(job: Job, plan: Plan) -> Plan:
-    """The plan without bodies that would make the file larger, as others read their weights as floats."""
-    for key, body in job.bodies.items():
-        if body.shares and not plan.bodies.get(key, plan).empty:
-            without = replace(plan, bodies={**plan.bodies, key: body.unseen(GROWS)})
-            if io.weight_bytes(job.realize(without)) < io.weight_bytes(job.realize(plan)):
-                plan = without
-    return plan
-
-
-def _one_way(job: Job, seen: Mapping[str, Kept], samples: int) -> Iterator[tuple[str, str]]:
-    """Ifs of which one branch is never taken, and what can be done about it: inside other bodies, nothing."""
-    for body in bodies(job.prepared.graph):
-        if not is_op(body.node, "If") or not samples or len(seen.get(body.key, (0,))) or job.title:
-            continue
-        other = "else" if body.attribute == "then_branch" else "then"
-        yield (
-            body.node.name or "",
-            f"all {samples} samples take its {other} branch; if all inputs do, extra option "
-            f"InlineIf={{{body.node.name!r}: {other!r}}} leaves {body.title} out of the model",
-        )
+    while True:
+        try:
+            return work(decided)
+        except ModelError as error:
+            decided = decided.sparing(error)

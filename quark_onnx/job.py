@@ -20,15 +20,18 @@ from quark_onnx.core.name_patterns import matching
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan, Skip
+from quark_onnx.core.records import UNFIT
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
 from quark_onnx.core.settings.tensor_overrides import override_opset
+from quark_onnx.core.visible_text import shown
 from quark_onnx.engine.body_feeds import RUNNABLE
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, random_data
 from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.fusion_ledger import Inside
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import is_quantized
 from quark_onnx.graph import Model, ModelProto, io
@@ -43,6 +46,7 @@ from quark_onnx.stages.place.float16 import half_scales, needs_float, place_conv
 from quark_onnx.stages.prepare import Conditions, Prepared, prepare
 
 logger = logging.getLogger("quark_onnx")
+logger.addFilter(shown)
 
 HALF_OPSET = Format(scale="half").opset
 """The operator set from which scales may be float16."""
@@ -179,7 +183,7 @@ class Job:
         quantized = realize(self.prepared, plan, self.config.conversion, half, inside)
         declare_outputs(quantized, self.model)
         if self.config.row.on_cpu:
-            shield(quantized)
+            shield(quantized, {node for node, reason in plan.notes.items() if reason.startswith(UNFIT)})
         return quantized
 
     def inside(self, plan: Plan) -> Iterator[Inside]:
@@ -240,7 +244,7 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
     Raises:
         ModelError, ConfigError: the model cannot be used, or the configuration names what it does not have.
     """
-    model = io.load(source)
+    model = open_model(source, config.option("UserCustomOpLibPath"))
     io.refuse_quantized(model)
     widened = to_float32(model)
     overrides = config.tensor_overrides

@@ -12,30 +12,30 @@ from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import (
     Comparison,
-    Proof,
     Tuning,
 )
 from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.fast_finetune import FastFinetune
 from quark_onnx.core.settings.whole_model import Config
-from quark_onnx.decided import Decided, with_bodies
+from quark_onnx.decided import Decided, running
+from quark_onnx.decided_bodies import with_bodies
 from quark_onnx.engine.calibration_cache import Key, remembered, usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.channel_moments import Moments, channel_moments
 from quark_onnx.engine.compare import compare, compare_each
-from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.held_out_probes import PROBES, Samples, read
 from quark_onnx.engine.kept_feeds import Kept, quarter_of_memory, telling
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.plan_against_model import refuse_misfit
-from quark_onnx.engine.prove_outputs import prove_outputs
+from quark_onnx.engine.proof_for_target import prove_for
 from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning
 from quark_onnx.graph import ModelProto, io, large_weights
+from quark_onnx.graph.normal_form import remarks
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
-from quark_onnx.result import Evidence, Probed, Report, Result, certificates_of
+from quark_onnx.result import Evidence, Probed, Report, Result
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune, judged, lesson
@@ -45,6 +45,7 @@ from quark_onnx.stages.place.idle_operators import tidied
 from quark_onnx.stages.protect import Hands, protect, with_own_scales
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 from quark_onnx.stages.scale_alignment import align
+from quark_onnx.stages.unfit_scales import without_unfit
 from quark_onnx.stages.verify import verify
 from quark_onnx.stages.weight_rounding import channels_needed, round_weights
 
@@ -156,11 +157,15 @@ def decide(
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, told)
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
-    begun = Decided(job, job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
+    begun = Decided(job, resume or job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
     if job.config.conversion is not None:
         return replace(begun, plan=resume or _converted(job, feeds))
-    decided = replace(begun, plan=resume) if resume else _ranged(begun, clock, cache)
-    return with_bodies(_tuned(decided, clock, evaluator) if job.config.tunes else decided, inside, resume)
+
+    def decided(begun: Decided) -> Decided:
+        found = begun if resume else _ranged(begun, clock, cache)
+        return _tuned(found, clock, evaluator) if job.config.tunes else found
+
+    return with_bodies(running(begun, decided), inside, resume)
 
 
 def _body(job: Job, feeds: Kept, resume: Plan | None, clock: Clock) -> Decided:
@@ -170,10 +175,9 @@ def _body(job: Job, feeds: Kept, resume: Plan | None, clock: Clock) -> Decided:
     job = _resumed(job, resume) if resume else job
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, told)
-    begun = Decided(job, job.sites, feeds, () if doubt is None else (doubt,))
-    return with_bodies(
-        replace(begun, plan=resume) if resume else _ranged(begun, clock), partial(_body, clock=clock), resume
-    )
+    begun = Decided(job, resume or job.sites, feeds, () if doubt is None else (doubt,))
+    found = begun if resume else running(begun, partial(_ranged, clock=clock))
+    return with_bodies(found, partial(_body, clock=clock), resume)
 
 
 def _probed(samples: Samples, resume: Plan | None) -> Probed:
@@ -277,6 +281,8 @@ def _hands(job: Job, ranged: Callable[[Plan], Plan]) -> tuple[frozenset[str], Ha
 
 def _with_scales(job: Job, statistics: Mapping[str, Statistics], moments: Moments, sites: Plan) -> Plan:
     plan = align(job.prepared, choose_ranges(job.prepared, sites, statistics, job.config), job.config)
+    fit = without_unfit(job.prepared, plan, statistics, job.config.row)
+    plan = plan if fit is plan else tidied(job.prepared.graph, fit, job.config.row)
     return round_weights(job.prepared, plan, moments, job.config.weight_pairs)
 
 
@@ -286,7 +292,8 @@ def _mixed(job: Job, other: Plan, feeds: Sequence[Feed], clock: Clock, ranged: C
     narrows = config.mixing.narrows(config.activation_type, config.weight_type)
     with clock.stage("mix"):
         tick = partial(clock.progress, "mix")
-        return mix(job.prepared, job.sites, other, config.mixing, feeds, ranged, job.realize, tick, narrows=narrows)
+        how = {"narrows": narrows, "fuse": config.row.on_cpu}
+        return mix(job.prepared, job.sites, other, config.mixing, feeds, ranged, job.realize, tick, **how)
 
 
 def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decided:
@@ -328,7 +335,7 @@ def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: P
     quantized = job.realize(plan)
     if evaluator is not None:
         return float(evaluator(io.to_proto(quantized)))
-    worst = compare(job.prepared, quantized, feeds, optimized=True).worst
+    worst = compare(job.prepared, quantized, feeds, optimized=job.config.row.on_cpu).worst
     if worst is None:
         raise ConfigError(
             "SelectiveUpdate judges layers by the outputs, and on these samples no output holds a value: give an "
@@ -339,17 +346,19 @@ def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: P
 
 def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
     """Apply the plan, prove the model, write it."""
+    return running(decided, partial(_finished, output=output, clock=clock))
+
+
+def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
     job, plan, probes = decided.job, decided.plan, list(decided.probes)
     with clock.stage("apply"):
         quantized = job.realize(plan)
         if io.is_large(job.prepared):
             large_weights.settle(quantized)
         io.let_go(job.prepared)
-        io.check(quantized)
+        io.check(quantized, job.model)
     with clock.stage("prove"):
-        rows = ledger(job.prepared, plan, quantized, job.config.row, job.inside(plan))
-        exactness = certificates_of(rows) if job.config.row.on_cpu else {}
-        proof = prove_outputs(job.prepared, quantized, probes, exactness) if probes else Proof()
+        rows, proof = prove_for(job.config.row, job.prepared, plan, quantized, probes, tuple(job.inside(plan)))
     with clock.stage("write"):
         if output is not None:
             io.save(quantized, output, source=job.model, external=job.config.use_external_data_format)
@@ -360,7 +369,7 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
     nothing = "nothing was quantized: see the reasons in the ledger; the model stays float"
     doubts = size_warning(stored["float"], stored["quantized"]) if not plan.empty else (nothing,)
     told = proof_warnings(proof, job.config.target)
-    warnings = (*decided.warnings, *output_warnings(proof.run.outputs), *told, *doubts)
+    warnings = (*remarks(job.model), *decided.warnings, *output_warnings(proof.run.outputs), *told, *doubts)
     for warning in warnings:
         logger.warning(warning)
     report = Report(

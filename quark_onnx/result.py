@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,16 +21,11 @@ from quark_onnx.core.records import (
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import quantized_values, tensor_sqnr
-from quark_onnx.engine.fusion_ledger import Row
+from quark_onnx.engine.fusion_ledger import Row, certificates_of
 from quark_onnx.engine.saturation_certificate import Certificate
 from quark_onnx.graph import Model, ModelProto
 
 Probed = Literal["held out", "held out of this run", "calibration", ""]
-
-
-def certificates_of(rows: Sequence[Row]) -> dict[str, Certificate]:
-    """Integer node → its certificate, of the rows of a ledger."""
-    return {row.node: row.certificate for row in rows if row.certificate is not None}
 
 
 @dataclass(frozen=True, eq=False)

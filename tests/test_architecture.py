@@ -30,8 +30,9 @@ ALLOWED = {  # what each part may import of the others
     "stages": "core numerics graph engine",
     "result": "core graph engine",
     "job": "core graph engine stages",
-    "decided": "core graph engine job result",
-    "pipeline": "core numerics graph engine stages job result decided",
+    "decided": "core engine stages job result",
+    "decided_bodies": "core graph engine job decided",
+    "pipeline": "core numerics graph engine stages job result decided decided_bodies",
     "": "core result pipeline",  # quark_onnx/__init__.py
     "demo": "core numerics graph engine stages job result pipeline",
     "quantsim": "core numerics graph engine stages encodings job result pipeline",

@@ -26,9 +26,10 @@ from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.compare import quantized_values
 from quark_onnx.engine.held_out_probes import PROBES
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.result_wording import decibels_text
 from quark_onnx.engine.saturation_certificate import summary
-from quark_onnx.graph import Model, io
+from quark_onnx.graph import Model
 from quark_onnx.job import Progress, open_job
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.plots import SUFFIXES, check_installed, plot_layers, plot_ranking
@@ -135,9 +136,9 @@ def _given(
     html: bool,
 ) -> ModelReport:
     """The report of two models."""
-    if how != ConfigFlags():
+    if not how.only_of_the_model:
         raise ConfigError("QUANT is quantized already: leave it out to have another one made, or leave the flags out")
-    model, quantized = io.load(float_model), io.load(quantized_model)
+    model, quantized = (open_model(path, how.custom_ops or ()) for path in (float_model, quantized_model))
     check_interface(model, quantized)
     feeds = data.open(model)
     base, pairs = _base(model, quantized, float_model, plan)

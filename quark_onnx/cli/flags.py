@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from quark_onnx.core.errors import ConfigError, DataError
+from quark_onnx.core.reading import json_of, reading
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.presets import DEFAULT, beginning
 from quark_onnx.engine.calibration_data import CalibrationData, ImageOptions, random_data
@@ -25,6 +25,16 @@ _image = partial(typer.Option, show_default=False, rich_help_panel="Data in imag
 show_flag = partial(typer.Option, show_default=False, rich_help_panel="What to print")
 output_option = partial(typer.Option, "--output", "-o", show_default=False)
 """Makers of options by group; the help says the default where there is one worth knowing."""
+
+
+CustomOps = Annotated[
+    list[str] | None,
+    _how(
+        "--custom-ops",
+        metavar="FILE",
+        help="A shared library with operators of the model that onnxruntime has not. Repeatable.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,7 @@ class ConfigFlags:
             help="Correct each bias by the mean error of its layer, whatever the outputs say; fine-tuning does, too.",
         ),
     ] = None
+    custom_ops: CustomOps = None
     option: Annotated[
         list[str] | None,
         _how(
@@ -112,6 +123,7 @@ class ConfigFlags:
             extra[key] = _merged(extra.get(key), value)
         extra |= {} if self.bias_correction is None else {"BiasCorrection": self.bias_correction}
         extra |= {"Protect": False} if self.no_protect else {}
+        extra |= {"UserCustomOpLibPath": self.custom_ops} if self.custom_ops else {}
         changes |= {"calibrate_method": self.method} if self.method is not None else {}
         extra |= {"WeightCalibrateMethod": self.weight_method} if self.weight_method is not None else {}
         changes |= {"include_cle": False} if self.no_cle else {}
@@ -138,6 +150,11 @@ class ConfigFlags:
         return "", read_config(self.config)
 
     @property
+    def only_of_the_model(self) -> bool:
+        """Whether no flag says how to quantize."""
+        return replace(self, custom_ops=None) == ConfigFlags()
+
+    @property
     def begins_with(self) -> str:
         """The preset that the flags change; empty where that is a file."""
         return self._start()[0]
@@ -149,10 +166,10 @@ def read_config(file: Path) -> QuantizationConfig:
     Raises:
         ConfigError: it cannot be read.
     """
+    with reading(f"the configuration {file}", ConfigError, "give a file of JSON"):
+        text = file.read_text(encoding="utf-8")
     try:
-        return QuantizationConfig.from_json(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {file}: {error}") from error
+        return QuantizationConfig.from_json(text)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
 
@@ -162,8 +179,8 @@ def _key_value(text: str) -> tuple[str, Any]:
     if not equals:
         raise ConfigError(f"--option {text!r} has no value; write KEY=VALUE, e.g. Percentile=99.9")
     try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
+        return key, json_of(value)
+    except ValueError:
         return key, value
 
 

@@ -19,6 +19,7 @@ from quark_onnx.cli.flags import ConfigFlags, ShowFlags, show_flag
 from quark_onnx.cli.tables import counted, facts, new_table
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.targets import Target
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import certify, is_quantized, summary
 from quark_onnx.graph import Model, io
@@ -57,9 +58,9 @@ def inspect_command(
     - `quark-onnx inspect int8.onnx`
     """
     config = how.build()
-    loaded = io.load(model)
+    loaded = open_model(model, how.custom_ops or ())
     if is_quantized(loaded):
-        if how != ConfigFlags():
+        if not how.only_of_the_model:
             raise ConfigError(f"{model} is quantized already: name the float model, or leave the flags out")
         _certified(model, loaded, nodes, show)
         return

@@ -25,6 +25,7 @@ from quark_onnx.core.plan import FILES, Plan
 from quark_onnx.core.plan_diff import diff
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
+from quark_onnx.core.settings.idle_options import OF_DATA, OF_MODEL
 from quark_onnx.decided import Decided
 from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.job import Clock, Job, open_job
@@ -58,14 +59,7 @@ def saved_config(folder: Path) -> QuantizationConfig:
 
 
 CHANGEABLE = ("include_fast_ft", "use_external_data_format", "extra_options")
-_OF_DATA = (
-    "CalibDataSize",
-    "CalibImages",
-    "UseRandomData",
-    "RandomDataReaderInputShape",
-    "RandomDataReaderInputDataRange",
-)
-CHANGEABLE_OPTIONS = ("FastFinetune", "BiasCorrection", *_OF_DATA)
+CHANGEABLE_OPTIONS = ("FastFinetune", "BiasCorrection", *OF_MODEL, *OF_DATA)
 """What may differ from the configuration of a plan when one goes on from it: all that comes after ranges."""
 
 

@@ -8,17 +8,27 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from quark_onnx.core.errors import ConfigError, QuarkError
 from quark_onnx.core.resource_faults import shortage
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 BESIDE = ".quark_onnx-"
-"""How names of temporary folders begin; only a process that is killed leaves one."""
+"""How names of temporary folders begin. A process that is killed leaves one, which the next one there removes."""
+
+NEW = 60
+"""Seconds in which a temporary folder may not be locked yet."""
 
 
 def unwritable(target: Path, error: OSError) -> QuarkError:
@@ -144,8 +154,37 @@ def new_file(path: Path) -> Iterator[Path]:
 def _beside(target: Path) -> Iterator[Path]:
     """The name of `target` in a temporary folder, which only its owner can read, on the same file system."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=BESIDE, dir=target.parent) as folder:
+    _sweep(target.parent)
+    with tempfile.TemporaryDirectory(prefix=BESIDE, dir=target.parent) as folder, contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # where nothing can be locked, nobody sweeps either
+            held.enter_context(_locked(Path(folder)))
         yield Path(folder) / target.name
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary folders that no process holds any more."""
+    for left in folder.glob(f"{BESIDE}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > NEW:
+                with _locked(left):
+                    shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder until the block or the process ends, however it does.
+
+    Raises:
+        OSError: another process holds it, or the system has no such locks.
+    """
+    if fcntl is None:
+        raise OSError("no locks")
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def replace_folder(new: Path, target: Path, aside: Path) -> None:

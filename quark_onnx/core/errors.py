@@ -25,7 +25,15 @@ class ConfigError(QuarkError):
 
 
 class ModelError(QuarkError):
-    """The model cannot be read, is invalid, or cannot be executed."""
+    """The model cannot be read, is invalid, or cannot be executed.
+
+    Attributes:
+        node: the one that onnxruntime fails at, by its name in the graph that is executed; empty where it tells none.
+    """
+
+    def __init__(self, message: str, node: str = "") -> None:
+        super().__init__(message)
+        self.node = node
 
 
 class DataError(QuarkError):

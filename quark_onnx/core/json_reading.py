@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.reading import json_of, reading
 
 T = TypeVar("T")
 
@@ -23,14 +24,8 @@ def read_json(path: Path, option: str) -> Entry:
     Raises:
         ConfigError: the file cannot be read, or is not JSON.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{option} {path} cannot be read: {error}") from error
-    try:
-        return Entry(json.loads(text, object_pairs_hook=_Pairs), str(path))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{option} {path} is not JSON: {error}") from error
+    with reading(f"{option} {path}", ConfigError, "give a file of JSON", "is not JSON"):
+        return Entry(json_of(path.read_text(encoding="utf-8"), _Pairs), str(path))
 
 
 def told(entries: Mapping[str, Entry], key: str, read: Callable[[Entry], T]) -> T | None:

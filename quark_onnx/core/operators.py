@@ -16,6 +16,7 @@ What has no row stays float.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -40,6 +41,8 @@ class Op:
     kernels      names of the integer kernels in onnxruntime's optimized graph
     float_output the kernels return floats as well: no quantizer behind it, where nobody reads integers
     adds_pairs   these kernels add products of neighbouring weights in 16 bits on x64 without VNNI
+    ratio        from and to what the scale of an input (in a Mul: the product of both) may be to that of the output;
+                 beyond, these kernels fail, or compute sums that do not fit into int32
     needs_float  onnxruntime makes its integer kernel of it whatever type scales have, and then refuses float16 ones:
                  it stays float32 in a float16 model
     """
@@ -58,6 +61,7 @@ class Op:
     kernels: tuple[str, ...] = ()
     float_output: bool = False
     adds_pairs: bool = False
+    ratio: Range | None = None
     needs_float: bool = False
 
     def known_range(self, bits: int) -> Range | None:
@@ -83,11 +87,12 @@ CPU: dict[str, Op] = {
         float_output=True,
         adds_pairs=True,
     ),
-    "Add": Op("act", kernels=("QLinearAdd",)),
-    "Mul": Op("act", kernels=("QLinearMul",)),
+    "Add": Op("act", kernels=("QLinearAdd",), ratio=(0.0, 2.0**22)),
+    "Mul": Op("act", kernels=("QLinearMul",), ratio=(0.0, 2.0**15)),
     "Concat": Op("act", kernels=("QLinearConcat",), needs_float=True),
-    "AveragePool": Op("act", kernels=("QLinearAveragePool",)),
-    "GlobalAveragePool": Op("act", kernels=("QLinearGlobalAveragePool",)),
+    "AveragePool": Op("act", kernels=("QLinearAveragePool",), ratio=(0.0, 2.0**22)),
+    # scale ratio / pixels must be from 2⁻³² to 2⁸, and there may be up to 2²⁴ pixels
+    "GlobalAveragePool": Op("act", kernels=("QLinearGlobalAveragePool",), ratio=(2.0**-8, 2.0**8)),
     "LeakyRelu": Op("act", kernels=("QLinearLeakyRelu",)),
     "Identity": Op("act"),  # of `convert`: between two types
     "LayerNormalization": Op("act", data=(0,), reads_float=True, fuses=False),
@@ -114,7 +119,7 @@ CPU: dict[str, Op] = {
 """Operators quantized for onnxruntime's CPU provider: those with integer kernels, and what stands between them."""
 
 _ELSEWHERE = {
-    name: replace(op, adds_bias=False, fuses=True, kernels=(), float_output=False, adds_pairs=False)
+    name: replace(op, adds_bias=False, fuses=True, kernels=(), float_output=False, adds_pairs=False, ratio=None)
     for name, op in CPU.items()
 }
 _MOVING = {name: op for name, op in _ELSEWHERE.items() if op.kind == "same"}
@@ -182,6 +187,12 @@ PAIRED_CLIPS = ((0.0, 6.0), (0.0, 1.0))
 
 NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Sqrt", "Abs"})
 """Operators whose output is never negative."""
+
+NEVER_ZERO: Mapping[str, int] = {"Div": 1, "Mod": 1, "Reciprocal": 0, "Log": 0, "Pow": 0}
+"""Operators that make infinity or NaN of a 0, and the input at which; a Pow does where its exponent is negative."""
+
+ZERO_OF_ZERO = frozenset({"Abs", "Neg", "Sqrt", "Mul", "Identity"})
+"""Operators whose output is 0 where an input is, beside those that only move values."""
 
 SHAPE_OPS = frozenset({"Shape", "Size", "NonZero", "ConstantOfShape", "Range"})
 """Operators whose output is a shape, an index or made from one: whatever is computed from them alone stays float."""

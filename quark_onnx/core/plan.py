@@ -15,8 +15,6 @@ Saved as `plan.json` + `arrays.npz` in one folder, plans of bodies in folders in
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
@@ -31,6 +29,7 @@ from quark_onnx.core.errors import PlanError
 from quark_onnx.core.frozen_dict import FrozenDict
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan_checks import entry_fault, format_fault, range_fault
+from quark_onnx.core.reading import json_of, reading
 
 VERSION = 1
 
@@ -239,8 +238,11 @@ class Plan:
             PlanError: files are missing, of another version, or malformed, or hold numbers that no plan may have.
         """
         path = Path(folder) / "plan.json"
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+        for part in (path, path.with_name("arrays.npz")):
+            if not part.exists():
+                raise PlanError(f"no plan in {folder}: {part} is missing; make one with `quark-onnx plan`")
+        with reading(folder, PlanError, "make a new one", "holds no plan that quark_onnx wrote"):
+            document = json_of(path.read_text(encoding="utf-8"))
             if document.get("version") != VERSION:
                 raise PlanError(f"{path} has version {document.get('version')!r}; this release reads {VERSION}")
             sites = [_site(entry) for entry in document["sites"]]
@@ -252,17 +254,13 @@ class Plan:
                 raise ValueError("a tensor has two sites")
             if unknown := {*chain(*nodes.values(), *(site.factors for site in sites))} - by_tensor.keys():
                 raise ValueError(f"no site for tensor {min(unknown)!r}")
-            notes, remarks = document["notes"], document["remarks"]
+            notes, remarks = _texts(document["notes"]), _texts(document["remarks"])
             keys = enumerate(_listed(document.get(BODIES, [])))
             bodies = {key: cls.load(path.with_name(BODIES) / str(number)) for number, key in keys}
-            plan = cls(document["model"], by_tensor, nodes, notes, remarks=remarks, bodies=bodies, **arrays)
-        except FileNotFoundError as error:
-            raise PlanError(
-                f"no plan in {folder}: {error.filename} is missing; make one with `quark-onnx plan`"
-            ) from error
-        except _MALFORMED as error:
-            raise PlanError(f"{folder} holds no plan that quark_onnx wrote: {error!r}; make a new one") from error
-        if (fault := plan.fault()) is not None:
+            model = _text(document["model"])
+            plan = cls(model, by_tensor, nodes, notes, remarks=remarks, bodies=bodies, **arrays)
+            fault = plan.fault()
+        if fault is not None:
             raise PlanError(f"{folder}: {fault}; make a new plan, or put the right numbers back")
         return plan
 
@@ -276,8 +274,6 @@ ARRAYS: dict[str, tuple[str, ...]] = {
     "values": (),
 }
 """Fields of the plan that hold arrays, with the parts that each entry has; an entry without parts is an array."""
-
-_MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def _unpacked(stored: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, Any]]:
@@ -297,12 +293,26 @@ def _unpacked(stored: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, Any]]:
 def _listed(tensors: object) -> tuple[str, ...]:
     if not isinstance(tensors, list):
         raise ValueError(f"{tensors!r} is no list of tensors")
-    return tuple(tensors)
+    return tuple(map(_text, tensors))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def _texts(found: object) -> dict[str, str]:
+    if not isinstance(found, dict):
+        raise ValueError(f"{found!r} is no object of texts")
+    return {name: _text(value) for name, value in found.items()}
 
 
 def _site(entry: dict[str, Any]) -> Site:
     known = None if entry["range"] is None else tuple(tuple(e) if isinstance(e, list) else e for e in entry["range"])
-    changes = {"format": Format(**entry["format"]), "factors": tuple(entry["factors"]), "range": known}
+    for name in ("tensor", "group", "rule", *(["method"] if entry["method"] is not None else [])):
+        _text(entry[name])
+    changes = {"format": Format(**entry["format"]), "factors": _listed(entry["factors"]), "range": known}
     site = Site(**{**entry, **changes})
     wrong = None if site.role in get_args(Role) else f"role {site.role!r}"
     wrong = wrong or format_fault(site.format) or range_fault(site.range, site.low, site.floor)

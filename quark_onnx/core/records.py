@@ -78,6 +78,10 @@ PROTECTED = "protected: "
 """What the reason of a plan begins with where protection has left a node float, or a weight its own scales."""
 
 
+UNFIT = "integers cannot do it: "
+"""What the reason of a plan begins with where a node stays float because its integer kernel would fail."""
+
+
 @dataclass(frozen=True)
 class ProtectedRegion:
     """What protection changed in one place.
@@ -224,6 +228,8 @@ class Proof:
     without_vnni  as x64 without VNNI runs it, on the first samples; empty where all layers are exact there
     unmeasured    why that was not measured, though layers may saturate; else empty
     departure     where it runs otherwise than it is written
+    failure       what onnxruntime's CPU provider fails at, though another target may run it; `run` is empty then, or
+                  as `written`
     """
 
     run: Comparison = field(default_factory=Comparison)
@@ -231,6 +237,7 @@ class Proof:
     without_vnni: Comparison = field(default_factory=Comparison)
     unmeasured: str = ""
     departure: Departure | None = None
+    failure: str = ""
 
 
 def worst_of(outputs: Mapping[str, Measured]) -> float | None:

@@ -96,6 +96,8 @@ def shortage(error: BaseException, path: Path | None = None, said: str = "") -> 
     while cause is not None:
         if isinstance(cause, ResourceError):
             return cause
+        if isinstance(cause, QuarkError) and isinstance(cause.__cause__, MemoryError):
+            return None  # whoever read a file has said which one asks for so much
         if isinstance(cause, MemoryError):
             return _told("memory", said or _first_line(cause), path)
         for name, resource in RESOURCES.items():

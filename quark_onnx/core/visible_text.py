@@ -6,6 +6,7 @@ Names come out of files that others made. One with `\\x1b[2J` in it clears the s
 from __future__ import annotations
 
 import re
+from logging import LogRecord
 
 UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -25,6 +26,12 @@ def visible(text: str, keep: str = "") -> str:
 def json_visible(text: str) -> str:
     """JSON that says the same, what cannot be seen as `\\u001b`; line ends between its values stay."""
     return UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else json_escape(found[0]), text)
+
+
+def shown(record: LogRecord) -> bool:
+    """A filter of logs: whoever prints them prints one line each, and nothing that acts."""
+    record.msg, record.args = visible(record.getMessage()), ()
+    return True
 
 
 def python_escape(text: str) -> str:

@@ -11,7 +11,6 @@ A symmetric grid is a signed type there; its offset is −2^(bits − 1), one mo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import PlanError
+from quark_onnx.core.reading import json_of, reading
 from quark_onnx.encodings.encoding_values import (
     INTEGERS,
     OLDER,
@@ -92,14 +92,10 @@ def _whole(document: Any) -> Any:
 
 
 def _parsed(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
-    except FileNotFoundError as error:
-        raise PlanError(f"there is no encodings file {path}") from error
-    except OSError as error:
-        raise PlanError(f"cannot read the encodings file {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise PlanError(f"{path} is no encodings file: not JSON, or not sound: {error}") from error
+    if not path.exists():
+        raise PlanError(f"there is no encodings file {path}")
+    with reading(path, PlanError, "export them again", "is no encodings file: not JSON, or not sound"):
+        return json_of(path.read_text(encoding="utf-8"), _unique)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

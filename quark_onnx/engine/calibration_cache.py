@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from quark_onnx.core.atomic_files import new_file
+from quark_onnx.core.atomic_files import behind_links, new_file
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.reading import json_of, reason
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.ranges.calibration_statistics import BINS, Bins, Statistics
@@ -74,7 +74,7 @@ def usable(path: str | Path | None) -> Path | None:
     if path is None:
         return None
     file = Path(path)
-    below = next(parent for parent in file.absolute().parents if parent.exists())
+    below = next(parent for parent in behind_links(file).absolute().parents if parent.exists())
     if not below.is_dir() or not os.access(below, os.W_OK):
         raise ConfigError(f"the calibration cache {file} cannot be written: {below} is not a folder you may write to")
     if file.suffix != ".npz" or file.is_dir():
@@ -82,7 +82,7 @@ def usable(path: str | Path | None) -> Path | None:
     try:
         with zipfile.ZipFile(file) as archive:
             foreign = f"{_HEADER}.npy" not in archive.namelist()
-    except (OSError, zipfile.BadZipFile):  # not there yet, or damaged
+    except Exception:  # not there yet, or damaged
         return file
     if foreign:
         raise ConfigError(f"{file} holds arrays, but no calibration cache; choose another name for the cache")
@@ -111,7 +111,6 @@ def remembered(path: Path, key: Key, tensors: Sequence[str], look: Callable[[], 
 
 
 _HEADER = "calibration_cache"
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class _Unfit(Exception):
@@ -123,8 +122,8 @@ def _chosen(path: Path, key: Key, tensors: Sequence[str]) -> Observed:
         held, statistics = _read(path)
     except FileNotFoundError:
         raise
-    except _DAMAGED as error:
-        raise _Unfit(f"it is damaged ({error!r})") from error
+    except Exception as error:
+        raise _Unfit(f"it is damaged ({reason(error)})") from error
     names = {"model": "another model", "data": "other data", "kind": "another kind of statistics"}
     if differing := [names[f.name] for f in fields(key) if getattr(held, f.name) != getattr(key, f.name)]:
         raise _Unfit(f"it was made with {' and '.join(differing)}")
@@ -150,7 +149,7 @@ def _write(path: Path, key: Key, statistics: Mapping[str, Statistics]) -> None:
 def _read(path: Path) -> tuple[Key, Observed]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
-    header = json.loads(str(arrays[_HEADER]))
+    header = json_of(str(arrays[_HEADER]))
     if (wrong := _wrong(arrays, len(header["tensors"]))) is not None:
         raise ValueError(wrong)
     cuts = np.cumsum(arrays["sizes"])[:-1]

@@ -255,9 +255,8 @@ def _refuse_infinite(array: Array, spec: InputSpec, where: str, *, masks: bool) 
     bad = ~np.isfinite(array) & ~(np.isneginf(array) & masks)
     if bad.any():
         first, count = tuple(int(axis[0]) for axis in np.nonzero(bad)), np.count_nonzero(bad)
-        what = "NaN or +inf" if masks else "NaN or infinite"
         raise DataError(
-            f"input {spec.name!r}, {where}: {count} of {array.size} values are {what} as {spec.dtype}, first "
+            f"input {spec.name!r}, {where}: {count} of {array.size} values are NaN or infinite as {spec.dtype}, first "
             f"{array[first]} at {first}; repair the preprocessing or leave this sample out"
         )
 
@@ -272,7 +271,7 @@ def _fit_shape(array: Array, spec: InputSpec, who: str, note: Note) -> Array:
         array = array[None]
     if array.ndim != len(spec.shape):
         raise DataError(f"{who}: the rank is {array.ndim} (shape {array.shape}), the model needs {need}; reshape it")
-    if spec.batch and array.shape[0] % spec.batch:
+    if spec.batch and (not len(array) or len(array) % spec.batch):
         raise DataError(f"{who}: a batch of {len(array)} cannot be split into the model's {spec.batch}; cut or pad it")
     for axis in range(1, array.ndim):
         if spec.shape[axis] not in (None, array.shape[axis]):

@@ -15,7 +15,7 @@ from quark_onnx.engine.runner import Arrays, Runner, fit
 from quark_onnx.engine.saturating_runner import Run, without_vnni
 from quark_onnx.graph import Model, Node, Value, io
 from quark_onnx.graph.edit import shortened
-from quark_onnx.graph.view import is_op, shape
+from quark_onnx.graph.view import is_op, output_names, shape
 from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.numerics.output_measures import OutputMeasure
 
@@ -127,7 +127,7 @@ def _all_outputs(
     model: Model, quantized: Model, feeds: Iterable[Feed], ways: Sequence[Way]
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """What the float model makes of each feed, and the quantized one in each way."""
-    names = [value.name or "" for value in model.graph.outputs]
+    names = output_names(model)
     return _sides(model, quantized, feeds, {name: name for name in names}, ways, io.is_large(model))
 
 

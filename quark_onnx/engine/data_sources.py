@@ -8,8 +8,6 @@ that is the task of `calibration_data`.
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from quark_onnx.core.errors import DataError, nearest
+from quark_onnx.core.reading import reading
 from quark_onnx.engine.images import IMAGE_SUFFIXES, ImageOptions, image_loader
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -195,14 +194,12 @@ def _load(file: Path, *, mapped: bool = False) -> object:
     mapped: a .npy file stays open with its array, for one that holds all samples. A folder of as many files as there
         are samples has each of them open only while it is read.
     """
-    try:
+    with reading(file, DataError, "save plain arrays with numpy.save or numpy.savez"):
         if file.suffix.lower() == ".npy":
             array = np.lib.format.open_memmap(file, mode="r")
             return array if mapped else np.array(array)
         with file.open("rb") as handle, np.lib.npyio.NpzFile(handle) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"cannot read {file}: {error}; save plain arrays with numpy.save or numpy.savez") from error
 
 
 def _folder(folder: Path, inputs: Sequence[InputSpec], options: ImageOptions | None) -> Source:

@@ -1,6 +1,8 @@
-"""Layers and biases that are to stay float, shielded from onnxruntime's CPU provider."""
+"""Nodes and biases that are to stay float, shielded from onnxruntime's CPU provider."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 
@@ -12,8 +14,11 @@ from quark_onnx.numerics.layer.integer_bias import LIMIT
 WIDE = (np.dtype(np.uint16), np.dtype(np.int16))
 
 
-def shield(quantized: Model) -> None:
+def shield(quantized: Model, unfit: Collection[str] = ()) -> None:
     """Put a `Max` of one tensor, which changes nothing, before layers that read a quantized one and would be changed.
+
+    Args:
+        unfit: names of nodes whose integer kernel would fail: they are shielded from it likewise.
 
     Between a DequantizeLinear and a QuantizeLinear, with or without an activation, onnxruntime 1.31 quantizes while it
     loads the model (`WeightBiasQuantization`), also in a Gemm that it made of a MatMul and the Add behind it:
@@ -24,7 +29,7 @@ def shield(quantized: Model) -> None:
     An Identity would not do: it is removed before that.
     """
     graph = quantized.graph
-    for node in [node for node in graph if _exposed(node)]:
+    for node in [node for node in graph if _exposed(node) or (node.name in unfit and _restoring(node, 0))]:
         (value, *_) = node.inputs
         apart = new_node(graph, "Max", [value], f"{node.name}_float", f"{node.name}_input")
         graph.insert_before(node, apart)

@@ -7,7 +7,7 @@ what the target makes of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -23,6 +23,7 @@ Status = Literal["integer", "absorbed", "float"]
 
 NO_KERNEL = "onnxruntime's CPU provider has no integer kernel for it"
 BETWEEN = "computed in float between integer kernels"
+UNSEEN = "quantized for another target; onnxruntime's CPU provider, where the ledger looks, cannot load the model"
 ADDED = "added in float to what the product in front of it returns"
 
 _APPENDED = re.compile(r"^fused |(/MatMulAddFusion|_token_\d+)$")
@@ -76,8 +77,24 @@ def ledger(
         for node in one.graph:
             row = _certified(_row(node.name or "", node.op_type, part, by_name, integers), by_name, known)
             row = _unproven(row, target) if row.node in part.nodes and not target.on_cpu else row
-            rows.append(replace(row, reason=f"inside {title}: {row.reason}") if title and row.reason else row)
+            rows.append(_placed(row, title))
     return rows
+
+
+def _placed(row: Row, title: str) -> Row:
+    """The row, whose reason names the body."""
+    return replace(row, reason=f"inside {title}: {row.reason}") if title and row.reason else row
+
+
+def unseen(parts: Iterable[Inside]) -> list[Row]:
+    """Rows of a model that the CPU provider cannot load: no more is known than the plans say."""
+    nodes = ((title, node.name or "", node.op_type, plan.notes) for title, model, plan in parts for node in model.graph)
+    return [_placed(Row(name, kind, "float", "", notes.get(name, UNSEEN)), title) for title, name, kind, notes in nodes]
+
+
+def certificates_of(rows: Iterable[Row]) -> dict[str, Certificate]:
+    """Integer node → its certificate."""
+    return {row.node: row.certificate for row in rows if row.certificate is not None}
 
 
 def _unproven(row: Row, target: Target) -> Row:
@@ -99,13 +116,19 @@ def _certified(row: Row, by_name: Mapping[str, Node], known: Mapping[Node, Certi
 
 
 def _by_name(executed: Iterable[Node]) -> dict[str, Node]:
-    """Nodes by their name, and by that of the node they were made from: fusions append to it."""
+    """Nodes by their name, and by that of the node they were made from."""
     found = {node.name or "": node for node in executed}
     for name, node in list(found.items()):
-        while (shorter := _APPENDED.sub("", name)) != name:
-            found.setdefault(shorter, node)
-            name = shorter
+        for earlier in made_from(name):
+            found.setdefault(earlier, node)
     return found
+
+
+def made_from(name: str) -> Iterator[str]:
+    """The names that a node of onnxruntime's graph may have had before fusions appended to its name, the last first."""
+    while (shorter := _APPENDED.sub("", name)) != name:
+        yield shorter
+        name = shorter
 
 
 def _integer_tensors(executed: Iterable[Node], quantized: Model) -> set[str]:

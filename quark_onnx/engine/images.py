@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from quark_onnx.core.errors import ConfigError, DataError, nearest
+from quark_onnx.core.reading import reading
 from quark_onnx.core.resource_faults import let_out
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
@@ -149,20 +150,16 @@ def _decode(file: Path, size: tuple[int, int], options: ImageOptions) -> Array:
     image_module, image_ops = _import_pil()
     height, width = size
     bilinear = image_module.Resampling.BILINEAR
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", image_module.DecompressionBombWarning)
+    with reading(f"the image {file}", DataError, "remove it or save it again"), warnings.catch_warnings():
+        warnings.simplefilter("error", image_module.DecompressionBombWarning)
+        try:
             with image_module.open(file, formats=FORMATS) as opened:
                 image = _as_shown(opened, file).convert("L" if options.color == "L" else "RGB")
-    except DataError:
-        raise
-    except (image_module.DecompressionBombError, image_module.DecompressionBombWarning) as error:
-        raise DataError(
-            f"the image {file} has more than {image_module.MAX_IMAGE_PIXELS:,} pixels, and is not decoded: scale it "
-            "down, or raise PIL.Image.MAX_IMAGE_PIXELS where you trust your files"
-        ) from error
-    except Exception as error:  # each format has errors of its own
-        raise DataError(f"cannot read the image {file}: {error}; remove it or save it again") from error
+        except (image_module.DecompressionBombError, image_module.DecompressionBombWarning) as error:
+            raise DataError(
+                f"the image {file} has more than {image_module.MAX_IMAGE_PIXELS:,} pixels, and is not decoded: scale "
+                "it down, or raise PIL.Image.MAX_IMAGE_PIXELS where you trust your files"
+            ) from error
     if options.crop == "center_crop":
         fitted = image_ops.fit(image, (width, height), method=bilinear)
     else:

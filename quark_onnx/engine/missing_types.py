@@ -9,7 +9,7 @@ What ONNX can infer from an answer is inferred, so that few tensors are asked fo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -46,17 +46,22 @@ def ask_session(model: Model) -> list[str]:
     if not names:
         return []
     try:
-        session = Runner(io.with_outputs(model, names), optimized=False).session
+        runner = Runner(io.with_outputs(model, names), optimized=False)
     except ModelError:  # operators of the user's own, for instance: whoever needs a type says so
         return []
-    answers = {answer.name: answer for answer in session.get_outputs()}
-    for value in missing:
+    told_by_session(missing, runner)
+    infer_shapes(model)
+    return [name for name, value in zip(names, missing, strict=True) if value.type is not None]
+
+
+def told_by_session(values: Iterable[Value], runner: Runner) -> None:
+    """Fill in what onnxruntime knows of values that a model returns."""
+    answers = {answer.name: answer for answer in runner.session.get_outputs()}
+    for value in values:
         answer = answers[value.name]
         if found := _TENSOR.fullmatch(answer.type):  # no dimensions: a scalar, or not known
             dims = [dim if isinstance(dim, int) else None for dim in answer.shape]
             tell(value, found.group(1), dims or None)
-    infer_shapes(model)
-    return [name for name, value in zip(names, missing, strict=True) if value.type is not None]
 
 
 def ask_run(model: Model, feed: Feed) -> tuple[Model, list[str], list[str]]:

@@ -130,6 +130,9 @@ def departure_text(found: Departure, target: str = "cpu") -> str:
 
 def proof_warnings(proof: Proof, target: str = "cpu") -> tuple[str, ...]:
     """What the user must know of the ways in which the model runs."""
+    if proof.failure:
+        figures = "the figures are those of the model as it is written" if proof.run.samples else "nothing was measured"
+        return (f"the model is for {target}, and here, on onnxruntime's CPU provider, {figures}: {proof.failure}",)
     if proof.departure is not None:
         return (departure_text(proof.departure, target).replace("`", ""),)
     if proof.unmeasured:

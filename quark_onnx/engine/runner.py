@@ -17,11 +17,14 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from quark_onnx.core import reading
 from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.core.resource_faults import shortage
 from quark_onnx.core.threads import allowed_threads
 from quark_onnx.engine.calibration_data import Feed, InputSpec
+from quark_onnx.engine.load_advice import advice
 from quark_onnx.graph import Model, io, view
+from quark_onnx.graph.custom_ops import carry, libraries
 from quark_onnx.graph.opset import quantizer_pair
 
 Arrays = list[NDArray[Any]]
@@ -29,7 +32,8 @@ Arrays = list[NDArray[Any]]
 FIRST_QUANTIZERS = 10
 """The operator set that brought QuantizeLinear; each onnxruntime has it."""
 
-LOADABLE = "it must use operators, an opset and an IR version that this onnxruntime knows: export it so, or update it"
+FLOAT = "to run it here, leave the operator float (nodes_to_exclude, with its neighbours), or turn optimizations off"
+"""What to do about a quantized model that onnxruntime does not run."""
 
 
 class Runner:
@@ -69,18 +73,25 @@ class Runner:
             options.optimized_model_filepath = str(keep)
             if io.is_large(model):
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
+        self._quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph)
         try:
+            for library in libraries(model):
+                options.register_custom_ops_library(library)
             source, folder = io.runnable(model)
             if folder is not None:
                 options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
                 options.add_session_config_entry("session.disable_prepacking", "1")  # it copies all weights
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a dozen types of its own, none with a common base
-            raise shortage(error, keep, _reason(error)) or ModelError(
-                f"onnxruntime {ort.__version__} cannot load the model: {_reason(error)}; {LOADABLE}"
-            ) from error
+            reason = _reason(error)
+            if (lack := shortage(error, keep, reason)) is not None:
+                raise lack from error
+            way = advice(reason, float64=view.computes_in(model, "float64"))
+            way = f"{way}; {FLOAT}" if self._quantized else way
+            text = f"onnxruntime {ort.__version__} cannot load the model: {reason}; {way}"
+            raise ModelError(text, _node(error)) from error
         self.inputs = [i.name for i in self._session.get_inputs()]
-        self.outputs = [o.name for o in self._session.get_outputs()] if outputs is None else list(outputs)
+        self.outputs = view.output_names(model) if outputs is None else list(outputs)
 
     @property
     def session(self) -> ort.InferenceSession:
@@ -98,15 +109,20 @@ class Runner:
 
         Raises:
             DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
+            ModelError: it fails on a quantized model: what the float one runs on, that should run on, too.
         """
         try:
             return list(self._session.run(self.outputs, feed))
         except Exception as error:
-            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
             reason = _reason(error)
-            raise shortage(error, said=reason) or DataError(
-                f"the model fails on the input {shapes}: {reason}; use inputs that it can run on"
-            ) from error
+            if (lack := shortage(error, said=reason)) is not None:
+                raise lack from error
+            if self._quantized:
+                text = f"onnxruntime {ort.__version__} fails on the quantized model: {reason}; {FLOAT}"
+                raise ModelError(text, _node(error)) from error
+            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
+            text = f"the model fails on the input {shapes}: {reason}; use inputs that it can run on"
+            raise DataError(text) from error
 
     def stream(self, feeds: Iterable[Feed]) -> Iterator[tuple[Feed, Arrays]]:
         """Outputs feed by feed; the next feed runs while the caller works on the last one."""
@@ -126,10 +142,18 @@ _FUNCTION = r"[^(]*\((?:[^()]|\([^()]*\))*\)(?:::<[^>]*>| const)*(?: \[with [^]]
 _PLACE = re.compile(rf"\S+\.(?:cc|cpp|h|hpp):\d+ {_FUNCTION} ")
 
 
+_NODE = re.compile(r"""Name:'([^']*)'|node name '([^']*)'|Node \(([^)]*)\) Op|In Node, \("([^"]*)\"""")
+
+
+def _node(error: Exception) -> str:
+    """The name of the node that the message is about, empty where it names none."""
+    found = _NODE.search(str(error))
+    return next(filter(None, found.groups()), "") if found else ""
+
+
 def _reason(error: Exception) -> str:
     """The first line, without onnxruntime's status code and without the C++ file and function it comes from."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return _PLACE.sub("", _STATUS.sub("", lines[0]))[:400].strip(". ") if lines else type(error).__name__
+    return _PLACE.sub("", _STATUS.sub("", reading.reason(error, 1)))[:400].strip(". ")
 
 
 @lru_cache
@@ -159,6 +183,7 @@ def executed_model(model: Model) -> Iterator[Model]:
         path = Path(folder) / "optimized.onnx"
         Runner(model, keep=path)
         executed = io.load_executed(path)
+        carry(model.graph, executed.graph)
         try:
             yield executed
         finally:

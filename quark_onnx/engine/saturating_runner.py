@@ -22,7 +22,7 @@ from quark_onnx.graph import Model, Node, io
 from quark_onnx.graph.passes import name_nodes
 from quark_onnx.graph.segments import Segment, segments
 from quark_onnx.graph.subgraphs import part
-from quark_onnx.graph.view import constant
+from quark_onnx.graph.view import constant, output_names
 from quark_onnx.numerics.saturating_products import saturating_product
 
 Values = dict[str, NDArray[Any]]
@@ -42,7 +42,7 @@ def without_vnni(
     Raises:
         ModelError: onnxruntime cannot load the model, or a kernel saturates that cannot be computed here.
     """
-    names = [value.name or "" for value in model.graph.outputs] if outputs is None else list(outputs)
+    names = output_names(model) if outputs is None else list(outputs)
     with executed_model(io.with_outputs(model, names)) as executed:
         name_nodes(executed)
         here = {node for node, found in certificates(executed).items() if found.verdict != "exact"}

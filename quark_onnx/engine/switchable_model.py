@@ -21,7 +21,7 @@ from quark_onnx.engine.runner import Arrays, Runner, fit
 from quark_onnx.graph import Model, Node, Value, io
 from quark_onnx.graph.edit import add_input, new_branch, new_node
 from quark_onnx.graph.passes import remove_unused
-from quark_onnx.graph.view import is_op
+from quark_onnx.graph.view import is_op, output_names
 
 
 class Switchable:
@@ -36,7 +36,7 @@ class Switchable:
 
     def __init__(self, model: Model, plan: Plan) -> None:
         self._model = io.copy(model)
-        self.outputs = [value.name or "" for value in model.graph.outputs]
+        self.outputs = output_names(model)
         writer = _Switching(self._model.graph, plan)
         writer.write()
         remove_unused(self._model)

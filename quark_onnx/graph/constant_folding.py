@@ -21,7 +21,7 @@ from quark_onnx.core.resource_faults import let_out
 from quark_onnx.graph.io import copy
 from quark_onnx.graph.passes import lift, quiet
 from quark_onnx.graph.view import is_op
-from quark_onnx.graph.without_weights import light_proto
+from quark_onnx.graph.without_weights import complaint
 
 LIMIT = 1 << 25  # elements of an input or output: a constant as large as a weight may be transposed or cast
 SMALL = 1 << 14  # elements that any operator may take, a loop in Python included
@@ -74,8 +74,8 @@ def fold_constants(model: ir.Model, computed: Collection[str] = ()) -> Folded:
                 should_fold=wanted,
             )
             lift(trial)
-        if result.modified:  # some of its rewrites write operators of a later operator set
-            onnx.checker.check_model(light_proto(trial))
+        if result.modified and (fault := complaint(trial)) and complaint(model) is None:
+            return Folded(False, fault)  # some of its rewrites write operators of a later operator set
     except Exception as error:  # whatever the library stumbles over, the model runs unfolded as well
         let_out(error)
         return Folded(False, " ".join(str(e).strip().split("\n", 1)[0] for e in (error, error.__cause__) if e))

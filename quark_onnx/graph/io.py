@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import onnx
@@ -10,57 +11,87 @@ import onnx_ir as ir
 
 from quark_onnx.core.atomic_files import behind_links, new_file
 from quark_onnx.core.errors import ConfigError, ModelError
-from quark_onnx.graph import data_files, large_weights
+from quark_onnx.core.reading import reading, reason
+from quark_onnx.graph import data_files, large_weights, normal_form
 from quark_onnx.graph.edit import forget_names, own_tensor
 from quark_onnx.graph.open_dimensions import open_dimensions
-from quark_onnx.graph.without_weights import light_proto
+from quark_onnx.graph.tensor_data import refuse_misfit
+from quark_onnx.graph.without_weights import complaint, refusal
+
+INVALID, AGAIN = "is not a valid ONNX model", "export or copy it again"
 
 EXTERNAL_ABOVE = 1_800_000_000
 """Bytes of weights above which they are stored beside the model: protobuf ends at 2 GB."""
 
 
 def load(source: str | Path | onnx.ModelProto) -> ir.Model:
-    """Read a model; weights in external files are memory-mapped, not copied. Dimensions of −1 or 0 are dynamic.
+    """Read a model, normalized, and have `onnx.checker` prove it.
 
     Raises:
-        ModelError: the file is missing, is not an ONNX model, or is invalid.
+        ModelError: see `read`, or the checker refuses it.
     """
-    if isinstance(source, onnx.ModelProto):
-        return _from_proto(source)
+    model = read(source)
+    if (fault := complaint(model)) is not None:
+        raise invalid(source, fault)
+    return model
+
+
+def read(source: str | Path | onnx.ModelProto) -> ir.Model:
+    """A model in its normal form; weights in external files are memory-mapped, not copied.
+
+    Dimensions of −1 or 0 are dynamic. What `onnx.checker` has to say is not asked.
+
+    Raises:
+        ModelError: the file is missing, is not an ONNX model, or one that cannot be held.
+    """
+    proto = source if isinstance(source, onnx.ModelProto) else _protobuf(source)
+    try:
+        filled, said = normal_form.dense(proto)
+        model: ir.Model = ir.from_proto(filled)
+        if not isinstance(source, onnx.ModelProto):
+            ir.external_data.set_base_dir(model.graph, Path(source).parent)
+        refuse_misfit(model)
+        said += normal_form.normalize(model)
+    except ModelError:
+        raise
+    except Exception as error:  # numpy, the IR and the checker each have errors of their own
+        raise invalid(source, refusal(proto) or reason(error)) from error
+    if not model.graph.outputs:
+        raise invalid(source, "it has no outputs, so that nothing can be seen of what it computes")
+    normal_form.keep(model, said)
+    _check_external(model, title(source))
+    open_dimensions(model)
+    return model
+
+
+def _protobuf(source: str | Path) -> onnx.ModelProto:
     if not isinstance(source, (str, Path)):
         raise ModelError(f"the model must be a path or an onnx.ModelProto, not {type(source).__name__}")
     path = Path(source)
-    if any("\udc80" <= letter <= "\udcff" for letter in str(path)):
-        raise ModelError(f"the name of model {path} holds bytes that are no UTF-8, which onnx cannot open; rename it")
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise ModelError(f"model {path} {what}; give the path of an .onnx file")
     try:
-        onnx.checker.check_model(str(path))
-        model: ir.Model = ir.load(path)
-    except Exception as error:  # protobuf, checker and IR each have errors of their own
-        raise ModelError(f"{path} is not a valid ONNX model: {_first_lines(error)}; export or copy it again") from error
-    _check_external(model)
-    open_dimensions(model)
-    return model
-
-
-def _from_proto(proto: onnx.ModelProto) -> ir.Model:
-    try:
-        if proto.ByteSize() < EXTERNAL_ABOVE:
-            onnx.checker.check_model(proto)
-        model: ir.Model = ir.from_proto(proto)
-    except Exception as error:
-        reason = _first_lines(error)
+        os.fsencode(path).decode("utf-8")  # what onnx takes, whatever the encoding of this system
+    except UnicodeDecodeError as error:
         raise ModelError(
-            f"the ModelProto is not a valid ONNX model: {reason}; if its weights are in other files, pass the path"
+            f"the name of {path} holds bytes that are no UTF-8, which onnx cannot open; rename it"
         ) from error
-    _check_external(model)
-    open_dimensions(model)
-    return model
+    with reading(source, ModelError, AGAIN, INVALID):
+        return onnx.load(str(path), load_external_data=False)
 
 
-def _check_external(model: ir.Model) -> None:
+def title(source: str | Path | onnx.ModelProto) -> str:
+    """What to call the model in a message."""
+    return "the ModelProto" if isinstance(source, onnx.ModelProto) else str(source)
+
+
+def invalid(source: str | Path | onnx.ModelProto, fault: str) -> ModelError:
+    """The error about a model that is none."""
+    return ModelError(f"{title(source)} {INVALID}: {fault}; {AGAIN}")
+
+
+def _check_external(model: ir.Model, title: str) -> None:
     """Weights in other files are read late, by many: that they can be read is made sure of once.
 
     Raises:
@@ -69,13 +100,11 @@ def _check_external(model: ir.Model) -> None:
     for tensor in large_weights.in_files(model):
         path = Path(tensor.path)
         if not path.is_file():
-            raise ModelError(f"weight {tensor.name!r} is in {path}, which is missing; pass the path of the model")
+            raise ModelError(
+                f"weight {tensor.name!r} of {title} is in {path}, which is missing; pass the path of the model"
+            )
         if path.stat().st_size < (tensor.offset or 0) + tensor.nbytes:
             raise ModelError(f"{path} ends before the weight {tensor.name!r}; copy or export the model again")
-
-
-def _first_lines(error: Exception, lines: int = 3) -> str:
-    return " ".join(str(error).strip().splitlines()[:lines]).rstrip(". ") or type(error).__name__
 
 
 def copy(model: ir.Model) -> ir.Model:
@@ -189,16 +218,14 @@ def _inlined(model: ir.Model) -> ir.Model:
     return twin
 
 
-def check(model: ir.Model) -> None:
-    """Have `onnx.checker` prove the model, weights above 2 GB left out of the proof.
+def check(model: ir.Model, source: ir.Model | None = None) -> None:
+    """Have `onnx.checker` prove a model, which may have been made of another one, large weights left out of the proof.
 
     Raises:
-        ModelError: the checker refuses it.
+        ModelError: the checker refuses it, and not what it was made of.
     """
-    try:
-        onnx.checker.check_model(light_proto(model) if is_large(model) else to_proto(model))
-    except Exception as error:
-        raise ModelError(f"the resulting model is invalid: {_first_lines(error)}") from error
+    if (fault := complaint(model)) is not None and (source is None or complaint(source) is None):
+        raise ModelError(f"the resulting model is invalid: {fault}")
 
 
 def fingerprint(model: ir.Model) -> str:

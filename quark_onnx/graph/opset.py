@@ -15,12 +15,11 @@ from onnx import version_converter
 from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.core.plan import Skip
 from quark_onnx.core.resource_faults import let_out
+from quark_onnx.graph.custom_ops import carry
 from quark_onnx.graph.flat_hardmax import TAKES_ONE_AXIS, flatten_hardmax
+from quark_onnx.graph.normal_form import FIRST_WITHOUT_INPUTS
 from quark_onnx.graph.passes import infer_shapes
-from quark_onnx.graph.without_weights import light_proto
-
-FIRST_WITHOUT_INPUTS = 4
-"""The IR version from which initializers need not be listed as inputs."""
+from quark_onnx.graph.without_weights import light_proto, refusal
 
 
 @lru_cache(maxsize=1)
@@ -83,6 +82,7 @@ def fit_opset(model: ir.Model, needed: int, newest: int) -> str | None:
             f"the model has opset {current} and cannot be raised to opset {needed}, which the chosen formats need: "
             f"{graph.reason}; export it again with opset {needed} or newer{other}"
         )
+    carry(model.graph, graph)
     model.graph, imports[""] = graph, wanted
     return "lower-opset" if wanted < current else "raise-opset"
 
@@ -111,7 +111,8 @@ def _converted(model: ir.Model, wanted: int) -> ir.Graph | Skip:
     try:
         proto = light_proto(model)
         converted = version_converter.convert_version(proto, wanted)
-        onnx.checker.check_model(converted)
+        if (fault := refusal(converted)) and refusal(proto) is None:
+            raise ValueError(fault)
         if _interface(converted) != _interface(proto):
             raise ValueError("the conversion would change the inputs or outputs")
         graph: ir.Graph = ir.from_proto(converted).graph

@@ -12,7 +12,7 @@ from onnx_ir.passes import common
 
 from quark_onnx.core.errors import ModelError
 from quark_onnx.core.resource_faults import let_out
-from quark_onnx.graph.edit import forget_names, fresh_name
+from quark_onnx.graph.edit import claim, forget_names, fresh_name
 from quark_onnx.graph.without_weights import light_proto
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,21 @@ def name_nodes(model: ir.Model) -> None:
             output = next((value.name for value in node.outputs if value.name), "nothing")
             node.name = fresh_name(model.graph, f"{node.op_type}_{output}")
         seen.add(node.name)
+
+
+def name_values(model: ir.Model) -> None:
+    """No tensor of a body has the name of another tensor: the branches of an If may use the same ones."""
+    main = model.graph
+    seen = {*main.initializers, *(v.name for v in (*main.inputs, *(out for node in main for out in node.outputs)))}
+    for body in main.subgraphs():
+        constants = list(body.initializers.values())
+        body.initializers.clear()
+        for value in (*body.inputs, *constants, *(out for node in body for out in node.outputs)):
+            if value.name in seen:
+                claim(main, value)
+            seen.add(value.name)
+        for constant in constants:
+            body.register_initializer(constant)
 
 
 @contextmanager

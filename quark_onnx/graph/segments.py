@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from quark_onnx.graph.custom_ops import carry
+
 
 @dataclass(frozen=True, eq=False)
 class Segment:
@@ -56,7 +58,9 @@ def submodel(model: ir.Model, segment: Segment, extra: Sequence[str] = ()) -> ir
         opset_imports=model.graph.opset_imports,
         name="segment",
     )
-    return ir.Model(view.clone(), ir_version=model.ir_version)
+    made = ir.Model(view.clone(), ir_version=model.ir_version)
+    carry(model.graph, made.graph)
+    return made
 
 
 def reads(nodes: Sequence[ir.Node]) -> list[ir.Value]:

@@ -81,3 +81,13 @@ def numpy_dtype(value: ir.Value) -> np.dtype[Any] | None:
     if value.dtype is None or not isinstance(value.type, ir.TensorType):
         return None
     return np.dtype(object) if value.dtype == ir.DataType.STRING else np.dtype(value.dtype.numpy())
+
+
+def output_names(model: ir.Model) -> list[str]:
+    """Names of the model's outputs; one that is returned twice is named once."""
+    return list(dict.fromkeys(value.name or "" for value in model.graph.outputs))
+
+
+def computes_in(model: ir.Model, dtype: str) -> bool:
+    """Whether an input or a constant of the model is of this numpy type."""
+    return any(numpy_dtype(value) == dtype for value in (*model.graph.inputs, *model.graph.initializers.values()))

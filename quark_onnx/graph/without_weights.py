@@ -1,9 +1,14 @@
-"""Models of any size for the functions of onnx that take a protobuf, which ends at 2 GB: without their weights."""
+"""Models of any size for the functions of onnx that take a protobuf, which ends at 2 GB: without their weights.
+
+`onnx.checker` is one of them: here is what it says.
+"""
 
 from __future__ import annotations
 
 import onnx
 import onnx_ir as ir
+
+from quark_onnx.core.reading import reason
 
 SMALL = 1024  # elements: constants that decide about shapes (axes, scales, pads) are smaller
 READABLE = (ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL)
@@ -30,3 +35,20 @@ def light_proto(model: ir.Model) -> onnx.ModelProto:
         for value, tensor, kind, shape in held:
             value.const_value, value.type, value.shape = tensor, kind, shape
             graph.initializers.add(value)
+
+
+def complaint(model: ir.Model) -> str | None:
+    """What `onnx.checker` has against the model, its large weights left out; onnxruntime may run it all the same."""
+    try:
+        return refusal(light_proto(model))
+    except Exception as error:  # the IR takes what it cannot write
+        return reason(error)
+
+
+def refusal(proto: onnx.ModelProto) -> str | None:
+    """What `onnx.checker` has against a protobuf."""
+    try:
+        onnx.checker.check_model(proto)
+    except Exception as error:  # not only its own ValidationError
+        return reason(error)
+    return None

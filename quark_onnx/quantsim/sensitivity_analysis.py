@@ -16,8 +16,9 @@ from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError, DataError
 from quark_onnx.core.settings.checked_fields import flag, whole
 from quark_onnx.engine.calibration_data import Feed, InputSpec, open_data, told
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.runner import Runner
-from quark_onnx.graph import Node, io
+from quark_onnx.graph import Node
 from quark_onnx.numerics.output_pairs import paired
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.sim import QuantizationSimModel
@@ -128,7 +129,7 @@ def make_psnr_eval_fn(
         ConfigError: there is no such output.
         DataError: the samples do not fit the model, or its outputs are not finite.
     """
-    session = float_model if hasattr(float_model, "get_inputs") else Runner(io.load(float_model)).session
+    session = float_model if hasattr(float_model, "get_inputs") else Runner(open_model(float_model)).session
     chosen = _chosen(session.get_outputs(), output_indices)
     specs = [_spec(value) for value in session.get_inputs()]
     feeds = list(told(open_data(inputs, specs, masks=lambda: _unasked)))

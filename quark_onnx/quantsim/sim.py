@@ -54,6 +54,7 @@ class QuantizationSimModel:
         exact: compute to the bit as aimet-onnx does, two to four times as slow: see `exact_simulation`. Otherwise ties
             are rounded to even, as onnxruntime does, and its optimizations are on.
         threads: that onnxruntime may use; 0: all cores.
+        user_onnx_libs: shared libraries with operators of the model that onnxruntime has not.
 
     Raises:
         ConfigError, ModelError, DataError: an argument cannot be used; the message names it.
@@ -72,6 +73,7 @@ class QuantizationSimModel:
         percentile: float | None = None,
         exact: bool = False,
         threads: int = 0,
+        user_onnx_libs: Sequence[str] = (),
     ) -> None:
         widths = {width for width in (default_output_bw, default_activation_bw) if width is not None}
         if len(widths) > 1:
@@ -80,9 +82,10 @@ class QuantizationSimModel:
                 f"{default_activation_bw}; give one of them"
             )
         self.quant_scheme = as_scheme(quant_scheme)
-        start = begin(model, config_file, self.quant_scheme, default_param_bw, widths.pop() if widths else 8)
+        width = widths.pop() if widths else 8
+        start = begin(model, config_file, self.quant_scheme, default_param_bw, width, libraries=user_onnx_libs)
         self.float_model = start.model
-        self._source = io.load(model)
+        self._source = start.source
         self._channels = start.channels
         self._ranges = ranging(self.quant_scheme, percentile)
         self._exact, self._threads = flag("exact", exact), whole(0)("threads", threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +14,7 @@ from quark_onnx.core.plan import Plan, Site
 from quark_onnx.core.settings.aimet_runtime_config import RuntimeConfig, load_runtime_config
 from quark_onnx.core.settings.checked_fields import whole
 from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.opset import operator_types
 from quark_onnx.graph.value_info import declare_outputs
@@ -35,6 +36,7 @@ bits = whole(2, 16)
 class Start:
     """A model and its quantizers; no range is chosen yet.
 
+    source    the user's model
     model     float; nodes are named, constants are initializers, all other names are the user's
     plan      sites of the quantizers that are on
     off       sites of those that could be switched on
@@ -42,6 +44,7 @@ class Start:
     ranges    how ranges are chosen
     """
 
+    source: Model
     model: Model
     plan: Plan
     off: Mapping[str, Site]
@@ -58,7 +61,10 @@ def open_float(source: Source, *, biases: bool = False) -> Model:
     Raises:
         ModelError: it cannot be read, or is quantized already.
     """
-    model = io.load(source)
+    return _prepared(open_model(source), biases)
+
+
+def _prepared(model: Model, biases: bool) -> Model:
     io.refuse_quantized(model)
     prepared = prepare(model, opset=Format().opset, optimize=False, biases=biases).model
     declare_outputs(prepared, model)
@@ -73,6 +79,7 @@ def begin(
     activation_bits: int,
     *,
     biases: bool = False,
+    libraries: Sequence[str] = (),
 ) -> Start:
     """The quantizers that AIMET would put on a model.
 
@@ -81,17 +88,19 @@ def begin(
         scheme: how ranges are chosen.
         param_bits, activation_bits: widths, 2..16.
         biases: layers without a bias get one of zeros.
+        libraries: files with custom operators of the model.
 
     Raises:
         ConfigError, ModelError: the configuration or the model cannot be used.
     """
-    model = open_float(source, biases=biases)
+    opened = open_model(source, libraries)
+    model = _prepared(opened, biases)
     weight = Format(bits("default_param_bw", param_bits), signed=True, symmetric=True)
     activation = Format(bits("default_output_bw", activation_bits), signed=False)
     config = load_runtime_config(config_file)
     _refuse_misspelt(config, model)
     placed = simulated_sites(model, config, activation, weight)
-    return Start(model, placed.plan, placed.off, placed.channels, ranging(scheme))
+    return Start(opened, model, placed.plan, placed.off, placed.channels, ranging(scheme))
 
 
 def _refuse_misspelt(config: RuntimeConfig, model: Model) -> None:

@@ -22,7 +22,7 @@ from quark_onnx.engine.qdq_pieces import Piece
 from quark_onnx.engine.runner import Runner, fit
 from quark_onnx.graph import Model
 from quark_onnx.graph.subgraphs import disturbable
-from quark_onnx.graph.view import constant
+from quark_onnx.graph.view import constant, output_names
 from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.numerics.output_pairs import paired
 from quark_onnx.report.model_report import LayerError, Layers
@@ -160,7 +160,7 @@ class _Walk:
         wanted = {name for look in looks for name in (look.piece.tensor, *look.piece.inputs.values())}
         model, self.inputs = disturbable(base, sorted(wanted))
         given = {value.name for value in base.graph.inputs}
-        outputs = [value.name or "" for value in base.graph.outputs]
+        outputs = output_names(base)
         taps = [name for name in self.inputs if name not in given]
         self.exact = Runner(model, list(dict.fromkeys((*outputs, *taps))))
         self.end = self.exact.returning([judged])

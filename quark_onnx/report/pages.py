@@ -33,12 +33,13 @@ def check_target(path: str | Path) -> Path:
     """The path of a page, found usable before any work is done.
 
     Raises:
-        ConfigError: it does not end in .html, or is a folder; or jinja2 is missing.
+        ConfigError: it does not end in .html, or it or its JSON is a folder or a device; or jinja2 is missing.
     """
     target = Path(path)
-    behind_links(target)
     if target.suffix.lower() not in (".html", ".htm") or target.is_dir():
         raise ConfigError(f"a report is an HTML file: give a name that ends in .html, not {str(target)!r}")
+    for file in (target, target.with_suffix(".json")):
+        behind_links(file)
     check_installed()
     return target
 

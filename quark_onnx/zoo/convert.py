@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from quark_onnx.core.errors import QuarkError, ResourceError
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.records import Measured, worst_of
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.result_wording import kept_text
-from quark_onnx.graph import io
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Result
 from quark_onnx.zoo.entry import Entry, Try
@@ -123,7 +123,7 @@ def _paged(folder: Path, entry: Entry, found: Attempt, row: Row, tell: Told) -> 
 def _float_score(entry: Entry, tell: Told) -> float | None:
     if not entry.evaluator:
         return None
-    io.load(entry.input)  # a broken model is no fault of the evaluator
+    open_model(entry.input)  # a broken model is no fault of the evaluator
     tell("evaluate", 0, None)
     return score(entry.evaluator, Path(entry.home), Path(entry.input))
 

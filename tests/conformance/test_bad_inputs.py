@@ -278,7 +278,7 @@ FEEDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "wrong rank": (feed(x=np.zeros((2, 3), np.float32)), ("'x'", "rank is 2", "[?, 3, 8, 8]", "reshape")),
     "wrong fixed dimension": (feed(x=np.zeros((2, 3, 9, 8), np.float32)), ("'x'", "dimension 2 is 9", "resize")),
     "wrong layout": (feed(x=np.zeros((2, 8, 8, 3), np.float32)), ("'x'", "NHWC", "transpose(0, 3, 1, 2)")),
-    "wrong batch": (feed(x=feed()["x"][:1], m=np.zeros((0, 4), np.float32)), ("'m'", "empty", "leave this sample out")),
+    "wrong batch": (feed(x=feed()["x"][:1], m=np.zeros((0, 4), np.float32)), ("'m'", "a batch of 0", "cut or pad it")),
     "NaN": (feed(x=filled(np.nan)), ("'x'", "NaN", "(1, 2, 3, 4)", "preprocessing")),
     "infinity": (feed(x=filled(np.inf)), ("'x'", "infinite", "(1, 2, 3, 4)", "preprocessing")),
     "text": (feed(x=np.array([["a"]])), ("'x'", "float32", "preprocess")),

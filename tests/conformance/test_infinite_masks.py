@@ -85,7 +85,7 @@ REFUSED: dict[str, tuple[onnx.ModelProto, np.ndarray, tuple[str, ...]]] = {
     },
     "a row of nothing": (attention(), NO_ROW, ("it holds -inf", "output 'y' is not finite", "Softmax")),
     "an output": (attention(out=", float[1,6,6] m"), CAUSAL, ("it holds -inf", "output 'm' is not finite")),
-    "+inf": (attention(), -CAUSAL, ("15 of 36 values are NaN or +inf", "first inf at (0, 1)")),
+    "+inf": (attention(), -CAUSAL, ("15 of 36 values are NaN or infinite", "first inf at (0, 1)")),
     "NaN": (attention(), np.where(CAUSAL < 0, np.nan, CAUSAL), ("15 of 36 values", "first nan at (0, 1)")),
 }
 

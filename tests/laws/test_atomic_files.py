@@ -151,6 +151,29 @@ def test_an_old_folder_comes_back_where_the_new_one_cannot_be_moved(
     assert os.listdir(folder) == ["plan"]
 
 
+@posix
+def test_what_a_killed_process_left_is_removed_by_the_next(folder: Path) -> None:
+    """Not what is new or still held, be it by this process, nor what only looks like it."""
+
+    def old(name: str) -> Path:
+        (folder / name).mkdir()
+        (folder / name / "half").touch()
+        os.utime(folder / name, (0, 0))
+        return folder / name
+
+    left, other = old(".quark_onnx-left"), old(".other-left")
+    write(folder / "a")
+    assert not left.exists() and other.exists()
+    new = old(".quark_onnx-new")
+    os.utime(new)
+    with new_file(folder / "b") as temporary:
+        os.utime(temporary.parent, (0, 0))
+        write(folder / "c")
+        assert temporary.parent.exists()
+        temporary.touch()
+    assert sorted(os.listdir(folder)) == [".other-left", new.name, "a", "b", "c"]
+
+
 # two outputs
 
 

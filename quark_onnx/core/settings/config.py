@@ -14,6 +14,7 @@ from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.number_formats import FLOATS, TYPES, Format, ScaleType, type_name
+from quark_onnx.core.reading import json_of, reading
 from quark_onnx.core.settings.checked_fields import named, names, subgraphs
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.extra_options_check import checked_options
@@ -372,10 +373,8 @@ class QuantizationConfig:
         Raises:
             ConfigError: not JSON, an unknown key, or a bad value.
         """
-        try:
-            document = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"the configuration is not JSON: {error}") from error
+        with reading("the configuration", ConfigError, "mend it there", "is not JSON"):
+            document = json_of(text)
         if not isinstance(document, dict):
             raise ConfigError("the configuration must be a JSON object of fields")
         return cls.from_dict(document)

@@ -77,6 +77,9 @@ OPTIONS: dict[str, Option] = {
     "UseRandomData": Option(bool, False, "calibrate on random numbers; for smoke tests only, accuracy is meaningless"),
     "RandomDataReaderInputShape": Option(dict, None, "{input name: shape} of the random data"),
     "RandomDataReaderInputDataRange": Option(dict, None, "{input name: [low, high]} of the random data"),
+    "UserCustomOpLibPath": Option(
+        (list, tuple), (), "paths of shared libraries with operators of the model that onnxruntime has not"
+    ),
     "CLESteps": Option(int, -1, "sweeps of cross-layer equalization; -1: until nothing moves, at most 20"),
     "CLEBalanceMethod": Option(str, "max", "how cross-layer equalization measures a channel; 'max' is the only way"),
     "HighBiasAbsorption": Option(bool, False, "move what a ReLU always lets through into the next layer's bias"),

@@ -23,6 +23,9 @@ OF_DATA = (
 )
 """Options that say which data are used."""
 
+OF_MODEL = ("UserCustomOpLibPath",)
+"""Options that say what the model is made of."""
+
 CARRIED = (
     "ActivationSymmetric",
     "WeightSymmetric",
@@ -37,7 +40,7 @@ CARRIED = (
 CARRIED_VALUES = {"BiasCorrection": "auto", "Protect": True}
 """Values that presets set: they act where there is something to act on."""
 
-OF_INTEGERS = tuple(key for key in OPTIONS if key not in (*OF_DATA, *CARRIED, "InlineIf"))
+OF_INTEGERS = tuple(key for key in OPTIONS if key not in (*OF_DATA, *OF_MODEL, *CARRIED, "InlineIf"))
 """Options that a conversion to float16 or bfloat16 has no use for."""
 
 OF_RANGES = (

@@ -1,4 +1,4 @@
-"""Statistics that no range can be taken of: mask constants such as −3.4e38, infinities, NaN."""
+"""How magnitudes are spread: mask constants such as −3.4e38, infinities, NaN; and the smallest of all."""
 
 from __future__ import annotations
 
@@ -41,6 +41,12 @@ def why_unusable(s: Statistics, levels: int) -> str | None:
         return None
     rest = float(edges(_used(s)[_used(s) < loud][-1] + 1))
     return f"{seen} while all others stay within ±{rest:.3g}: they would all be rounded to zero"
+
+
+def smallest(s: Statistics) -> float:
+    """The lower edge of the bin of the smallest magnitude that was seen, 0 and subnormal numbers left out; ∞: none."""
+    used = _used(s)
+    return float(edges(used[0])) if used.size else math.inf
 
 
 def _used(s: Statistics) -> NDArray[np.intp]:

@@ -39,6 +39,7 @@ def mix(
     tick: Callable[[int, int], None],
     *,
     narrows: bool,
+    fuse: bool = True,
 ) -> Mixed:
     """Choose the layers that have the types of `other`.
 
@@ -49,6 +50,7 @@ def mix(
         realize: the quantized model of a plan.
         tick: called as `tick(models scored, models to score)`.
         narrows: `other` has the narrower types.
+        fuse: models are scored as onnxruntime runs them, on integer kernels.
 
     Raises:
         ConfigError: a layer is named that there is not, or no output can be judged.
@@ -57,7 +59,7 @@ def mix(
     able = _able(model, layout, settings, ranged(layout.plan(layout.layers)))
     if not able:
         return Mixed(ranged(base), warnings=("include_auto_mp: no quantized layer can move, all keep their types",))
-    search = _Search(layout, settings, able, Judge(model, feeds, settings), ranged, realize, tick)
+    search = _Search(layout, settings, able, Judge(model, feeds, settings, fuse=fuse), ranged, realize, tick)
     return search.run(model)
 
 

@@ -24,6 +24,9 @@ from quark_onnx.numerics.output_pairs import paired
 class Judge:
     """Scores quantized models; the float model runs once.
 
+    Args:
+        fuse: run them as a user's onnxruntime does, on integer kernels; False: they are for another runtime.
+
     Of outputs that are not float each value counts 1, and 1 or 0 in the quantized model (`output_pairs`).
 
     Raises:
@@ -31,8 +34,8 @@ class Judge:
         DataError: there are no feeds.
     """
 
-    def __init__(self, model: Model, feeds: Sequence[Feed], settings: Mixing) -> None:
-        self.settings, self.feeds = settings, feeds[: settings.data_size]
+    def __init__(self, model: Model, feeds: Sequence[Feed], settings: Mixing, *, fuse: bool = True) -> None:
+        self.settings, self.feeds, self.fuse = settings, feeds[: settings.data_size], fuse
         self.shapes = _judged(model, settings)
         self.outputs = list(self.shapes)
         run = Runner(model, self.outputs)
@@ -40,12 +43,12 @@ class Judge:
         self.expected = keep((dict(zip(self.outputs, run(feed), strict=True)) for feed in seen), _limit())
 
     def __call__(self, quantized: Model) -> float:
-        """The metric of the output that has the worst, as a user's onnxruntime runs the model.
+        """The metric of the output that has the worst.
 
         Raises:
             ConfigError: no output holds a value on these samples.
         """
-        run = Runner(quantized, self.outputs)
+        run = Runner(quantized, self.outputs, fuse=self.fuse)
         found = [measure(self.settings.metric_default, self.shapes[name]) for name in self.outputs]
         for feed, expected in zip(self.feeds, self.expected, strict=True):
             for output, name, y in zip(found, self.outputs, run(fit(feed, quantized)), strict=True):

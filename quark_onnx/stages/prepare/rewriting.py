@@ -12,7 +12,7 @@ from quark_onnx.graph import Model
 from quark_onnx.graph.constant_folding import fold_constants
 from quark_onnx.graph.io import copy
 from quark_onnx.graph.opset import fit_opset, own_opset
-from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes, remove_unused
+from quark_onnx.graph.passes import infer_shapes, lift_constants, name_nodes, name_values, remove_unused
 from quark_onnx.graph.rewrite import Outcome, Rule, rewrite
 from quark_onnx.graph.value_info import drop_stale
 from quark_onnx.graph.view import is_op
@@ -107,6 +107,7 @@ def prepare(
     lift_constants(model)
     log = [] if opset is None else _fitted(model, opset, integers if optimize else (), quantizers=quantizers)
     name_nodes(model)
+    name_values(model)
     conditions = take_branches(model, branches) if branches else None
     stale = drop_stale(model)
     infer_shapes(model)

@@ -13,7 +13,9 @@ from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.inline_branch import inline_branch
 from quark_onnx.graph.passes import remove_unused
+from quark_onnx.graph.rewrite import rewrite
 from quark_onnx.graph.view import is_op
+from quark_onnx.stages.prepare import inline_if
 
 OPTION = "extra option InlineIf"
 
@@ -51,6 +53,7 @@ def take_branches(model: Model, branches: Mapping[str, str]) -> Conditions:
     """
     left, conditions = dict(branches), {}
     while left:
+        rewrite(model.graph, [inline_if.RULE])  # what is inside a branch that is always taken is not inside
         found = [node for node in model.graph if is_op(node, "If") and node.name in left]
         if not found:
             raise ConfigError(_lacking(model, min(left)))

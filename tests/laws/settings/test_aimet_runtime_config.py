@@ -240,7 +240,7 @@ def test_what_is_no_source(source: Any) -> None:
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is not JSON"):
         load_runtime_config(tmp_path / "config.json")
 
 

@@ -28,6 +28,7 @@ values: dict[str, st.SearchStrategy[Any]] = {
     "Percentile": st.floats(50, 100, exclude_min=True) | st.integers(51, 100),
     "CalibDataSize": st.integers(1, 10**6),
     "CalibImages": st.dictionaries(st.sampled_from(["size", "mean"]), st.tuples(numbers, numbers) | numbers),
+    "UserCustomOpLibPath": st.lists(st.text()),
     "RandomDataReaderInputShape": st.dictionaries(st.text(), st.lists(st.integers(1, 9)).map(tuple)),
     "RandomDataReaderInputDataRange": st.dictionaries(st.text(), st.tuples(numbers, numbers)),
     "BlockSize": st.integers(2, 999),

@@ -178,12 +178,14 @@ def test_external_data() -> None:
         ("-o same.onnx", "--output and the input model are the same"),
         ("-o fifo", "fifo is a device, a pipe or a socket"),
         ("-o o.onnx --report fifo.html", "fifo.html is a device, a pipe or a socket"),
+        ("-o o.onnx --report second.html", "second.json is a device, a pipe or a socket"),
+        ("-o o.onnx --calibration-cache fifo.npz", "fifo.npz is a device, a pipe or a socket"),
         ("-o o.onnx --save-plan full", "full also holds 'notes.txt'"),
     ],
 )
 def test_outputs_that_would_replace_what_they_must_not(arguments: str, said: str) -> None:
     """Nothing is done, and nothing is written."""
-    for name in ("fifo", "fifo.html"):
+    for name in ("fifo", "fifo.html", "second.json", "fifo.npz"):
         os.mkfifo(name)
     Path("link").symlink_to("r.html")
     os.link("model.onnx", "same.onnx")

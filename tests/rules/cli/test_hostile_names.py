@@ -143,6 +143,12 @@ def test_messages_keep_their_own_lines_and_no_others(monkeypatch: pytest.MonkeyP
     assert screen.getvalue() == "error: two problems:\n  one\n  two\\nerror: \\x1bforged\n"
 
 
+def test_logs_are_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """Also of whoever uses the package without the command line."""
+    console.logger.warning("layer %s of %d: %s", "\x1b[2J", 3, "a\nb")
+    assert [record.getMessage() for record in caplog.records] == ["layer \\x1b[2J of 3: a\\nb"]
+
+
 # consoles
 
 

@@ -440,8 +440,8 @@ def test_a_mask_that_the_model_takes() -> None:
     ("values", "words"),
     [
         ((1, -np.inf), ("it holds -inf", "output 'y' is not finite with it", "Softmax")),
-        ((np.inf, -np.inf), ("1 of 2 values are NaN or +inf", "first inf at (0, 0)")),
-        ((-np.inf, np.nan), ("1 of 2 values are NaN or +inf", "first nan at (0, 1)")),
+        ((np.inf, -np.inf), ("1 of 2 values are NaN or infinite", "first inf at (0, 0)")),
+        ((-np.inf, np.nan), ("1 of 2 values are NaN or infinite", "first nan at (0, 1)")),
     ],
 )
 def test_what_it_does_not_take(values: tuple[float, ...], words: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from quark_onnx import Config, ConfigError, ModelQuantizer, QuantizationConfig, 
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.plan_diff import diff
+from quark_onnx.encodings import from_plan
 from quark_onnx.engine.calibration_data import Feed
 
 N = 64
@@ -148,6 +149,12 @@ def test_a_branch_that_no_sample_takes() -> None:
     assert "InlineIf={'If_z': 'then'}" in result.plan.remarks["If_z"]
 
 
+def test_a_branch_that_few_samples_take() -> None:
+    remark = quantize(IF, data(10, c=True) + data(2, c=False)).plan.remarks["If_z"]
+    assert remark.startswith("2 of 10 samples take the else branch of If 'If_z'")
+    assert "If_z" not in quantize(IF, data(10, c=True) + data(10, c=False)).plan.remarks
+
+
 def test_a_loop_that_never_runs() -> None:
     result = quantize(LOOP, data(n=0))
     assert set(layers(result).values()) == {"float"}
@@ -221,6 +228,25 @@ def test_constants_of_two_branches_are_not_folded_into_both() -> None:
         config = BASE if feeds else replace(BASE, nodes_to_exclude=("*",))
         result = ModelQuantizer(config).quantize_model(given, None, feeds or data(c=True))
         assert result.model.ByteSize() < share * given.ByteSize()
+
+
+# Tuning, reports, files of encodings
+
+
+@pytest.mark.parametrize(
+    "options", [{"BiasCorrection": True}, {"WeightCalibrateMethod": "SeqMSE", "BiasCorrection": False}]
+)
+def test_layers_inside_are_not_tuned(options: dict[str, object]) -> None:
+    report = quantize(IF, data(c=True) + data(c=False), option(**options)).report
+    assert report.untuned["MatMul_p"] == "inside the then branch of If 'If_z': only layers of the main graph are tuned"
+    assert "inside" not in report.untuned.get("MatMul_t", "")
+
+
+def test_what_a_file_of_encodings_lacks() -> None:
+    plan = quantize(IF, data(c=True)).plan
+    shapes = {name: array.shape for name, array in WEIGHTS.items()}
+    losses = from_plan(plan, shapes | {f"{name}_1": shape for name, shape in shapes.items()}).losses
+    assert [loss.tensors for loss in losses if "bodies" in loss.what] == [("If_z/then_branch",)]
 
 
 # Plans

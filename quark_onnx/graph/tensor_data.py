@@ -1,0 +1,44 @@
+"""Constants whose data are not what type and shape say: the checker of onnx lets them pass, and readers stumble."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import onnx_ir as ir
+
+from quark_onnx.core.errors import ModelError
+from quark_onnx.core.reading import reason
+
+
+def refuse_misfit(model: ir.Model) -> None:
+    """Read every constant that is in the model itself once; nothing is kept.
+
+    Raises:
+        ModelError: one cannot be read.
+    """
+    for name, tensor in _constants(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            continue
+        try:
+            tensor.numpy()
+        except Exception as error:
+            raise ModelError(
+                f"the data of {name!r} are not {tensor.dtype.name} {list(tensor.shape)}, which it is said to be: "
+                f"{reason(error)}; export the model again"
+            ) from error
+
+
+def _constants(model: ir.Model) -> Iterator[tuple[str, Any]]:
+    functions = model.functions.values()
+    bodies = (graph for function in functions for graph in (function.graph, *function.subgraphs()))
+    for graph in (*model.graphs(), *bodies):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value.name or "", value.const_value
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR:
+                    yield node.outputs[0].name or "", attribute.value
+                elif attribute.type == ir.AttributeType.TENSORS:
+                    yield from ((node.outputs[0].name or "", tensor) for tensor in attribute.value)
