@@ -116,3 +116,16 @@ def test_a_weight_on_the_left_has_no_bias_behind_it(shape: tuple[int, ...], pres
         "g (float[4,8] x) => (float[3,8] y) { a = MatMul (w, x) y = Add (a, b) }", w=normal(3, 4), b=normal(*shape)
     )
     assert quantized(model, preset).report.sqnr["y"] > 30
+
+
+@pytest.mark.parametrize(
+    "dead", ["c = Neg (a)", "c = Clip (b, l, h)", "c = MatMul (x, w) d = Relu (c)", "c = Add (b, k)"]
+)
+@pytest.mark.parametrize("optimize", [False, True])
+def test_what_no_output_needs_has_no_quantizers(dead: str, optimize: bool) -> None:
+    text = f"g (float[1,4] x) => (float[1,4] y) {{ a = MatMul (x, w) b = Relu (a) y = MatMul (b, w) {dead} }}"
+    model = text_model(text, w=normal(4, 4), l=np.float32(0), h=np.float32(6), k=normal(4))
+    assert not {"c", "d", "l", "h", "k"} & quantized(model, optimize_model=optimize).plan.sites.keys()
+    simulation = QuantizationSimModel(model, threads=1)
+    simulation.compute_encodings([{"x": normal(1, 4, seed=i)} for i in range(3)])
+    assert not {"c", "d", "l", "h", "k"} & simulation.qc_quantize_op_dict.keys()
