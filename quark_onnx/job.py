@@ -37,6 +37,8 @@ from quark_onnx.engine.saturation_certificate import is_quantized
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.bodies import Body, as_model, bodies, holds, shares_constants
 from quark_onnx.graph.from_float16 import Widened, to_float32
+from quark_onnx.graph.integer_nodes import refuse_quantized, told_of_integers
+from quark_onnx.graph.normal_form import remarks
 from quark_onnx.graph.value_info import declare_outputs, unknown
 from quark_onnx.graph.view import is_op
 from quark_onnx.stages.equalize import rescale
@@ -135,6 +137,11 @@ class Job:
     def plain(self) -> Model:
         """The user's model, in float32."""
         return self.model if self.widened is None else self.widened.model
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Warnings about the user's model, before anything is done to it."""
+        return (*remarks(self.model), *told_of_integers(self.model))
 
     def placed(self, config: QuantizationConfig) -> Plan:
         """Where quantizers stand in the prepared model; scales are still open.
@@ -245,7 +252,7 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
         ModelError, ConfigError: the model cannot be used, or the configuration names what it does not have.
     """
     model = open_model(source, config.option("UserCustomOpLibPath"))
-    io.refuse_quantized(model)
+    refuse_quantized(model)
     widened = to_float32(model)
     overrides = config.tensor_overrides
     conversions = {name: one.readers for name, one in overrides.items() if one.convert is not None}

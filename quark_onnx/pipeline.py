@@ -32,7 +32,6 @@ from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.proof_for_target import prove_for
 from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning
 from quark_onnx.graph import ModelProto, io, large_weights
-from quark_onnx.graph.normal_form import remarks
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.result import Evidence, Probed, Report, Result
@@ -366,10 +365,10 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
     held = {"float": io.weight_bytes(job.model), "quantized": io.weight_bytes(quantized)}
     files = {"float": job.source, "quantized": model if output is None else output}
     stored = {which: io.stored_bytes(file, held[which]) for which, file in files.items()}
-    nothing = "nothing was quantized: see the reasons in the ledger; the model stays float"
+    nothing = "nothing was quantized: see the reasons in the ledger; the model stays as it is"
     doubts = size_warning(stored["float"], stored["quantized"]) if not plan.empty else (nothing,)
     told = proof_warnings(proof, job.config.target)
-    warnings = (*remarks(job.model), *decided.warnings, *output_warnings(proof.run.outputs), *told, *doubts)
+    warnings = (*job.doubts, *decided.warnings, *output_warnings(proof.run.outputs), *told, *doubts)
     for warning in warnings:
         logger.warning(warning)
     report = Report(

@@ -115,7 +115,7 @@ def plan_command(
         decided = decide(job, job.data(None, data.data), clock, cache=cache)
         job, plan = decided.job, decided.plan
         plan.save(output, config.to_json())
-    warn(decided.warnings)
+    warn((*job.doubts, *decided.warnings))
     stopped = interrupted(decided.warnings)
     if stopped:
         command = f"quark-onnx quantize {model} -o OUT.onnx --data PATH --resume {output}"

@@ -200,6 +200,26 @@ SHAPE_OPS = frozenset({"Shape", "Size", "NonZero", "ConstantOfShape", "Range"})
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """Operators with bodies."""
 
+INTEGER_OPERATORS = frozenset(
+    {
+        "ConvInteger",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeLSTM",
+        "DynamicQuantizeMatMul",
+        "GatherBlockQuantized",
+        "MatMulBnb4",
+        "MatMulInteger",
+        "MatMulInteger16",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+        "QAttention",
+        "QEmbedLayerNormalization",
+        "QGemm",
+        "QMoE",
+    }
+)
+"""Operators on integers that no float model has, of any domain; those whose name begins with QLinear are others."""
+
 RANDOM = frozenset(
     {
         "Bernoulli",

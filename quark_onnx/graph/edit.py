@@ -147,6 +147,19 @@ def become(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> No
         node.replace_input_with(index, value)
 
 
+def become_constants(node: ir.Node, arrays: Sequence[Any]) -> list[ir.Value]:
+    """The node goes; what it computed is in constants under the names of its outputs, which are returned."""
+    graph, outputs = graph_of(node), list(node.outputs)
+    names = [output.name for output in outputs]
+    values = [add_constant(graph, array, f"{node.name}_value") for array in arrays]
+    for output, value in zip(outputs, values, strict=True):
+        take_over(output, value)
+    remove(node)
+    for name, value in zip(names, values, strict=True):
+        value.name = name
+    return values
+
+
 def bypass(node: ir.Node, index: int = 0) -> None:
     """Readers of output 0 read input `index` instead, and the node goes. See `view.can_bypass`."""
     value = node.inputs[index]

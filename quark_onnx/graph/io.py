@@ -267,17 +267,3 @@ def with_outputs(model: ir.Model, names: list[str]) -> ir.Model:
             if value.name in wanted:
                 tapped.graph.outputs.append(value)
     return tapped
-
-
-def refuse_quantized(model: ir.Model) -> None:
-    """Only float models can be quantized.
-
-    Raises:
-        ModelError: the model already holds quantizers.
-    """
-    found = [node for node in model.graph if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    if found:
-        raise ModelError(
-            f"the model is quantized already: it holds {len(found)} QuantizeLinear/DequantizeLinear nodes, "
-            f"the first is {found[0].name or found[0].op_type!r}; pass the float model"
-        )

@@ -15,7 +15,8 @@ from quark_onnx.core.settings.aimet_runtime_config import RuntimeConfig, load_ru
 from quark_onnx.core.settings.checked_fields import whole
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.engine.opened_model import open_model
-from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.graph import Model, ModelProto
+from quark_onnx.graph.integer_nodes import refuse_quantized
 from quark_onnx.graph.opset import operator_types
 from quark_onnx.graph.value_info import declare_outputs
 from quark_onnx.quantsim.scheme import QuantScheme
@@ -65,7 +66,7 @@ def open_float(source: Source, *, biases: bool = False) -> Model:
 
 
 def _prepared(model: Model, biases: bool) -> Model:
-    io.refuse_quantized(model)
+    refuse_quantized(model)
     prepared = prepare(model, opset=Format().opset, optimize=False, biases=biases).model
     declare_outputs(prepared, model)
     return prepared

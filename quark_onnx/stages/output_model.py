@@ -19,6 +19,7 @@ from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.convertible import clamped, losses
 from quark_onnx.graph.from_float16 import Widened
+from quark_onnx.graph.packed_weights import repack
 from quark_onnx.graph.to_bfloat16 import to_bfloat16
 from quark_onnx.graph.to_float16 import to_float16
 
@@ -48,7 +49,10 @@ def realize(
     interface = () if half is None else half.interface
     if conversion is None:
         quantized = apply(model, plan, bodies)
-        return quantized if half is None else to_float16(quantized, keep=half.wide, interface=interface)
+        if half is not None:
+            return to_float16(quantized, keep=half.wide, interface=interface)
+        repack(quantized)
+        return quantized
     if io.fingerprint(model) != plan.model:
         raise PlanError(
             f"the plan was made for model {plan.model}, this one is {io.fingerprint(model)}; make a new plan for it"

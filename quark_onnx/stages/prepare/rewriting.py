@@ -35,6 +35,7 @@ from quark_onnx.stages.prepare import (
     matmul_add_gemm,
     scale_behind_clamp,
     unshare,
+    weights_of_integers,
     zero_bias,
 )
 from quark_onnx.stages.prepare.conversion_identity import convert
@@ -112,7 +113,7 @@ def prepare(
     conditions = take_branches(model, branches) if branches else None
     stale = drop_stale(model)
     infer_shapes(model)
-    log += rewrite(model.graph, [drop_identity.RULE])
+    log += rewrite(model.graph, [drop_identity.RULE, *weights_of_integers.RULES])
     if optimize:
         log += _optimize(model, integers, block)
     told = ask_session(model)
