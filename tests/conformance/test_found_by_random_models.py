@@ -129,3 +129,13 @@ def test_what_no_output_needs_has_no_quantizers(dead: str, optimize: bool) -> No
     simulation = QuantizationSimModel(model, threads=1)
     simulation.compute_encodings([{"x": normal(1, 4, seed=i)} for i in range(3)])
     assert not {"c", "d", "l", "h", "k"} & simulation.qc_quantize_op_dict.keys()
+
+
+@pytest.mark.parametrize(("opset", "groups", "size"), [(18, 2, 2), (20, 1, 1), (18, 4, 4), (21, 2, 4)])
+def test_a_group_normalization_has_a_scale_per_group_or_per_channel(opset: int, groups: int, size: int) -> None:
+    """Per group up to operator set 20; 16 bits need 21, where it is per channel."""
+    text = f"""g (float[1,4,6] x) => (float[1,4,6] y) {{
+        a = Conv (x, w) n = GroupNormalization <num_groups = {groups}> (a, s, b) y = Conv (n, w) }}"""
+    arrays = {"w": normal(4, 4, 1), "s": normal(size), "b": normal(size, seed=1)}
+    result = quantized(text_model(text, opset, ir_version=10, **arrays), activation_type="uint16")
+    assert result.report.sqnr["y"] > 25
