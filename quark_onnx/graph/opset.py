@@ -133,7 +133,7 @@ def _restore(graph: ir.Graph, source: ir.Graph) -> None:
     """The initializers of `source` come back with their own tensors, in their order; new ones follow."""
     inputs = len(source.inputs)
     values = {value.name: value for value in (*graph.inputs[inputs:], *graph.initializers.values())}
-    del graph.inputs[inputs:]
+    graph.inputs[inputs:] = []  # not del, which would leave them marked as inputs
     graph.initializers.clear()
     for name, original in source.initializers.items():
         value = values.pop(name, None)

@@ -40,7 +40,10 @@ CARRIED = (
 CARRIED_VALUES = {"BiasCorrection": "auto", "Protect": True}
 """Values that presets set: they act where there is something to act on."""
 
-OF_INTEGERS = tuple(key for key in OPTIONS if key not in (*OF_DATA, *OF_MODEL, *CARRIED, "InlineIf"))
+OF_GRAPHS = ("InlineIf",)
+"""Options that say what the model computes, whatever becomes of its numbers."""
+
+OF_INTEGERS = tuple(key for key in OPTIONS if key not in (*OF_DATA, *OF_MODEL, *OF_GRAPHS, *CARRIED))
 """Options that a conversion to float16 or bfloat16 has no use for."""
 
 OF_RANGES = (

@@ -46,6 +46,7 @@ values: dict[str, st.SearchStrategy[Any]] = {
     "Int16Bias": st.none(),
     "CLESteps": st.just(-1) | st.integers(1, 99),
     "CLEBalanceMethod": st.just("max"),
+    "InlineIf": st.dictionaries(st.text(), st.sampled_from(["then", "else"])),
     "FastFinetune": st.sampled_from(
         [{}, {"OptimAlgorithm": "adaquant", "BatchSize": 2}, AdaRound(polish=1), AdaQuant(learning_rate=0.5)]
     ),

@@ -9,7 +9,15 @@ import pytest
 
 from quark_onnx import ConfigError, QuantizationConfig, get_default_config
 from quark_onnx.core.settings.extra_options import OPTIONS
-from quark_onnx.core.settings.idle_options import CARRIED, CARRIED_VALUES, OF_DATA, OF_INTEGERS, OF_MODEL, OF_RANGES
+from quark_onnx.core.settings.idle_options import (
+    CARRIED,
+    CARRIED_VALUES,
+    OF_DATA,
+    OF_GRAPHS,
+    OF_INTEGERS,
+    OF_MODEL,
+    OF_RANGES,
+)
 from quark_onnx.core.settings.presets import PRESETS
 from quark_onnx.core.settings.protection import Protection
 from quark_onnx.core.settings.targets import TARGETS
@@ -143,7 +151,7 @@ def test_without_ranges_no_option_about_them(key: str, kind: dict[str, Any]) -> 
 
 
 def test_every_option_is_of_one_kind() -> None:
-    assert sorted((*OF_DATA, *OF_MODEL, *CARRIED, *OF_INTEGERS)) == sorted(OPTIONS)
+    assert sorted((*OF_DATA, *OF_MODEL, *OF_GRAPHS, *CARRIED, *OF_INTEGERS)) == sorted(OPTIONS)
     assert set(OF_RANGES) < set(OF_INTEGERS)
     assert {key for preset in PRESETS.values() for key in preset.extra_options} <= {
         *CARRIED,
