@@ -44,6 +44,7 @@ class Runner:
         threads: of one run; 0: as many as this process may use, or what onnxruntime thinks best.
         fuse: run quantized layers on integer kernels; False keeps the float arithmetic of the simulation.
         keep: write onnxruntime's optimized graph, that for x64, to this path.
+        new_data: no float model has run on the data yet, so that they may be at fault also where this one is quantized.
 
     Raises:
         ModelError: onnxruntime cannot load the model; the message holds its first line.
@@ -58,6 +59,7 @@ class Runner:
         threads: int = 0,
         fuse: bool = True,
         keep: Path | None = None,
+        new_data: bool = False,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -71,7 +73,8 @@ class Runner:
             options.optimized_model_filepath = str(keep)
             if io.is_large(model):
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
-        self._quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph)
+        quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph)
+        self._blames_data = new_data or not quantized
         try:
             source, folder = io.runnable(model)
             if folder is not None:
@@ -79,7 +82,7 @@ class Runner:
                 options.add_session_config_entry("session.disable_prepacking", "1")  # it copies all weights
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a dozen types of its own, none with a common base
-            way = f"{LOADABLE}; {FLOAT}" if self._quantized else LOADABLE
+            way = f"{LOADABLE}; {FLOAT}" if quantized else LOADABLE
             text = f"onnxruntime {ort.__version__} cannot load the model: {_reason(error)}; {way}"
             raise ModelError(text, _node(error)) from error
         self.inputs = [i.name for i in self._session.get_inputs()]
@@ -106,11 +109,11 @@ class Runner:
         try:
             return list(self._session.run(self.outputs, feed))
         except Exception as error:
-            if self._quantized:
-                text = f"onnxruntime {ort.__version__} fails on the quantized model: {_reason(error)}; {FLOAT}"
+            reason = _reason(error)
+            if not self._blames_data:
+                text = f"onnxruntime {ort.__version__} fails on the quantized model: {reason}; {FLOAT}"
                 raise ModelError(text, _node(error)) from error
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
-            reason = _reason(error)
             raise DataError(
                 f"the model fails on the input {shapes}: {reason}; use inputs that it can run on"
             ) from error
