@@ -50,6 +50,7 @@ def read(source: str | Path | onnx.ModelProto) -> ir.Model:
         model: ir.Model = ir.from_proto(filled)
         if not isinstance(source, onnx.ModelProto):
             ir.external_data.set_base_dir(model.graph, Path(source).parent)
+        open_dimensions(model)
         said += normal_form.normalize(model)
     except Exception as error:  # numpy, the IR and the checker each have errors of their own
         raise invalid(source, refusal(proto) or first_lines(error)) from error
@@ -57,7 +58,6 @@ def read(source: str | Path | onnx.ModelProto) -> ir.Model:
         raise invalid(source, "it has no outputs, so that nothing can be seen of what it computes")
     normal_form.keep(model, said)
     _check_external(model, title(source))
-    open_dimensions(model)
     return model
 
 
