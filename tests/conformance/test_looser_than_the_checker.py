@@ -278,8 +278,8 @@ def test_a_simulation_takes_them_too(tmp_path: Path) -> None:
 
 
 def test_an_output_without_a_type_behind_a_batch_of_minus_one() -> None:
-    """What follows from the inputs follows from what they mean: −1 is any number."""
-    model = base()
+    """What follows from the inputs follows from what they mean: −1 and 8 rows are not 7."""
+    model = base("a = MatMul (x, w) y = Concat <axis = 0> (a, w)")
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
     model.graph.output[0].ClearField("type")
     (output,) = io.read(model).graph.outputs
