@@ -50,6 +50,7 @@ def read(source: str | Path | onnx.ModelProto) -> ir.Model:
         if not isinstance(source, onnx.ModelProto):
             ir.external_data.set_base_dir(model.graph, Path(source).parent)
         check_constants(model)
+        open_dimensions(model)
         said += normal_form.normalize(model)
     except ModelError:
         raise
@@ -59,7 +60,6 @@ def read(source: str | Path | onnx.ModelProto) -> ir.Model:
         raise invalid(source, "it has no outputs, so that nothing can be seen of what it computes")
     normal_form.keep(model, said)
     _check_external(model, title(source))
-    open_dimensions(model)
     return model
 
 
