@@ -114,7 +114,7 @@ class Runner:
 
         Raises:
             DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
-            ModelError: it fails on zeros as well; or the model is quantized, and should run on what the float one runs on.
+            ModelError: it fails on zeros, too; or the model is quantized, and should run on what the float one runs on.
         """
         try:
             return list(self._session.run(self.outputs, feed))
