@@ -63,13 +63,22 @@ MODEL = """g (float[1,4,4,4] x) => (float[A,B,C,D] y, float[E,F,G,H] z) {
     a, b = Split <axis=1> (x, s)  [pool] p = GlobalAveragePool (b)  [after] y = Conv (p, w)  [big] z = Conv (a, v) }"""
 
 
-def quantized(loud: float = 1e5, target: str = "cpu", preset: str = "U8S8_AAWS") -> Result:
+INSIDE = """g (float[1,4,4,4] x) => (float[A,B,C,D] y, float[E,F,G,H] z) {
+    r = ReduceSum <keepdims=0> (x)  c = Equal (r, r)
+    y, z = If (c) <then_branch = t () => (float[A,B,C,D] u, float[E,F,G,H] k) {
+        a, b = Split <axis=1> (x, s)
+        [pool] p = GlobalAveragePool (b)  [after] u = Conv (p, w)  [big] k = Conv (a, v) },
+      else_branch = e () => (float[A,B,C,D] l, float[E,F,G,H] m) { l = Neg (x)  m = Abs (x) }>
+}"""
+
+
+def quantized(loud: float = 1e5, target: str = "cpu", preset: str = "U8S8_AAWS", text: str = MODEL) -> Result:
     arrays = {"s": np.array([2, 2]), "w": normal(3, 2, 1, 1), "v": normal(3, 2, 1, 1, seed=1)}
     data = [{"x": normal(1, 4, 4, 4, seed=i) * np.float32([loud, loud, 1, 1])[:, None, None]} for i in range(4)]
     config = get_default_config(preset)
     options = {**config.extra_options, "Protect": False}
     return ModelQuantizer(replace(config, target=target, extra_options=options)).quantize_model(
-        text_model(MODEL, **arrays), None, data
+        text_model(text, **arrays), None, data
     )
 
 
@@ -90,6 +99,14 @@ def test_an_operator_whose_kernel_fails_stays_float(loud: float) -> None:
     assert found.plan.nodes.keys() >= {"after", "big"}
     assert found.report.outputs["z"].db is not None and found.report.outputs["z"].db > 30
     assert found.plan.fault() is None
+
+
+@pytest.mark.usefixtures("unlimited")
+def test_it_does_so_inside_a_body() -> None:
+    found = quantized(text=INSIDE)
+    (inside,) = found.plan.bodies.values()
+    assert inside.notes["pool"].startswith(f"{UNFIT}onnxruntime ")
+    assert inside.nodes.keys() >= {"after", "big"}
 
 
 @pytest.mark.usefixtures("unlimited")
