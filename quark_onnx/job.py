@@ -25,6 +25,7 @@ from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
 from quark_onnx.core.settings.tensor_overrides import override_opset
 from quark_onnx.core.visible_text import shown
+from quark_onnx.engine.blamed_model import blaming
 from quark_onnx.engine.body_feeds import RUNNABLE
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, random_data
 from quark_onnx.engine.float_layer_shield import shield
@@ -253,6 +254,12 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
     """
     model = open_model(source, config.option("UserCustomOpLibPath"))
     refuse_quantized(model)
+    with blaming(model):
+        return _opened(source, model, config)
+
+
+def _opened(source: str | Path | ModelProto, model: Model, config: QuantizationConfig) -> Job:
+    """Prepare and place."""
     widened = to_float32(model)
     overrides = config.tensor_overrides
     conversions = {name: one.readers for name, one in overrides.items() if one.convert is not None}

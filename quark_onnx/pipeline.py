@@ -20,6 +20,7 @@ from quark_onnx.core.settings.fast_finetune import FastFinetune
 from quark_onnx.core.settings.whole_model import Config
 from quark_onnx.decided import Decided, running
 from quark_onnx.decided_bodies import with_bodies
+from quark_onnx.engine.blamed_model import blaming
 from quark_onnx.engine.calibration_cache import Key, remembered, usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
@@ -152,7 +153,8 @@ def decide(
             job.conditions.refuse_others((*feeds, *samples.probes))
     if job.idle and job.config.conversion is None:
         return with_bodies(replace(_without_data(job, clock, resume), feeds=feeds), inside, resume)
-    job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
+    with blaming(job.plain, told[0]):
+        job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, told)
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from quark_onnx.core.errors import ConfigError, DataError
-from quark_onnx.core.reading import json_of, reading
+from quark_onnx.core.errors import ConfigError, DataError, reading
+from quark_onnx.core.json_reading import json_of
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.presets import DEFAULT, beginning
 from quark_onnx.engine.calibration_data import CalibrationData, ImageOptions, random_data

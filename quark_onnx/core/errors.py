@@ -8,12 +8,17 @@
     └── ResourceError the machine: memory, disk or open files that have run out
 
 Every message names the thing that is wrong and the way out.
+
+`reading` is the boundary to files that others wrote: damage takes libraries where nobody has looked, and protobuf,
+numpy, zipfile, json and yaml raise dozens of types between them, MemoryError and RecursionError included.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class QuarkError(Exception):
@@ -63,3 +68,37 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return ""
     listed = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
     return f"; known: {listed}"
+
+
+@contextmanager
+def reading(what: str | Path, kind: type[QuarkError], way_out: str, fault: str | None = None) -> Iterator[None]:
+    """A block that reads something, and knows nothing of what may go wrong; errors of ours pass.
+
+    Args:
+        what: is read, e.g. a path.
+        kind: of the error.
+        way_out: what the user can do then, if the system itself could read it.
+        fault: what it is then, e.g. "is not a valid ONNX model"; None: no more is known than that it cannot be read.
+    """
+    try:
+        yield
+    except QuarkError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise kind(f"cannot read {what}: {error.strerror or error}") from error
+        told = f"cannot read {what}" if fault is None else f"{what} {fault}"
+        raise kind(f"{told}: {reason(error)}; {way_out}") from error
+
+
+def reason(error: BaseException, lines: int = 3) -> str:
+    """What an error of another library says, or what is at the root of it, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than there is"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, KeyError):  # its text is the key alone
+        return f"there is no {error}"
+    return " ".join(str(error).split("\n")[:lines]).strip().rstrip(". ") or type(error).__name__

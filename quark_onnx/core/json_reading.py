@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.reading import json_of, reading
+from quark_onnx.core.errors import ConfigError, nearest, reading
 
 T = TypeVar("T")
+
+DEEPEST = 50
+"""Levels of lists and objects in a document; those that we know have eight."""
 
 
 def read_json(path: Path, option: str) -> Entry:
@@ -26,6 +28,30 @@ def read_json(path: Path, option: str) -> Entry:
     """
     with reading(f"{option} {path}", ConfigError, "give a file of JSON", "is not JSON"):
         return Entry(json_of(path.read_text(encoding="utf-8"), _Pairs), str(path))
+
+
+def json_of(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """The document in a text; `pairs` makes objects.
+
+    Raises:
+        ValueError: it is not JSON, or nested deeper than anything that reads it has to bear.
+    """
+    try:
+        document = json.loads(text, object_pairs_hook=pairs)
+    except RecursionError as error:
+        raise ValueError(f"it is nested deeper than {DEEPEST} levels") from error
+    level = [document]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _inside(outer)]
+    if any(isinstance(value, (dict, list)) for value in level):
+        raise ValueError(f"it is nested deeper than {DEEPEST} levels")
+    return document
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def told(entries: Mapping[str, Entry], key: str, read: Callable[[Entry], T]) -> T | None:

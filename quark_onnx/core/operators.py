@@ -74,6 +74,7 @@ _SAME_FLOAT = Op("same", data=(0,), fuses=False)
 _ONE = Op("act", data=(0,))
 _ALL = Op("act")
 _NORM = Op("norm", data=(0,))
+_POOLED = (2.0**-8, 2.0**8)  # ratio / pixels must be from 2⁻³² to 2⁸, and there may be up to 2²⁴ pixels
 
 CPU: dict[str, Op] = {
     "Conv": Op("layer", weight_axis=0, kernels=("QLinearConv",), adds_pairs=True),
@@ -90,9 +91,8 @@ CPU: dict[str, Op] = {
     "Add": Op("act", kernels=("QLinearAdd",), ratio=(0.0, 2.0**22)),
     "Mul": Op("act", kernels=("QLinearMul",), ratio=(0.0, 2.0**15)),
     "Concat": Op("act", kernels=("QLinearConcat",), needs_float=True),
-    "AveragePool": Op("act", kernels=("QLinearAveragePool",), ratio=(0.0, 2.0**22)),
-    # scale ratio / pixels must be from 2⁻³² to 2⁸, and there may be up to 2²⁴ pixels
-    "GlobalAveragePool": Op("act", kernels=("QLinearGlobalAveragePool",), ratio=(2.0**-8, 2.0**8)),
+    "AveragePool": Op("act", kernels=("QLinearAveragePool",), ratio=_POOLED),
+    "GlobalAveragePool": Op("act", kernels=("QLinearGlobalAveragePool",), ratio=_POOLED),
     "LeakyRelu": Op("act", kernels=("QLinearLeakyRelu",)),
     "Identity": Op("act"),  # of `convert`: between two types
     "LayerNormalization": Op("act", data=(0,), reads_float=True, fuses=False),

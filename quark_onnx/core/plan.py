@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.atomic_files import new_folder
-from quark_onnx.core.errors import PlanError
+from quark_onnx.core.errors import PlanError, reading
 from quark_onnx.core.frozen_dict import FrozenDict
+from quark_onnx.core.json_reading import json_of
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan_checks import entry_fault, format_fault, range_fault
-from quark_onnx.core.reading import json_of, reading
 
 VERSION = 1
 

@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.errors import PlanError
-from quark_onnx.core.reading import json_of, reading
+from quark_onnx.core.errors import PlanError, reading
+from quark_onnx.core.json_reading import json_of
 from quark_onnx.encodings.encoding_values import (
     INTEGERS,
     OLDER,

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from quark_onnx.core.atomic_files import behind_links, new_file
-from quark_onnx.core.errors import ConfigError
-from quark_onnx.core.reading import json_of, reason
+from quark_onnx.core.errors import ConfigError, reason
+from quark_onnx.core.json_reading import json_of
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.ranges.calibration_statistics import BINS, Bins, Statistics

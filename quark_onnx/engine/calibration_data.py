@@ -37,6 +37,9 @@ Judge = Callable[[Feed], "str | None"]
 RANDOM_WARNING = "calibrated on RANDOM data: accuracy cannot be trusted; use real samples for all but a trial run"
 logger = logging.getLogger("quark_onnx")
 
+ENDLESS = 200_000
+"""Samples after which a reader of unknown length is taken for one that never ends, where no limit is set."""
+
 
 class CalibrationData:
     """Validated feeds, streamed: one item in memory at a time, a new pass for every `for` loop over it.
@@ -77,6 +80,7 @@ class CalibrationData:
         items = self._source.start()
         try:
             for index, item in enumerate(islice(items, self._limit)):
+                self._refuse_endless(index)
                 where = f"sample {index} ({item.file})" if item.file else f"sample {index}"
                 feed = self._feed(item.value, where)
                 variety.add(feed)
@@ -91,6 +95,13 @@ class CalibrationData:
             raise DataError(f"all arrays of all {index + 1} samples are empty: {WHAT_TO_PASS}")
         if count and self._limit is not None and not self._source.once:
             yield from ((feed, True) for feed in self._beyond(islice(items, count), judge))
+
+    def _refuse_endless(self, index: int) -> None:
+        if index == ENDLESS and self._limit is None and self._source.open_end:
+            raise DataError(
+                f"the calibration data gave {ENDLESS} samples and do not end, like a reader that begins again; "
+                "set CalibDataSize (--samples) to as many as shall be used, or let the reader end"
+            )
 
     def _beyond(self, items: Iterator[Item], judge: Judge | None) -> Iterator[Feed]:
         try:

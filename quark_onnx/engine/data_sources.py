@@ -15,8 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from quark_onnx.core.errors import DataError, nearest
-from quark_onnx.core.reading import reading
+from quark_onnx.core.errors import DataError, nearest, reading
 from quark_onnx.engine.images import IMAGE_SUFFIXES, ImageOptions, image_loader
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -53,12 +52,14 @@ class Source:
     """`start()` begins a pass; `once`, if not empty, says why there can be only one pass and what to do.
 
     `fleeting`: an array is good until the next one is asked for, as readers may write all of them into one buffer.
+    `open_end`: how many items there are is not known, and may be more than anybody waits for.
     """
 
     start: Callable[[], Iterator[Item]]
     once: str = ""
     notes: Sequence[str] = ()
     fleeting: bool = False
+    open_end: bool = False
 
 
 def source_of(data: object, inputs: Sequence[InputSpec]) -> Source:
@@ -88,7 +89,7 @@ def source_of(data: object, inputs: Sequence[InputSpec]) -> Source:
 
 
 def _factory(make: Callable[[], object], inputs: Sequence[InputSpec]) -> Source:
-    return Source(lambda: source_of(make(), inputs).start(), fleeting=True)
+    return Source(lambda: source_of(make(), inputs).start(), fleeting=True, open_end=True)
 
 
 def _reader(reader: Any) -> Source:
@@ -105,7 +106,7 @@ def _reader(reader: Any) -> Source:
         while (item := _next_of(reader)) is not None:
             yield Item(item)
 
-    return Source(start, once="" if rewind else once, fleeting=True)
+    return Source(start, once="" if rewind else once, fleeting=True, open_end=True)
 
 
 def _next_of(reader: Any) -> object:
@@ -126,6 +127,7 @@ def _iterable(data: Iterable[object]) -> Source:
         lambda: map(Item, iter(data)),
         once=once if hasattr(data, "__next__") else "",
         fleeting=not isinstance(data, (list, tuple)),
+        open_end=not hasattr(data, "__len__"),
     )
 
 

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from quark_onnx.core.errors import ConfigError, DataError, nearest
-from quark_onnx.core.reading import reading
+from quark_onnx.core.errors import ConfigError, DataError, nearest, reading
 from quark_onnx.core.resource_faults import let_out
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})

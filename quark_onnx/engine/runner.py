@@ -17,8 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from quark_onnx.core import reading
-from quark_onnx.core.errors import DataError, ModelError
+from quark_onnx.core.errors import DataError, ModelError, reason
 from quark_onnx.core.resource_faults import shortage
 from quark_onnx.core.threads import allowed_threads
 from quark_onnx.engine.calibration_data import Feed, InputSpec
@@ -35,6 +34,10 @@ FIRST_QUANTIZERS = 10
 FLOAT = "to run it here, leave the operator float (nodes_to_exclude, with its neighbours), or turn optimizations off"
 """What to do about a quantized model that onnxruntime does not run."""
 
+MANY = 3000
+"""Nodes above which onnxruntime is not asked for its best layout of tensors: the time that it takes to find it grows
+with their square, 3 s for 10,000. Fused layers and integer kernels are the same."""
+
 
 class Runner:
     """A model ready to run.
@@ -42,7 +45,7 @@ class Runner:
     Args:
         model: runs as it is; it is not kept.
         outputs: names of tensors to return, default the graph outputs.
-        optimized: all graph optimizations of onnxruntime, or none (the arithmetic exactly as written).
+        optimized: the graph optimizations of onnxruntime (see `MANY`), or none (the arithmetic exactly as written).
         threads: of one run; 0: as many as this process may use, or what onnxruntime thinks best.
         fuse: run quantized layers on integer kernels; False keeps the float arithmetic of the simulation.
         keep: write onnxruntime's optimized graph, that for x64, to this path.
@@ -66,6 +69,8 @@ class Runner:
         options.intra_op_num_threads = threads or allowed_threads()
         if not optimized:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        elif len(model.graph) > MANY:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         if not fuse:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         if keep is not None:
@@ -109,7 +114,7 @@ class Runner:
 
         Raises:
             DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
-            ModelError: it fails on a quantized model: what the float one runs on, that should run on, too.
+            ModelError: it fails on zeros as well; or the model is quantized, and should run on what the float one runs on.
         """
         try:
             return list(self._session.run(self.outputs, feed))
@@ -121,8 +126,27 @@ class Runner:
                 text = f"onnxruntime {ort.__version__} fails on the quantized model: {reason}; {FLOAT}"
                 raise ModelError(text, _node(error)) from error
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
-            text = f"the model fails on the input {shapes}: {reason}; use inputs that it can run on"
-            raise DataError(text) from error
+            told = f"the model fails on the input {shapes}"
+            if _IN_A_NODE not in str(error) or self._runs_on_zeros(feed):
+                raise DataError(f"{told}: {reason}; use inputs that it can run on") from error
+            raise ModelError(
+                f"{told}, and on any other that was tried: {reason}; an attribute or a weight of that node is wrong: "
+                "mend the model, or use inputs of other shapes if it takes these alone"
+            ) from error
+
+    def _runs_on_zeros(self, feed: Feed) -> bool:
+        """Whether there is an input that the model runs on: zeros of the shapes of a feed, or of open dimensions 1."""
+        declared = {value.name: value.shape for value in self._session.get_inputs()}
+        least = {name: [dim if isinstance(dim, int) else 1 for dim in dims] for name, dims in declared.items()}
+        for shapes in ({name: array.shape for name, array in feed.items()}, least):
+            zeros = {name: np.zeros(shapes[name], array.dtype) for name, array in feed.items()}
+            texts = {name: np.full(shapes[name], "", object) for name, array in feed.items() if array.dtype.hasobject}
+            try:
+                self._session.run(self.outputs, zeros | texts)
+                return True
+            except Exception:  # onnxruntime's, as above
+                continue
+        return False
 
     def stream(self, feeds: Iterable[Feed]) -> Iterator[tuple[Feed, Arrays]]:
         """Outputs feed by feed; the next feed runs while the caller works on the last one."""
@@ -137,12 +161,15 @@ class Runner:
                 yield waiting[0], waiting[1].result()
 
 
+_IN_A_NODE = "while running"
+"""In messages of nodes that fail; others are about names and types of inputs."""
+
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _FUNCTION = r"[^(]*\((?:[^()]|\([^()]*\))*\)(?:::<[^>]*>| const)*(?: \[with [^]]*\])?"
 _PLACE = re.compile(rf"\S+\.(?:cc|cpp|h|hpp):\d+ {_FUNCTION} ")
 
 
-_NODE = re.compile(r"""Name:'([^']*)'|node name '([^']*)'|Node \(([^)]*)\) Op|In Node, \("([^"]*)\"""")
+_NODE = re.compile(r"""Name:'([^']*)'|node (?:with )?name '([^']*)'|Node \(([^)]*)\) Op|In Node, \("([^"]*)\"""")
 
 
 def _node(error: Exception) -> str:
@@ -153,7 +180,7 @@ def _node(error: Exception) -> str:
 
 def _reason(error: Exception) -> str:
     """The first line, without onnxruntime's status code and without the C++ file and function it comes from."""
-    return _PLACE.sub("", _STATUS.sub("", reading.reason(error, 1)))[:400].strip(". ")
+    return _PLACE.sub("", _STATUS.sub("", reason(error, 1)))[:400].strip(". ")
 
 
 @lru_cache

@@ -36,6 +36,12 @@ FAST = frozenset({
 # fmt: on
 """Operators that the reference implementation hands to numpy whole."""
 
+WRONG = frozenset({"BatchNormalization", "GlobalMaxPool", "LRN", "Resize"})
+"""Operators that the reference implementation of onnx 1.23 computes otherwise than onnxruntime, in some cases."""
+
+FLATTENING = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
+"""Likewise below operator set 13, where `axis` stands for several axes."""
+
 
 class Folded(NamedTuple):
     """`changed` says whether another round may find more; `failure` why the model was left as it was.
@@ -97,7 +103,9 @@ def _unknown(nodes: Iterable[ir.Node]) -> Iterator[None]:
 
 def affordable(node: ir.Node, opsets: Mapping[str, int]) -> bool:
     """Whether a node whose inputs are all constants may be computed now."""
-    if node.op_type in RANDOM:
+    if node.op_type in RANDOM or node.op_type in WRONG:
+        return False
+    if node.op_type in FLATTENING and opsets.get("", 0) < 13:
         return False
     sizes = [value.const_value.size for value in node.inputs if value is not None and value.const_value is not None]
     elements = _output_elements(node, opsets)

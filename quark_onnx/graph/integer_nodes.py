@@ -35,12 +35,9 @@ def refuse_quantized(model: ir.Model) -> None:
     Raises:
         ModelError: the model has quantizers of activations.
     """
-    found = [node for node in model.graph.all_nodes() if node.op_type in QUANTIZERS and is_integer(node)]
-    if found:
-        raise ModelError(
-            f"the model is quantized already: it holds {len(found)} QuantizeLinear/DequantizeLinear nodes, "
-            f"the first is {found[0].name or found[0].op_type!r}; pass the float model"
-        )
+    found = [node for node in model.graph.all_nodes() if is_integer(node)]
+    if any(node.op_type in QUANTIZERS for node in found):
+        raise ModelError(f"the model is quantized already: it holds {_listed(found)}; pass the float model")
 
 
 def told_of_integers(model: ir.Model) -> tuple[str, ...]:

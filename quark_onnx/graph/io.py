@@ -10,12 +10,11 @@ import onnx
 import onnx_ir as ir
 
 from quark_onnx.core.atomic_files import behind_links, new_file
-from quark_onnx.core.errors import ConfigError, ModelError
-from quark_onnx.core.reading import reading, reason
+from quark_onnx.core.errors import ConfigError, ModelError, reading, reason
 from quark_onnx.graph import data_files, large_weights, normal_form
 from quark_onnx.graph.edit import forget_names, own_tensor
 from quark_onnx.graph.open_dimensions import open_dimensions
-from quark_onnx.graph.tensor_data import refuse_misfit
+from quark_onnx.graph.tensor_data import check_constants
 from quark_onnx.graph.without_weights import complaint, refusal
 
 INVALID, AGAIN = "is not a valid ONNX model", "export or copy it again"
@@ -50,7 +49,7 @@ def read(source: str | Path | onnx.ModelProto) -> ir.Model:
         model: ir.Model = ir.from_proto(filled)
         if not isinstance(source, onnx.ModelProto):
             ir.external_data.set_base_dir(model.graph, Path(source).parent)
-        refuse_misfit(model)
+        check_constants(model)
         said += normal_form.normalize(model)
     except ModelError:
         raise
@@ -95,10 +94,15 @@ def _check_external(model: ir.Model, title: str) -> None:
     """Weights in other files are read late, by many: that they can be read is made sure of once.
 
     Raises:
-        ModelError: a file is missing or too short.
+        ModelError: a file is missing, too short, or elsewhere.
     """
     for tensor in large_weights.in_files(model):
         path = Path(tensor.path)
+        if not path.resolve().is_relative_to(Path(tensor.base_dir).resolve()):
+            raise ModelError(
+                f"weight {tensor.name!r} of {title} is in {path}, outside the folder of the model, where onnxruntime "
+                "reads nothing; move the file beside the model"
+            )
         if not path.is_file():
             raise ModelError(
                 f"weight {tensor.name!r} of {title} is in {path}, which is missing; pass the path of the model"

@@ -8,6 +8,7 @@ an IR version below 4                                 4: initializers need not b
 the domain "ai.onnx"                                  "", which is the same
 a domain without an operator set                      its first; of ai.onnx.ml the newest
 a function of another operator set                    its nodes are those of the model's
+GroupNormalization of opsets 18 to 20                 InstanceNormalization, with a group as a channel
 outputs without a type or shape                       what follows from the inputs
 """
 
@@ -20,12 +21,15 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from quark_onnx.graph.edit import add_constant, become, graph_of, new_node
 from quark_onnx.graph.passes import infer_shapes, run
+from quark_onnx.graph.view import is_op
 
 FIRST_WITHOUT_INPUTS = 4
 """The IR version from which initializers need not be listed as inputs."""
 
 _ML = "ai.onnx.ml"
+_GROUPS_WITH_SCALES = range(18, 21)  # GroupNormalization has a scale for each group, and was taken back
 _REMARKS = "quark_onnx.remarks"  # graph.meta: what the user should know of the model as it was
 
 
@@ -36,6 +40,7 @@ def remarks(model: ir.Model) -> tuple[str, ...]:
 
 def dense(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     """The model with dense tensors of different names: itself where it has no others, else a copy. And remarks."""
+    _refuse_repeats(proto.graph)
     if not any(map(_is_odd, _graphs(proto.graph))) and not any(map(_has_sparse, proto.functions)):
         return proto, []
     twin, said = onnx.ModelProto(), list[str]()
@@ -48,6 +53,14 @@ def dense(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     for function in twin.functions:
         _fill_constants(function)
     return twin, said
+
+
+def _refuse_repeats(graph: onnx.GraphProto) -> None:
+    """Of an attribute that is there twice the IR would keep the last, and onnxruntime keeps none."""
+    for node in graph.node:
+        names = [attribute.name for attribute in node.attribute]
+        if len(set(names)) < len(names):
+            raise ValueError(f"node {node.name!r} has an attribute twice")
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -118,6 +131,9 @@ def normalize(model: ir.Model) -> list[str]:
     model.ir_version = max(model.ir_version or 0, FIRST_WITHOUT_INPUTS)
     _import_operators(model)
     said = _adopt_functions(model)
+    if model.opset_imports.get("") in _GROUPS_WITH_SCALES:
+        for node in [node for node in model.graph.all_nodes() if is_op(node, "GroupNormalization")]:
+            _instances(model.graph, node)
     _describe_outputs(model)
     return [*said, *_in_training(model)]
 
@@ -166,6 +182,19 @@ def _since(node: ir.Node, opset: int) -> int | None:
         return int(onnx.defs.get_schema(node.op_type, opset, node.domain).since_version)
     except onnx.defs.SchemaError:
         return None
+
+
+def _instances(graph: ir.Graph, node: ir.Node) -> None:
+    """Write the node with operators that later sets have, too: what is normalized as one channel is one group."""
+    x, scale, bias = node.inputs
+    groups = add_constant(graph, np.array([0, node.attributes.get_int("num_groups", 1), -1]), f"{node.name}_groups")
+    cut = new_node(graph, "Reshape", [x, groups], f"{node.name}_cut", f"{node.name}_cut")
+    epsilon = {"epsilon": node.attributes.get_float("epsilon", 1e-5)}
+    inputs = [cut.outputs[0], scale, bias]
+    normal = new_node(graph, "InstanceNormalization", inputs, f"{node.name}_normal", f"{node.name}_normal", epsilon)
+    sizes = new_node(graph, "Shape", [x], f"{node.name}_sizes", f"{node.name}_sizes")
+    graph_of(node).insert_before(node, [cut, normal, sizes])
+    become(node, "Reshape", [normal.outputs[0], sizes.outputs[0]])
 
 
 def _describe_outputs(model: ir.Model) -> None:

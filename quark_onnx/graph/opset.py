@@ -16,8 +16,8 @@ from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.core.plan import Skip
 from quark_onnx.core.resource_faults import let_out
 from quark_onnx.graph.custom_ops import carry
-from quark_onnx.graph.flat_hardmax import TAKES_ONE_AXIS, flatten_hardmax
 from quark_onnx.graph.normal_form import FIRST_WITHOUT_INPUTS
+from quark_onnx.graph.older_meanings import carry_over
 from quark_onnx.graph.passes import infer_shapes
 from quark_onnx.graph.without_weights import light_proto, refusal
 
@@ -68,8 +68,6 @@ def fit_opset(model: ir.Model, needed: int, newest: int) -> str | None:
     if wanted == current or not any(node.domain == "" for node in model.graph.all_nodes()):
         return None
     imports[""] = current
-    if current < TAKES_ONE_AXIS <= wanted:
-        flatten_hardmax(model)
     graph = _brought(model, current, wanted)
     if isinstance(graph, Skip) and wanted < current:
         raise ModelError(
@@ -108,6 +106,7 @@ def _brought(model: ir.Model, current: int, wanted: int) -> ir.Graph | Skip:
 def _converted(model: ir.Model, wanted: int) -> ir.Graph | Skip:
     """The graph converted by onnx, which looks into small constants only; the large ones are put back afterwards."""
     infer_shapes(model)  # some conversions need ranks; not every version of onnx infers them by itself
+    carry_over(model, own_opset(model) or wanted, wanted)
     try:
         proto = light_proto(model)
         converted = version_converter.convert_version(proto, wanted)
@@ -134,7 +133,7 @@ def _restore(graph: ir.Graph, source: ir.Graph) -> None:
     """The initializers of `source` come back with their own tensors, in their order; new ones follow."""
     inputs = len(source.inputs)
     values = {value.name: value for value in (*graph.inputs[inputs:], *graph.initializers.values())}
-    del graph.inputs[inputs:]
+    graph.inputs[inputs:] = []  # not del, which would leave them marked as inputs
     graph.initializers.clear()
     for name, original in source.initializers.items():
         value = values.pop(name, None)

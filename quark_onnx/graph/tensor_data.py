@@ -7,16 +7,22 @@ from typing import Any
 
 import onnx_ir as ir
 
-from quark_onnx.core.errors import ModelError
-from quark_onnx.core.reading import reason
+from quark_onnx.core.errors import ModelError, reason
 
 
-def refuse_misfit(model: ir.Model) -> None:
-    """Read every constant that is in the model itself once; nothing is kept.
+def check_constants(model: ir.Model) -> None:
+    """Read every constant that is in the model itself once; nothing is kept. Initializers get their own type and shape.
 
     Raises:
         ModelError: one cannot be read.
     """
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None and not value.is_graph_input():  # value_info may say otherwise
+                value.type, value.shape = (
+                    ir.TensorType(value.const_value.dtype),
+                    ir.Shape(value.const_value.shape.numpy()),
+                )
     for name, tensor in _constants(model):
         if isinstance(tensor, ir.ExternalTensor):
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
-from quark_onnx.core.reading import reason
+from quark_onnx.core.errors import reason
 
 SMALL = 1024  # elements: constants that decide about shapes (axes, scales, pads) are smaller
 READABLE = (ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL)

@@ -5,13 +5,13 @@ Both need the extra `report`; without it there are just the rows. Pages hold tim
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from quark_onnx.core.json_reading import json_of
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.report.build import report_of
 from quark_onnx.report.model_report import Score
@@ -80,8 +80,8 @@ def _line(output: Path, outcome: Outcome) -> ZooRow:
 
 def _card(file: Path) -> ZooRow | None:
     try:
-        return ZooRow.from_dict(json.loads(file.read_text("utf-8")))
-    except (OSError, ValueError, TypeError, KeyError):
+        return ZooRow.from_dict(json_of(file.read_text("utf-8")))
+    except Exception:  # not there, or damaged
         return None
 
 

@@ -25,6 +25,7 @@ import psutil
 
 from quark_onnx.core.atomic_files import replace_folder, unwritable
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.json_reading import json_of
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.visible_text import json_visible
 from quark_onnx.zoo.result_address import file_hash
@@ -65,10 +66,10 @@ class Store:
         """
         folder = self.root / name
         try:
-            row = row_of(json.loads((folder / RESULT).read_text("utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError):
+            row = row_of(json_of((folder / RESULT).read_text("utf-8")))
+            whole = all(file_hash(folder / file) == digest for file, digest in row.files.items())
+        except Exception:  # not there, or damaged
             return None
-        whole = all(file_hash(folder / file) == digest for file, digest in row.files.items())
         if row.address != address or row.status not in ("good", "over budget") or not whole:
             return None
         cost = _cost(folder / COST)
@@ -78,7 +79,8 @@ class Store:
         """Move a folder that is complete to its place, in place of an earlier one."""
         old = folder.with_name("replaced")
         replace_folder(folder, self.root / name, old)
-        shutil.rmtree(old, ignore_errors=True)
+        for rest in (folder, old):
+            shutil.rmtree(rest, ignore_errors=True)
 
     def write_results(self, outcomes: Iterable[Outcome]) -> None:
         """The lines of the models that are done so far, in place of the earlier file."""
@@ -91,7 +93,7 @@ class Store:
 
 def _cost(file: Path) -> Cost:
     try:
-        return Cost(**json.loads(file.read_text("utf-8")))
+        return Cost(**json_of(file.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return Cost()
 
@@ -166,7 +168,7 @@ def stop(store: Store) -> None:
 def _read_lock(lock: Path) -> dict[str, Any] | None:
     """What the lock says; nothing if its run was killed while it wrote it. None: there is none."""
     try:
-        found = json.loads(lock.read_text("utf-8"))
+        found = json_of(lock.read_text("utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
@@ -202,5 +204,5 @@ def _at_work(found: dict[str, Any], host: str) -> bool:
     try:
         there = psutil.Process(int(found["pid"])).status() != psutil.STATUS_ZOMBIE
         return there and _process(int(found["pid"])) == {"pid": found["pid"], "started": found["started"]}
-    except (psutil.NoSuchProcess, KeyError):
+    except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):  # gone, or never was one
         return False

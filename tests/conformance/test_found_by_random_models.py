@@ -106,3 +106,36 @@ def test_a_float_bias_stays_float_where_its_codes_would_be_too_large(
     result = quantized(model, activation_type=kinds[0], weight_type=kinds[1], extra_options=options)
     assert result.report.departure is None
     assert result.report.sqnr["y"] > 30
+
+
+@pytest.mark.parametrize("shape", [(8,), (1, 8), (1,), (), (3, 1), (3, 8)])
+@pytest.mark.parametrize("preset", ["S8S8_AAWS_ADAQUANT", "S16S8_ASWS_ADAROUND", "INT8_PROTECTED"])
+def test_a_weight_on_the_left_has_no_bias_behind_it(shape: tuple[int, ...], preset: str) -> None:
+    """What is added is by columns of the activation, not by rows of the weight."""
+    model = text_model(
+        "g (float[4,8] x) => (float[3,8] y) { a = MatMul (w, x) y = Add (a, b) }", w=normal(3, 4), b=normal(*shape)
+    )
+    assert quantized(model, preset).report.sqnr["y"] > 30
+
+
+@pytest.mark.parametrize(
+    "dead", ["c = Neg (a)", "c = Clip (b, l, h)", "c = MatMul (x, w) d = Relu (c)", "c = Add (b, k)"]
+)
+@pytest.mark.parametrize("optimize", [False, True])
+def test_what_no_output_needs_has_no_quantizers(dead: str, optimize: bool) -> None:
+    text = f"g (float[1,4] x) => (float[1,4] y) {{ a = MatMul (x, w) b = Relu (a) y = MatMul (b, w) {dead} }}"
+    model = text_model(text, w=normal(4, 4), l=np.float32(0), h=np.float32(6), k=normal(4))
+    assert not {"c", "d", "l", "h", "k"} & quantized(model, optimize_model=optimize).plan.sites.keys()
+    simulation = QuantizationSimModel(model, threads=1)
+    simulation.compute_encodings([{"x": normal(1, 4, seed=i)} for i in range(3)])
+    assert not {"c", "d", "l", "h", "k"} & simulation.qc_quantize_op_dict.keys()
+
+
+@pytest.mark.parametrize(("opset", "groups", "size"), [(18, 2, 2), (20, 1, 1), (18, 4, 4), (21, 2, 4)])
+def test_a_group_normalization_has_a_scale_per_group_or_per_channel(opset: int, groups: int, size: int) -> None:
+    """Per group up to operator set 20; 16 bits need 21, where it is per channel."""
+    text = f"""g (float[1,4,6] x) => (float[1,4,6] y) {{
+        a = Conv (x, w) n = GroupNormalization <num_groups = {groups}> (a, s, b) y = Conv (n, w) }}"""
+    arrays = {"w": normal(4, 4, 1), "s": normal(size), "b": normal(size, seed=1)}
+    result = quantized(text_model(text, opset, ir_version=10, **arrays), activation_type="uint16")
+    assert result.report.sqnr["y"] > 25

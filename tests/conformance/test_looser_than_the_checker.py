@@ -173,18 +173,27 @@ def test_a_function_that_nobody_calls_may_be_wrong() -> None:
     assert_near(model, quantized(model))
 
 
-def test_a_deprecated_operator_that_onnxruntime_still_has() -> None:
-    """The GroupNormalization of opsets 18 to 20, with a scale by group; where the opset is raised it gets its own."""
-    text = """g (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y) {
-        a = Conv <pads = [1, 1, 1, 1]> (x, w) b = GroupNormalization <num_groups = 2> (a, s, t) y = Conv (b, v) }"""
+@pytest.mark.parametrize(("preset", "epsilon"), [("S8S8_AAWS", 1e-5), ("A16W8", 0.5)])
+def test_the_group_normalization_that_was_taken_back(preset: str, epsilon: float) -> None:
+    """That of opsets 18 to 20, with a scale for each group; the result is valid, also where the opset is raised."""
+    text = f"""g (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y) {{ a = Conv <pads = [1, 1, 1, 1]> (x, w)
+        b = GroupNormalization <num_groups = 2, epsilon = {epsilon}> (a, s, t) y = Conv (b, v) }}"""
     s, t = np.array([1, 2], np.float32), np.array([0.5, 0], np.float32)
     model = text_model(text, 18, w=normal(4, 4, 3, 3), v=normal(4, 4, 1, 1), s=s, t=t)
     feeds = [{"x": normal(1, 4, 6, 6, seed=i)} for i in range(3)]
-    result = ModelQuantizer(get_default_config("S8S8_AAWS")).quantize_model(model, None, feeds)
-    assert result.report.fused["Conv"] == (2, 2)
-    (expected,), (found,) = run(model, feeds[0]), run(result.model, feeds[0])
+    (expected,), (read,) = run(model, feeds[0]), Runner(io.read(model))(feeds[0])
+    np.testing.assert_allclose(read, expected, atol=1e-5)
+    result = ModelQuantizer(get_default_config(preset)).quantize_model(model, None, feeds)
+    onnx.checker.check_model(result.model, full_check=True)
+    (found,) = run(result.model, feeds[0])
     assert np.abs(expected - found).max() < 0.05 * np.abs(expected).max()
-    model.graph.node[1].op_type = "Upsample"
+
+
+def test_that_of_later_opsets_stays_and_what_is_gone_is_refused() -> None:
+    text = "g (float[1, 4, 6] x) => (float[1, 4, 6] y) { y = GroupNormalization <num_groups = 2> (x, s, t) }"
+    model = text_model(text, 21, 10, s=np.ones(4, np.float32), t=np.zeros(4, np.float32))
+    assert [node.op_type for node in io.read(model).graph] == ["GroupNormalization"]
+    model = base("a = MatMul (x, w) y = Upsample (a, w)")
     with pytest.raises(ModelError, match=r"not a valid ONNX model: .*Upsample is deprecated.*export the model again"):
         quantized(model)
 
@@ -204,6 +213,10 @@ REFUSED: dict[str, tuple[Callable[[ModelProto], object], str]] = {
     "output of nobody": (lambda m: setattr(m.graph.output[0], "name", "z"), r"\(z\)"),
     "no output": (lambda m: m.graph.ClearField("output"), "it has no outputs"),
     "attribute without a type": (lambda m: m.graph.node[1].attribute.add(name="k"), "attribute"),
+    "attribute twice": (
+        lambda m: m.graph.node[0].attribute.extend([helper.make_attribute("k", 1)] * 2),
+        "'k' appeared multiple times",
+    ),
     "no operator set": (lambda m: m.ClearField("opset_import"), "opset"),
     "equal names": (
         lambda m: [setattr(node, "name", "n") for node in m.graph.node],

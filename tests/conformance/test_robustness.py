@@ -226,7 +226,7 @@ def test_nodes_with_equal_names() -> None:
     model = parse(TWO)
     for node in model.graph.node:
         node.name = "twice"
-    with pytest.raises(ModelError, match=r"same node name \(twice\); it must"):
+    with pytest.raises(ModelError, match=r"same node name \(twice\); give each node a name of its own"):
         ModelQuantizer(PRESET).quantize_model(model, None, images())
 
 

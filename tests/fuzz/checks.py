@@ -80,7 +80,12 @@ def judge(case: Case, settings: Settings) -> Finding | None:
             return Finding("foreign exception", _place(error), traceback.format_exc())
         if source.read_bytes() != before:
             return Finding("input changed", "", "the model file is not what it was")
-        return _file(case, output) or _values(case, settings, result, output) or _again(case, settings, output)
+        on_cpu = settings.config.row.on_cpu
+        return (
+            _file(case, output, on_cpu=on_cpu)
+            or _values(case, settings, result, output)
+            or _again(case, settings, output)
+        )
 
 
 def _quantized(source: Path, output: Path, case: Case, settings: Settings) -> Result | None:
@@ -114,15 +119,15 @@ def _words(text: str) -> str:
     return " ".join(re.sub(r"'[^']*'|\"[^\"]*\"|\S*[\d/]\S*|\([^)]*\)", "", text.split(";")[0]).split())[:80]
 
 
-def _file(case: Case, output: Path) -> Finding | None:
-    """The file that was written: valid, loadable, with the interface of the input."""
+def _file(case: Case, output: Path, *, on_cpu: bool) -> Finding | None:
+    """The file that was written: valid, loadable (for other targets as it is written), with the input's interface."""
     quantized = onnx.load(output)
     checked = UNCHECKABLE.isdisjoint(case.operators) and _refused(case.model) is None
     if checked and (reason := _refused(quantized)) is not None:
         return Finding("invalid file", _words(reason), reason)
     try:
-        session(str(output), optimized=True)
-        session(str(output))
+        for optimized in {False, on_cpu}:
+            session(str(output), optimized=optimized)
     except Exception as error:  # onnxruntime's classes have no common base
         return Finding("file does not load", _words(str(error)), str(error))
     return _interface(case.model.graph, quantized.graph)
@@ -164,11 +169,11 @@ def _alike(one: onnx.ValueInfoProto, other: onnx.ValueInfoProto) -> bool:
 
 
 def _values(case: Case, settings: Settings, result: Result | None, output: Path) -> Finding | None:
-    """What it computes, with kernels and as written, on samples that nothing was learned of."""
-    known = run(case.model, case.judging)
-    model = onnx.load(output)
+    """What it computes, as written and on a CPU with kernels, on samples that nothing was learned of."""
+    known, on_cpu = run(case.model, case.judging), settings.config.row.on_cpu
     try:
-        written, ran = run(model, case.judging), _run_optimized(output, case)
+        written = run(str(output), case.judging)
+        ran = run(str(output), case.judging, optimized=True) if on_cpu else written
     except Exception as error:  # onnxruntime's classes have no common base
         return Finding("file does not run", _words(str(error)), str(error))
     for name in known[0]:
@@ -176,23 +181,15 @@ def _values(case: Case, settings: Settings, result: Result | None, output: Path)
         if shapes[0] != shapes[1] or shapes[0] != shapes[2]:
             return Finding("other shapes", "", f"{name!r}: {shapes[0][0]}, written {shapes[1][0]}, run {shapes[2][0]}")
     smooth = [name for name in continuous(case.model) if known[0][name].dtype.kind == "f"]
-    worth = {name: tuple(decibels(known, answers, name) for answers in (written, ran)) for name in smooth}
-    if settings.config.row.on_cpu:
-        for name, (as_written, as_run) in worth.items():
-            values = sum(answer[name].size for answer in known)
-            chance = SURE * 10 / np.log(10) * np.sqrt(4 / values)  # of the ratio of two noises
-            if as_run < min(as_written - NOISE - chance, KEPT):
-                told = None if result is None else result.report.departure
-                text = f"{name!r} keeps {as_written:.1f} dB as written, {as_run:.1f} as run; the report: {told}"
-                return Finding("run is not written", "told" if told and told.here else "untold", text)
+    worth = {name: decibels(known, written, name) for name in smooth}
+    for name in smooth if on_cpu else ():
+        chance = SURE * 10 / np.log(10) * np.sqrt(4 / sum(answer[name].size for answer in known))  # of two noises
+        if (as_run := decibels(known, ran, name)) < min(worth[name] - NOISE - chance, KEPT):
+            told = None if result is None else result.report.departure
+            text = f"{name!r} keeps {worth[name]:.1f} dB as written, {as_run:.1f} as run; the report: {told}"
+            return Finding("run is not written", "told" if told and told.here else "untold", text)
     wrong = None if result is None else _figures(result)
-    return wrong or _ruined(case, settings, known, {name: pair[0] for name, pair in worth.items()})
-
-
-def _run_optimized(output: Path, case: Case) -> list[Arrays]:
-    runner = session(str(output), optimized=True)
-    names = [value.name for value in runner.get_outputs()]
-    return [dict(zip(names, runner.run(names, dict(feed)), strict=True)) for feed in case.judging]
+    return wrong or _ruined(case, settings, known, worth)
 
 
 def continuous(model: onnx.ModelProto) -> list[str]:

@@ -229,8 +229,8 @@ def model_of(
     )
 
 
-def run(model: onnx.ModelProto, feeds: Sequence[Mapping[str, Array]]) -> list[Arrays]:
-    """All outputs as written, feed by feed."""
-    runner = session(model)
+def run(model: onnx.ModelProto | str, feeds: Sequence[Mapping[str, Array]], *, optimized: bool = False) -> list[Arrays]:
+    """All outputs, as written or as kernels compute them, feed by feed."""
+    runner = session(model, optimized=optimized)
     names = [output.name for output in runner.get_outputs()]
     return [dict(zip(names, runner.run(names, dict(feed)), strict=True)) for feed in feeds]

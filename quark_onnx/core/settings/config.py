@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
-from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.errors import ConfigError, nearest, reading
+from quark_onnx.core.json_reading import json_of
 from quark_onnx.core.number_formats import FLOATS, TYPES, Format, ScaleType, type_name
-from quark_onnx.core.reading import json_of, reading
 from quark_onnx.core.settings.checked_fields import named, names, subgraphs
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.extra_options_check import checked_options

@@ -90,7 +90,7 @@ def _unit(node: Node, plan: Plan) -> Unit | Skip:
     shape = geometry(node, weight, data, at)
     if isinstance(shape, Skip):
         return shape
-    output, bias = _bias(node, plan)
+    output, bias = _bias(node, plan, at)
     movable = bias is not None and len(bias.uses()) == 1
     name_of_bias = None if bias is None else bias.name
     activation = _per_row(*_behind(output), node, weight, shape)
@@ -103,12 +103,15 @@ def _weight_index(node: Node) -> int | None:
     return next((i for i in (1, 0) if constant(input_at(node, i)) is not None), None)
 
 
-def _bias(node: Node, plan: Plan) -> tuple[Value, Value | None]:
-    """The value behind the bias, and the bias; that of a MatMul is the Add that placement let it absorb."""
+def _bias(node: Node, plan: Plan, at: int) -> tuple[Value, Value | None]:
+    """The value behind the bias, and the bias; that of a MatMul is the Add that placement let it absorb.
+
+    Behind a weight on the left (`at` is 0) the Add goes along columns of the activation: it is no bias of the weight.
+    """
     output = node.outputs[0]
     if node.op_type != "MatMul":
         return output, input_at(node, 2)
-    add = sole_reader(output)
+    add = sole_reader(output) if at == 1 else None
     if add is None or not is_op(add, "Add") or plan.nodes.get(add.name or "") != plan.nodes[node.name or ""]:
         return output, None
     return add.outputs[0], add.inputs[1] if add.inputs[0] is output else add.inputs[0]

@@ -107,6 +107,7 @@ def prepare(
     model = copy(model)
     lift_constants(model)
     log = [] if opset is None else _fitted(model, opset, integers if optimize else (), quantizers=quantizers)
+    remove_unused(model)
     name_nodes(model)
     name_values(model)
     conditions = take_branches(model, branches) if branches else None

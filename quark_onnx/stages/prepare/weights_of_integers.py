@@ -23,6 +23,8 @@ _CODES = ("int8", "uint8", "int16", "uint16", "int32")
 
 
 class Found(NamedTuple):
+    """What a quantizer makes of constants."""
+
     node: Node
     array: NDArray[Any]
 
@@ -61,6 +63,8 @@ def apply(found: Found) -> None:
 
 
 class Parts(NamedTuple):
+    """Where a Split cuts a constant."""
+
     node: Node
     ends: list[int]
     axis: int

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 import pytest
-from text_models import applied, assert_same, normal, ops, prepared, reasons, run, text_model, weights
+from text_models import applied, assert_same, batchnorm, normal, ops, prepared, reasons, run, text_model, weights
 
 from quark_onnx.graph import io
 from quark_onnx.stages.prepare import prepare
@@ -252,3 +252,22 @@ def test_functions_of_another_operator_set_are_of_that_of_the_model() -> None:
     proto = onnx.parser.parse_model(text)
     assert ops(prepared(proto)) == {"Neg": 1}
     assert ops(prepared(onnx.inliner.inline_local_functions(proto, convert_version=True))) == {"Neg": 1}
+
+
+@pytest.mark.parametrize(
+    ("opset", "node"),
+    [
+        (11, "c = BatchNormalization (k, gamma, beta, mean, var)"),
+        (17, "c = BatchNormalization (k, gamma, beta, mean, var)"),
+        (11, "c = Softmax <axis = 1> (k)"),
+        (17, "c = Softmax <axis = 1> (k)"),
+        (11, "c = LogSoftmax <axis = 1> (k)"),
+        (11, "c = LRN <size = 3> (k)"),
+        (17, "g = GlobalMaxPool (k) c = Mul (g, k)"),
+        (17, 'c = Resize <mode = "cubic"> (k, , , whole)'),
+    ],
+)
+def test_what_is_folded_is_what_onnxruntime_computes(opset: int, node: str) -> None:
+    text = f"g (float[1,3,4,4] x) => (float[1,3,4,4] y) {{ {node} y = Add (x, c) }}"
+    proto = text_model(text, opset, k=normal(1, 3, 4, 4), whole=np.array([1, 3, 4, 4]), **batchnorm(3))
+    assert_same(proto, prepared(proto, opset=opset), {"x": normal(1, 3, 4, 4, seed=2)}, terms=4)

@@ -60,7 +60,12 @@ def test_a_weight_behind_a_dequantizer(name: str) -> None:
     assert quantized(proto).report.fused["MatMul"] == (1, 1)
 
 
-@pytest.mark.parametrize("name", DEQUANTIZED.keys() - {"transposed", "rounded in the model"})
+def test_a_weight_of_a_model_whose_opset_is_raised() -> None:
+    proto = text_model(f"{HEAD} {{ w = DequantizeLinear (q, s) y = MatMul (x, w) }}", q=CODES, s=np.float32(0.01))
+    assert ops(prepared(proto, opset=21)) == {"MatMul": 1}
+
+
+@pytest.mark.parametrize("name", sorted(DEQUANTIZED.keys() - {"transposed", "rounded in the model"}))
 def test_a_weight_that_nobody_quantizes_is_stored_as_it_was(name: str) -> None:
     proto = model(*DEQUANTIZED[name])
     found = quantized(proto, nodes_to_exclude=("m",)).model

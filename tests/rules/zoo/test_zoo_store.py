@@ -187,6 +187,25 @@ def made(store: Store, name: str = "a", status: str = "good", *, pages: bool = F
     return Outcome(row, Cost(**cost), kept=True)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 10**5, '{"files": [], "status": "good"}', "\udc80", "null"])
+def test_a_damaged_result_is_made_anew(text: str, tmp_path: Path) -> None:
+    with locked(tmp_path / "out") as store:
+        made(store)
+        assert store.kept("a", "1234", pages=False) is not None
+        (store.root / "a" / "result.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+        assert store.kept("a", "1234", pages=False) is None
+
+
+@pytest.mark.parametrize("lock", ['{"pid": "x"}', '{"pid": null}', '{"pid": -1}', f'{{"pid": {10**30}}}', "[" * 10**5])
+def test_a_damaged_lock_counts_for_nothing(lock: str, tmp_path: Path) -> None:
+    with locked(tmp_path / "out") as store:
+        pass
+    store.lock.parent.mkdir(parents=True, exist_ok=True)
+    store.lock.write_text(lock)
+    with locked(tmp_path / "out") as store:
+        assert not store.stopped()
+
+
 def test_a_whole_result_is_kept(tmp_path: Path) -> None:
     with locked(tmp_path / "out") as store:
         expected = made(store)
