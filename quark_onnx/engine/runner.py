@@ -78,7 +78,9 @@ class Runner:
             options.optimized_model_filepath = str(keep)
             if io.is_large(model):
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
-        self._quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph)
+        self._quantized = any(
+            view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph.all_nodes()
+        )
         try:
             for library in libraries(model):
                 options.register_custom_ops_library(library)
@@ -114,7 +116,7 @@ class Runner:
 
         Raises:
             DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
-            ModelError: it fails on zeros as well; or the model is quantized, and should run on what the float one runs on.
+            ModelError: it fails on zeros as well; or it is quantized, and should run on what the float model runs on.
         """
         try:
             return list(self._session.run(self.outputs, feed))
@@ -173,8 +175,8 @@ _NODE = re.compile(r"""Name:'([^']*)'|node (?:with )?name '([^']*)'|Node \(([^)]
 
 
 def _node(error: Exception) -> str:
-    """The name of the node that the message is about, empty where it names none."""
-    found = _NODE.search(str(error))
+    """The name of the node that the message is about, the innermost of bodies; empty where it names none."""
+    *_, found = (None, *_NODE.finditer(str(error)))
     return next(filter(None, found.groups()), "") if found else ""
 
 

@@ -48,6 +48,7 @@ def test_twin_what_a_float_model_cannot_run_on_is() -> None:
     [
         ("Non-zero status code returned while running QLinearAdd node. Name:'a/b_1' Status Message: no", "a/b_1"),
         ("Could not find an implementation for QLinearAdd(1) node with name 'n'", "n"),
+        ("while running If node. Name:'outer' Status Message: while running Add node. Name:'n' no", "n"),
         ("Node (n 1) Op (QLinearAdd) [ShapeInferenceError] no", "n 1"),
         ('This is an invalid model. In Node, ("n", QLinearAdd, "com.microsoft", -1) : no', "n"),
         ("Load model failed: no such file", ""),
@@ -77,9 +78,7 @@ def quantized(loud: float = 1e4, target: str = "cpu", text: str = MODEL, **field
     data = [{"x": normal(1, 4, 4, 4, seed=i) * np.float32([loud, loud, 1, 1])[:, None, None]} for i in range(4)]
     config = replace(get_default_config("U8S8_AAWS"), target=target, **fields)
     options = {**config.extra_options, "Protect": False}
-    return ModelQuantizer(replace(config, extra_options=options)).quantize_model(
-        text_model(text, **arrays), None, data
-    )
+    return ModelQuantizer(replace(config, extra_options=options)).quantize_model(text_model(text, **arrays), None, data)
 
 
 @pytest.fixture
