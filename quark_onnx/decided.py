@@ -40,26 +40,38 @@ class Decided:
     probed: Probed = ""
 
     def sparing(self, error: ModelError) -> Decided:
-        """The same with the node float whose integer kernel onnxruntime fails at.
+        """The same with the node float whose integer kernel onnxruntime fails at, be that inside a body.
 
         Raises:
             ModelError: the error again, where it names no such node, or the model is for another target.
         """
-        names = (error.node, *made_from(error.node))
-        failing = next((name for name in names if name in self.plan.nodes), None)
-        if failing is None or not self.job.config.row.on_cpu:
+        found = _spared(self.job, self.plan, error) if self.job.config.row.on_cpu else None
+        if found is None:
             raise error
-        logger.warning("%s stays float: %s", failing, error)
-        plans = (self._without(plan, failing, str(error)) for plan in (self.job.sites, self.plan))
-        sites, plan = plans
-        return replace(self, job=replace(self.job, sites=sites), plan=plan)
+        logger.warning("%s stays float: %s", error.node, error)
+        job, plan = found
+        return replace(self, job=job, plan=plan)
 
-    def _without(self, plan: Plan, failing: str, reason: str) -> Plan:
-        """The plan without a node, and without what its kernel takes in, which has the same tensors."""
-        gone = [node for node, tensors in plan.nodes.items() if tensors == plan.nodes.get(failing)]
-        left = {node: tensors for node, tensors in plan.nodes.items() if node not in gone}
-        spared = plan.keeping(left, dict.fromkeys(gone, UNFIT + reason))
-        return tidied(self.job.prepared.graph, spared, self.job.config.row)
+
+def _spared(job: Job, plan: Plan, error: ModelError) -> tuple[Job, Plan] | None:
+    """Job and plan without the node that is named; None where they do not quantize it."""
+    failing = next((name for name in (error.node, *made_from(error.node)) if name in plan.nodes), None)
+    if failing is not None:
+        sites, plan = (_without(job, one, failing, str(error)) for one in (job.sites, plan))
+        return replace(job, sites=sites), plan
+    for key, inside in plan.bodies.items():
+        if (found := _spared(job.bodies[key], inside, error)) is not None:
+            bodies = {**job.bodies, key: found[0]}, {**plan.bodies, key: found[1]}
+            return replace(job, bodies=bodies[0]), replace(plan, bodies=bodies[1])
+    return None
+
+
+def _without(job: Job, plan: Plan, failing: str, reason: str) -> Plan:
+    """The plan without a node, and without what its kernel takes in, which has the same tensors."""
+    gone = [node for node, tensors in plan.nodes.items() if tensors == plan.nodes.get(failing)]
+    left = {node: tensors for node, tensors in plan.nodes.items() if node not in gone}
+    spared = plan.keeping(left, dict.fromkeys(gone, UNFIT + reason))
+    return tidied(job.prepared.graph, spared, job.config.row)
 
 
 def running(decided: Decided, work: Callable[[Decided], T]) -> T:

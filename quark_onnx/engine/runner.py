@@ -80,7 +80,7 @@ class Runner:
             options.optimized_model_filepath = str(keep)
             if io.is_large(model):
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
-        quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph)
+        quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph.all_nodes())
         self._blames_data = new_data or not quantized
         try:
             for library in libraries(model):
@@ -176,8 +176,8 @@ _NODE = re.compile(r"""Name:'([^']*)'|node (?:with )?name '([^']*)'|Node \(([^)]
 
 
 def _node(error: Exception) -> str:
-    """The name of the node that the message is about, empty where it names none."""
-    found = _NODE.search(str(error))
+    """The name of the node that the message is about, the innermost of bodies; empty where it names none."""
+    *_, found = (None, *_NODE.finditer(str(error)))
     return next(filter(None, found.groups()), "") if found else ""
 
 

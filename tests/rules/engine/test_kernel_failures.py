@@ -59,6 +59,7 @@ def test_data_that_no_float_model_has_run_on_may_be_at_fault() -> None:
     [
         ("Non-zero status code returned while running QLinearAdd node. Name:'a/b_1' Status Message: no", "a/b_1"),
         ("Could not find an implementation for QLinearAdd(1) node with name 'n'", "n"),
+        ("while running If node. Name:'outer' Status Message: while running Add node. Name:'n' no", "n"),
         ("Node (n 1) Op (QLinearAdd) [ShapeInferenceError] no", "n 1"),
         ('This is an invalid model. In Node, ("n", QLinearAdd, "com.microsoft", -1) : no', "n"),
         ("Load model failed: no such file", ""),
@@ -74,14 +75,21 @@ MODEL = """g (float[1,4,4,4] x) => (float[A,B,C,D] y, float[E,F,G,H] z) {
     a, b = Split <axis=1> (x, s)  [pool] p = GlobalAveragePool (b)  [after] y = Conv (p, w)  [big] z = Conv (a, v) }"""
 
 
-def quantized(loud: float = 1e4, target: str = "cpu", **fields: Any) -> Result:
+INSIDE = """g (float[1,4,4,4] x) => (float[A,B,C,D] y, float[E,F,G,H] z) {
+    r = ReduceSum <keepdims=0> (x)  c = Equal (r, r)
+    y, z = If (c) <then_branch = t () => (float[A,B,C,D] u, float[E,F,G,H] k) {
+        a, b = Split <axis=1> (x, s)
+        [pool] p = GlobalAveragePool (b)  [after] u = Conv (p, w)  [big] k = Conv (a, v) },
+      else_branch = e () => (float[A,B,C,D] l, float[E,F,G,H] m) { l = Neg (x)  m = Abs (x) }>
+}"""
+
+
+def quantized(loud: float = 1e4, target: str = "cpu", text: str = MODEL, **fields: Any) -> Result:
     arrays = {"s": np.array([2, 2]), "w": normal(3, 2, 1, 1), "v": normal(3, 2, 1, 1, seed=1)}
     data = [{"x": normal(1, 4, 4, 4, seed=i) * np.float32([loud, loud, 1, 1])[:, None, None]} for i in range(4)]
     config = replace(get_default_config("U8S8_AAWS"), target=target, **fields)
     options = {**config.extra_options, "Protect": False}
-    return ModelQuantizer(replace(config, extra_options=options)).quantize_model(
-        text_model(MODEL, **arrays), None, data
-    )
+    return ModelQuantizer(replace(config, extra_options=options)).quantize_model(text_model(text, **arrays), None, data)
 
 
 @pytest.fixture
@@ -101,6 +109,14 @@ def test_an_operator_whose_kernel_fails_stays_float(loud: float) -> None:
     assert found.plan.nodes.keys() >= {"after", "big"}
     assert found.report.outputs["z"].db is not None and found.report.outputs["z"].db > 30
     assert found.plan.fault() is None
+
+
+@pytest.mark.usefixtures("unlimited")
+def test_it_does_so_inside_a_body() -> None:
+    found = quantized(text=INSIDE)
+    (inside,) = found.plan.bodies.values()
+    assert inside.notes["pool"].startswith(f"{UNFIT}onnxruntime ")
+    assert inside.nodes.keys() >= {"after", "big"}
 
 
 @pytest.mark.usefixtures("unlimited")
