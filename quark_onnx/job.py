@@ -179,6 +179,7 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
     """
     model = io.load(source)
     io.refuse_quantized(model)
+    io.settle(model)
     widened = to_float32(model)
     overrides = config.tensor_overrides
     conversions = {name: one.readers for name, one in overrides.items() if one.convert is not None}
