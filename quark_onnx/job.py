@@ -260,6 +260,7 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
 
 def _opened(source: str | Path | ModelProto, model: Model, config: QuantizationConfig) -> Job:
     """Prepare and place."""
+    io.settle(model)
     widened = to_float32(model)
     overrides = config.tensor_overrides
     conversions = {name: one.readers for name, one in overrides.items() if one.convert is not None}

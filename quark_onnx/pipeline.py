@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from quark_onnx.engine.observe import observe
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.proof_for_target import prove_for
 from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning
-from quark_onnx.graph import ModelProto, io, large_weights
+from quark_onnx.graph import ModelProto, io
 from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.result import Evidence, Probed, Report, Result
@@ -270,14 +270,12 @@ def _hands(job: Job, ranged: Callable[[Plan], Plan]) -> tuple[frozenset[str], Ha
     tensors = {value.name for node in graph for value in node.outputs} | {value.name for value in graph.inputs}
     nodes = {node.name for node in (*graph, *job.model.graph)}
     asked, kept = config.protection.named({name for name in tensors | nodes if name} | job.nodes | job.tensors)
-    apart = job.placed_apart()
     tidy = partial(tidied, graph, target=config.row)
-    hands = Hands(
-        tidy=tidy,
-        own_scales=lambda weights: tidy(ranged(with_own_scales(job.sites, apart, weights)).without_named(asked)),
-        keep=kept,
-    )
-    return asked, hands
+
+    def own_scales(weights: Collection[str]) -> Plan:
+        return tidy(ranged(with_own_scales(job.sites, job.placed_apart(), weights)).without_named(asked))
+
+    return asked, Hands(tidy, own_scales, kept)
 
 
 def _with_scales(job: Job, statistics: Mapping[str, Statistics], moments: Moments, sites: Plan) -> Plan:
@@ -354,8 +352,7 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
     job, plan, probes = decided.job, decided.plan, list(decided.probes)
     with clock.stage("apply"):
         quantized = job.realize(plan)
-        if io.is_large(job.prepared):
-            large_weights.settle(quantized)
+        io.settle(quantized)
         io.let_go(job.prepared)
         io.check(quantized, job.model)
     with clock.stage("prove"):

@@ -78,7 +78,7 @@ class Runner:
         if keep is not None:
             options.add_session_config_entry("session.qdqisint8allowed", "0")  # as on x64, wherever this runs
             options.optimized_model_filepath = str(keep)
-            if io.is_large(model):
+            if io.is_heavy(model):
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
         quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph.all_nodes())
         self._blames_data = new_data or not quantized
