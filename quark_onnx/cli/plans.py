@@ -173,8 +173,6 @@ def apply_command(
     - `quark-onnx apply model.onnx plan -o int8.onnx`
     """
     decided, config = Plan.load(plan), saved_config(plan)
-    if output.is_dir():
-        raise ConfigError(f"the output {output} is a folder; choose a file name")
     parts = {f"the plan's {file}": plan / file for file in FILES}
     keep_apart({"--output": output}, inputs={"the input model": model, **parts})
     # The plan says which nodes are quantized; names of nodes must not stop another model before its fingerprint does.

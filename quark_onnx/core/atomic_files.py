@@ -44,7 +44,7 @@ def behind_links(path: Path) -> Path:
     """
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         mode = stat.S_IFREG
     except OSError as error:
         raise unwritable(path, error) from error
@@ -66,14 +66,17 @@ def keep_apart(files: Named, folders: Named | None = None, inputs: Named | None 
         inputs: files that are read.
 
     Raises:
-        ConfigError: two are the same, however they are spelled, or one is inside of a folder that is replaced.
+        ConfigError: two are the same, however they are spelled; one is inside of a folder that is replaced; a file is
+            a folder.
     """
     replaced = _given(folders)
     written = _given(files) | replaced
     for name, path in written.items():
+        if name not in replaced and path.is_dir():
+            raise ConfigError(f"{name} {path} is a folder; give a file name")
         for other, taken in (written | _given(inputs)).items():
             if other != name and same_file(path, taken):
-                raise ConfigError(f"{name} and {other} are the same, {taken}; choose another name")
+                raise ConfigError(f"{name} {path} is {other}; choose another name")
             if other != name and name in replaced and _inside(taken, path):
                 raise ConfigError(f"{other} {taken} is in {path}, which {name} replaces; choose another place for it")
 

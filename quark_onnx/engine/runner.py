@@ -34,6 +34,10 @@ FIRST_QUANTIZERS = 10
 FLOAT = "to run it here, leave the operator float (nodes_to_exclude, with its neighbours), or turn optimizations off"
 """What to do about a quantized model that onnxruntime does not run."""
 
+MANY = 3000
+"""Nodes above which onnxruntime is not asked for its best layout of tensors: the time that it takes to find it grows
+with their square, 3 s for 10,000. Fused layers and integer kernels are the same."""
+
 
 class Runner:
     """A model ready to run.
@@ -41,7 +45,7 @@ class Runner:
     Args:
         model: runs as it is; it is not kept.
         outputs: names of tensors to return, default the graph outputs.
-        optimized: all graph optimizations of onnxruntime, or none (the arithmetic exactly as written).
+        optimized: the graph optimizations of onnxruntime (see `MANY`), or none (the arithmetic exactly as written).
         threads: of one run; 0: as many as this process may use, or what onnxruntime thinks best.
         fuse: run quantized layers on integer kernels; False keeps the float arithmetic of the simulation.
         keep: write onnxruntime's optimized graph, that for x64, to this path.
@@ -65,6 +69,8 @@ class Runner:
         options.intra_op_num_threads = threads or allowed_threads()
         if not optimized:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        elif len(model.graph) > MANY:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         if not fuse:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         if keep is not None:
@@ -108,7 +114,7 @@ class Runner:
 
         Raises:
             DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
-            ModelError: it fails on zeros as well; or it is quantized: what the float model runs on, that should run on, too.
+            ModelError: it fails on zeros as well; or the model is quantized, and should run on what the float one runs on.
         """
         try:
             return list(self._session.run(self.outputs, feed))

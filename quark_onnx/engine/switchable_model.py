@@ -1,6 +1,6 @@
 """A quantized model whose quantizers can be switched off one by one, in one session: what would it be without these?
 
-Every quantizer stands in a branch that is taken or not, by an input of its own:
+Every quantizer stands in a branch that is taken or not, by an element of one input:
 
     If (on)  v → QuantizeLinear → DequantizeLinear   else  v → Identity
 
@@ -19,7 +19,7 @@ from quark_onnx.engine.apply_plan import Writer, has_scale
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Arrays, Runner, fit
 from quark_onnx.graph import Model, Node, Value, io
-from quark_onnx.graph.edit import add_input, new_branch, new_node
+from quark_onnx.graph.edit import add_elements, new_branch, new_node
 from quark_onnx.graph.passes import remove_unused
 from quark_onnx.graph.view import is_op, output_names
 
@@ -40,34 +40,34 @@ class Switchable:
         writer = _Switching(self._model.graph, plan)
         writer.write()
         remove_unused(self._model)
-        self._switches = writer.switches
+        self._switches, self._input = writer.switches, writer.input
         self._run = Runner(self._model, self.outputs, threads=1, fuse=False)
 
     @property
     def tensors(self) -> Collection[str]:
         """Those whose quantizer has a switch."""
-        return self._switches.keys()
+        return self._switches
 
     def __call__(self, feed: Feed, off: Collection[str] = ()) -> Arrays:
         """The outputs, in the order of the model, with the quantizers of these tensors off."""
-        on = {switch: np.asarray(tensor not in off) for tensor, switch in self._switches.items()}
+        on = {self._input: np.array([tensor not in off for tensor in self._switches])} if self._switches else {}
         return self._run(fit(feed, self._model) | on)
 
 
 class _Switching(Writer):
-    """Writes every quantizer into a branch. `switches`: tensor → the input that decides."""
-
-    switches: dict[str, str]
+    """Writes every quantizer into a branch. `switches`: tensor → what decides, in the order of the input's elements."""
 
     def write(self) -> None:
-        self.switches = {}
+        self.switches: dict[str, Value] = {}
+        self.input = ""
         super().write()
+        if self.switches:
+            self.input = add_elements(self.graph, "bool", list(self.switches.values()), "quantizers_on").name or ""
 
     def placed(self, site: Site, value: Value, nodes: list[Node]) -> list[Node]:
         if not has_scale(site):
             return nodes
-        switch = add_input(self.graph, "bool", (), f"{site.tensor}_on")
-        self.switches[site.tensor] = switch.name or ""
+        switch = self.switches[site.tensor] = Value()
         apart = [self._apart(value, nodes)] if is_op(value.producer(), "Cast") else []
         source = apart[0].outputs[0] if apart else value
         same = new_node(self.graph, "Identity", [source], f"{site.tensor}_Identity", f"{site.tensor}_same")

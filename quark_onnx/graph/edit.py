@@ -10,6 +10,9 @@ import onnx_ir as ir
 
 _NAMES = "quark_onnx.names"  # graph.meta: every name in use → the next number to try behind it, kept by this module
 
+SPLIT_COUNTS = 18
+"""The operator set from which a Split says how many parts it makes."""
+
 LONGEST = 40
 """Characters of a name made here, its number apart: each is written as often as the tensor is read."""
 
@@ -226,10 +229,19 @@ def take_input(node: ir.Node, dtype: str) -> ir.Value:
     return value
 
 
-def add_input(graph: ir.Graph, dtype: str, dims: Sequence[int], hint: str) -> ir.Value:
-    """A new graph input with a fresh name, of an ONNX type such as `bool`."""
-    value = ir.Value(name=fresh_name(graph, hint), type=ir.TensorType(ir.DataType[dtype.upper()]), shape=ir.Shape(dims))
+def add_elements(graph: ir.Graph, dtype: str, elements: Sequence[ir.Value], hint: str) -> ir.Value:
+    """A new graph input, of an ONNX type such as `bool`, whose elements are these values, which nodes may read already.
+
+    One input, since what onnxruntime does about a feed grows with the square of their number.
+    """
+    kind = ir.TensorType(ir.DataType[dtype.upper()])
+    value = ir.Value(name=fresh_name(graph, hint), type=kind, shape=ir.Shape([len(elements)]))
     graph.inputs.append(value)
+    counted = {"num_outputs": len(elements)} if graph.opset_imports[""] >= SPLIT_COUNTS else {}
+    for element in elements:
+        element.name = fresh_name(graph, hint)
+    split = ir.node("Split", [value], counted, outputs=elements, name=fresh_name(graph, hint))
+    graph.insert_before(graph[0], split)
     return value
 
 

@@ -94,10 +94,15 @@ def _check_external(model: ir.Model, title: str) -> None:
     """Weights in other files are read late, by many: that they can be read is made sure of once.
 
     Raises:
-        ModelError: a file is missing or too short.
+        ModelError: a file is missing, too short, or elsewhere.
     """
     for tensor in large_weights.in_files(model):
         path = Path(tensor.path)
+        if not path.resolve().is_relative_to(Path(tensor.base_dir).resolve()):
+            raise ModelError(
+                f"weight {tensor.name!r} of {title} is in {path}, outside the folder of the model, where onnxruntime "
+                "reads nothing; move the file beside the model"
+            )
         if not path.is_file():
             raise ModelError(
                 f"weight {tensor.name!r} of {title} is in {path}, which is missing; pass the path of the model"

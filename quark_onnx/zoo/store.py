@@ -79,7 +79,8 @@ class Store:
         """Move a folder that is complete to its place, in place of an earlier one."""
         old = folder.with_name("replaced")
         replace_folder(folder, self.root / name, old)
-        shutil.rmtree(old, ignore_errors=True)
+        for rest in (folder, old):
+            shutil.rmtree(rest, ignore_errors=True)
 
     def write_results(self, outcomes: Iterable[Outcome]) -> None:
         """The lines of the models that are done so far, in place of the earlier file."""

@@ -15,7 +15,7 @@ import onnxruntime as ort
 import pytest
 from killed_runs import killed_everywhere
 
-from quark_onnx import ConfigError, ModelQuantizer, QuantizationConfig, Result, get_default_config
+from quark_onnx import ConfigError, ModelError, ModelQuantizer, QuantizationConfig, Result, get_default_config
 from quark_onnx.core.plan_diff import diff
 from quark_onnx.graph import io
 
@@ -223,3 +223,33 @@ def test_a_weight_that_is_read_through_a_view_of_the_file(view: str, tmp_path: P
     found = quantizer.quantize_model(path, tmp_path / "int8.onnx", feeds)
     assert not diff(expected.plan, found.plan)
     assert found.report.sqnr == expected.report.sqnr
+
+
+def elsewhere(source: Path, location: str) -> Path:
+    """The model, with its weights in a file at this place."""
+    model = onnx.load(source, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = location if entry.key == "location" else entry.value
+    onnx.save(model, source)
+    return source
+
+
+@pytest.mark.parametrize("how", ["above", "absolute", "a link out of the folder"])
+def test_weights_outside_the_folder_are_refused(how: str, source: Path, tmp_path: Path) -> None:
+    """As onnxruntime refuses them."""
+    outside, link = tmp_path / "weights.bin", source.parent / "link.bin"
+    (source.parent / "weights.bin").rename(outside)
+    link.symlink_to(outside)
+    location = {"above": "../weights.bin", "absolute": str(outside)}.get(how, link.name)
+    with pytest.raises(ModelError, match=r"outside the folder of the model, .* move the file beside the model"):
+        quantize(elsewhere(source, location))
+
+
+def test_weights_below_the_folder_are_read(source: Path) -> None:
+    below = source.parent / "deep" / "weights.bin"
+    below.parent.mkdir()
+    (source.parent / "weights.bin").rename(below)
+    (source.parent / "link.bin").symlink_to(below)
+    for location in ("deep/weights.bin", "link.bin"):
+        assert quantize(elsewhere(source, location)).report.sqnr

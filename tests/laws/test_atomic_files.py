@@ -196,7 +196,7 @@ def test_one_file_by_two_names(folder: Path) -> None:
         ("later", "LATER"),
     ):
         for files, inputs in (({"--a": Path(one), "--b": Path(other)}, {}), ({"--a": Path(one)}, {"B": Path(other)})):
-            with pytest.raises(ConfigError, match=r"--a and (--b|B) are the same"):
+            with pytest.raises(ConfigError, match=r"is (--a|--b|B); choose another name"):
                 keep_apart(files, inputs=inputs)
 
 
@@ -214,5 +214,7 @@ def test_nothing_is_inside_of_a_folder_that_is_replaced(folder: Path) -> None:
         for files, inputs in (({"--a": Path(inner)}, {}), ({}, {"A": Path(inner)})):
             with pytest.raises(ConfigError, match=r"is in plan, which --plan replaces"):
                 keep_apart(files, {"--plan": Path("plan")}, inputs)
+    with pytest.raises(ConfigError, match=r"--a plan is a folder; give a file name"):
+        keep_apart({"--a": Path("plan")})
     keep_apart({"--a": Path("planner.onnx")}, {"--plan": Path("plan")}, {"B": Path("plan.onnx")})
     keep_apart({"--a": Path("plan/q.onnx")}, inputs={"B": Path("plan/model.onnx")})

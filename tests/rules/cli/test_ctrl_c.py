@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[3]
 
 START = """
 import os, signal, sys, types, atexit
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where these tests run in the background
 def interrupt(): os.kill(os.getpid(), signal.SIGINT)
 class At:  # Ctrl-C when this module is imported
     def __init__(self, name): self.name = name

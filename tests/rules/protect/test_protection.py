@@ -27,13 +27,14 @@ def quantize(model: Model, data: list[Feed], **fields: Any) -> Result:
     return ModelQuantizer(config).quantize_model(io.to_proto(model), None, data)
 
 
-def amplifier(offset: float) -> tuple[Model, list[Feed]]:
+def amplifier(offset: float, batch: str = "1") -> tuple[Model, list[Feed]]:
     """A filter bank, its power, a logarithm, and a layer behind it: loud samples, and quiet ones whose power is lost.
 
     offset: what is added in front of the logarithm; a large one leaves nothing to amplify.
     """
     text = """(float[1,8,1,32] x) => (float[1,4,1,32] y) <float[16,8,1,1] f, float o, float[4,16,1,1] w>
     { h = Conv (x, f) p = Mul (h, h) s = Add (p, o) l = Log (s) y = Conv (l, w) }"""
+    text = text.replace("float[1,8", f"float[{batch},8").replace("float[1,4,1,32", f"float[{batch},4,1,32")
     model = graph(text, f=draw(16, 8, 1, 1, scale=0.4), o=np.float32(offset), w=draw(4, 16, 1, 1, scale=0.3))
     return model, [{"x": draw(1, 8, 1, 32, scale=10.0 ** -(i % 4))} for i in range(8)]
 
@@ -49,6 +50,14 @@ def test_what_feeds_a_logarithm_stays_float() -> None:
     assert result.plan.notes["Conv_h"].startswith("protected: with the quantizer")
     assert "Conv_y" in result.plan.nodes  # behind the logarithm all is well
     assert 0 < region.products < 1
+
+
+def test_samples_without_values_do_not_judge() -> None:
+    """Every second one is empty: those that are looked at are others."""
+    model, data = amplifier(1e-9, "N")
+    empty = {"x": np.zeros((0, 8, 1, 32), np.float32)}
+    result = quantize(model, [feed for loud in data for feed in (empty, loud)], extra_options={"Protect": True})
+    assert {"Conv_h"} <= {node for region in result.report.protected for node in region.nodes}
 
 
 def test_nothing_happens_where_nothing_is_amplified() -> None:
