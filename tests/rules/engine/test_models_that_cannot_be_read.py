@@ -146,6 +146,28 @@ def test_a_function_that_reads_what_is_around_it() -> None:
             quantize(proto, [{"x": normal(2, 4)}])
 
 
+def test_constants_of_a_function_may_be_given_by_its_caller() -> None:
+    text = """<ir_version: 8, opset_import: ["": 17, "own": 1]> g (float[N,4] x) => (float[N,4] y)
+    { h = MatMul (x, m) y = own.shift <by = float {2}> (h) }
+    <opset_import: ["": 17], domain: "own"> shift <by> (z) => (o) {
+        k = Constant <value: tensor = @by> () o = Add (z, k)
+    }"""
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(normal(4, 4), "m"))
+    assert quantize(proto, [{"x": normal(2, 4)}]).plan.nodes
+
+
+def test_a_constant_without_a_value() -> None:
+    proto = model()
+    node = onnx.helper.make_node("Constant", [], ["k"], value_float=1.0)
+    proto.graph.node.extend([node, onnx.helper.make_node("Add", ["y", "k"], ["z"])])
+    proto.graph.output[0].name = "z"
+    assert quantize(proto).plan.nodes
+    proto.graph.node[-2].attribute[0].name = "value_flaot"
+    with pytest.raises(ModelError, match="the Constant 'k' has no value"):
+        quantize(proto)
+
+
 def test_a_type_that_is_none() -> None:
     proto = model()
     proto.graph.input[0].type.tensor_type.elem_type = 0
