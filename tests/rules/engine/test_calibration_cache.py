@@ -34,7 +34,7 @@ KEY = Key("model", "data", "kind")
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for every pass over the data that calibration makes."""
     made: list[int] = []
-    observe = pipeline.observe
+    observe = decided_ranges.observe
 
     def counted(*arguments: object, **more: object) -> object:
         made.append(1)
