@@ -22,6 +22,7 @@ from quark_onnx.core.settings.tensor_overrides import override_opset
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, open_data, random_data
 from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
+from quark_onnx.engine.rare_collections import rare_collections
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.from_float16 import Widened, to_float32
@@ -66,7 +67,8 @@ class Clock:
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         self.progress(name, 0, None)
-        yield
+        with rare_collections():
+            yield
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 4)
         logger.info("%s: %.2f s", name, self.seconds[name])
 
