@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from quark_onnx.core.visible_text import shown
+from quark_onnx.engine.rare_collections import rare_collections
 
 logger = logging.getLogger("quark_onnx")
 logger.addFilter(shown)
@@ -40,6 +41,7 @@ class Clock:
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         self.progress(name, 0, None)
-        yield
+        with rare_collections():
+            yield
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 4)
         logger.info("%s: %.2f s", name, self.seconds[name])

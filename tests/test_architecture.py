@@ -29,7 +29,7 @@ ALLOWED = {  # what each part may import of the others
     "engine": "core numerics graph",
     "stages": "core numerics graph engine",
     "result": "core graph engine",
-    "clock": "core",
+    "clock": "core engine",
     "job": "core graph engine stages",
     "opened_job": "core graph engine stages job",
     "decided": "core engine stages job result",
