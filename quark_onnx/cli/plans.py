@@ -19,6 +19,7 @@ from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_optio
 from quark_onnx.cli.report_text import print_report, protected_text
 from quark_onnx.cli.tables import counted, facts, float_table, remarks_text
 from quark_onnx.cli.tuning_text import interrupted, tuning_rows, worst_table
+from quark_onnx.clock import Clock
 from quark_onnx.core.atomic_files import keep_apart, usable_folder
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import FILES, Plan
@@ -29,7 +30,8 @@ from quark_onnx.core.settings.idle_options import OF_DATA, OF_MODEL
 from quark_onnx.decided import Decided
 from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.engine.fusion_ledger import Inside
-from quark_onnx.job import Clock, Job, open_job
+from quark_onnx.job import Job
+from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import decide, finish
 
 CONFIG = "config.json"

@@ -128,7 +128,7 @@ def _all_outputs(
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """What the float model makes of each feed, and the quantized one in each way."""
     names = output_names(model)
-    return _sides(model, quantized, feeds, {name: name for name in names}, ways, io.is_large(model))
+    return _sides(model, quantized, feeds, {name: name for name in names}, ways, io.is_heavy(model))
 
 
 def tensor_sqnr(

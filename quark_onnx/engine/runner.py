@@ -49,6 +49,7 @@ class Runner:
         threads: of one run; 0: as many as this process may use, or what onnxruntime thinks best.
         fuse: run quantized layers on integer kernels; False keeps the float arithmetic of the simulation.
         keep: write onnxruntime's optimized graph, that for x64, to this path.
+        new_data: no float model has run on the data yet, so that they may be at fault also where this one is quantized.
 
     Raises:
         ModelError, ResourceError: onnxruntime cannot load the model; the message holds its first line.
@@ -63,6 +64,7 @@ class Runner:
         threads: int = 0,
         fuse: bool = True,
         keep: Path | None = None,
+        new_data: bool = False,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -76,11 +78,10 @@ class Runner:
         if keep is not None:
             options.add_session_config_entry("session.qdqisint8allowed", "0")  # as on x64, wherever this runs
             options.optimized_model_filepath = str(keep)
-            if io.is_large(model):
+            if io.is_heavy(model):
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
-        self._quantized = any(
-            view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph.all_nodes()
-        )
+        quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph.all_nodes())
+        self._blames_data = new_data or not quantized
         try:
             for library in libraries(model):
                 options.register_custom_ops_library(library)
@@ -94,7 +95,7 @@ class Runner:
             if (lack := shortage(error, keep, reason)) is not None:
                 raise lack from error
             way = advice(reason, float64=view.computes_in(model, "float64"))
-            way = f"{way}; {FLOAT}" if self._quantized else way
+            way = f"{way}; {FLOAT}" if quantized else way
             text = f"onnxruntime {ort.__version__} cannot load the model: {reason}; {way}"
             raise ModelError(text, _node(error)) from error
         self.inputs = [i.name for i in self._session.get_inputs()]
@@ -116,7 +117,7 @@ class Runner:
 
         Raises:
             DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
-            ModelError: it fails on zeros as well; or it is quantized, and should run on what the float model runs on.
+            ModelError: it fails on zeros as well; or the model is quantized, and should run as the float one does.
         """
         try:
             return list(self._session.run(self.outputs, feed))
@@ -124,7 +125,7 @@ class Runner:
             reason = _reason(error)
             if (lack := shortage(error, said=reason)) is not None:
                 raise lack from error
-            if self._quantized:
+            if not self._blames_data:
                 text = f"onnxruntime {ort.__version__} fails on the quantized model: {reason}; {FLOAT}"
                 raise ModelError(text, _node(error)) from error
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())

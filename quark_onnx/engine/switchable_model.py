@@ -17,7 +17,7 @@ import numpy as np
 from quark_onnx.core.plan import Plan, Site
 from quark_onnx.engine.apply_plan import Writer, has_scale
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.runner import Arrays, Runner, fit
+from quark_onnx.engine.runner import MANY, Arrays, Runner, fit
 from quark_onnx.graph import Model, Node, Value, io
 from quark_onnx.graph.edit import add_elements, new_branch, new_node
 from quark_onnx.graph.passes import remove_unused
@@ -41,7 +41,9 @@ class Switchable:
         writer.write()
         remove_unused(self._model)
         self._switches, self._input = writer.switches, writer.input
-        self._run = Runner(self._model, self.outputs, threads=1, fuse=False)
+        # Optimizing takes time that grows with the square of the branches, and writes weights out as floats again.
+        small = len(self._model.graph) <= MANY and not io.is_heavy(self._model)
+        self._run = Runner(self._model, self.outputs, optimized=small, threads=1, fuse=False)
 
     @property
     def tensors(self) -> Collection[str]:

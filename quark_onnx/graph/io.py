@@ -23,6 +23,11 @@ EXTERNAL_ABOVE = 1_800_000_000
 """Bytes of weights above which they are stored beside the model: protobuf ends at 2 GB."""
 
 
+FILES_ABOVE = 1 << 28
+"""Bytes of weights above which they lie in files while the model is worked on: each session, and each copy in a
+protobuf, would hold them once more."""
+
+
 def load(source: str | Path | onnx.ModelProto) -> ir.Model:
     """Read a model, normalized, and have `onnx.checker` prove it.
 
@@ -50,6 +55,7 @@ def read(source: str | Path | onnx.ModelProto) -> ir.Model:
         if not isinstance(source, onnx.ModelProto):
             ir.external_data.set_base_dir(model.graph, Path(source).parent)
         check_constants(model)
+        open_dimensions(model)
         said += normal_form.normalize(model)
     except ModelError:
         raise
@@ -59,7 +65,6 @@ def read(source: str | Path | onnx.ModelProto) -> ir.Model:
         raise invalid(source, "it has no outputs, so that nothing can be seen of what it computes")
     normal_form.keep(model, said)
     _check_external(model, title(source))
-    open_dimensions(model)
     return model
 
 
@@ -192,15 +197,20 @@ def is_large(model: ir.Model) -> bool:
     return weight_bytes(model) > EXTERNAL_ABOVE
 
 
+def is_heavy(model: ir.Model) -> bool:
+    """Whether the weights of the model stay in files while it is worked on."""
+    return weight_bytes(model) > min(FILES_ABOVE, EXTERNAL_ABOVE)
+
+
 def settle(model: ir.Model) -> None:
-    """Weights of a large model that are in memory, where a pass made them, go to a temporary file."""
-    if is_large(model):
+    """Weights of a heavy model that are in memory, where a pass made them, go to a temporary file."""
+    if is_heavy(model):
         large_weights.settle(model)
 
 
 def runnable(model: ir.Model) -> tuple[bytes, Path | None]:
     """What onnxruntime can open: the serialized model, and the folder of its weights if they stay in a file."""
-    if not is_large(model) and not large_weights.moved(model):
+    if not is_heavy(model) and not large_weights.moved(model):
         return to_proto(model).SerializeToString(), None
     large_weights.settle(model)
     let_go(model)
@@ -262,10 +272,11 @@ def close(model: ir.Model) -> None:
 
 
 def with_outputs(model: ir.Model, names: list[str]) -> ir.Model:
-    """A copy of the model that also returns these tensors; names of present outputs are left as they are."""
+    """The model, or a copy, that also returns these tensors; names of present outputs are left as they are."""
+    wanted = set(names) - {value.name for value in model.graph.outputs}
+    if not wanted:
+        return model
     tapped = model.clone()
-    present = {value.name for value in tapped.graph.outputs}
-    wanted = set(names) - present
     for node in tapped.graph:
         for value in node.outputs:
             if value.name in wanted:

@@ -35,7 +35,8 @@ class ObservingSession:
         inputs = {value.name for value in model.graph.inputs}
         self._outputs = [value.name or "" for value in model.graph.outputs]
         self._tensors = tensors
-        self._runner = Runner(io.with_outputs(model, [t for t in tensors.values() if t not in inputs]), optimized=True)
+        shown = io.with_outputs(model, [t for t in tensors.values() if t not in inputs])
+        self._runner = Runner(shown, optimized=True, new_data=True)
         self._tallies = {tensor: Tally() for tensor in tensors}
         self._ends: dict[str, Ends] = {}
         self.runs = 0

@@ -15,11 +15,11 @@ import numpy as np
 
 from quark_onnx.core.plan import Coded, Plan, QParams, Skip
 from quark_onnx.engine.channel_moments import Channels, Moment, Moments
-from quark_onnx.engine.layers.layer_inputs import float_of
 from quark_onnx.engine.layers.matrix_geometry import ConvGeometry, MatrixGeometry, geometry
 from quark_onnx.engine.layers.row_grids import coded, grid_of
 from quark_onnx.graph import Model, Node
-from quark_onnx.graph.view import is_op
+from quark_onnx.graph.large_weights import let_go, spilled
+from quark_onnx.graph.view import constant, is_op
 from quark_onnx.numerics.quantizer import along, representable
 from quark_onnx.numerics.rounding.safe_rounding import GROWTH, Inputs, round_safely
 from quark_onnx.numerics.weight_pairs import unsafe_pairs
@@ -48,13 +48,15 @@ def round_weights(model: Model, plan: Plan, moments: Moments, how: str) -> Plan:
         site, q = sites[tensor], plan.qparams_of(tensor)
         alone = members[site.group] == 1
         layer = _geometry(node)
-        array = float_of(model, tensor)
+        array = np.asarray(constant(model.graph.initializers[tensor]), np.float32)
         rows = layer.rows(array)
+        let_go(model.graph.initializers[tensor].const_value)
         grid = grid_of(q, site.format, rows.shape[:2])
         inputs = _inputs(rows.shape, moments.get(_channels(node)))
         free = alone and site.range is None  # a scale that is given stays
         scales = [representable(grid.scale * np.float32(factor), site.format) for factor in GROWTH] if free else []
         found = round_safely(rows, grid, inputs, scales)
+        del rows
         if found is None:
             continue
         if how == "auto" and alone and found.costs_much:
@@ -64,7 +66,8 @@ def round_weights(model: Model, plan: Plan, moments: Moments, how: str) -> Plan:
             remarks[tensor] = f"{remarks[tensor]}; {told}" if tensor in remarks else told
             continue
         whole, scale = coded(found.codes, found.scale, q, found.scale.shape)
-        rounded[tensor] = Coded(layer.weight(whole, array), scale)
+        del found
+        rounded[tensor] = Coded(spilled(layer.weight(whole, array)), scale)
     return replace(plan, sites=sites, qparams=chosen, rounded=rounded, remarks=remarks)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.errors import ConfigError, reading, reason
 from quark_onnx.zoo.problems import Problems
 
 _MERGE = "tag:yaml.org,2002:merge"
@@ -69,12 +69,10 @@ def of_yaml(file: Path, problems: Problems) -> Marked | None:
     Raises:
         ConfigError: the file cannot be read.
     """
-    try:
+    with reading(f"the manifest {file}", ConfigError, "give a file of YAML"):
         if file.stat().st_size > LARGEST:
             raise ConfigError(f"the manifest {file} has more than {LARGEST >> 20} MB; it must be another file")
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the manifest {file}: {error}") from error
     try:
         with contextlib.closing(_Loader(text)) as loader:
             node = loader.get_single_node()
@@ -86,8 +84,8 @@ def of_yaml(file: Path, problems: Problems) -> Marked | None:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         problems.add(f"{file}:{line}", f"this is not YAML: there is a character #x{error.character:04x}; remove it")
-    except yaml.YAMLError as error:
-        problems.add(f"{file}:1", f"this is not YAML: {error}; mend it")
+    except Exception as error:  # yaml's own, and what it does not foresee
+        problems.add(f"{file}:1", f"this is not YAML: {reason(error)}; mend it")
     return None
 
 
@@ -98,11 +96,19 @@ class _Loader(yaml.SafeLoader):
         """As `contextlib.closing` calls it."""
         self.dispose()
 
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """A bracket; the scanner looks a thousand characters ahead, in time that grows with their square."""
+        self._refuse_deeper(self.flow_level)
+        super().fetch_flow_collection_start(token)
+
+    def _refuse_deeper(self, level: int) -> None:
+        if level >= DEEPEST:
+            mark = self.get_mark()
+            raise yaml.composer.ComposerError(None, None, f"values are nested more than {DEEPEST} deep", mark)
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         """A node, unless it lies so deep that this would end in the recursion limit."""
-        if self.depth == DEEPEST:
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, f"values are nested more than {DEEPEST} deep", mark)
+        self._refuse_deeper(self.depth)
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -143,7 +149,9 @@ class _Reader:
             return [self.read(entry) for entry in node.value]
         try:
             return self.loader.construct_object(node)
-        except (ValueError, KeyError, AttributeError, OverflowError):  # of a tag or a date such as 2024-99-99
+        except yaml.YAMLError:
+            raise
+        except Exception:  # of a tag or a date such as 2024-99-99
             self.problems.add(
                 place, f"{str(node.value)[:40]!r} is no {node.tag.rpartition(':')[2]}; write another value"
             )

@@ -66,9 +66,9 @@ def read_zoo(
         return []
     parts = checked(top, TOP, "the manifest", problems)
     own = _said(parts["defaults"], _DEFAULTS, "defaults", problems) if "defaults" in parts else {}
-    if "models" not in parts and not problems.found:
+    nodes = parts["models"].value or () if "models" in parts else ()
+    if not nodes and not problems.found:
         problems.add(top.place, "there are no models; write models: and below it - input: model.onnx")
-    nodes = parts["models"].value if "models" in parts else ()
     specs = [merged(merged(given, own), _own(node, problems)) for node in nodes]
     named = _unique_files([model for spec in specs for model in _models(spec, home, output, problems)])
     entries = [_built(model, home, problems) for model in named]

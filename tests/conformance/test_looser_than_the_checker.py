@@ -21,6 +21,7 @@ from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.graph.normal_form import remarks
+from quark_onnx.graph.view import shape
 from quark_onnx.quantsim import QuantizationSimModel
 
 FEEDS = [{"x": normal(2, 8, seed=i)} for i in range(4)]
@@ -274,6 +275,15 @@ def test_a_simulation_takes_them_too(tmp_path: Path) -> None:
     sim.compute_encodings(FEEDS)
     (expected,), (found,) = run(model, FEEDS[0]), sim.session.run(None, FEEDS[0])
     assert np.abs(expected - found).max() < 0.05 * np.abs(expected).max()
+
+
+def test_an_output_without_a_type_behind_a_batch_of_minus_one() -> None:
+    """What follows from the inputs follows from what they mean: −1 and 8 rows are not 7."""
+    model = base("a = MatMul (x, w) y = Concat <axis = 0> (a, w)")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    model.graph.output[0].ClearField("type")
+    (output,) = io.read(model).graph.outputs
+    assert shape(output) == (None, 8)
 
 
 def test_what_is_read_is_what_runs() -> None:

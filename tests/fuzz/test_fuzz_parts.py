@@ -160,7 +160,7 @@ def test_what_is_broken_is_found(case: Case, monkeypatch: pytest.MonkeyPatch, ch
 
 
 def test_a_ruined_output_is_found(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_figures", lambda result: None)
+    monkeypatch.setattr(checks, "_figures", lambda result, smooth: None)
     found = _broken(case, monkeypatch, _scaled)
     assert found is not None
     assert found.kind == "ruined"

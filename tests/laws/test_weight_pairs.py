@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quark_onnx.numerics.rounding import safe_rounding
 from quark_onnx.numerics.rounding.adaquant import adaquant
 from quark_onnx.numerics.rounding.adaround import adaround
 from quark_onnx.numerics.rounding.coordinate_descent import descend, polish
@@ -13,7 +17,7 @@ from quark_onnx.numerics.rounding.moments import Moments
 from quark_onnx.numerics.rounding.objectives import Quadratic
 from quark_onnx.numerics.rounding.safe_rounding import GROWTH, Inputs, SafeRounding, round_safely
 from quark_onnx.numerics.rounding.scale_search import search_scale
-from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_TENSOR, WeightGrid, nearest, up_or_down
+from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_ROW, PER_TENSOR, WeightGrid, nearest, up_or_down
 from quark_onnx.numerics.weight_pairs import LIMIT, project, repair, unsafe_pairs
 
 F32 = np.ndarray
@@ -160,6 +164,41 @@ def test_plain_rounding_does_not_depend_on_the_unit_of_weights(
         np.testing.assert_array_equal(found.scale, np.ldexp(expected.scale, power))
         np.testing.assert_allclose(found.decibel, expected.decibel, rtol=1e-9)
         assert found.costs_much == expected.costs_much
+
+
+@pytest.mark.parametrize("shared", [PER_CHANNEL, PER_TENSOR, PER_ROW])
+@pytest.mark.parametrize("part", [1, 3 * 24 * 3, 10**9])
+def test_rows_are_rounded_a_few_at_a_time(part: int, shared: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same codes for any number of them; rows of three groups, some of them safe as they are."""
+    weight = np.concatenate([large(seed, 24, 10) for seed in range(3)]) * np.float32([[[1]], [[0.3]], [[1]]])
+    seen = Inputs(*(np.concatenate(sides) for sides in zip(*(inputs(24, seed) for seed in range(3)), strict=True)))
+    grid = WeightGrid(np.ones(weight.shape[:2], np.float32), -127, 127, shared, True)
+    scales = [grid.scale * np.float32(f) for f in GROWTH]
+    expected = round_safely(weight, grid, seen, scales)
+    monkeypatch.setattr(safe_rounding, "PART", part)
+    found = round_safely(weight, grid, seen, scales)
+    assert found is not None
+    assert expected is not None
+    np.testing.assert_array_equal(found.codes, expected.codes)
+    np.testing.assert_array_equal(found.scale, expected.scale)
+    assert (found.nearest_loss, found.loss, found.signal) == (expected.nearest_loss, expected.loss, expected.signal)
+
+
+@pytest.mark.parametrize("shared", [PER_CHANNEL, PER_TENSOR])
+def test_rounding_takes_the_memory_of_a_part(shared: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that of the codes: the sixteenth part of a weight takes a quarter of what all of it takes."""
+    weight = np.tile(large(0, 64, 32), (1, 64, 1))
+    grid = WeightGrid(np.ones(weight.shape[:2], np.float32), -127, 127, shared, True)
+    peaks = []
+    for part in (weight.size, weight.size // 16):
+        monkeypatch.setattr(safe_rounding, "PART", part)
+        tracemalloc.start()
+        found = round_safely(weight, grid, inputs(64), [grid.scale * np.float32(1.2)])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found is not None
+        assert found.codes.nbytes == weight.nbytes / 2
+    assert peaks[1] < peaks[0] / 4
 
 
 def test_the_shift_of_the_output_is_taken_back_by_other_codes() -> None:

@@ -75,8 +75,8 @@ def bias_grid(plan: Plan, bias: str | None) -> OwnGrid | None:
 
 def coded(codes: Array, scale: Array, q: QParams, shape: tuple[int, int]) -> tuple[Array, Array]:
     """Codes (G, R, K) with the zero point added, and the scale in the shape of the plan's."""
-    zero = _by_row(np.asarray(q.zero_point, np.float32), shape)
-    whole = np.rint(codes + zero[..., None]).astype(np.int32)
+    whole = codes if codes.dtype.kind == "i" else np.rint(codes)
+    whole = np.add(whole, _by_row(q.zero_point, shape)[..., None], dtype=np.int32, casting="unsafe")
     if q.scale.ndim == 0:
         return whole, scale[0, 0].astype(np.float32)
     return whole, (scale.reshape(-1) if q.scale.size == scale.size else scale[0]).astype(np.float32)

@@ -28,6 +28,9 @@ GROWTH = (1.03, 1.07, 1.12, 1.2, 1.35, 1.6, 127 / 64)
 
 SWEEPS = 2
 
+PART = 2**23
+"""Weights that are looked at together: what is computed of them is a dozen times their size."""
+
 BUDGET = 2**22
 """Weights that are descended at once."""
 
@@ -72,7 +75,7 @@ class SafeRounding(NamedTuple):
     """codes (G, R, K) with safe pairs, scale (G, R); the mean squared errors, Σ over rows, of nearest codes at the
     grid's scale and of these; and the mean square of the output."""
 
-    codes: F32
+    codes: NDArray[np.int16]
     scale: F32
     nearest_loss: float
     loss: float
@@ -97,25 +100,78 @@ def round_safely(weight: F32, grid: WeightGrid, inputs: Inputs, scales: Sequence
     Args:
         scales: larger ones (G, R) to try, for rows one by one, or for all together where they share one.
     """
-    codes = nearest(weight, grid.scale, grid.low, grid.high)
-    unsafe = unsafe_pairs(codes).any(-1)
+    layer = _Layer.of(weight, grid)
+    codes, unsafe = np.empty(weight.shape, np.int16), np.empty(grid.scale.shape, bool)
+    for part in layer.parts:
+        found = nearest(weight[:, part], grid.scale[:, part], layer.low[:, part], layer.high[:, part])
+        codes[:, part], unsafe[:, part] = found, unsafe_pairs(found).any(-1)
     if not unsafe.any():
         return None
     inputs = inputs.damped()
-    power = np.frexp(grid.scale)[1]  # every row near 1, exactly: squares of tiny scales would be 0
-    weight = np.ldexp(weight, -power[..., None])
-    scale, *scales = (np.ldexp(s, -power) for s in (grid.scale, *scales))
-    loss = inputs.loss(codes * scale[..., None] - weight)
-    before = _total(loss, power)
-    at = np.nonzero(unsafe | bool(grid.shared))  # where rows share a scale, all of them are rounded anew
-    low, high = (np.broadcast_to(np.asarray(b, np.float32), (*scale.shape, 1))[at] for b in (grid.low, grid.high))
-    rows = _Rows(weight[at], low, high, inputs.mean[at[0]], inputs.variance[at[0]])
-    signal = inputs.loss(weight)
-    tried = [s[at] for s in (*reversed(scales), scale)]  # the largest first: weights of one size lose nothing there
-    enough = EXACT * signal[at]
-    codes[at], scale[at], loss[at] = rows.best(tried, enough, together=bool(grid.shared))
-    totals = (_total(part, power) for part in (loss, signal))
-    return SafeRounding(codes, np.ldexp(scale, power), before, *totals)
+    scale, *scales = (np.ldexp(s, -layer.power) for s in (grid.scale, *scales))
+    loss, signal = np.empty(scale.shape, np.float32), np.empty(scale.shape, np.float32)
+    for part in layer.parts:
+        near = layer.near_one(part)
+        loss[:, part] = inputs.loss(codes[:, part] * scale[:, part, None] - near)
+        signal[:, part] = inputs.loss(near)
+    before = _total(loss, layer.power)
+    tried = [*reversed(scales), scale]  # the largest first: weights of one size lose nothing there
+    again = unsafe
+    if grid.shared:  # all rows are rounded anew
+        again = np.ones_like(unsafe)
+        tried = [layer.best_together(tried, EXACT * signal, inputs)]
+    for part in layer.parts:
+        at = np.nonzero(again[:, part])
+        rows = layer.rows(part, at, inputs)
+        best = rows.best([s[:, part][at] for s in tried], EXACT * signal[:, part][at])
+        codes[:, part][at], scale[:, part][at], loss[:, part][at] = best
+    totals = (_total(part, layer.power) for part in (loss, signal))
+    return SafeRounding(codes, np.ldexp(scale, layer.power), before, *totals)
+
+
+class _Layer(NamedTuple):
+    """Weights (G, R, K), the bounds of their codes (G, R, 1), and the power of two of each row's scale (G, R)."""
+
+    weight: F32
+    low: F32
+    high: F32
+    power: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, weight: F32, grid: WeightGrid) -> _Layer:
+        low, high = (np.broadcast_to(np.asarray(b, np.float32), (*grid.scale.shape, 1)) for b in (grid.low, grid.high))
+        return cls(weight, low, high, np.frexp(grid.scale)[1])
+
+    @property
+    def parts(self) -> list[slice]:
+        """The rows of every group, so many at a time that they hold `PART` weights."""
+        groups, rows, inputs = self.weight.shape
+        step = max(1, PART // max(1, groups * inputs))
+        return [slice(first, first + step) for first in range(0, rows, step)]
+
+    def near_one(self, part: slice) -> F32:
+        """Weights with every row near 1, exactly: squares of tiny scales would be 0."""
+        return np.ldexp(self.weight[:, part], -self.power[:, part, None])
+
+    def rows(self, part: slice, at: tuple[NDArray[np.intp], ...], inputs: Inputs) -> _Rows:
+        """Some rows of a part."""
+        low, high = (bound[:, part][at] for bound in (self.low, self.high))
+        return _Rows(self.near_one(part)[at], low, high, inputs.mean[at[0]], inputs.variance[at[0]])
+
+    def best_together(self, scales: Sequence[F32], enough: F32, inputs: Inputs) -> F32:
+        """The scale with the least loss of all rows; the first where that is no more than `enough`."""
+        best, least = scales[0], self._lost(scales[0], inputs).sum()
+        for other in scales[1:] if least > enough.sum() else ():
+            lost = self._lost(other, inputs).sum()
+            best, least = (other, lost) if lost < least else (best, least)
+        return best
+
+    def _lost(self, scale: F32, inputs: Inputs) -> F32:
+        found = []
+        for part in self.parts:
+            at = np.nonzero(np.ones(scale[:, part].shape, bool))
+            found.append(self.rows(part, at, inputs).safe(scale[:, part][at])[1])
+        return np.concatenate(found)
 
 
 def _total(loss: F32, power: NDArray[np.int32]) -> float:
@@ -132,24 +188,23 @@ class _Rows(NamedTuple):
     mean: F32
     variance: F32
 
-    def best(self, scales: Sequence[F32], enough: F32, *, together: bool) -> tuple[F32, F32, F32]:
-        """Safe codes, scale and loss of every row: at the scale (N,) with the least loss of the row, or of all.
+    def best(self, scales: Sequence[F32], enough: F32) -> tuple[F32, F32, F32]:
+        """Safe codes, scale and loss of every row: at the scale (N,) with the least loss.
 
         enough: losses (N,) with which the first scale is taken, and no other one tried.
         """
-        codes, loss = self._safe(scales[0])
+        codes, loss = self.safe(scales[0])
         scale = scales[0].copy()
-        short = loss > enough if not together else np.full(loss.shape, loss.sum() > enough.sum())
-        some = np.flatnonzero(short)
-        rows = _Rows(*(a[some] for a in self))
+        some = np.flatnonzero(loss > enough)
+        rows = _Rows(*(a[some] for a in self)) if len(scales) > 1 and len(some) else self
         for other in scales[1:] if len(some) else ():
-            found, lost = rows._safe(other[some])
-            takes = lost < loss[some] if not together else np.full(lost.shape, lost.sum() < loss.sum())
+            found, lost = rows.safe(other[some])
+            takes = lost < loss[some]
             at = some[takes]
             codes[at], scale[at], loss[at] = found[takes], other[at], lost[takes]
         return codes, scale, loss
 
-    def _safe(self, scale: F32) -> tuple[F32, F32]:
+    def safe(self, scale: F32) -> tuple[F32, F32]:
         """Codes at these scales, nearest ones and in rows where these are unsafe the best that are safe; and losses."""
         codes = nearest(self.weight, scale, self.low, self.high)
         unsafe = np.flatnonzero(unsafe_pairs(codes).any(-1))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.graph import Model
 from quark_onnx.graph.edit import set_constant
-from quark_onnx.graph.io import copy, is_large, settle
+from quark_onnx.graph.io import copy, is_heavy, settle
 from quark_onnx.graph.large_weights import compute_late, let_go
 
 Array = NDArray[Any]
@@ -24,7 +24,7 @@ def rescale(model: Model, factors: Mapping[str, Array], shifts: Mapping[str, Arr
         name: partial(_rescaled, scaled.graph.initializers[name].const_value, factors.get(name), shifts.get(name))
         for name in names
     }
-    if is_large(scaled):
+    if is_heavy(scaled):
         compute_late(scaled.graph, makers)
         settle(scaled)
         return scaled

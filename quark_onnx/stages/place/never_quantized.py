@@ -36,7 +36,8 @@ def why_exempt(node: Node, shape_values: set[Value], target: Target) -> str | No
         if dtype is None:
             return f"the type of {value.name!r} is unknown"
         if dtype != "float32":
-            return f"{value.name!r} holds {dtype}; only float32 is quantized"
+            way = ": convert the model to float32" if dtype == "float64" else ""
+            return f"{value.name!r} holds {dtype}; only float32 is quantized{way}"
         if 0 in (shape(value) or ()):
             return f"{value.name!r} is empty"
     return None

@@ -15,6 +15,8 @@ from quark_onnx.engine import proof_for_target
 from quark_onnx.engine.fusion_ledger import UNSEEN
 from quark_onnx.engine.runner import Runner, _node
 from quark_onnx.graph import io
+from quark_onnx.quantsim import QuantizationSimModel
+from quark_onnx.report.build import Measure, report_of
 from quark_onnx.result import Result
 
 FEED = {"x": normal(1, 4, 2, 2)}
@@ -41,6 +43,15 @@ def test_twin_what_a_float_model_cannot_run_on_is() -> None:
     runner = Runner(io.load(text_model("g (float[N,4] x, float[M,4] z) => (float[A,4] y) { [n] y = Add (x, z) }")))
     with pytest.raises(DataError, match=r"fails on the input x \(2, 4\), z \(3, 4\)"):
         runner({"x": normal(2, 4), "z": normal(3, 4)})
+
+
+def test_data_that_no_float_model_has_run_on_may_be_at_fault() -> None:
+    """A simulation observes a model whose parameters are quantized."""
+    text = "g (float[N,4] x, float[M,4] z) => (float[A,4] y) { m = MatMul (x, w)  y = Add (m, z) }"
+    sim = QuantizationSimModel(text_model(text, w=normal(4, 4)))
+    with pytest.raises(DataError, match=r"fails on the input x \(2, 4\), z \(3, 4\)"):
+        sim.compute_encodings([{"x": normal(2, 4), "z": normal(3, 4)}])
+    sim.compute_encodings([{"x": normal(2, 4), "z": normal(1, 4)}])
 
 
 @pytest.mark.parametrize(
@@ -84,7 +95,7 @@ def quantized(loud: float = 1e4, target: str = "cpu", text: str = MODEL, **field
 @pytest.fixture
 def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody knows that the kernels have limits."""
-    monkeypatch.setattr("quark_onnx.pipeline.without_unfit", lambda model, plan, statistics, target: plan)
+    monkeypatch.setattr("quark_onnx.decided_ranges.without_unfit", lambda model, plan, statistics, target: plan)
 
 
 @pytest.mark.usefixtures("unlimited")
@@ -143,6 +154,15 @@ def test_what_a_cpu_cannot_run_of_a_model_for_another_target_is_told() -> None:
     assert found.report.outputs == found.report.written
     assert found.report.outputs["z"].db is not None and found.report.outputs["z"].db > 30
     assert {row.status for row in found.report.ledger if row.node == "pool"} == {"integer"}
+
+
+def test_its_report_is_written_without_times() -> None:
+    for loud, timed in ((1e4, False), (2.0, True)):
+        found = quantized(loud, target="qnn")
+        config = replace(get_default_config("U8S8_AAWS"), target="qnn")
+        report = report_of(found, config, io.to_proto(found.evidence.model), "m", measure=Measure(memory=False))
+        assert (report.latency is not None) is timed
+        assert report.layers is not None
 
 
 def test_twin_what_it_can_run_is_measured_as_it_runs() -> None:

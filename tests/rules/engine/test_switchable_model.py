@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from quantized_models import feeds, graph, quantized, run
 
+from quark_onnx.engine.runner import Runner, executed_model
 from quark_onnx.engine.switchable_model import Switchable
 
 TEXT = """(float[2,4] x) => (float[2,3] y, float[2,4] z) <float[4,4] v, float[4] b, float[4,3] w>
@@ -61,3 +62,33 @@ def test_biases_have_a_switch_where_they_have_a_scale(options: dict[str, bool], 
         np.testing.assert_allclose(
             switchable(feed, switchable.tensors)[0], run(made.model, feed)[0], rtol=1e-5, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("many", [0, 10**6])
+@pytest.mark.parametrize("opset", [13, 17, 18, 21])
+def test_one_input_switches_all(many: int, opset: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the operator set has for cutting it up; also where nothing is optimized, as in graphs of many nodes."""
+    monkeypatch.setattr("quark_onnx.engine.switchable_model.MANY", many)
+    made = quantized(graph(TEXT, opset))
+    switchable = Switchable(made.model, made.plan)
+    assert len(switchable._run.inputs) == 2
+    (feed,) = feeds(made.model, 1, seed=4)
+    np.testing.assert_allclose(switchable(feed)[0], run(made.quantized, feed)[0], rtol=1e-5, atol=1e-6)
+    changed = {name: (switchable(feed, {name})[0] != switchable(feed)[0]).any() for name in switchable.tensors}
+    assert changed == {name: name != "z" for name in switchable.tensors}
+
+
+def test_a_graph_of_many_nodes_has_the_same_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which onnxruntime is not asked for the best layout; floats may be added in another order."""
+    made = quantized(graph(TEXT))
+    (feed,) = feeds(made.model, 1, seed=5)
+    found = []
+    for many in (10**6, 0):
+        monkeypatch.setattr("quark_onnx.engine.runner.MANY", many)
+        with executed_model(made.quantized) as executed:
+            found.append((sorted(node.op_type for node in executed.graph), Runner(made.quantized)(feed)))
+    (kernels, answers), (others, same) = found
+    assert kernels == others
+    assert "QGemm" in kernels
+    for one, other in zip(answers, same, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

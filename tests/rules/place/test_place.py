@@ -408,7 +408,10 @@ REFUSED = {
         "Erf is not in the operator table of the CPU target",
     ),
     "integers": ("(int64[2] x) => (int64[2] y) { [n] y = Add (x, x) }", "'x' holds int64; only float32 is quantized"),
-    "double": ("(double[2] x) => (double[2] y) { [n] y = Add (x, x) }", "'x' holds float64; only float32 is quantized"),
+    "double": (
+        "(double[2] x) => (double[2] y) { [n] y = Add (x, x) }",
+        "'x' holds float64; only float32 is quantized: convert the model to float32",
+    ),
     "empty": ("(float[1,4] x) => (float[0,4] y) <float[0,4] e> { [n] y = Add (x, e) }", "'e' is empty"),
     "weight computed": (
         "(float[1,4,6,6] x, float[4,4,3,3] w) => (float[1,4,4,4] y) { [n] y = Conv (x, w) }",

@@ -94,6 +94,52 @@ def test_the_result_is_that_of_a_small_model(
     assert list(temporary.iterdir()) == []
 
 
+def given_as(kind: str, source: Path, tmp_path: Path) -> str | Path | onnx.ModelProto:
+    """The model in another form than with its weights beside it."""
+    whole = onnx.load(source)
+    if kind == "protobuf":
+        return whole
+    if kind == "file":
+        onnx.save(whole, tmp_path / "whole.onnx")
+        return tmp_path / "whole.onnx"
+    for node in (whole.graph.node[0], whole.graph.node[4]):  # weights that are constants of nodes
+        (weight,) = (w for w in whole.graph.initializer if w.name == node.input[1])
+        whole.graph.node.insert(0, onnx.helper.make_node("Constant", [], [weight.name], value=weight))
+        whole.graph.initializer.remove(weight)
+    return whole
+
+
+@pytest.mark.parametrize("kind", ["protobuf", "file", "constants"])
+@pytest.mark.parametrize("preset", ["S8S8_AAWS", "INT8_PROTECTED", "S8S8_AAWS_ADAROUND"])
+def test_a_heavy_model_stays_one_file(
+    kind: str, preset: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are in a temporary file while it is worked on, and the result is that of any other model."""
+    given, config = given_as(kind, source, tmp_path), get_default_config(preset)
+    if config.include_fast_ft:
+        config = replace(config, extra_options={**config.extra_options, "FastFinetune": {"NumIterations": 20}})
+    light = ModelQuantizer(config).quantize_model(given, tmp_path / "light.onnx", FEEDS)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(io, "FILES_ABOVE", 1000)
+    moved: list[str] = []
+    mkdtemp = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *a, **k: moved.append(mkdtemp(*a, **k)) or moved[-1])
+    heavy = ModelQuantizer(config).quantize_model(given, tmp_path / "heavy" / "int8.onnx", FEEDS)
+    assert moved
+    assert [path.name for path in (tmp_path / "heavy").iterdir()] == ["int8.onnx"]
+    assert heavy.plan.model == light.plan.model
+    assert heavy.report.fused == light.report.fused
+    for name, one in light.plan.rounded.items():
+        np.testing.assert_array_equal(heavy.plan.rounded[name].codes, one.codes)
+    np.testing.assert_allclose(
+        answer(tmp_path / "heavy" / "int8.onnx"), answer(tmp_path / "light.onnx"), rtol=1e-3, atol=1e-3
+    )
+    del heavy
+    gc.collect()
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
 def test_weights_in_one_folder_stay_where_they_are(source: Path, temporary: Path) -> None:
     model = io.load(source)
     assert large_weights.settled(model)
