@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from text_models import normal, text_model
 
 from quark_onnx import ModelQuantizer, QuantizationConfig
+from quark_onnx.clock import Clock, unseen
 from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.core.plan import Plan
 from quark_onnx.decided import Decided
@@ -21,7 +22,7 @@ from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.from_float16 import to_float32
 from quark_onnx.graph.to_float16 import to_float16
-from quark_onnx.job import Clock, open_job, unseen
+from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import finish
 from quark_onnx.result import Result
 
