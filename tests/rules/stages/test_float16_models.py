@@ -275,7 +275,7 @@ def test_float16_and_float32_samples_are_the_same_data() -> None:
     halves, floats = quantize(block(), samples()), quantize(block(), samples(dtype=np.float32))
     assert halves.model == floats.model
     assert halves.report.warnings == ()
-    with pytest.raises(DataError, match=r"\+inf as float16"):
+    with pytest.raises(DataError, match="infinite as float16"):
         quantize(block(), [{"x": np.full((1, 3, 8, 8), 1e5, np.float32)}])
 
 
