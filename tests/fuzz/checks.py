@@ -251,9 +251,12 @@ def _typed(array: Array, value: onnx.ValueInfoProto) -> Array:
 def _ruined(case: Case, settings: Settings, output: Path, worth: Mapping[str, float]) -> Finding | None:
     """An output that is worth nothing, on the samples that taught as on others, where a plain quantizer keeps it.
 
-    What the few samples that taught do not show, their ranges cut off: no fault of what chose them.
+    What the few samples that taught do not show, their ranges cut off: no fault of what chose them. A target whose
+    scales are powers of two, one for all that is joined, cannot run what the plain quantizer writes.
     """
     config = settings.config
+    if config.row.pow2:
+        return None
     if settings.fields.get("calibrate_method") == "Entropy":  # which clips what is rare: here, as there is little
         return None
     low = {name: db for name, db in worth.items() if db < RUINED}
