@@ -118,7 +118,7 @@ class Runner:
 
         Raises:
             DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
-            ModelError: it has never run, and fails on zeros, too; or it is quantized, and should run as the float one does.
+            ModelError: it has never run, and fails on zeros, too; or it is quantized, and the float one may run.
         """
         try:
             found = list(self._session.run(self.outputs, feed))
