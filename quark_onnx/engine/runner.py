@@ -98,6 +98,7 @@ class Runner:
             way = f"{way}; {FLOAT}" if quantized else way
             text = f"onnxruntime {ort.__version__} cannot load the model: {reason}; {way}"
             raise ModelError(text, _node(error)) from error
+        self._has_run = False
         self.inputs = [i.name for i in self._session.get_inputs()]
         self.outputs = view.output_names(model) if outputs is None else list(outputs)
 
@@ -120,7 +121,9 @@ class Runner:
             ModelError: it fails on zeros as well; or the model is quantized, and should run as the float one does.
         """
         try:
-            return list(self._session.run(self.outputs, feed))
+            found = list(self._session.run(self.outputs, feed))
+            self._has_run = True
+            return found
         except Exception as error:
             reason = _reason(error)
             if (lack := shortage(error, said=reason)) is not None:
@@ -130,7 +133,7 @@ class Runner:
                 raise ModelError(text, _node(error)) from error
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
             told = f"the model fails on the input {shapes}"
-            if _IN_A_NODE not in str(error) or self._runs_on_zeros(feed):
+            if self._has_run or _IN_A_NODE not in str(error) or self._runs_on_zeros(feed):
                 raise DataError(f"{told}: {reason}; use inputs that it can run on") from error
             raise ModelError(
                 f"{told}, and on any other that was tried: {reason}; an attribute or a weight of that node is wrong: "
