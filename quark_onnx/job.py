@@ -1,95 +1,39 @@
-"""A model on its way through the stages, the clock that times them, and where the result goes."""
+"""A model on its way through the stages."""
 
 from __future__ import annotations
 
-import logging
-import os
-import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from numpy.typing import NDArray
 
-from quark_onnx.core.atomic_files import behind_links, same_file
 from quark_onnx.core.errors import ConfigError, PlanError
-from quark_onnx.core.name_patterns import matching
-from quark_onnx.core.number_formats import Format
-from quark_onnx.core.operators import LAYERS
-from quark_onnx.core.plan import Plan, Skip
+from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import UNFIT
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
-from quark_onnx.core.settings.tensor_overrides import override_opset
-from quark_onnx.core.visible_text import shown
-from quark_onnx.engine.blamed_model import blaming
-from quark_onnx.engine.body_feeds import RUNNABLE
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, random_data
 from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.fusion_ledger import Inside
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
-from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.runner import input_specs
-from quark_onnx.engine.saturation_certificate import is_quantized
 from quark_onnx.graph import Model, ModelProto, io
-from quark_onnx.graph.bodies import Body, as_model, bodies, holds, shares_constants
-from quark_onnx.graph.from_float16 import Widened, to_float32
-from quark_onnx.graph.integer_nodes import refuse_quantized, told_of_integers
+from quark_onnx.graph.from_float16 import Widened
+from quark_onnx.graph.integer_nodes import told_of_integers
 from quark_onnx.graph.normal_form import remarks
 from quark_onnx.graph.value_info import declare_outputs, unknown
-from quark_onnx.graph.view import is_op
 from quark_onnx.stages.equalize import rescale
 from quark_onnx.stages.output_model import realize
 from quark_onnx.stages.place import place
-from quark_onnx.stages.place.float16 import half_scales, needs_float, place_conversion
-from quark_onnx.stages.prepare import Conditions, Prepared, prepare
-
-logger = logging.getLogger("quark_onnx")
-logger.addFilter(shown)
-
-HALF_OPSET = Format(scale="half").opset
-"""The operator set from which scales may be float16."""
+from quark_onnx.stages.place.float16 import half_scales, place_conversion
+from quark_onnx.stages.prepare import Conditions
 
 ANEW = "make a new plan for it"
 """What to do about a plan of another model."""
-
-
-OF_MAIN = ("TensorQuantOverrides", "AutoMixprecision", "FastFinetune", "BiasCorrection", "InlineIf")
-"""Options that bodies have no use for: they name tensors of the main graph, or judge its layers by its outputs."""
-
-
-class Progress(Protocol):
-    """Told what happens; `total` is None where it is unknown."""
-
-    def __call__(self, stage: str, done: int, total: int | None) -> None: ...
-
-
-def unseen(stage: str, done: int, total: int | None) -> None:
-    """The default progress: nothing."""
-
-
-@dataclass
-class Clock:
-    """Seconds by stage; every stage is logged and announced."""
-
-    progress: Progress
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def count(self, stage: str, total: int | None, done: int) -> None:
-        """So many steps of a stage are done."""
-        self.progress(stage, done, total)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        self.progress(name, 0, None)
-        yield
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 4)
-        logger.info("%s: %.2f s", name, self.seconds[name])
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,157 +188,3 @@ class Job:
             raise PlanError(f"the plan equalizes weights that this model does not have ({error}); {ANEW}") from error
         sites = replace(self.sites, model=io.fingerprint(model), factors=factors, shifts=shifts)
         return replace(self, prepared=model, sites=sites)
-
-
-def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job:
-    """Load, check, prepare and place.
-
-    Raises:
-        ModelError, ConfigError: the model cannot be used, or the configuration names what it does not have.
-    """
-    model = open_model(source, config.option("UserCustomOpLibPath"))
-    refuse_quantized(model)
-    with blaming(model):
-        return _opened(source, model, config)
-
-
-def _opened(source: str | Path | ModelProto, model: Model, config: QuantizationConfig) -> Job:
-    """Prepare and place."""
-    io.settle(model)
-    widened = to_float32(model)
-    overrides = config.tensor_overrides
-    conversions = {name: one.readers for name, one in overrides.items() if one.convert is not None}
-    plain, half = (model, False) if widened is None else (widened.model, not config.convert_fp16_to_fp32)
-    opset = max(_opset(c, half=half) for c in ((config, config.moved) if config.include_auto_mp else (config,)))
-    done = _prepared(plain, config, opset, conversions, config.option("InlineIf"))
-    if widened is not None:
-        wide = {node.name or "" for node in done.model.graph if needs_float(node, config.row)}
-        widened = replace(widened, wide=widened.wide | wide)
-    io.settle(done.model)
-    every = [node for one in (model, plain, done.model) for node in one.graph.all_nodes()]
-    job = Job(
-        source,
-        config,
-        model,
-        done.model,
-        Plan(""),
-        Counter(outcome.rule for outcome in done.log if outcome.reason is None),
-        widened,
-        done.remarks,
-        nodes=frozenset(node.name for node in every if node.name),
-        tensors=frozenset(value.name for node in every for value in node.outputs if value.name),
-        conditions=done.conditions,
-    )
-    job = _with_bodies(job)
-    job = replace(job, sites=job.placed(config))
-    io.let_go(job.prepared)
-    return job
-
-
-def _with_bodies(job: Job) -> Job:
-    """The job with a job for each body that holds layers, and for others with layers the reason why they stay float."""
-    found, reasons = dict[str, Job](), dict[str, list[str]]()
-    banned = matching(job.config.nodes_to_exclude, job.nodes, "nodes_to_exclude")
-    for body in bodies(job.prepared.graph):
-        if not holds(body, LAYERS) or job.config.conversion is not None:
-            continue
-        inner = _inside(job, body, banned)
-        if isinstance(inner, Skip):
-            reasons.setdefault(body.node.name or "", []).append(f"{body.title} stays float: {inner.reason}")
-        else:
-            found[body.key] = inner
-    return replace(job, bodies=found, apart={node: "; ".join(texts) for node, texts in reasons.items()})
-
-
-def _inside(job: Job, body: Body, banned: Collection[str]) -> Job | Skip:
-    """A job for a body: a model of its own, in the operator set that it has."""
-    if job.widened is not None:
-        return Skip("only bodies of float32 models are quantized; with convert_fp16_to_fp32 it would be one")
-    if body.node.name in banned:
-        return Skip(f"{body.node.name!r} is named in nodes_to_exclude")
-    if not is_op(body.node, *RUNNABLE):
-        return Skip(f"what goes into a body is not known of {body.node.op_type}")
-    model = as_model(body, job.prepared)
-    if isinstance(model, Skip):
-        return model
-    if is_quantized(model):
-        return Skip("it is quantized already")
-    config = _of_bodies(job.config)
-    done = _prepared(model, config, None)
-    title = f"{body.title} inside {job.title}" if job.title else body.title
-    shares = job.shares or shares_constants(body)
-    inner = Job(
-        job.source, config, model, done.model, Plan(""), Counter(), told=done.remarks, title=title, shares=shares
-    )
-    inner = _with_bodies(replace(inner, nodes=job.nodes, tensors=job.tensors))
-    return replace(inner, sites=inner.placed(config))
-
-
-def _of_bodies(config: QuantizationConfig) -> QuantizationConfig:
-    """The configuration with which bodies are quantized: the same number types and ranges, rounded to nearest."""
-    options = {key: value for key, value in config.extra_options.items() if key not in OF_MAIN}
-    return replace(config, include_auto_mp=False, include_fast_ft=False, extra_options=options)
-
-
-def _prepared(
-    model: Model,
-    config: QuantizationConfig,
-    opset: int | None,
-    conversions: Mapping[str, Collection[str]] | None = None,
-    branches: Mapping[str, str] | None = None,
-) -> Prepared:
-    integers = _integers(config)
-    return prepare(
-        model,
-        opset=opset,
-        quantizers=config.conversion is None,
-        optimize=config.optimize_model,
-        biases=config.moves_biases,
-        integers=integers,
-        block=config.row.channel_block if integers else 1,
-        conversions=conversions,
-        branches=branches,
-    )
-
-
-def _integers(config: QuantizationConfig) -> frozenset[str]:
-    """Operator types without a weight that the target runs on integers, in the types that activations have.
-
-    A Clip only where the quantizer behind it can begin at 0, as it does.
-    """
-    row = config.row
-    if not config.observes or row.inputs_only or (row.on_cpu and config.activation.storage_bits != 8):
-        return frozenset()
-    kinds = {"act", "fixed", *(["clamp"] if row.fixed_point or not config.activation.symmetric else [])}
-    return frozenset(name for name, op in row.ops.items() if op.kind in kinds and op.fuses)
-
-
-def _opset(config: QuantizationConfig, *, half: bool) -> int:
-    """The operator set that the formats need, with float16 scales if `half`; conversions need Cast to bfloat16."""
-    if config.conversion is not None:
-        return 13
-    overrides = override_opset(config.tensor_overrides, config.type_overrides)
-    weight = replace(config.weight, block=config.option("BlockSize"))
-    activation = replace(config.activation, stored=max(8, config.activation.storage_bits))  # narrower ones are clipped
-    formats = (activation, weight, Format(config.bias_bits or 32))
-    return max(*(format.opset for format in formats), overrides, HALF_OPSET if half else 0)
-
-
-def free_output(source: str | Path | ModelProto, output: str | Path | None) -> Path | None:
-    """The output path, found usable before any work is done.
-
-    Raises:
-        ConfigError: it is the input model, a folder, or below something that cannot be written to.
-    """
-    if output is None:
-        return None
-    path = Path(output)
-    target = behind_links(path)
-    if path.is_dir():
-        raise ConfigError(f"model_output {path} is a folder; give a file name such as {path / 'model_int8.onnx'}")
-    if isinstance(source, (str, Path)) and same_file(path, Path(source)):
-        raise ConfigError(f"model_output {path} is the input model, which is never modified; choose another name")
-    below = next(parent for parent in target.absolute().parents if parent.exists())
-    if not below.is_dir() or not os.access(below, os.W_OK):
-        raise ConfigError(f"model_output {path} cannot be written: {below} is not a folder that you may write to")
-    return path

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from quark_onnx.clock import Clock, Progress, unseen
+from quark_onnx.core.atomic_files import free_output
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import (
@@ -20,34 +22,26 @@ from quark_onnx.core.settings.fast_finetune import FastFinetune
 from quark_onnx.core.settings.whole_model import Config
 from quark_onnx.decided import Decided, running
 from quark_onnx.decided_bodies import with_bodies
+from quark_onnx.decided_ranges import ranged
 from quark_onnx.engine.blamed_model import blaming
-from quark_onnx.engine.calibration_cache import Key, remembered, usable
+from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
-from quark_onnx.engine.channel_moments import Moments, channel_moments
 from quark_onnx.engine.compare import compare, compare_each
 from quark_onnx.engine.held_out_probes import PROBES, Samples, read
 from quark_onnx.engine.kept_feeds import Kept, quarter_of_memory, telling
-from quark_onnx.engine.observe import observe
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.proof_for_target import prove_for
 from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning
 from quark_onnx.graph import ModelProto, io
-from quark_onnx.job import ANEW, Clock, Job, Progress, free_output, open_job, unseen
-from quark_onnx.numerics.ranges.calibration_statistics import Statistics
+from quark_onnx.job import ANEW, Job
+from quark_onnx.opened_job import open_job
 from quark_onnx.result import Evidence, Probed, Report, Result
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune, judged, lesson
-from quark_onnx.stages.mixed_precision import Mixed, mix
 from quark_onnx.stages.output_model import spare_large
-from quark_onnx.stages.place.idle_operators import tidied
-from quark_onnx.stages.protect import Hands, protect, with_own_scales
-from quark_onnx.stages.ranges import choose_ranges, observed_tensors
-from quark_onnx.stages.scale_alignment import align
-from quark_onnx.stages.unfit_scales import without_unfit
 from quark_onnx.stages.verify import verify
-from quark_onnx.stages.weight_rounding import channels_needed, round_weights
 
 logger = logging.getLogger("quark_onnx")
 
@@ -163,7 +157,7 @@ def decide(
         return replace(begun, plan=resume or _converted(job, feeds))
 
     def decided(begun: Decided) -> Decided:
-        found = begun if resume else _ranged(begun, clock, cache)
+        found = begun if resume else ranged(begun, clock, cache)
         return _tuned(found, clock, evaluator) if job.config.tunes else found
 
     return with_bodies(running(begun, decided), inside, resume)
@@ -177,7 +171,7 @@ def _body(job: Job, feeds: Kept, resume: Plan | None, clock: Clock) -> Decided:
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, told)
     begun = Decided(job, resume or job.sites, feeds, () if doubt is None else (doubt,))
-    found = begun if resume else running(begun, partial(_ranged, clock=clock))
+    found = begun if resume else running(begun, partial(ranged, clock=clock))
     return with_bodies(found, partial(_body, clock=clock), resume)
 
 
@@ -196,7 +190,7 @@ def _without_data(job: Job, clock: Clock, resume: Plan | None) -> Decided:
         return Decided(job, job.sites) if resume is None else Decided(_resumed(job, resume), resume)
     unequal = ("no data, so channels were not evened out between layers: give data, or set include_cle=False",)
     wanted = job.config.include_cle and not job.config.per_channel
-    return _ranged(Decided(job, job.sites, warnings=unequal if wanted else ()), clock)
+    return ranged(Decided(job, job.sites, warnings=unequal if wanted else ()), clock)
 
 
 def _resumed(job: Job, plan: Plan) -> Job:
@@ -228,71 +222,6 @@ def _equalized(job: Job, feeds: Sequence[Feed], clock: Clock) -> Job:
 def _converted(job: Job, feeds: Sequence[Feed]) -> Plan:
     """The plan of a conversion, on what the data show."""
     return spare_large(job.prepared, job.sites, feeds[:PROBES]) if job.config.conversion == "float16" else job.sites
-
-
-def _ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
-    """Scales for the sites of the job; with mixed precision, for those sites and types that it chooses; protected."""
-    job, feeds = begun.job, begun.feeds
-    tensors, moving = observed_tensors(job.sites), job.config.moving_average
-    with clock.stage("calibrate"):
-        tick = partial(clock.count, "calibrate", len(feeds))
-        look = partial(observe, job.prepared, feeds, tensors, tick, moving)
-        if cache is not None and tensors:
-            statistics = remembered(cache, Key.of(job.prepared, feeds, moving), tensors, look)
-        else:
-            statistics = look() if tensors else {}
-    other = job.placed(job.config.moved) if job.config.include_auto_mp else None
-    moments: Moments = {}
-    if job.config.observes and not job.shares:
-        with clock.stage("moments"):
-            wanted = [c for sites in (job.sites, other) if sites for c in channels_needed(job.prepared, sites)]
-            moments = channel_moments(job.prepared, feeds, wanted, partial(clock.count, "moments", len(feeds)))
-    ranged = partial(_with_scales, job, statistics, moments)
-    if other is not None:
-        mixed = _mixed(job, other, feeds, clock, ranged)
-        return replace(begun, plan=mixed.plan, warnings=(*begun.warnings, *mixed.warnings), mixed=mixed.records)
-    with clock.stage("ranges"):
-        plan = ranged(job.sites)
-    if not plan.nodes or not job.config.protection.on:
-        return replace(begun, plan=plan)
-    with clock.stage("protect"):
-        asked, hands = _hands(job, ranged)
-        plan = hands.tidy(plan.without_named(asked)) if asked else plan
-        if not feeds or not plan.nodes or job.config.row.fixed_point:
-            return replace(begun, plan=plan)
-        done = protect(job.prepared, plan, feeds, hands, tuned=job.config.include_fast_ft)
-    return replace(begun, plan=done.plan, protected=done.regions)
-
-
-def _hands(job: Job, ranged: Callable[[Plan], Plan]) -> tuple[frozenset[str], Hands]:
-    """What stays float because the user asks for it, and what protection may do to a plan of the job."""
-    graph, config = job.prepared.graph, job.config
-    tensors = {value.name for node in graph for value in node.outputs} | {value.name for value in graph.inputs}
-    nodes = {node.name for node in (*graph, *job.model.graph)}
-    asked, kept = config.protection.named({name for name in tensors | nodes if name} | job.nodes | job.tensors)
-    tidy = partial(tidied, graph, target=config.row)
-
-    def own_scales(weights: Collection[str]) -> Plan:
-        return tidy(ranged(with_own_scales(job.sites, job.placed_apart(), weights)).without_named(asked))
-
-    return asked, Hands(tidy, own_scales, kept)
-
-
-def _with_scales(job: Job, statistics: Mapping[str, Statistics], moments: Moments, sites: Plan) -> Plan:
-    plan = align(job.prepared, choose_ranges(job.prepared, sites, statistics, job.config), job.config)
-    fit = without_unfit(job.prepared, plan, statistics, job.config.row)
-    plan = plan if fit is plan else tidied(job.prepared.graph, fit, job.config.row)
-    return round_weights(job.prepared, plan, moments, job.config.weight_pairs)
-
-
-def _mixed(job: Job, other: Plan, feeds: Sequence[Feed], clock: Clock, ranged: Callable[[Plan], Plan]) -> Mixed:
-    """Automatic mixed precision: which layers have the types of the configuration, and which those of `other`."""
-    config = job.config
-    narrows = config.mixing.narrows(config.activation_type, config.weight_type)
-    with clock.stage("mix"):
-        tick = partial(clock.progress, "mix")
-        how = {"narrows": narrows, "fuse": config.row.on_cpu}
-        return mix(job.prepared, job.sites, other, config.mixing, feeds, ranged, job.realize, tick, **how)
 
 
 def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decided:

@@ -29,17 +29,20 @@ ALLOWED = {  # what each part may import of the others
     "engine": "core numerics graph",
     "stages": "core numerics graph engine",
     "result": "core graph engine",
+    "clock": "core engine",
     "job": "core graph engine stages",
+    "opened_job": "core graph engine stages job",
     "decided": "core engine stages job result",
     "decided_bodies": "core graph engine job decided",
-    "pipeline": "core numerics graph engine stages job result decided decided_bodies",
+    "decided_ranges": "core numerics engine stages clock job decided",
+    "pipeline": "core numerics graph engine stages clock job opened_job result decided decided_bodies decided_ranges",
     "": "core result pipeline",  # quark_onnx/__init__.py
-    "demo": "core numerics graph engine stages job result pipeline",
+    "demo": "core numerics graph engine stages clock result pipeline",
     "quantsim": "core numerics graph engine stages encodings job result pipeline",
     "plots": "core numerics",
     "report": "core numerics graph engine result",
     "zoo": "core graph engine stages result pipeline report",
-    "cli": "core numerics graph engine stages job result decided pipeline plots report demo zoo",
+    "cli": "core numerics graph engine stages clock job opened_job result decided pipeline plots report demo zoo",
 }
 ROOMS = {  # folders inside a part, and what each may import of the others; files beside them import none
     "core": {"settings": ""},

@@ -20,6 +20,7 @@ from quark_onnx.cli.matching_tensors import match
 from quark_onnx.cli.plans import saved_config
 from quark_onnx.cli.report_text import protected_text
 from quark_onnx.cli.tables import facts, new_table, output_lines
+from quark_onnx.clock import Progress
 from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text
@@ -30,7 +31,7 @@ from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.result_wording import decibels_text
 from quark_onnx.engine.saturation_certificate import summary
 from quark_onnx.graph import Model
-from quark_onnx.job import Progress, open_job
+from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.plots import SUFFIXES, check_installed, plot_layers, plot_ranking
 from quark_onnx.report import pages

@@ -14,6 +14,7 @@ from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import CustomOps, DataFlags, ShowFlags, show_flag
 from quark_onnx.cli.matching_tensors import match
 from quark_onnx.cli.tables import layer_table, new_table
+from quark_onnx.clock import Progress
 from quark_onnx.core.errors import ModelError, nearest
 from quark_onnx.core.records import Proof
 from quark_onnx.engine.calibration_data import Feed
@@ -31,7 +32,6 @@ from quark_onnx.engine.result_wording import (
 )
 from quark_onnx.engine.saturation_certificate import certify, summary
 from quark_onnx.graph import Model, io
-from quark_onnx.job import Progress
 
 
 @spread

@@ -20,9 +20,9 @@ from rich.segment import Segment
 from rich.text import Text
 
 from quark_onnx.cli.progress_line import Line, display
+from quark_onnx.clock import Progress as Told
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.visible_text import json_escape, python_escape, visible
-from quark_onnx.job import Progress as Told
 
 logger = logging.getLogger("quark_onnx")
 

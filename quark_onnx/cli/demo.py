@@ -13,13 +13,13 @@ from quark_onnx.cli.console import out, print_json, progress
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ShowFlags, output_option
 from quark_onnx.cli.tables import facts, new_table
+from quark_onnx.clock import Progress
 from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.demo import MODEL, digits
 from quark_onnx.demo.run import PER_TENSOR, Demo, Measured, latency, run
 from quark_onnx.engine.result_wording import decibels_text
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import io
-from quark_onnx.job import Progress
 from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.pipeline import ModelQuantizer
 

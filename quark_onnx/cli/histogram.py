@@ -17,13 +17,14 @@ from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option
 from quark_onnx.cli.plans import Model
 from quark_onnx.cli.tables import new_table
+from quark_onnx.clock import Clock
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.engine.observe import observe
-from quark_onnx.job import Clock, open_job
 from quark_onnx.numerics.quantizer import ends
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
+from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import decide
 from quark_onnx.plots import SUFFIXES, check_installed, plot_histogram
 from quark_onnx.stages.ranges import observed_tensors

@@ -24,7 +24,8 @@ from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.saturation_certificate import certify, is_quantized, summary
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import shape
-from quark_onnx.job import Job, open_job
+from quark_onnx.job import Job
+from quark_onnx.opened_job import open_job
 from quark_onnx.stages.place.idle_operators import BEHIND, IN_FRONT, without_output
 
 NAMED = 3

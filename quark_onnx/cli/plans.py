@@ -19,6 +19,7 @@ from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_optio
 from quark_onnx.cli.report_text import print_report, protected_text
 from quark_onnx.cli.tables import counted, facts, float_table, remarks_text
 from quark_onnx.cli.tuning_text import interrupted, tuning_rows, worst_table
+from quark_onnx.clock import Clock
 from quark_onnx.core.atomic_files import keep_apart, usable_folder
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import FILES, Plan
@@ -28,7 +29,9 @@ from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.idle_options import OF_DATA, OF_MODEL
 from quark_onnx.decided import Decided
 from quark_onnx.engine.calibration_cache import usable
-from quark_onnx.job import Clock, Job, open_job
+from quark_onnx.engine.fusion_ledger import Inside
+from quark_onnx.job import Job
+from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import decide, finish
 
 CONFIG = "config.json"
@@ -131,11 +134,12 @@ def plan_command(
 
 
 def _figures(job: Job, plan: Plan) -> dict[str, Any]:
-    parts = [(job.prepared, plan), *((inside.model, inside.plan) for inside in job.inside(plan))]
-    nodes = [(node.name or "", node.op_type, part) for model, part in parts for node in model.graph]
+    parts = (Inside("", job.prepared, plan), *job.inside(plan))
+    nodes = [(node.name or "", node.op_type, part) for part in parts for node in part.model.graph]
+    notes = [(name, op_type, part.told(part.plan.notes.get(name, ""))) for name, op_type, part in nodes]
     return {
-        "quantized": Counter(op_type for name, op_type, part in nodes if name in part.nodes),
-        "float": [(name, op_type, part.notes[name]) for name, op_type, part in nodes if name in part.notes],
+        "quantized": Counter(op_type for name, op_type, part in nodes if name in part.plan.nodes),
+        "float": [note for note in notes if note[-1]],
         "sites": Counter(site.role for part in plan.parts() for site in part.sites.values()),
         "remarks": plan.remarks,
     }

@@ -85,6 +85,26 @@ def _given(named: Named | None) -> dict[str, Path]:
     return {name: path for name, path in (named or {}).items() if path is not None}
 
 
+def free_output(source: object, output: str | Path | None) -> Path | None:
+    """The output path, found usable before any work is done.
+
+    Raises:
+        ConfigError: it is the input model, a folder, or below something that cannot be written to.
+    """
+    if output is None:
+        return None
+    path = Path(output)
+    target = behind_links(path)
+    if path.is_dir():
+        raise ConfigError(f"model_output {path} is a folder; give a file name such as {path / 'model_int8.onnx'}")
+    if isinstance(source, (str, Path)) and same_file(path, Path(source)):
+        raise ConfigError(f"model_output {path} is the input model, which is never modified; choose another name")
+    below = next(parent for parent in target.absolute().parents if parent.exists())
+    if not below.is_dir() or not os.access(below, os.W_OK):
+        raise ConfigError(f"model_output {path} cannot be written: {below} is not a folder that you may write to")
+    return path
+
+
 def same_file(one: Path, other: Path) -> bool:
     """Whether two paths lead to one file. Where neither is there, case does not count: some file systems ignore it."""
     try:

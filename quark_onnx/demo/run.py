@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quark_onnx.clock import Progress
 from quark_onnx.core.settings.presets import DEFAULT, get_default_config
 from quark_onnx.demo import MODEL, digits
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import io
-from quark_onnx.job import Progress
 from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Report

@@ -60,6 +60,10 @@ class Inside(NamedTuple):
     model: Model
     plan: Plan
 
+    def told(self, reason: str) -> str:
+        """A reason that names the body."""
+        return f"inside {self.title}: {reason}" if self.title and reason else reason
+
 
 def ledger(
     model: Model, plan: Plan, quantized: Model, target: Target = TARGETS["cpu"], bodies: Iterable[Inside] = ()
@@ -73,23 +77,18 @@ def ledger(
         integers = _integer_tensors(executed.graph.all_nodes(), quantized)
         known = certificates(executed)
     rows = []
-    for title, one, part in (Inside("", model, plan), *bodies):
-        for node in one.graph:
-            row = _certified(_row(node.name or "", node.op_type, part, by_name, integers), by_name, known)
-            row = _unproven(row, target) if row.node in part.nodes and not target.on_cpu else row
-            rows.append(_placed(row, title))
+    for part in (Inside("", model, plan), *bodies):
+        for node in part.model.graph:
+            row = _certified(_row(node.name or "", node.op_type, part.plan, by_name, integers), by_name, known)
+            row = _unproven(row, target) if row.node in part.plan.nodes and not target.on_cpu else row
+            rows.append(replace(row, reason=part.told(row.reason)))
     return rows
-
-
-def _placed(row: Row, title: str) -> Row:
-    """The row, whose reason names the body."""
-    return replace(row, reason=f"inside {title}: {row.reason}") if title and row.reason else row
 
 
 def unseen(parts: Iterable[Inside]) -> list[Row]:
     """Rows of a model that the CPU provider cannot load: no more is known than the plans say."""
-    nodes = ((title, node.name or "", node.op_type, plan.notes) for title, model, plan in parts for node in model.graph)
-    return [_placed(Row(name, kind, "float", "", notes.get(name, UNSEEN)), title) for title, name, kind, notes in nodes]
+    nodes = ((part, node.name or "", node.op_type) for part in parts for node in part.model.graph)
+    return [Row(name, kind, "float", "", part.told(part.plan.notes.get(name, UNSEEN))) for part, name, kind in nodes]
 
 
 def certificates_of(rows: Iterable[Row]) -> dict[str, Certificate]:

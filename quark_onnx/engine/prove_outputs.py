@@ -57,7 +57,7 @@ def _keeping(feeds: Iterable[Feed], first: list[Feed]) -> Iterator[Feed]:
 
 def _elsewhere(model: Model, quantized: Model, feeds: list[Feed], unsafe: list[str], proof: Proof) -> Proof:
     """With what x64 without VNNI makes of the first samples."""
-    if io.is_heavy(model):
+    if io.is_large(model):
         return Proof(proof.run, proof.written, unmeasured="the model is too large to be computed so")
     try:
         saturated, here, written = compare_ways(model, quantized, feeds, ("without_vnni", "run", "written"))

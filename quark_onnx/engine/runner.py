@@ -82,6 +82,7 @@ class Runner:
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
         quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph.all_nodes())
         self._blames_data = new_data or not quantized
+        self._has_run = False
         try:
             for library in libraries(model):
                 options.register_custom_ops_library(library)
@@ -117,10 +118,10 @@ class Runner:
 
         Raises:
             DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
-            ModelError: it fails on zeros as well; or the model is quantized, and should run as the float one does.
+            ModelError: it has never run, and fails on zeros, too; or it is quantized, and the float one may run.
         """
         try:
-            return list(self._session.run(self.outputs, feed))
+            found = list(self._session.run(self.outputs, feed))
         except Exception as error:
             reason = _reason(error)
             if (lack := shortage(error, said=reason)) is not None:
@@ -130,12 +131,14 @@ class Runner:
                 raise ModelError(text, _node(error)) from error
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
             told = f"the model fails on the input {shapes}"
-            if _IN_A_NODE not in str(error) or self._runs_on_zeros(feed):
+            if self._has_run or _IN_A_NODE not in str(error) or self._runs_on_zeros(feed):
                 raise DataError(f"{told}: {reason}; use inputs that it can run on") from error
             raise ModelError(
                 f"{told}, and on any other that was tried: {reason}; an attribute or a weight of that node is wrong: "
                 "mend the model, or use inputs of other shapes if it takes these alone"
             ) from error
+        self._has_run = True
+        return found
 
     def _runs_on_zeros(self, feed: Feed) -> bool:
         """Whether there is an input that the model runs on: zeros of the shapes of a feed, or of open dimensions 1."""

@@ -13,6 +13,7 @@ from quark_onnx.core.atomic_files import behind_links, new_file
 from quark_onnx.core.errors import ConfigError, ModelError, reading, reason
 from quark_onnx.graph import data_files, large_weights, normal_form
 from quark_onnx.graph.edit import forget_names, own_tensor
+from quark_onnx.graph.function_scope import refuse_open_functions
 from quark_onnx.graph.open_dimensions import open_dimensions
 from quark_onnx.graph.tensor_data import check_constants
 from quark_onnx.graph.without_weights import complaint, refusal
@@ -55,6 +56,7 @@ def read(source: str | Path | onnx.ModelProto) -> ir.Model:
         if not isinstance(source, onnx.ModelProto):
             ir.external_data.set_base_dir(model.graph, Path(source).parent)
         check_constants(model)
+        refuse_open_functions(model)
         open_dimensions(model)
         said += normal_form.normalize(model)
     except ModelError:

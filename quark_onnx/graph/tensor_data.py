@@ -8,13 +8,18 @@ from typing import Any
 import onnx_ir as ir
 
 from quark_onnx.core.errors import ModelError, reason
+from quark_onnx.graph.view import is_op
+
+_VALUES = {"value", "sparse_value"} | {
+    f"value_{kind}" for kind in ("int", "ints", "float", "floats", "string", "strings")
+}
 
 
 def check_constants(model: ir.Model) -> None:
     """Read every constant that is in the model itself once; nothing is kept. Initializers get their own type and shape.
 
     Raises:
-        ModelError: one cannot be read.
+        ModelError: one cannot be read, or has no value at all.
     """
     for graph in model.graphs():
         for value in graph.initializers.values():
@@ -43,7 +48,11 @@ def _constants(model: ir.Model) -> Iterator[tuple[str, Any]]:
             if value.const_value is not None:
                 yield value.name or "", value.const_value
         for node in graph:
+            if is_op(node, "Constant") and not _VALUES & node.attributes.keys():
+                raise ModelError(f"the Constant {node.outputs[0].name!r} has no value; export the model again")
             for attribute in node.attributes.values():
+                if attribute.is_ref():  # a function gets it where it is called
+                    continue
                 if attribute.type == ir.AttributeType.TENSOR:
                     yield node.outputs[0].name or "", attribute.value
                 elif attribute.type == ir.AttributeType.TENSORS:

@@ -78,7 +78,7 @@ def shape(value: ir.Value | None) -> tuple[int | None, ...] | None:
 
 def numpy_dtype(value: ir.Value) -> np.dtype[Any] | None:
     """The numpy type of a tensor's elements; object for strings; None when unknown, and of a sequence or optional."""
-    if value.dtype is None or not isinstance(value.type, ir.TensorType):
+    if value.dtype in (None, ir.DataType.UNDEFINED) or not isinstance(value.type, ir.TensorType):
         return None
     return np.dtype(object) if value.dtype == ir.DataType.STRING else np.dtype(value.dtype.numpy())
 

@@ -23,7 +23,8 @@ def light_proto(model: ir.Model) -> onnx.ModelProto:
         for value, tensor, _, _ in held:
             if tensor is None or tensor.size > SMALL or tensor.dtype not in READABLE:
                 graph.initializers.pop(value.name or "")
-                graph.inputs.append(value)
+                if not value.is_graph_input():
+                    graph.inputs.append(value)
                 if tensor is not None:  # an input has to say what it is
                     value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
             elif isinstance(tensor, ir.ExternalTensor):

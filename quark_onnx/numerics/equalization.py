@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -120,15 +121,16 @@ class _Scaled:
         """(outputs,)"""
         if self.sizes.ndim == 1:
             return np.asarray(self.sizes * self.rows * self.columns, np.float64)
-        largest = np.concatenate([(part * self.columns).max(1) for part in self._parts(self.sizes)])
-        return np.asarray(self.rows * largest, np.float64)
+        parts = [(part * self.columns).max(1) for part in self._parts(self.sizes)]
+        return np.asarray(self.rows * (parts[0] if len(parts) == 1 else np.concatenate(parts)), np.float64)
 
     def largest_of_columns(self) -> F64:
         """(inputs,)"""
         if self.sizes.ndim == 1:
             return self.largest_of_rows()
         parts = zip(self._parts(self.sizes), self._parts(self.rows), strict=True)
-        return np.asarray(self.columns * np.max([(part * rows[:, None]).max(0) for part, rows in parts], 0), np.float64)
+        largest = reduce(np.maximum, ((part * rows[:, None]).max(0) for part, rows in parts))
+        return np.asarray(self.columns * largest, np.float64)
 
     def _parts(self, array: NDArray[Any]) -> list[NDArray[Any]]:
         step = max(1, PART // self.sizes.shape[1])
@@ -136,8 +138,8 @@ class _Scaled:
 
 
 def _step(layers: Sequence[_Scaled], link: Link, total: F64) -> F64:
-    r1 = np.max([layers[layer].largest_of_rows() for layer in link.producers], 0)
-    r2 = np.max([layers[layer].largest_of_columns() for layer in link.consumers], 0)
+    r1 = reduce(np.maximum, (layers[layer].largest_of_rows() for layer in link.producers))
+    r2 = reduce(np.maximum, (layers[layer].largest_of_columns() for layer in link.consumers))
     alive = (r1 > DEAD * r1.max()) & ~link.fixed & (r2.max() > 0)
     t = np.sqrt(np.maximum(r2, DEAD * r2.max()) / np.where(alive, r1, 1))
     return np.asarray(np.where(alive, np.clip(t, 1 / (LIMIT * total), link.ceiling / total), 1.0))

@@ -22,6 +22,7 @@ from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.graph.normal_form import remarks
 from quark_onnx.graph.view import shape
+from quark_onnx.graph.without_weights import complaint
 from quark_onnx.quantsim import QuantizationSimModel
 
 FEEDS = [{"x": normal(2, 8, seed=i)} for i in range(4)]
@@ -164,6 +165,14 @@ def test_functions_that_onnxruntime_does_not_read_in_the_operator_set_of_the_mod
     model = function("h = Unsqueeze <axes = [0]> (a) b = Squeeze <axes = [0]> (h)", 11)
     with pytest.raises(ModelError, match=r"Unsqueeze.*inline it before: onnx\.inliner\.inline_local_functions"):
         quantized(model)
+
+
+def test_large_weights_that_are_inputs_too() -> None:
+    """As exporters for IR version 3 wrote them: the checker has nothing against it, with or without their numbers."""
+    text = "g (float[2, 64] x, float[64, 64] w) => (float[2, 64] y) { y = MatMul (x, w) }"
+    model = text_model(text, 8, 3, w=normal(64, 64))
+    assert complaint(io.read(model)) is None
+    assert [value.name for value in io.read(model).graph.inputs] == ["x", "w"]
 
 
 def test_a_function_that_nobody_calls_may_be_wrong() -> None:

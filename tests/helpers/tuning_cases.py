@@ -10,6 +10,7 @@ import numpy as np
 from quantized_models import Feed, constants, settings
 from text_models import text_model
 
+from quark_onnx.clock import Clock, unseen
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Tuning
@@ -20,7 +21,8 @@ from quark_onnx.engine.calibration_data import open_data
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, io
-from quark_onnx.job import Clock, Job, open_job, unseen
+from quark_onnx.job import Job
+from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import decide
 from quark_onnx.quantsim.scheme import QuantScheme
 from quark_onnx.quantsim.simulated_model import ranging

@@ -13,7 +13,7 @@ from quantized_models import executed_kernels, feeds, graph
 from quark_onnx import Config, ModelQuantizer, get_default_config
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import io
-from quark_onnx.job import open_job
+from quark_onnx.opened_job import open_job
 
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="onnxruntime has other integer kernels on other processors"

@@ -14,7 +14,7 @@ import pytest
 from quantized_models import Feed, feeds, graph, settings
 from typer.testing import CliRunner
 
-from quark_onnx import Config, ConfigError, ModelQuantizer, pipeline
+from quark_onnx import Config, ConfigError, ModelQuantizer, decided_ranges
 from quark_onnx.cli import app
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.plan_diff import diff
@@ -34,13 +34,13 @@ KEY = Key("model", "data", "kind")
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for every pass over the data that calibration makes."""
     made: list[int] = []
-    observe = pipeline.observe
+    observe = decided_ranges.observe
 
     def counted(*arguments: object, **more: object) -> object:
         made.append(1)
         return observe(*arguments, **more)
 
-    monkeypatch.setattr(pipeline, "observe", counted)
+    monkeypatch.setattr(decided_ranges, "observe", counted)
     return made
 
 

@@ -95,7 +95,7 @@ def quantized(loud: float = 1e4, target: str = "cpu", text: str = MODEL, **field
 @pytest.fixture
 def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody knows that the kernels have limits."""
-    monkeypatch.setattr("quark_onnx.pipeline.without_unfit", lambda model, plan, statistics, target: plan)
+    monkeypatch.setattr("quark_onnx.decided_ranges.without_unfit", lambda model, plan, statistics, target: plan)
 
 
 @pytest.mark.usefixtures("unlimited")

@@ -104,6 +104,13 @@ def test_branches_that_the_user_names() -> None:
         result.conditions.refuse_others([*feeds, X | {"c": np.array(True), "d": np.array(True)}])
 
 
+def test_one_inside_a_branch_that_is_always_taken() -> None:
+    """It is not inside a body once that branch is in its place."""
+    text = NESTED.replace("bool c, ", "")
+    model = io.load(text_model(text, w=normal(4, 4), c=np.array(True)))
+    assert set(ops(prepare(model, opset=13, branches={"If_u": "else"}))) == {"Neg"}
+
+
 def test_only_the_outer_one_is_named() -> None:
     assert set(ops(asked({"If_y": "then"}))) == {"If"}
 

@@ -219,7 +219,7 @@ def test_constants_of_two_branches_are_not_folded_into_both() -> None:
     text = """g (float[B,64] x, bool c) => (float[B,64] y) {
         y = If (c) <then_branch = a () => (float[B,64] p) { wt = Transpose (w)  e = Expand (w, s)  f = MatMul (x, wt)
                         g0 = ReduceMean <axes = [0, 1]> (e)  p = Add (f, g0) },
-                    else_branch = b () => (float[B,64] q) { wt2 = Transpose (w)  q = MatMul (x, wt2) }>
+                    else_branch = b () => (float[B,64] q) { wt = Transpose (w)  q = MatMul (x, wt) }>
     }"""
     given = model(text)
     given.graph.initializer.append(onnx.numpy_helper.from_array(WEIGHTS["w"], "w"))

@@ -17,6 +17,7 @@ from quantized_models import executed_kernels
 from text_models import normal, text_model
 
 from quark_onnx import ModelQuantizer, QuantizationConfig, get_default_config
+from quark_onnx.clock import Clock, unseen
 from quark_onnx.core.errors import ConfigError, DataError
 from quark_onnx.core.plan import Plan
 from quark_onnx.decided import Decided
@@ -25,7 +26,7 @@ from quark_onnx.graph import io
 from quark_onnx.graph.element_types import rounded
 from quark_onnx.graph.to_bfloat16 import to_bfloat16
 from quark_onnx.graph.to_float16 import to_float16
-from quark_onnx.job import Clock, open_job, unseen
+from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import finish
 from quark_onnx.result import Result
 

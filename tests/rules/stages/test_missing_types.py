@@ -20,7 +20,7 @@ from quark_onnx.engine.missing_types import AT_ONCE, ask_run
 from quark_onnx.graph import io
 from quark_onnx.graph.value_info import unknown
 from quark_onnx.graph.view import rank, shape
-from quark_onnx.job import open_job
+from quark_onnx.opened_job import open_job
 from quark_onnx.quantsim import QuantizationSimModel
 
 SQUARE = normal(8, 8)
