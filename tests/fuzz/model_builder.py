@@ -154,13 +154,13 @@ class Builder:
         alike = [n for n, a in self.constants.items() if a.shape == shape and a.dtype == self.real]
         if alike and self.chance(0.3):
             return str(self.choose(alike))
-        array = self.rng.standard_normal(shape) / np.sqrt(max(fan, 1))
+        array = np.asarray(self.rng.standard_normal(shape) / np.sqrt(max(fan, 1)))
         kind = self.rng.random()
         if kind < 0.06 and array.ndim > 1:
             array *= 10.0 ** self.rng.uniform(-1.5, 0.5, (shape[0], *[1] * (len(shape) - 1)))
         elif kind < 0.10 and array.size:
             array.flat[int(self.rng.integers(array.size))] *= 8
-        elif kind < 0.12:
+        elif kind < 0.12 and array.ndim:
             array[: len(array) // 2] = 0
         return self.constant(array, self.real)
 

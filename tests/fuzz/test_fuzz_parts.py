@@ -88,6 +88,14 @@ def test_settings_rotate() -> None:
     assert len({key for one in settings for key in (*one.fields, *one.options)}) > 25
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3)])
+def test_weights_of_any_shape(shape: tuple[int, ...]) -> None:
+    builder = Builder(np.random.default_rng(0), 17)
+    found = {builder.weight(*shape) for _ in range(200)}
+    assert len(found) > 50
+    assert {builder.at(name).shape for name in found} == {shape}
+
+
 def test_a_node_that_cannot_run_is_taken_back() -> None:
     builder = Builder(np.random.default_rng(0), 17)
     builder.values["x"] = np.ones((2, 3), np.float32)
