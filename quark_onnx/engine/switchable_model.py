@@ -41,7 +41,7 @@ class Switchable:
         self.outputs = output_names(model)
         self._model, writer = _written(model, plan, _Switching)
         self._switches, self._input = writer.switches, writer.input
-        self._run = _runner(self._model, self.outputs)
+        self._run = _runner(self._model, self.outputs, heavy=io.is_heavy(model))
 
     @property
     def tensors(self) -> Collection[str]:
@@ -57,7 +57,7 @@ class Switchable:
 def without_switches(model: Model, plan: Plan) -> Callable[[Feed], Arrays]:
     """The outputs with all quantizers on, of a model that has no branches: loading it takes a part of the time."""
     quantized, _ = _written(model, plan, Writer)
-    run = _runner(quantized, output_names(model))
+    run = _runner(quantized, output_names(model), heavy=io.is_heavy(model))
     return lambda feed: run(fit(feed, quantized))
 
 
@@ -69,10 +69,9 @@ def _written(model: Model, plan: Plan, kind: type[W]) -> tuple[Model, W]:
     return quantized, writer
 
 
-def _runner(model: Model, outputs: Sequence[str]) -> Runner:
+def _runner(model: Model, outputs: Sequence[str], *, heavy: bool) -> Runner:
     # Optimizing takes time that grows with the square of the branches, and writes weights out as floats again.
-    small = len(model.graph) <= MANY and not io.is_heavy(model)
-    return Runner(model, outputs, optimized=small, threads=1, fuse=False)
+    return Runner(model, outputs, optimized=len(model.graph) <= MANY and not heavy, threads=1, fuse=False)
 
 
 class _Switching(Writer):

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from quark_onnx.core.threads import cores
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Arrays, Runner
-from quark_onnx.graph import Model
+from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import shape
 from quark_onnx.numerics.output_measures import OutputMeasure
 
@@ -41,7 +41,8 @@ class Outputs:
         self.feeds = feeds
         self._declared = {value.name or "": shape(value) for value in model.graph.outputs}
         run = Runner(model, list(self._declared), threads=1)
-        self._expected = _together(run, feeds)
+        self._workers = 1 if io.is_heavy(model) else min(WORKERS, cores())  # each holds weights as floats
+        self._expected = self._together(run, feeds)
 
     def worth(self, quantized: Callable[[Feed], Arrays], samples: int | None = None) -> Noise:
         """Of the output of a quantized model that is worth least, on so many samples; None: on all.
@@ -49,7 +50,7 @@ class Outputs:
         Infinite where nothing can be measured: there is nothing to protect.
         """
         measures = {name: OutputMeasure(dims) for name, dims in self._declared.items()}
-        answers = _together(quantized, self.feeds[:samples])
+        answers = self._together(quantized, self.feeds[:samples])
         for expected, found in zip(self._expected, answers, strict=False):
             for measure, x, y in zip(measures.values(), expected, found, strict=True):
                 measure.add(x, y)
@@ -58,10 +59,9 @@ class Outputs:
         name = min(known, key=lambda name: known[name], default="")
         return known.get(name, math.inf), name
 
-
-def _together(run: Callable[[Feed], Arrays], feeds: Sequence[Feed]) -> list[Arrays]:
-    with ThreadPoolExecutor(min(WORKERS, cores())) as pool:
-        return list(pool.map(run, feeds))
+    def _together(self, run: Callable[[Feed], Arrays], feeds: Sequence[Feed]) -> list[Arrays]:
+        with ThreadPoolExecutor(self._workers) as pool:
+            return list(pool.map(run, feeds))
 
 
 def noisy_parts(
