@@ -99,6 +99,7 @@ class Runner:
             way = f"{way}; {FLOAT}" if quantized else way
             text = f"onnxruntime {ort.__version__} cannot load the model: {reason}; {way}"
             raise ModelError(text, _node(error)) from error
+        self._has_run = False
         self.inputs = [i.name for i in self._session.get_inputs()]
         self.outputs = view.output_names(model) if outputs is None else list(outputs)
 

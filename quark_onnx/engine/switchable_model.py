@@ -10,7 +10,8 @@ more than what is on (measured on a detector of 300 quantizers: a third of what 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from quark_onnx.graph import Model, Node, Value, io
 from quark_onnx.graph.edit import add_elements, new_branch, new_node
 from quark_onnx.graph.passes import remove_unused
 from quark_onnx.graph.view import is_op, output_names
+
+W = TypeVar("W", bound=Writer)
 
 
 class Switchable:
@@ -35,15 +38,10 @@ class Switchable:
     """
 
     def __init__(self, model: Model, plan: Plan) -> None:
-        self._model = io.copy(model)
         self.outputs = output_names(model)
-        writer = _Switching(self._model.graph, plan)
-        writer.write()
-        remove_unused(self._model)
+        self._model, writer = _written(model, plan, _Switching)
         self._switches, self._input = writer.switches, writer.input
-        # Optimizing takes time that grows with the square of the branches, and writes weights out as floats again.
-        small = len(self._model.graph) <= MANY and not io.is_heavy(self._model)
-        self._run = Runner(self._model, self.outputs, optimized=small, threads=1, fuse=False)
+        self._run = _runner(self._model, self.outputs)
 
     @property
     def tensors(self) -> Collection[str]:
@@ -54,6 +52,27 @@ class Switchable:
         """The outputs, in the order of the model, with the quantizers of these tensors off."""
         on = {self._input: np.array([tensor not in off for tensor in self._switches])} if self._switches else {}
         return self._run(fit(feed, self._model) | on)
+
+
+def without_switches(model: Model, plan: Plan) -> Callable[[Feed], Arrays]:
+    """The outputs with all quantizers on, of a model that has no branches: loading it takes a part of the time."""
+    quantized, _ = _written(model, plan, Writer)
+    run = _runner(quantized, output_names(model))
+    return lambda feed: run(fit(feed, quantized))
+
+
+def _written(model: Model, plan: Plan, kind: type[W]) -> tuple[Model, W]:
+    quantized = io.copy(model)
+    writer = kind(quantized.graph, plan)
+    writer.write()
+    remove_unused(quantized)
+    return quantized, writer
+
+
+def _runner(model: Model, outputs: Sequence[str]) -> Runner:
+    # Optimizing takes time that grows with the square of the branches, and writes weights out as floats again.
+    small = len(model.graph) <= MANY and not io.is_heavy(model)
+    return Runner(model, outputs, optimized=small, threads=1, fuse=False)
 
 
 class _Switching(Writer):

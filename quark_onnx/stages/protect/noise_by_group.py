@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from quark_onnx.core.threads import cores
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Arrays, Runner
-from quark_onnx.engine.switchable_model import Switchable
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import shape
 from quark_onnx.numerics.output_measures import OutputMeasure
@@ -44,13 +43,13 @@ class Outputs:
         run = Runner(model, list(self._declared), threads=1)
         self._expected = _together(run, feeds)
 
-    def worth(self, switchable: Switchable, off: Collection[str], samples: int | None = None) -> Noise:
-        """Of the output that is worth least, without the quantizers of these tensors.
+    def worth(self, quantized: Callable[[Feed], Arrays], samples: int | None = None) -> Noise:
+        """Of the output of a quantized model that is worth least, on so many samples; None: on all.
 
         Infinite where nothing can be measured: there is nothing to protect.
         """
         measures = {name: OutputMeasure(dims) for name, dims in self._declared.items()}
-        answers = _together(lambda feed: switchable(feed, off), self.feeds[:samples])
+        answers = _together(quantized, self.feeds[:samples])
         for expected, found in zip(self._expected, answers, strict=False):
             for measure, x, y in zip(measures.values(), expected, found, strict=True):
                 measure.add(x, y)

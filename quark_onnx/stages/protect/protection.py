@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LOST, POOR, PROTECTED, ProtectedRegion
 from quark_onnx.engine.apply_plan import has_scale
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.kept_feeds import telling
-from quark_onnx.engine.switchable_model import Switchable
+from quark_onnx.engine.switchable_model import Switchable, without_switches
 from quark_onnx.graph import Model
 from quark_onnx.stages.protect.integer_work import Work, work_of
 from quark_onnx.stages.protect.noise_by_group import Judge, Noise, Outputs, Part, noisy_parts
@@ -126,10 +126,14 @@ def _without_harm(model: Model, search: Search) -> Protection:
 def _begun(model: Model, plan: Plan, outputs: Outputs, hands: Hands, *, tuned: bool = False) -> Search:
     """A search with the worth of the whole plan."""
     ignored = {tensor for tensor, site in plan.sites.items() if tuned and site.role == "weight"}
-    judge, samples = partial(outputs.worth, Switchable(model, plan)), outputs.feeds
-    work = partial(work_of, model, plan.nodes, samples[0])
-    groups, before = _groups(plan, ignored, hands.keep), judge(ignored, None)[0]
-    return Search(plan, judge, hands.tidy, work, ignored, groups, before)
+    switchable = cache(partial(Switchable, model, plan))  # most plans need none
+
+    def judge(off: Collection[str], samples: int | None) -> Noise:
+        return outputs.worth(partial(switchable(), off=off), samples)
+
+    before = judge(ignored, None) if ignored else outputs.worth(without_switches(model, plan))
+    work = partial(work_of, model, plan.nodes, outputs.feeds[0])
+    return Search(plan, judge, hands.tidy, work, ignored, _groups(plan, ignored, hands.keep), before[0])
 
 
 def _own_scales(model: Model, search: Search, outputs: Outputs, hands: Hands) -> Search | None:

@@ -7,7 +7,7 @@ import pytest
 from quantized_models import feeds, graph, quantized, run
 
 from quark_onnx.engine.runner import Runner, executed_model
-from quark_onnx.engine.switchable_model import Switchable
+from quark_onnx.engine.switchable_model import Switchable, without_switches
 
 TEXT = """(float[2,4] x) => (float[2,3] y, float[2,4] z) <float[4,4] v, float[4] b, float[4,3] w>
 { h = Gemm (x, v, b) g = Relu (h) z = Sigmoid (g) y = MatMul (g, w) }"""
@@ -19,8 +19,9 @@ def test_all_on_is_the_quantized_model_and_all_off_the_float_one() -> None:
     assert set(switchable.tensors) == {name for name, site in made.plan.sites.items() if site.role != "bias"}
     for feed in feeds(made.model, seed=1):
         # both compute in float32 what is written; only the order of sums may differ
-        for on, written in zip(switchable(feed), run(made.quantized, feed), strict=True):
-            np.testing.assert_allclose(on, written, rtol=1e-5, atol=1e-6)
+        for on in (switchable(feed), without_switches(made.model, made.plan)(feed)):
+            for found, written in zip(on, run(made.quantized, feed), strict=True):
+                np.testing.assert_allclose(found, written, rtol=1e-5, atol=1e-6)
         for off, exact in zip(switchable(feed, switchable.tensors), run(made.model, feed), strict=True):
             # the bias has no switch: it counts in steps of input scale · weight scale
             np.testing.assert_allclose(off, exact, atol=4e-4)
