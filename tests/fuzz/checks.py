@@ -264,9 +264,10 @@ def _ruined(case: Case, settings: Settings, output: Path, worth: Mapping[str, fl
         return None
     taught = run(case.model, case.feeds), run(str(output), case.feeds)
     other = run(case.model, case.judging), run(plain(case.model, case.feeds, config.per_channel), case.judging)
+    must = not config.row.on_cpu or settings.preset == SIMULATION  # quantize what others may leave float: inf, then
     for name, db in low.items():
         kept = decibels(*other, name)
-        if decibels(*taught, name) >= FINE or (kept == np.inf and not config.row.on_cpu):  # inf: it left all float
+        if decibels(*taught, name) >= FINE or (must and kept == np.inf):
             continue
         if kept >= FINE:
             return Finding("ruined", "", f"{name!r} keeps {db:.1f} dB; a plain quantizer {kept:.1f}")

@@ -55,12 +55,15 @@ def _rounded(model: onnx.ModelProto, feeds: Sequence[Arrays]) -> onnx.ModelProto
     outputs = [node.output[0] for node in layers]
     seen = _observed(model, outputs, feeds)
     weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
+    rounded: dict[str, str] = {}
     for node in model.graph.node:
-        if node in layers and node.input[1] in weights and weights[node.input[1]].dtype == np.float32:
-            made, (before, node.input[1]) = _pair(model, node.input[1], weights[node.input[1]], np.int8)
-            nodes += made
-            del before
+        name = node.input[1] if node in layers else ""
+        if name in weights and weights[name].dtype == np.float32:
+            if name not in rounded:
+                made, (_, rounded[name]) = _pair(model, name, weights[name], np.int8)
+                nodes += made
+            node.input[1] = rounded[name]
         nodes.append(node)
         if node.output[0] in outputs and seen[node.output[0]].dtype == np.float32:
             name = node.output[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import checks
 import numpy as np
 import onnx
+import plain_quantizer
 import pytest
 from checks import Finding, judge
 from layer_operators import OPERATORS as LAYERS
@@ -172,6 +174,12 @@ def test_a_ruined_output_is_found(case: Case, monkeypatch: pytest.MonkeyPatch) -
     found = _broken(case, monkeypatch, _scaled)
     assert found is not None
     assert found.kind == "ruined"
+
+
+@pytest.mark.parametrize("way", [plain_quantizer.plain, lambda model, feeds, _: plain_quantizer._rounded(model, feeds)])
+def test_plain_quantizers_keep_what_is_easy(case: Case, way: Callable[..., onnx.ModelProto]) -> None:
+    known, found = run(case.model, case.judging), run(way(case.model, case.feeds, False), case.judging)
+    assert all(15 < checks.decibels(known, found, name) < 60 for name in known[0])
 
 
 def test_outputs_behind_a_discrete_operator_are_no_figures() -> None:

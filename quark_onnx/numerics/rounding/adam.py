@@ -26,8 +26,9 @@ class Adam:
         """Nothing done yet, for an x of this shape."""
         return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
 
+    @np.errstate(over="ignore")
     def step(self, x: F32, grad: F32, rate: float) -> None:
-        """x −= rate · m̂ / (√v̂ + ε); changes x and uses grad up."""
+        """x −= rate · m̂ / (√v̂ + ε); changes x and uses grad up. Where g² is beyond float32, x stays."""
         self.steps += 1
         np.multiply(grad, np.float32(1 - BETA1), out=self.scratch)
         self.mean *= np.float32(BETA1)

@@ -164,3 +164,12 @@ def test_adam_is_the_papers() -> None:
         mean, square = 0.9 * mean + 0.1 * grad, 0.999 * square + 0.001 * grad**2
         exact -= 0.1 * (mean / (1 - 0.9**t)) / (np.sqrt(square / (1 - 0.999**t)) + 1e-8)
         np.testing.assert_allclose(x, exact, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [1e18, 1e20, 1e37])
+def test_a_gradient_whose_square_is_no_float32_moves_nothing_far(size: float) -> None:
+    x, adam = np.zeros(3, np.float32), Adam.of((3,))
+    for _ in range(5):
+        adam.step(x, np.float32(size) * np.array([1, -1, 0], np.float32), 0.1)
+    assert (np.abs(x) <= 0.6).all()
+    assert x[2] == 0
