@@ -6,6 +6,7 @@ import copy
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 def plain(model: onnx.ModelProto, feeds: Sequence[Arrays], per_channel: bool) -> onnx.ModelProto:
     """The model in 8 bits, with ranges from the extremes."""
-    logging.getLogger().setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _silence():
         source, output = Path(folder) / "float.onnx", Path(folder) / "plain.onnx"
         onnx.save(model, source)
         try:
@@ -46,6 +46,18 @@ def plain(model: onnx.ModelProto, feeds: Sequence[Arrays], per_channel: bool) ->
         except Exception:  # it cannot take every model; what it raises has no common base
             return _rounded(model, feeds)
     return quantized
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """onnxruntime's quantizer gives advice by the root logger."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _rounded(model: onnx.ModelProto, feeds: Sequence[Arrays]) -> onnx.ModelProto:

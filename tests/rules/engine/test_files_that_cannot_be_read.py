@@ -216,7 +216,16 @@ def test_samples(name: str, tmp_path: Path) -> None:
     assert file in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [HUGE, archive("calibration_cache.npy", HUGE), b"PK\x03\x04", b"", bytes(100)])
+DAMAGED = {
+    "huge": HUGE,
+    "huge inside": archive("calibration_cache.npy", HUGE),
+    "begun": b"PK\x03\x04",
+    "empty": b"",
+    "zeros": bytes(100),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_cache_is_made_anew(content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     expected = quantize(model(), calibration_cache=tmp_path / "c.npz")
     (tmp_path / "c.npz").write_bytes(content)
