@@ -20,7 +20,7 @@ from quark_onnx.engine.apply_plan import Writer, has_scale
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import MANY, Arrays, Runner, fit
 from quark_onnx.graph import Model, Node, Value, io
-from quark_onnx.graph.edit import add_elements, new_branch, new_node
+from quark_onnx.graph.edit import add_elements, forget_types, new_branch, new_node
 from quark_onnx.graph.passes import remove_unused
 from quark_onnx.graph.view import is_op, output_names
 
@@ -66,6 +66,9 @@ def _written(model: Model, plan: Plan, kind: type[W]) -> tuple[Model, W]:
     writer = kind(quantized.graph, plan)
     writer.write()
     remove_unused(quantized)
+    forget_types(quantized.graph)
+    for output in quantized.graph.outputs:
+        output.shape = None  # behind a branch onnxruntime fails where what the model declares is not true
     return quantized, writer
 
 

@@ -16,6 +16,7 @@ from quark_onnx.encodings import EncodingFile, read, write
 from quark_onnx.encodings.reading import Source as EncodingSource
 from quark_onnx.encodings.reading import named
 from quark_onnx.engine.exact_simulation import exact as written_out
+from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, ModelProto, io
@@ -353,7 +354,9 @@ class QuantizationSimModel:
         sites = {t: s if s.role == "activation" else _as_stored(s) for t, s in plan.sites.items()}
         plan = replace(plan, sites=sites)
         plan = with_int32_biases(self.float_model, plan) if export_int32_bias else plan
-        return io.to_proto(realized(self.float_model, exact_everywhere(self.float_model, plan)))
+        quantized = realized(self.float_model, exact_everywhere(self.float_model, plan))
+        shield(quantized)
+        return io.to_proto(quantized)
 
     @told_as_such()
     def export(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from text_models import normal, text_model
 
@@ -139,3 +140,18 @@ def test_a_group_normalization_has_a_scale_per_group_or_per_channel(opset: int, 
     arrays = {"w": normal(4, 4, 1), "s": normal(size), "b": normal(size, seed=1)}
     result = quantized(text_model(text, opset, ir_version=10, **arrays), activation_type="uint16")
     assert result.report.sqnr["y"] > 25
+
+
+@pytest.mark.parametrize("weight", [1.0, 1e-4])
+def test_a_float_bias_of_a_simulation_stays_what_it_is(weight: float) -> None:
+    """Beside outputs of 16 bits onnxruntime makes int32 of it, in which it may not fit."""
+    text = "g (float[1,1,3,3] x) => (float[1,2,1,1] y) { y = Conv (x, w, b) }"
+    model = text_model(text, w=weight * normal(2, 1, 3, 3), b=np.array([-1.26, 0.33], np.float32))
+    feeds = [{"x": normal(1, 1, 3, 3, seed=i)} for i in range(6)]
+    simulation = QuantizationSimModel(model, default_output_bw=16)
+    simulation.compute_encodings(feeds)
+    options = ort.SessionOptions()
+    run = ort.InferenceSession(simulation.to_onnx_qdq().SerializeToString(), options).run
+    float_run = ort.InferenceSession(model.SerializeToString(), options).run
+    for feed in feeds:
+        np.testing.assert_allclose(run(None, feed)[0], float_run(None, feed)[0], atol=0.03 * max(weight, 0.1))

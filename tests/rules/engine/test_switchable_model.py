@@ -93,3 +93,18 @@ def test_a_graph_of_many_nodes_has_the_same_kernels(monkeypatch: pytest.MonkeyPa
     assert "QGemm" in kernels
     for one, other in zip(answers, same, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("declared", ["1", "N"])
+def test_a_batch_that_an_output_only_declares_to_be_one(declared: str) -> None:
+    """onnxruntime runs batches of 2 all the same, with quantizers in branches, too."""
+    made = quantized(
+        graph(
+            f"(float[N,4] x) => (float[{declared},4] y, float[N,4] z) <float[4,4] v>"
+            " { y = MatMul (x, v) z = MatMul (y, v) }"
+        )
+    )
+    (feed,) = feeds(made.model, 1)
+    assert len(feed["x"]) == 2
+    for run_all in (Switchable(made.model, made.plan), without_switches(made.model, made.plan)):
+        assert [len(array) for array in run_all(feed)] == [2, 2]
