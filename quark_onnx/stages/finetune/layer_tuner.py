@@ -162,6 +162,7 @@ class LayerTuner:
 
     def _settings(self, unit: Unit, samples: int, kept: int, *, movable: bool) -> TuningSettings:
         o, site = self.options, self.plan.sites[unit.weight]
+        free = o.scale_search and site.range is None  # a scale that is given stays
         names = ("learning_rate", "lr_adjust", "early_stop", "window", "objective")
         names += ("polish", "ridge", *(("reg_param", "beta_range", "warm_start") if isinstance(o, AdaRound) else ()))
         return TuningSettings(
@@ -170,7 +171,8 @@ class LayerTuner:
             batch=o.batch_rows(kept, samples),
             seed=(o.seed, self.numbers[unit.node.name or ""]),
             num_iterations=o.steps(site.format.bits),
-            scale_search=o.scale_search and site.range is None,  # a scale that is given stays
+            scale_search=free,
+            fit_scale=free and site.format.scale == "float",
             factors=all_factors(site.format, o.num_candidates) if isinstance(o, Nearest) else factors_for(site.format),
             update_bias=movable and o.update_bias,
             **{name: getattr(o, name) for name in names},

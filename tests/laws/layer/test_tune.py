@@ -222,7 +222,7 @@ def test_a_layer_with_nothing_to_win_stays_as_it_is() -> None:
 def test_learning_rate_adjusts_to_the_layers_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     true = METHODS["adaround"]
-    monkeypatch.setitem(METHODS, "adaround", lambda s, *rest: (seen.append(s.learning_rate), true(s, *rest))[1])
+    monkeypatch.setitem(METHODS, "adaround", lambda *given: (seen.append(given[4].learning_rate), true(*given))[1])
     case = Case(8)
     for threshold in (0.0, 1e9):
         case.tune(replace(QUICK, lr_adjust=(threshold, 0.5)))
