@@ -24,7 +24,7 @@ from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.layers import Unit, match
 from quark_onnx.graph import Model
 from quark_onnx.numerics import activation_functions as f
-from quark_onnx.numerics.layer.im2col import patches, sample_positions
+from quark_onnx.numerics.layer.im2col import every_position, patches
 from quark_onnx.numerics.quantizer import dequantize, quantize
 
 ROUND = AdaRound(num_iterations=40, polish=2)
@@ -125,7 +125,7 @@ def rewired(unit: Unit, model: Model, x: np.ndarray) -> np.ndarray:
             z = sample.reshape(1, -1, sample.shape[-1])
         else:
             size = shape.output_size(sample.shape[1:])
-            z = patches(sample, sample_positions(size, 10**9, np.random.default_rng(0)), shape)
+            z = patches(sample, every_position(size), shape)
         y = z @ np.swapaxes(rows, 1, 2)
         found.append(np.moveaxis(y, 0, 1).reshape(y.shape[1], -1))
     bias = 0 if unit.bias is None else arrays[unit.bias].reshape(-1)
