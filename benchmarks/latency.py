@@ -1,8 +1,8 @@
 """How fast quantized models are against the float one, run in turn: a ratio above 1 is slower.
 
     python benchmarks/latency.py [NAME …] [--preset …]            models of ../shared, quantized here, per channel
-    python benchmarks/latency.py NAME INT8.onnx … [--nodes]       files against the float model of that name, on its data
-    python benchmarks/latency.py FLOAT.onnx INT8.onnx … [--nodes] on made-up data; the first may be an int8 model, too
+    python benchmarks/latency.py NAME INT8.onnx … [--nodes]       files against the float model of NAME, on its data
+    python benchmarks/latency.py FLOAT.onnx INT8.onnx … [--nodes] on made-up data; the first may be an int8 model
 
 One sample at a time. In each turn every model runs twice, the second run counts: the first one fetches its weights back
 into the caches. `--nodes` adds milliseconds by operator, and the slowest nodes, from onnxruntime's profile.
