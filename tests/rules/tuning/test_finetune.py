@@ -736,7 +736,7 @@ def test_a_layer_that_needs_more_than_half_of_the_memory_is_left(monkeypatch: py
     }"""
     arrays = {"w": normal(64, 2, 3, 3), "v": normal(2, 64, 3, 3)}
     made = case(text, draw((1, 2, 6, 6), 6), arrays)
-    monkeypatch.setattr("quark_onnx.stages.finetune.layer_by_layer.quarter_of_memory", lambda: 12 << 20)
+    monkeypatch.setattr("quark_onnx.engine.tuning_walk.quarter_of_memory", lambda: 12 << 20)
     done = tuned(made, ROUND)
     assert [record.node for record in done.records] == ["a"]
     assert done.reasons["b"].startswith("it takes ")
