@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 
 from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.core.records import LayerRecord, Tuning
 from quark_onnx.engine.activation_walk import Frontier, Visitor
 from quark_onnx.engine.kept_feeds import quarter_of_memory
+from quark_onnx.engine.tuning_pace import OutOfTime, Pace
 from quark_onnx.graph import Node
 
 logger = logging.getLogger("quark_onnx")
@@ -56,25 +57,30 @@ def along(
     tell: Tell,
     helps: Callable[[Plan, Plan], bool] | None = None,
     sharing: Mapping[str, Collection[str]] | None = None,
+    pace: Pace | None = None,
 ) -> Tuning:
-    """Tune layer by layer; Ctrl-C ends it, and what is done until then is kept.
+    """Tune layer by layer; Ctrl-C or the end of the time ends it, and what is done until then is kept.
 
     Args:
         walk: visits the layers in the order of the graph, see `activation_walk.walk`.
         plan: to begin with.
         finders: of each layer, by name.
-        tell: called as `tell(text, layers done, layers)`.
+        tell: called as `tell(text, layers done, layers)`: at a layer with its name, and what `Pace` tells of the time.
         helps: whether the plan may become another; None: it may.
         sharing: layers that stay as they are when a layer does, as they share its weight.
+        pace: how long layers may take; None: any time, of which nothing is told.
     """
-    fold = _Fold(plan, finders, tell, helps or (lambda before, after: True), sharing or {})
-    interrupted = False
+    interrupted, late = False, ""
+    fold = _Fold(plan, finders, tell, helps or (lambda before, after: True), sharing or {}, pace or Pace({}))
+    if pace is not None:
+        logger.info("to be tuned: %s", pace)
     try:
         walk(fold.visit)
     except KeyboardInterrupt:
         interrupted = True
-        logger.warning("interrupted: %d of %d layers are done, the others stay as they were", fold.done, len(finders))
-    return Tuning(fold.plan, tuple(fold.records), fold.reasons, interrupted)
+    except OutOfTime as error:
+        late = str(error)
+    return Tuning(fold.plan, tuple(fold.records), fold.reasons, interrupted, late, fold.done, len(finders))
 
 
 def beyond_memory(needed: int) -> str | None:
@@ -93,14 +99,15 @@ class _Fold:
     tell: Tell
     helps: Callable[[Plan, Plan], bool]
     sharing: Mapping[str, Collection[str]]
+    pace: Pace
     records: list[LayerRecord] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
     done: int = 0
 
     def visit(self, node: Node, frontier: Frontier, _: Plan) -> Plan:
         """One layer. The plan that the walk runs with may be another, so it is not looked at."""
-        begin, name = time.perf_counter(), node.name or ""
-        self.tell(name, self.done, len(self.finders))
+        begin, name = perf_counter(), node.name or ""
+        self.tell(self.pace.begin(name), self.done, len(self.finders))
         found = self.finders[name](node, frontier, self.plan)
         self.done += 1
         if isinstance(found, Skip):
@@ -117,7 +124,7 @@ class _Fold:
         losses, held = (pair if gains else (pair[0], pair[0]) for pair in (found.losses, found.held))
         taken = gains and self.helps(self.plan, found.plan)
         self.plan = found.plan if taken else self.plan
-        seconds = round(time.perf_counter() - begin, 4)
+        seconds = round(perf_counter() - begin, 4)
         for node in found.nodes:
             record = LayerRecord(
                 node.name or "", node.op_type, choice, taken, found.iterations, seconds, *losses, *held

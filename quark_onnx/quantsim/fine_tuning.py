@@ -90,4 +90,6 @@ def tuned(
         done = finetune(model, plan, feeds, options, importance, limit, tell)
     if done.interrupted:
         raise KeyboardInterrupt
+    if done.late:
+        logger.warning("no time is left after %d of %d layers, %s; the others stay", done.done, done.layers, done.late)
     return done

@@ -15,12 +15,15 @@ from quark_onnx.core.records import Tuning
 from quark_onnx.core.settings.fast_finetune import FastFinetune, Nearest
 from quark_onnx.engine.activation_walk import walk
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.kept_feeds import samples_in
 from quark_onnx.engine.layers import Unit, match
+from quark_onnx.engine.layers.layer_inputs import float_of
+from quark_onnx.engine.tuning_pace import Pace
 from quark_onnx.engine.tuning_walk import Finder, Tell, along, beyond_memory
 from quark_onnx.graph import Model
-from quark_onnx.graph.view import constant
 from quark_onnx.numerics.layer.sampling import bytes_of
 from quark_onnx.stages.finetune.bias_fit import BiasFit
+from quark_onnx.stages.finetune.expected_seconds import expected_seconds, positions_of
 from quark_onnx.stages.finetune.layer_statistics import KEPT
 from quark_onnx.stages.finetune.normalizations import NORMS, NormFit, match_norms
 from quark_onnx.stages.finetune.tuned_layers import TunedLayers
@@ -51,7 +54,8 @@ def finetune(
     """
     units, reasons = match(model, plan, [kind for kind in options.target_op_type if kind not in NORMS])
     norms, others = match_norms(model, plan, options)
-    large = {name: _why_large(model, unit, options) for name, unit in units.items()}
+    rows = {name: unit.geometry.rows(float_of(model, unit.weight)).shape for name, unit in units.items()}
+    large = {name: _why_large(rows[name], options) for name in units}
     reasons |= others | {name: reason for name, reason in large.items() if reason is not None}
     todo = {name: unit for name, unit in units.items() if unit.weight not in plan.codes and large[name] is None}
     numbers = {name: i for i, name in enumerate(units)}  # not of `todo`: a resumed run draws what the first would have
@@ -62,7 +66,10 @@ def finetune(
     start = replace(plan, codes={}, values={}) if options.parallel else plan
     way = partial(walk, model, start, feeds, finders.keys(), limit=limit, follow=not options.parallel)
     helps = None if judge is None else _Scores(judge)
-    done = along(way, plan, finders, tell, helps, layers.sharing() if weights else None)
+    samples = len(feeds) * samples_in(feeds[0]) if feeds else 0
+    expected = {name: _expected(unit, rows[name], plan, options, samples) for name, unit in todo.items()}
+    pace = Pace(expected, options.time_limit)
+    done = along(way, plan, finders, tell, helps, layers.sharing() if weights else None, pace)
     return replace(done, reasons={**reasons, **done.reasons})
 
 
@@ -82,10 +89,12 @@ class _Scores:
         return helps
 
 
-def _why_large(model: Model, unit: Unit, options: FastFinetune) -> str | None:
-    """Why the layer is too large to be tuned: its sums grow with the square of its inputs. None if it is not."""
-    array = constant(model.graph.initializers[unit.weight])
-    assert array is not None
-    groups, rows, inputs = unit.geometry.rows(array).shape
-    why = beyond_memory(bytes_of((groups, rows, inputs), options.positions, KEPT))
+def _why_large(rows: tuple[int, int, int], options: FastFinetune) -> str | None:
+    """Why a layer is too large to be tuned: its sums grow with the square of its inputs. None if it is not."""
+    why = beyond_memory(bytes_of(rows, options.positions, KEPT))
     return None if why is None else f"{why}; fewer positions may help"
+
+
+def _expected(unit: Unit, rows: tuple[int, int, int], plan: Plan, options: FastFinetune, samples: int) -> float:
+    """Seconds that a layer will take."""
+    return expected_seconds(rows, positions_of(unit, rows, samples), options, plan.sites[unit.weight].format.bits)
