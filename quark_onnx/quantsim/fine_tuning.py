@@ -36,7 +36,7 @@ def fine_tune(sim: QuantizationSimModel, inputs: object, options: Options | None
     """Train the weights of the layers of a simulation, and their biases, against the float model.
 
     What was trained has its encoding frozen afterwards, and the float model of the simulation has the new numbers.
-    Layers that held-out samples see no gain in stay as they are.
+    Layers that held-out samples see no gain in stay as they are, and so do those that a `time_limit` leaves over.
 
     Args:
         sim: with encodings; changed in place, or not at all.

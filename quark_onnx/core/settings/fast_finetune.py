@@ -42,7 +42,7 @@ class FastFinetune:
     holdout           share of the samples that decide whether a layer is kept, and are not trained on
     memory_limit      bytes that the kept data may take; None: a quarter of the machine's memory
     ridge             share of the diagonal of the second moments that is added to it, against too few samples
-    time_limit        seconds after which no layer is begun: those left are rounded to the nearest; None: any time
+    time_limit        seconds after which tuning ends, and what is left is rounded to the nearest; None: when it is done
 
     Raises:
         ConfigError: a field is out of its range.
