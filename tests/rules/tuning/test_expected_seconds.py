@@ -61,3 +61,10 @@ def test_positions_of_a_layer(sample: str, layer: str, weight: Any, rows: Any, p
     units, _ = match(made.model, made.plan, ["Conv", "Gemm", "MatMul"])
     assert units["n"].geometry.rows(normal(*weight)).shape == rows
     assert positions_of(units["n"], rows, 7) == positions
+
+
+def test_a_fixed_batch_does_not_count_twice() -> None:
+    text = "g (float[2, 3, 9, 9] x) => (float[2] y) { [n] h = Conv (x, w) [r] y = Relu (h) }"
+    made = case(text, draw((2, 3, 9, 9), 3), {"w": normal(5, 3, 3, 3)}, weight_type="int8")
+    units, _ = match(made.model, made.plan, ["Conv"])
+    assert positions_of(units["n"], (1, 5, 27), 6) == 6 * 49
