@@ -54,6 +54,7 @@ def along(
     walk: Callable[[Visitor], Plan],
     plan: Plan,
     finders: Mapping[str, Finder],
+    reasons: Mapping[str, str],
     tell: Tell,
     helps: Callable[[Plan, Plan], bool] | None = None,
     sharing: Mapping[str, Collection[str]] | None = None,
@@ -65,13 +66,14 @@ def along(
         walk: visits the layers in the order of the graph, see `activation_walk.walk`.
         plan: to begin with.
         finders: of each layer, by name.
+        reasons: why other layers are left out.
         tell: called as `tell(text, layers done, layers)`: at a layer with its name, and what `Pace` tells of the time.
         helps: whether the plan may become another; None: it may.
         sharing: layers that stay as they are when a layer does, as they share its weight.
         pace: how long layers may take; None: any time, of which nothing is told.
     """
     interrupted, late = False, ""
-    fold = _Fold(plan, finders, tell, helps or (lambda before, after: True), sharing or {}, pace or Pace({}))
+    fold = _Fold(plan, finders, {**reasons}, tell, helps or (lambda *plans: True), sharing or {}, pace or Pace({}))
     if pace is not None:
         logger.info("to be tuned: %s", pace)
     try:
@@ -80,7 +82,9 @@ def along(
         interrupted = True
     except OutOfTime as error:
         late = str(error)
-    return Tuning(fold.plan, tuple(fold.records), fold.reasons, interrupted, late, fold.done, len(finders))
+    known = fold.reasons.keys() | {record.node for record in fold.records}
+    left = {name: "fine-tuning ended earlier" for name in finders if name not in known}
+    return Tuning(fold.plan, tuple(fold.records), fold.reasons | left, interrupted, late, fold.done, len(finders))
 
 
 def beyond_memory(needed: int) -> str | None:
@@ -96,12 +100,12 @@ class _Fold:
 
     plan: Plan
     finders: Mapping[str, Finder]
+    reasons: dict[str, str]
     tell: Tell
     helps: Callable[[Plan, Plan], bool]
     sharing: Mapping[str, Collection[str]]
     pace: Pace
     records: list[LayerRecord] = field(default_factory=list)
-    reasons: dict[str, str] = field(default_factory=dict)
     done: int = 0
 
     def visit(self, node: Node, frontier: Frontier, _: Plan) -> Plan:

@@ -69,8 +69,7 @@ def finetune(
     samples = len(feeds) * samples_in(feeds[0]) if feeds else 0
     expected = {name: _expected(unit, rows[name], plan, options, samples) for name, unit in todo.items()}
     pace = Pace(expected, options.time_limit)
-    done = along(way, plan, finders, tell, helps, layers.sharing() if weights else None, pace)
-    return replace(done, reasons={**reasons, **done.reasons})
+    return along(way, plan, finders, reasons, tell, helps, layers.sharing() if weights else None, pace)
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 from quark_onnx.core.plan import Plan
@@ -40,8 +39,7 @@ def learn(model: Model, plan: Plan, feeds: Sequence[Feed], options: RangeLearnin
     learner = LayerLearner(model, todo, readers, numbers, options, {site.group for site in sites})
     open_ends = {site.tensor for site in sites if is_fixed_grid(site)}
     way = partial(walk, model, plan, feeds, todo.keys(), limit=limit, floats=open_ends)
-    done = along(way, plan, dict.fromkeys(todo, learner), tell)
-    return replace(done, reasons={**reasons, **done.reasons})
+    return along(way, plan, dict.fromkeys(todo, learner), reasons, tell)
 
 
 def _why_not(model: Model, unit: Unit, plan: Plan) -> str | None:

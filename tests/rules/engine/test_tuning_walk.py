@@ -56,7 +56,7 @@ def run(
     tell: Callable[[str, int, int], None] = lambda text, done, layers: None,
     **sharing: list[str],
 ) -> Tuning:
-    return along(through, PLAN, finders, tell, helps, sharing)
+    return along(through, PLAN, finders, {}, tell, helps, sharing)
 
 
 def test_each_layer_is_looked_at_under_what_the_ones_before_it_made_of_the_plan() -> None:
@@ -98,9 +98,9 @@ def test_layers_with_one_weight_are_done_at_the_last_of_them() -> None:
     def later(node: Node, given: object, plan: Plan) -> None:
         return None
 
-    done = run({"a": later, "b": found("a", "b"), "c": later})
-    assert [record.node for record in done.records] == ["a", "b"]
-    assert (done.reasons, [*done.plan.notes]) == ({}, ["b"])
+    done = run({"a": later, "b": found("a", "b"), "c": found()})
+    assert [record.node for record in done.records] == ["a", "b", "c"]
+    assert (done.reasons, [*done.plan.notes]) == ({}, ["b", "c"])
 
 
 def test_a_reason_goes_to_all_that_share_the_weight_but_not_over_their_own() -> None:
@@ -124,6 +124,20 @@ def test_an_interrupt_keeps_what_is_done(at: int) -> None:
     done = run(dict.fromkeys("abc", found()), tell=tell)
     assert done.interrupted
     assert [record.node for record in done.records] == [*done.plan.notes] == [*"abc"[:at]]
+    assert done.reasons == dict.fromkeys("abc"[at:], "fine-tuning ended earlier")
+    assert (done.done, done.layers, done.late) == (at, 3, "")
+
+
+def test_a_layer_that_waited_for_one_that_was_not_reached_is_left() -> None:
+    def later(node: Node, given: object, plan: Plan) -> None:
+        return None
+
+    def tell(text: str, done: int, layers: int) -> None:
+        if text == "c":
+            raise KeyboardInterrupt
+
+    done = run({"a": later, "b": found(), "c": found("a", "c")}, tell=tell)
+    assert done.reasons == {"a": "fine-tuning ended earlier", "c": "fine-tuning ended before it"}
 
 
 def test_what_is_told() -> None:

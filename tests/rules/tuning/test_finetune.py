@@ -616,6 +616,7 @@ def test_a_time_limit_ends_before_the_layer_that_does_not_fit(
     assert [record.node for record in part.report.tuned] == NAMES[:fits]
     told = [warning for warning in part.report.warnings if "interrupted" in warning]
     assert len(told) == (fits < 4)
+    assert part.report.untuned == dict.fromkeys(NAMES[fits:], "fine-tuning ended earlier")
     for warning in told:
         assert f"by its time limit of {limit:g} s: {fits} of 4 layers are done, {NAMES[fits]!r} would take" in warning
         assert "resume with the plan of this result" in warning
