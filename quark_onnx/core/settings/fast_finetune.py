@@ -42,6 +42,7 @@ class FastFinetune:
     holdout           share of the samples that decide whether a layer is kept, and are not trained on
     memory_limit      bytes that the kept data may take; None: a quarter of the machine's memory
     ridge             share of the diagonal of the second moments that is added to it, against too few samples
+    time_limit        seconds after which tuning ends, and what is left is rounded to the nearest; None: when it is done
 
     Raises:
         ConfigError: a field is out of its range.
@@ -67,6 +68,7 @@ class FastFinetune:
     holdout: float = field(0.2, real(0.01, 0.9))
     memory_limit: int | None = field(None, optional(whole(2**20)))
     ridge: float = field(0.03, real(0, 1))
+    time_limit: float | None = field(None, optional(real(above=0)))
 
     algorithm: ClassVar[str] = ""
     """The value of `OptimAlgorithm`."""

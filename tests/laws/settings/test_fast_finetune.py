@@ -50,6 +50,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "holdout": st.floats(0.01, 0.9),
     "memory_limit": st.none() | st.integers(2**20, 2**50),
     "ridge": parts,
+    "time_limit": st.none() | rates,
 }
 OF_ADAROUND: dict[str, st.SearchStrategy[Any]] = {
     "reg_param": st.floats(0, 1e3),
@@ -235,6 +236,7 @@ BAD_VALUES = [
     *[("target_op_type", value) for value in ((), "Conv", ("Relu",), [3], None)],
     *[(name, value) for name in ("drop_ratio", "ridge") for value in (-0.1, 1.1, math.nan)],
     *[("holdout", value) for value in (0, 0.99, math.nan)],
+    *[("time_limit", value) for value in (0, -1, math.nan, math.inf, "30m", True)],
     *[("fixed_seed", value) for value in (-1, 2**32, 0.5)],
     *[("objective", value) for value in ("moment", 3, None)],
     ("polish", -1),
