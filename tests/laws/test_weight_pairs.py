@@ -185,6 +185,24 @@ def test_rows_are_rounded_a_few_at_a_time(part: int, shared: tuple[int, ...], mo
 
 
 @pytest.mark.parametrize("shared", [PER_CHANNEL, PER_TENSOR])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_scales_are_tried_a_few_at_a_time(
+    groups: int, shared: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same codes for any number of them, whether all rows have the same inputs or not."""
+    weight = np.concatenate([large(seed, 24, 10) for seed in range(groups)])
+    seen = Inputs(*(np.concatenate(sides) for sides in zip(*(inputs(24, seed) for seed in range(groups)), strict=True)))
+    grid = WeightGrid(np.ones(weight.shape[:2], np.float32), -127, 127, shared, True)
+    found = []
+    for together in (1, 3 * weight.size, 1 << 20):
+        monkeypatch.setattr(safe_rounding, "TOGETHER", together)
+        found.append(round_safely(weight, grid, seen, [grid.scale * np.float32(f) for f in GROWTH]))
+    for one, two, three in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, three)
+
+
+@pytest.mark.parametrize("shared", [PER_CHANNEL, PER_TENSOR])
 def test_rounding_takes_the_memory_of_a_part(shared: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """And that of the codes: the sixteenth part of a weight takes a quarter of what all of it takes."""
     weight = np.tile(large(0, 64, 32), (1, 64, 1))
