@@ -115,7 +115,8 @@ class CalibrationData:
     def _parts(self, feed: Feed, where: str, judge: Judge | None) -> Iterator[Feed]:
         """The feed in fixed batches; DataError where it holds −∞ that the model does not take for a mask."""
         for part in _split(feed, self._inputs, where):
-            masked = [name for name, array in part.items() if array.dtype.kind == "f" and np.isneginf(array).any()]
+            floats = {name: array for name, array in part.items() if array.dtype.kind == "f" and array.size}
+            masked = [name for name, array in floats.items() if array.min() == -np.inf]
             if masked and judge is not None and (output := judge(part)) is not None:
                 raise DataError(
                     f"input {masked[0]!r}, {where}: it holds -inf, which is fine as a mask in front of a Softmax, but "
@@ -261,7 +262,7 @@ def _conform(value: object, spec: InputSpec, where: str, note: Note) -> Array:
 
 def _refuse_infinite(array: Array, spec: InputSpec, where: str, *, masks: bool) -> None:
     """DataError where a float array holds NaN or infinity; `masks`: −∞ is let through."""
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or np.isfinite(array).all():
         return
     bad = ~np.isfinite(array) & ~(np.isneginf(array) & masks)
     if bad.any():

@@ -16,7 +16,7 @@ from quark_onnx.engine.calibration_data import Feed
 
 FALLBACK = 4 << 30  # bytes assumed where the system does not tell its memory
 
-HELD = 128 << 20
+HELD = 32 << 20
 """Bytes of feeds that stay in memory; the rest is read again for every pass, which costs little next to inference."""
 
 Place = tuple[int, str, tuple[int, ...]]  # where an array lies in the file, its type and shape
@@ -37,15 +37,16 @@ class _File:
         if not isinstance(array, np.ndarray) or array.dtype.hasobject or not array.size:
             return array
         start = self._file.seek(0, os.SEEK_END)
-        self._file.write(np.ascontiguousarray(array).tobytes())
+        self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return start, array.dtype.str, array.shape
 
     def read(self, place: Place) -> NDArray[Any]:
         """An array of its own."""
         start, dtype, shape = place
+        array = np.empty(math.prod(shape), dtype)
         self._file.seek(start)
-        count = math.prod(shape) * np.dtype(dtype).itemsize
-        return np.frombuffer(bytearray(self._file.read(count)), dtype).reshape(shape)
+        self._file.readinto(array.view(np.uint8).data)
+        return array.reshape(shape)
 
 
 class Kept(Sequence[Feed]):

@@ -41,7 +41,7 @@ def project(u: NDArray[np.float32]) -> NDArray[np.float32]:
     even = u.shape[-1] // 2 * 2
     result = np.array(u, np.float32)
     pairs = result[..., :even].reshape(*u.shape[:-1], -1, 2)
-    sums = pairs.sum(-1, keepdims=True)
+    sums = pairs[..., :1] + pairs[..., 1:]  # numpy's sum along a short axis takes ten times as long
     pairs -= (sums - np.clip(sums, -LIMIT, LIMIT)) / 2
     result[..., :even] = pairs.reshape(*u.shape[:-1], even)
     return result
@@ -56,7 +56,7 @@ def repair(codes: NDArray[np.float32], u: NDArray[np.float32]) -> NDArray[np.flo
     """
     even = codes.shape[-1] // 2 * 2
     pairs = codes[..., :even].reshape(*codes.shape[:-1], -1, 2)
-    sums = pairs.sum(-1)
+    sums = pairs[..., 0] + pairs[..., 1]
     unsafe = np.nonzero(np.abs(sums) > LIMIT)
     if not len(unsafe[0]):
         return codes

@@ -81,7 +81,7 @@ def test_every_way_to_round_ends_with_safe_pairs(seed: int, k: int) -> None:
     start = nearest(weight, scale, low, high, True)
     bounds = up_or_down(weight, scale, low, high, True)
     unit = np.maximum(scale**2 * q.curvature, 1e-30)
-    learned = q, unit, TuningSettings(), 30
+    learned = q, unit, TuningSettings(num_iterations=30)
     grid = WeightGrid(scale, low, high, PER_CHANNEL, safe_pairs=True)
     found = {
         "nearest": start,
@@ -184,6 +184,24 @@ def test_rows_are_rounded_a_few_at_a_time(part: int, shared: tuple[int, ...], mo
     np.testing.assert_array_equal(found.codes, expected.codes)
     np.testing.assert_array_equal(found.scale, expected.scale)
     assert (found.nearest_loss, found.loss, found.signal) == (expected.nearest_loss, expected.loss, expected.signal)
+
+
+@pytest.mark.parametrize("shared", [PER_CHANNEL, PER_TENSOR])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_scales_are_tried_a_few_at_a_time(
+    groups: int, shared: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same codes for any number of them, whether all rows have the same inputs or not."""
+    weight = np.concatenate([large(seed, 24, 10) for seed in range(groups)])
+    seen = Inputs(*(np.concatenate(sides) for sides in zip(*(inputs(24, seed) for seed in range(groups)), strict=True)))
+    grid = WeightGrid(np.ones(weight.shape[:2], np.float32), -127, 127, shared, True)
+    found = []
+    for together in (1, 3 * weight.size, 1 << 20):
+        monkeypatch.setattr(safe_rounding, "TOGETHER", together)
+        found.append(round_safely(weight, grid, seen, [grid.scale * np.float32(f) for f in GROWTH]))
+    for one, two, three in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, three)
 
 
 @pytest.mark.parametrize("shared", [PER_CHANNEL, PER_TENSOR])

@@ -25,9 +25,7 @@ GAIN = 1e-3
 """A window whose mean loss is not lower by this part ends the search."""
 
 
-def adaquant(
-    weight: F32, grid: WeightGrid, objective: Objective, unit: F32, settings: TuningSettings, iterations: int
-) -> Rounded:
+def adaquant(weight: F32, grid: WeightGrid, objective: Objective, unit: F32, settings: TuningSettings) -> Rounded:
     """Codes within the bounds, in no row worse than rounding to nearest; where pairs have to be safe, they are.
 
     Args:
@@ -35,8 +33,8 @@ def adaquant(
         unit: (G, R) or (G, 1) > 0, in units of the objective.
         settings: `learning_rate` is in code steps, for Adam.
     """
-    learner = _Straight(weight, grid, np.broadcast_to(unit, grid.scale.shape), settings, iterations)
-    return learn(learner, objective, learner.codes, grid.scale, unit, settings, iterations)
+    learner = _Straight(weight, grid, np.broadcast_to(unit, grid.scale.shape), settings)
+    return learn(learner, objective, learner.codes, grid.scale, unit, settings)
 
 
 class _Straight:
@@ -44,8 +42,8 @@ class _Straight:
 
     whole = True
 
-    def __init__(self, weight: F32, grid: WeightGrid, unit: F32, settings: TuningSettings, iterations: int) -> None:
-        self.grid, self.settings, self.iterations = grid, settings, iterations
+    def __init__(self, weight: F32, grid: WeightGrid, unit: F32, settings: TuningSettings) -> None:
+        self.grid, self.settings = grid, settings
         self.s = grid.scale[..., None]
         self.x: F32 = weight / self.s
         self.per_code: F32 = (self.s / unit[..., None]).astype(np.float32)
@@ -58,7 +56,7 @@ class _Straight:
 
     def step(self, grad: F32, t: int) -> float:
         grad *= self.per_code
-        self.adam.step(self.x, grad, falling(self.settings.learning_rate, 0.0, t / self.iterations))
+        self.adam.step(self.x, grad, falling(self.settings.learning_rate, 0.0, t / self.settings.num_iterations))
         self._confine()
         return 0.0
 

@@ -34,9 +34,7 @@ SETTLED = 1e-2
 """When the rounding term is down to this part of its largest value, no rounding will change any more."""
 
 
-def adaround(
-    weight: F32, grid: WeightGrid, objective: Objective, unit: F32, settings: TuningSettings, iterations: int
-) -> Rounded:
+def adaround(weight: F32, grid: WeightGrid, objective: Objective, unit: F32, settings: TuningSettings) -> Rounded:
     """Codes that are ⌊w/s⌋ or ⌊w/s⌋ + 1, within the bounds, and in no row worse than rounding to nearest.
 
     Where no pair of neighbours may saturate, what is judged, and returned, has none that does.
@@ -49,8 +47,8 @@ def adaround(
     """
     near = nearest(weight, grid.scale, grid.low, grid.high, grid.safe_pairs)
     unit = TEN_STEPS * unit
-    learner = _UpOrDown(weight, grid, unit, settings, iterations)
-    return learn(learner, objective, near, grid.scale, unit, settings, iterations)
+    learner = _UpOrDown(weight, grid, unit, settings)
+    return learn(learner, objective, near, grid.scale, unit, settings)
 
 
 class _UpOrDown:
@@ -58,7 +56,7 @@ class _UpOrDown:
 
     whole = False
 
-    def __init__(self, weight: F32, grid: WeightGrid, unit: F32, settings: TuningSettings, iterations: int) -> None:
+    def __init__(self, weight: F32, grid: WeightGrid, unit: F32, settings: TuningSettings) -> None:
         self.grid, self.settings = grid, settings
         u = steps(weight, grid.scale, grid.low, grid.high, grid.safe_pairs)
         self.down = np.floor(u)
@@ -66,7 +64,8 @@ class _UpOrDown:
         self.per_code: F32 = (self.s / unit[..., None]).astype(np.float32)
         self.free = (self.down >= grid.low) & (self.down < grid.high)  # elsewhere both choices clamp to one code
         self.adam, self.cost = Adam.of(self.v.shape), math.inf
-        self.start, self.rest = settings.warm_start * iterations, (1 - settings.warm_start) * iterations
+        self.start = settings.warm_start * settings.num_iterations
+        self.rest = settings.num_iterations - self.start
 
     @property
     def weight(self) -> F32:

@@ -23,7 +23,7 @@ COLUMNS = 128
 """Columns between two products with the whole of U."""
 
 RIDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-"""Parts of the mean of diag H that are added to it, until it is positive definite in float32."""
+"""Parts of the mean of diag H that are added to it one after the other, until it is positive definite in float32."""
 
 
 def gptq(low: F32, high: F32, scale: F32, q: Quadratic) -> F32:
@@ -56,20 +56,19 @@ def gptq(low: F32, high: F32, scale: F32, q: Quadratic) -> F32:
 
 def _factor(hessian: F32) -> tuple[F32, F32] | None:
     """U (G, K, K) and D (G, K): Cholesky's factor of the matrix that is turned by half a circle, turned back."""
-    turned = np.ascontiguousarray(hessian[:, ::-1, ::-1])
-    mean = np.einsum("gkk->gk", hessian).mean(-1)
+    turned = np.array(hessian[:, ::-1, ::-1])
+    diagonal = np.einsum("gkk->gk", turned)  # a view
+    mean = diagonal.mean(-1, keepdims=True)
     if not np.isfinite(mean).all():
         return None
     for ridge in RIDGES:
+        diagonal += np.float32(ridge) * mean
         try:
-            whole = np.linalg.cholesky(
-                turned + ridge * mean[:, None, None] * np.eye(turned.shape[-1], dtype=np.float32)
-            )
+            root = np.linalg.cholesky(turned)[:, ::-1, ::-1]
         except np.linalg.LinAlgError:
             continue
-        root = whole[:, ::-1, ::-1]
-        diagonal = np.einsum("gkk->gk", root)
-        return root / diagonal[:, None], np.square(diagonal)
+        ends = np.einsum("gkk->gk", root)
+        return root / ends[:, None], np.square(ends)
     return None
 
 

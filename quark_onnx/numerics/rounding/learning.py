@@ -1,4 +1,4 @@
-"""Learning a rounding by gradients: the loop that AdaRound and AdaQuant share, and the best rounding seen on the way."""
+"""Learning a rounding by gradients: the loop that AdaRound and AdaQuant share, and the best rounding on the way."""
 
 from __future__ import annotations
 
@@ -48,17 +48,18 @@ class Learner(Protocol):
 
 
 def learn(
-    learner: Learner, objective: Objective, start: F32, scale: F32, unit: F32, settings: TuningSettings, iterations: int
+    learner: Learner, objective: Objective, start: F32, scale: F32, unit: F32, settings: TuningSettings
 ) -> Rounded:
     """The best rounding on the way, row by row; it begins with `start`, (G, R, K) codes.
 
     Args:
         scale: (G, R).
         unit: (G, R) or (G, 1) > 0: what losses are divided by before they are added up.
-        iterations: at most; `settings.early_stop` ends them when the loss, averaged over a window, no longer falls.
+        settings: `early_stop` ends the iterations when the loss, averaged over a window, no longer falls.
     """
     best, watch, done = _Best(objective, scale[..., None], start), Watch(), 0
     seen = learner.whole and objective.exact  # every loss is that of a rounding, over all data
+    iterations = settings.num_iterations
     window = settings.window or max(1, iterations // WINDOWS)
     for t in range(iterations):
         loss, grad = objective(learner.weight)

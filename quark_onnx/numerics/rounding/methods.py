@@ -1,10 +1,9 @@
 """The codes of a layer: learned by the method that is asked for, or found by what brings as much in less time.
 
-Without a number of iterations (`TuningSettings.num_iterations` is None) nothing is learned by gradients:
-    8 bits and more   coordinate descent from the nearest codes: there AdaRound ends at the same error
-    below             GPTQ, descent, pairs; then scale and codes in turn, each the best for the other
-    either            up to `FEW` inputs all roundings are tried
-Measured on every layer of two convolutional nets, at 2, 3, 4 and 8 bits: decision 007.
+`TuningSettings.quick` stands for the latter. With no iterations, as 8 bits have it, that is coordinate descent from the
+nearest codes: AdaRound ends at the same error there. With some, as below 8 bits, GPTQ, descent and pairs; scale and
+codes in turn, each the best for the other; and the iterations at this scale, of which then a fifth is enough. Up to
+`FEW` inputs all roundings are tried, and nothing is learned. Decision 007 has the measurements.
 """
 
 from __future__ import annotations
@@ -35,10 +34,7 @@ WIDE = 1536
 FITS = 2
 """How often the scale is fitted to the codes, and these to the scale."""
 
-Method = Callable[[F32, WeightGrid, Objective, F32, TuningSettings, int], Rounded]
-
-SOME = 300
-"""Iterations below 8 bits, at a fitted scale: five times as many bring no more."""
+Method = Callable[[F32, WeightGrid, Objective, F32, TuningSettings], Rounded]
 
 METHODS: dict[str, Method] = {"adaround": adaround, "adaquant": adaquant}
 """How the rounding is learned, by `TuningSettings.method`; "nearest" learns nothing."""
@@ -76,14 +72,14 @@ class Rounding:
             raise ValueError(f"unknown method {method!r}; known are nearest, {', '.join(METHODS)}")
         if method == "nearest" or not self.q.curvature.max() > 0:  # no input varies: every rounding is as good
             return self._nearest(), self.grid.scale, 0
-        if self.settings.num_iterations is not None:
-            return self._learned(METHODS[method], self.settings.num_iterations)
-        if not self.grid.coarse:
+        if not self.settings.quick:
+            return self._learned(METHODS[method])
+        if not self.settings.num_iterations:
             return self._descended(), self.grid.scale, 0
         codes, scale = self._fitted()
         if self.weight.shape[2] <= FEW:  # all roundings have been tried
             return codes, scale, 0
-        learned, _, iterations = replace(self, grid=self.grid.at(scale))._learned(METHODS[method], SOME)
+        learned, _, iterations = replace(self, grid=self.grid.at(scale))._learned(METHODS[method])
         return (*self._better((codes, scale), (learned, scale)), iterations)
 
     def _nearest(self) -> F32:
@@ -93,7 +89,7 @@ class Rounding:
         """The two codes next to each weight."""
         return up_or_down(self.weight, scale, self.grid.low, self.grid.high, self.grid.safe_pairs)
 
-    def _learned(self, method: Method, count: int) -> tuple[F32, F32, int]:
+    def _learned(self, method: Method) -> tuple[F32, F32, int]:
         """By gradients, in blocks of rows, then polished; in no row worse than rounding to nearest."""
         wide = self.weight.shape[2] > WIDE
         sampled = None if self.sampled is None or not (wide or self.settings.objective == "sampled") else self.sampled
@@ -104,7 +100,7 @@ class Rounding:
 
         def solve(part: slice) -> Rounded:
             some = self.weight[:, part], self.grid.rows(part), objective.rows(part), unit[:, part]
-            return method(*some, self.settings, count)
+            return method(*some, self.settings)
 
         blocks = list(in_order(solve, row_blocks(self.weight.shape), self.pool))
         codes, iterations = np.concatenate([block.codes for block in blocks], 1), max(b.iterations for b in blocks)

@@ -118,7 +118,8 @@ class Sampled:
     """Kept positions, through the true activation function, in mini-batches.
 
     y (G, n, R) float target before f; z (G, n, K); bias(weight) = offset − Σ lever · weight, with offset (G, R) and
-    lever (G, R, K) from `means()` of the moments (eliminated) or None (fixed). batch: positions per call; seed: of their order, which is drawn once.
+    lever (G, R, K) from `means()` of the moments (eliminated) or None (fixed). batch: positions per call; seed: of
+    their order, which is drawn once.
     """
 
     y: F32

@@ -12,7 +12,7 @@ Codes by coordinate descent, which needs only the running shift of a row, so tha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,9 @@ PART = 2**23
 
 BUDGET = 2**22
 """Weights that are descended at once."""
+
+TOGETHER = 2**20
+"""Weights, each at several scales, that are descended at once: of few rows, calling numpy takes most of the time."""
 
 MUCH = 4.0
 """Activations that are rounded, too, make as much noise as weights do: less than this does not show."""
@@ -156,22 +159,27 @@ class _Layer(NamedTuple):
     def rows(self, part: slice, at: tuple[NDArray[np.intp], ...], inputs: Inputs) -> _Rows:
         """Some rows of a part."""
         low, high = (bound[:, part][at] for bound in (self.low, self.high))
-        return _Rows(self.near_one(part)[at], low, high, inputs.mean[at[0]], inputs.variance[at[0]])
+        group = at[0] if len(inputs.mean) > 1 else slice(None)
+        return _Rows(self.near_one(part)[at], low, high, inputs.mean[group], inputs.variance[group])
 
     def best_together(self, scales: Sequence[F32], enough: F32, inputs: Inputs) -> F32:
         """The scale with the least loss of all rows; the first where that is no more than `enough`."""
-        best, least = scales[0], self._lost(scales[0], inputs).sum()
-        for other in scales[1:] if least > enough.sum() else ():
-            lost = self._lost(other, inputs).sum()
-            best, least = (other, lost) if lost < least else (best, least)
+        best, (first, *_) = scales[0], self._lost(scales[:1], inputs)
+        least = first.sum()
+        others = scales[1:] if least > enough.sum() else ()
+        for other, lost in zip(others, self._lost(others, inputs), strict=True):
+            best, least = (other, lost.sum()) if lost.sum() < least else (best, least)
         return best
 
-    def _lost(self, scale: F32, inputs: Inputs) -> F32:
-        found = []
+    def _lost(self, scales: Sequence[F32], inputs: Inputs) -> list[F32]:
+        """The losses of all rows at each scale."""
+        found: list[list[F32]] = [[] for _ in scales]
         for part in self.parts:
-            at = np.nonzero(np.ones(scale[:, part].shape, bool))
-            found.append(self.rows(part, at, inputs).safe(scale[:, part][at])[1])
-        return np.concatenate(found)
+            at = np.nonzero(np.ones(self.power[:, part].shape, bool))
+            tried = self.rows(part, at, inputs).each([scale[:, part][at] for scale in scales])
+            for losses, (_, _, lost) in zip(found, tried, strict=True):
+                losses.append(lost)
+        return [np.concatenate(losses) for losses in found]
 
 
 def _total(loss: F32, power: NDArray[np.int32]) -> float:
@@ -180,7 +188,7 @@ def _total(loss: F32, power: NDArray[np.int32]) -> float:
 
 
 class _Rows(NamedTuple):
-    """Rows (N, K) with bounds (N, 1), and the mean and variance of the inputs of each, (N, K)."""
+    """Rows (N, K) with bounds (N, 1), and mean and variance of the inputs: of each, (N, K), or of all alike, (1, K)."""
 
     weight: F32
     low: F32
@@ -196,13 +204,25 @@ class _Rows(NamedTuple):
         codes, loss = self.safe(scales[0])
         scale = scales[0].copy()
         some = np.flatnonzero(loss > enough)
-        rows = _Rows(*(a[some] for a in self)) if len(scales) > 1 and len(some) else self
-        for other in scales[1:] if len(some) else ():
-            found, lost = rows.safe(other[some])
+        rows = self.some(some) if len(scales) > 1 and len(some) else self
+        for other, found, lost in rows.each([other[some] for other in scales[1:]]) if len(some) else ():
             takes = lost < loss[some]
             at = some[takes]
-            codes[at], scale[at], loss[at] = found[takes], other[at], lost[takes]
+            codes[at], scale[at], loss[at] = found[takes], other[takes], lost[takes]
         return codes, scale, loss
+
+    def some(self, at: NDArray[np.intp]) -> _Rows:
+        """These rows; one may be named several times."""
+        return _Rows(*(a if len(a) < len(self.weight) else a[at] for a in self))
+
+    def each(self, scales: Sequence[F32]) -> Iterator[tuple[F32, F32, F32]]:
+        """Each of these scales (N,) with its safe codes and losses, several computed at a time."""
+        step = max(1, TOGETHER // max(1, self.weight.size))
+        for first in range(0, len(scales), step):
+            tried = scales[first : first + step]
+            every = np.tile(np.arange(len(self.weight)), len(tried))
+            found = self.some(every).safe(np.concatenate(tried))
+            yield from zip(tried, *(np.split(array, len(tried)) for array in found), strict=True)
 
     def safe(self, scale: F32) -> tuple[F32, F32]:
         """Codes at these scales, nearest ones and in rows where these are unsafe the best that are safe; and losses."""
@@ -211,9 +231,9 @@ class _Rows(NamedTuple):
         step = max(1, BUDGET // self.weight.shape[-1])
         for first in range(0, len(unsafe), step):
             some = unsafe[first : first + step]
-            weight, low, high, mean, variance = (a[some] for a in self)
-            start = nearest(weight, scale[some], low, high, safe_pairs=True)
-            codes[some] = _descend(start, weight, scale[some], low, high, mean, variance)
+            rows = self.some(some)
+            start = nearest(rows.weight, scale[some], rows.low, rows.high, safe_pairs=True)
+            codes[some] = _descend(start, scale[some], rows)
         return codes, _loss(codes * scale[:, None] - self.weight, self.mean, self.variance)
 
 
@@ -223,12 +243,12 @@ def _loss(error: F32, mean: F32, variance: F32) -> F32:
     return np.asarray(spread + np.square(shift), np.float32)
 
 
-def _descend(codes: F32, weight: F32, scale: F32, low: F32, high: F32, mean: F32, variance: F32) -> F32:
+def _descend(codes: F32, scale: F32, rows: _Rows) -> F32:
     """Each column in turn set to its best safe code; inside, columns come first: each is one piece of memory."""
-    c, w, mu, var = (np.ascontiguousarray(a.T) for a in (codes, weight, mean, variance))
-    low, high = low[:, 0], high[:, 0]
+    c, w, mu, var = (np.ascontiguousarray(a.T) for a in (codes, rows.weight, rows.mean, rows.variance))
+    low, high = rows.low[:, 0], rows.high[:, 0]
     shift = (mu * (c * scale - w)).sum(0)
-    curvature = (var + np.square(mu)) * scale
+    squares = var + np.square(mu)
     inputs = len(c)
     for _ in range(SWEEPS):
         for j in range(inputs):
@@ -236,7 +256,7 @@ def _descend(codes: F32, weight: F32, scale: F32, low: F32, high: F32, mean: F32
             lowest, highest = low, high
             if (partner := j ^ 1) < inputs:
                 lowest, highest = np.maximum(low, -LIMIT - c[partner]), np.minimum(high, LIMIT - c[partner])
-            best = np.minimum(np.maximum(np.rint(c[j] - half / curvature[j]), lowest), highest)
+            best = np.minimum(np.maximum(np.rint(c[j] - half / (squares[j] * scale)), lowest), highest)
             shift += mu[j] * (best - c[j]) * scale
             c[j] = best
     return np.ascontiguousarray(c.T)

@@ -16,11 +16,11 @@ class TuningSettings:
     batch     positions in a mini-batch of the objective "sampled"
     factors   scales to try, as parts of the plan's
     fit_scale   the scale may be any number, and be fitted to codes
-    num_iterations  None: no rounding is learned by gradients, see `methods`
+    quick     find by other means what iterations would learn, see `methods`
     """
 
     method: str = "adaround"
-    num_iterations: int | None = None
+    num_iterations: int = 500
     learning_rate: float = 0.1
     absolute: bool = False
     lr_adjust: tuple[float, float] | None = None
@@ -35,6 +35,7 @@ class TuningSettings:
     scale_search: bool = True
     factors: tuple[float, ...] = FACTORS
     fit_scale: bool = True
+    quick: bool = False
     polish: int = 5
     ridge: float = 0.03
     update_bias: bool = True

@@ -23,9 +23,6 @@ PER_TENSOR: tuple[int, ...] = (0, 1)
 PER_ROW: tuple[int, ...] = (0,)
 """Axes of (G, R) that share one scale. PER_ROW: per-channel weights of a grouped ConvTranspose, (C, R, …)."""
 
-COARSE = 2**8 - 2
-"""Steps between the first and the last code of 8 bits, strictly symmetric ones: −127 to 127."""
-
 
 @dataclass(frozen=True, eq=False)
 class WeightGrid:
@@ -46,11 +43,6 @@ class WeightGrid:
     def at(self, scale: F32) -> WeightGrid:
         """The same with other scales (G, R)."""
         return replace(self, scale=scale)
-
-    @property
-    def coarse(self) -> bool:
-        """Whether the codes have fewer than 8 bits."""
-        return bool(np.max(np.asarray(self.high) - np.asarray(self.low)) < COARSE)
 
 
 def nearest(weight: F32, scale: F32, low: Bound, high: Bound, safe_pairs: bool = False) -> F32:

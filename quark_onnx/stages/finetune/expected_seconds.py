@@ -50,7 +50,7 @@ def expected_seconds(rows: tuple[int, int, int], positions: int | None, options:
     if isinstance(options, Nearest) and not options.scale_search:  # the bias alone
         products += drawn * weights
     else:
-        steps = 0 if isinstance(options, Nearest) else options.steps(bits) or 0
+        steps = 0 if isinstance(options, Nearest) else options.steps(bits)
         values += steps * weights
         products += drawn * groups * inputs * (inputs + outputs) + steps * weights * min(inputs, WIDE)
         products += weights * (SWEEPS * inputs + JUDGED * min(drawn, KEPT))

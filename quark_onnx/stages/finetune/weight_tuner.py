@@ -87,7 +87,7 @@ class WeightTuner:
     def _settings(self, unit: Unit, site: Site, samples: int, *, movable: bool) -> TuningSettings:
         o = self.layers.options
         free = o.scale_search and site.range is None  # a scale that is given stays
-        names = ("learning_rate", "lr_adjust", "early_stop", "window", "objective")
+        names = ("learning_rate", "lr_adjust", "early_stop", "window", "objective", "quick")
         names += ("polish", "ridge", *(("reg_param", "beta_range", "warm_start") if isinstance(o, AdaRound) else ()))
         return TuningSettings(
             method=o.algorithm,

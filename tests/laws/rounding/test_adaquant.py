@@ -31,7 +31,7 @@ def test_codes_of_the_grid_and_never_worse_than_nearest(seed: int, bits: int, sa
     p = problem(seed, bits=bits)
     low, high = -p.high, p.high - (seed % 2)
     objective: Objective = p.sampled() if sampled else p.q
-    got = adaquant(p.weight, p.grid(low, high), objective, p.unit, SETTINGS, iterations)
+    got = adaquant(p.weight, p.grid(low, high), objective, p.unit, replace(SETTINGS, num_iterations=iterations))
     np.testing.assert_array_equal(got.codes, np.rint(got.codes))
     assert got.codes.min() >= low and got.codes.max() <= high
     assert np.all(got.loss <= p.loss(p.nearest(low, high), objective))
@@ -42,13 +42,13 @@ def test_codes_of_the_grid_and_never_worse_than_nearest(seed: int, bits: int, sa
 @pytest.mark.parametrize("bits", [4, 8])
 def test_much_better_than_nearest_where_inputs_are_correlated(bits: int) -> None:
     p = problem(0, bits=bits)
-    got = adaquant(p.weight, p.grid(), p.q, p.unit, SETTINGS, 1000)
+    got = adaquant(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, num_iterations=1000))
     assert got.loss.sum() < 0.5 * p.loss(p.nearest()).sum()
 
 
 def test_the_best_state_is_kept_not_the_last() -> None:
     p = problem(2)
-    wild = adaquant(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, learning_rate=50.0), 50)
+    wild = adaquant(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, num_iterations=50, learning_rate=50.0))
     assert np.all(wild.loss <= p.loss(p.nearest()))
 
 
@@ -56,7 +56,7 @@ def test_stops_early_only_when_told() -> None:
     p = problem(3)
 
     def run(**how: Any) -> Rounded:
-        return adaquant(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, **how), 2000)
+        return adaquant(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, num_iterations=2000, **how))
 
     stopped, full = run(), run(early_stop=False)
     assert stopped.iterations < full.iterations == 2000
@@ -68,7 +68,9 @@ def test_same_seed_same_codes() -> None:
     p = problem(4)
 
     def run(seed: int) -> np.ndarray:
-        return adaquant(p.weight, p.grid(), p.sampled(seed), p.unit, replace(SETTINGS, early_stop=False), 60).codes
+        return adaquant(
+            p.weight, p.grid(), p.sampled(seed), p.unit, replace(SETTINGS, num_iterations=60, early_stop=False)
+        ).codes
 
     np.testing.assert_array_equal(run(0), run(0))
     assert not np.array_equal(run(0), run(1))
@@ -77,6 +79,6 @@ def test_same_seed_same_codes() -> None:
 def test_arguments_are_left_alone() -> None:
     p = problem(5)
     weight, scale = p.weight.copy(), p.scale.copy()
-    adaquant(p.weight, p.grid(), p.q, p.unit, SETTINGS, 20)
+    adaquant(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, num_iterations=20))
     for before, after in ((weight, p.weight), (scale, p.scale)):
         np.testing.assert_array_equal(before, after)

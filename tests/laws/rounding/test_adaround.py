@@ -31,7 +31,7 @@ def test_up_or_down_and_never_worse_than_nearest(seed: int, bits: int, kind: str
     p = Problem(seed, bits=bits)
     low, high = -p.high, p.high - (seed % 2)  # with a code less on one side, some weights lie outside the bounds
     objective: Objective = p.sampled() if kind == "sampled" else p.q
-    got = adaround(p.weight, p.grid(low, high), objective, p.unit, SETTINGS, iterations)
+    got = adaround(p.weight, p.grid(low, high), objective, p.unit, replace(SETTINGS, num_iterations=iterations))
     down, up = up_or_down(p.weight, p.scale, low, high)
     assert np.all((got.codes == down) | (got.codes == up))
     assert got.codes.min() >= low and got.codes.max() <= high
@@ -44,7 +44,7 @@ def test_up_or_down_and_never_worse_than_nearest(seed: int, bits: int, kind: str
 def test_as_good_as_the_best_of_all_roundings() -> None:
     """K = 6 leaves 64 roundings of a row, and all are tried here. `polish` does so too, for up to 9 inputs."""
     p = Problem(0, r=40, k=6)
-    got = adaround(p.weight, p.grid(), p.q, p.unit, SETTINGS, 1000)
+    got = adaround(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, num_iterations=1000))
     choices = [np.where(np.array(ups), p.up, p.down) for ups in itertools.product([False, True], repeat=6)]
     best = np.min([p.loss(codes) for codes in choices], 0)
     polished = polish(got.codes, p.down, p.up, p.scale, p.q, 5)
@@ -84,7 +84,7 @@ def test_pairs_end_where_no_two_codes_can_do_better() -> None:
 def test_the_best_state_is_kept_not_the_last() -> None:
     """A rate far too high: what the last iterations do is of no use."""
     p = Problem(1)
-    wild = adaround(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, learning_rate=100.0), 50)
+    wild = adaround(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, num_iterations=50, learning_rate=100.0))
     assert np.all(wild.loss <= p.loss(p.nearest()))
 
 
@@ -92,7 +92,7 @@ def test_stops_early_only_when_told() -> None:
     p = Problem(2)
 
     def run(**how: Any) -> Rounded:
-        return adaround(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, reg_param=0.3, **how), 2000)
+        return adaround(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, num_iterations=2000, reg_param=0.3, **how))
 
     stopped, full = run(), run(early_stop=False)
     assert stopped.iterations < full.iterations == 2000
@@ -115,14 +115,16 @@ def test_a_window_ends_the_search_when_its_mean_is_no_lower() -> None:
 
 def test_same_seed_same_codes() -> None:
     p = Problem(3)
-    once, again = (adaround(p.weight, p.grid(), p.sampled(7), p.unit, SETTINGS, 60) for _ in range(2))
+    once, again = (
+        adaround(p.weight, p.grid(), p.sampled(7), p.unit, replace(SETTINGS, num_iterations=60)) for _ in range(2)
+    )
     np.testing.assert_array_equal(once.codes, again.codes)
     np.testing.assert_array_equal(once.loss, again.loss)
 
 
 def test_no_regularizer_needed_to_run() -> None:
     p = Problem(4)
-    got = adaround(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, reg_param=0.0, warm_start=0.0), 50)
+    got = adaround(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, num_iterations=50, reg_param=0.0, warm_start=0.0))
     assert np.all(got.loss <= p.loss(p.nearest()))
 
 

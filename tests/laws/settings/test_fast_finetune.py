@@ -90,7 +90,7 @@ def test_the_defaults() -> None:
     assert AdaRound().to_dict() == {"OptimAlgorithm": "adaround"}
     assert AdaQuant().to_dict() == {"OptimAlgorithm": "adaquant"}
     one, two = AdaRound(), AdaQuant()
-    assert (one.steps(8), one.steps(4), one.learning_rate, one.polish, one.early_stop) == (None, None, 0.1, 5, True)
+    assert (one.steps(8), one.steps(4), one.learning_rate, one.polish, one.early_stop) == (0, 300, 0.1, 5, True)
     assert (one.reg_param, one.beta_range, one.warm_start) == (0.01, (20.0, 2.0), 0.2)
     assert (two.steps(8), two.learning_rate, two.rate_unit, two.update_bias) == (500, 0.02, "step", True)
     assert one.seed == one.fixed_seed == 1705472343
@@ -292,8 +292,9 @@ def test_derived_numbers() -> None:
 @pytest.mark.parametrize("field", ["learning_rate", "num_batches", "reg_param", "warm_start", "polish"])
 def test_nothing_is_learned_by_gradients_unless_something_of_them_is_asked_for(field: str) -> None:
     asked = {"learning_rate": 0.2, "num_batches": 30, "reg_param": 0.02, "warm_start": 0.1, "polish": 0}
-    assert AdaRound(holdout=0.3, positions=99, ridge=0.1, polish=9).steps(8) is None
-    assert AdaRound(**{field: asked[field]}).steps(8) == 500
+    plain, learned = AdaRound(holdout=0.3, positions=99, ridge=0.1, polish=9), AdaRound(**{field: asked[field]})
+    assert (plain.quick, plain.steps(8), plain.steps(7)) == (True, 0, 300)
+    assert (learned.quick, learned.steps(8), learned.steps(7)) == (False, 500, 1500)
 
 
 # AIMET

@@ -161,6 +161,18 @@ def test_feeds_are_kept_in_order_in_memory_up_to_the_limit(feeds: list[dict[str,
         assert [list(feed) for feed in kept[1:3]] == [list(feed) for feed in feeds[1:3]]
 
 
+def test_feeds_of_any_type_and_layout_come_back_from_the_file() -> None:
+    feed = {
+        "turned": np.arange(12.0).reshape(3, 4).T,
+        "halves": np.arange(6, dtype=np.float16)[::-2],
+        "switch": np.array(True),
+        "nothing": np.zeros((0, 3), np.int64),
+    }
+    for name, array in keep([feed], 0)[0].items():
+        assert array.dtype == feed[name].dtype
+        assert_equal([array], [feed[name]])
+
+
 def test_feeds_from_the_file_are_arrays_of_their_own() -> None:
     kept = keep([{"x": np.arange(4.0)}], 0)
     kept[0]["x"][0] = 9

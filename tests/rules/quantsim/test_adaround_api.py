@@ -273,7 +273,7 @@ def test_parameters_become_settings_of_fine_tuning() -> None:
     options = AdaroundParameters([1], 1, 70, 0.5, (9, 3), 0.4).options
     assert (options.num_iterations, options.reg_param, options.beta_range) == (70, 0.5, (9.0, 3.0))
     assert options.warm_start == 0.4
-    assert AdaroundParameters([1], 1).options.steps(4) == 1500
+    assert AdaroundParameters([1], 1).options.quick
 
 
 # layers that cannot be tuned ---------------------------------------------------------------------
