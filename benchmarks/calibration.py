@@ -44,7 +44,7 @@ class Case:
 
         from quark_onnx import get_default_config
         from quark_onnx.graph import io as models
-        from quark_onnx.job import open_job
+        from quark_onnx.opened_job import open_job
         from quark_onnx.stages.ranges import observed_tensors
 
         job = open_job(tasks[task].model, get_default_config("S8S8_AAWS"))
