@@ -26,7 +26,7 @@ def deciding_from(bins: Bins, percent: float) -> float:
     """
     reached = _reached(bins)
     share = max(LEAST, MANY * (1 - percent / 100))
-    first = np.count_nonzero(reached >= share * reached[0]) - 1
+    first = int(np.count_nonzero(reached >= share * reached[0])) - 1
     return 0.0 if _loud(reached) or reached[first] > MOST * reached[0] else float(edges(first))
 
 
@@ -41,7 +41,7 @@ def settled(s: Statistics, percent: float) -> bool:
 
 def _reached(bins: Bins) -> NDArray[np.float64]:
     """How many values have the magnitude of each bin, or a larger one; up to the last bin that holds a value."""
-    return np.cumsum(np.bincount(bins.filled % NEGATIVE, bins.counts)[::-1])[::-1]
+    return np.cumsum(np.bincount(bins.filled % NEGATIVE, bins.counts)[::-1], dtype=np.float64)[::-1]
 
 
 def _loud(reached: NDArray[np.float64]) -> bool:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from quark_onnx.numerics.ranges.calibration_statistics import (
-    BINS,
     INFINITE,
     WAITING,
     Bins,
@@ -22,7 +21,7 @@ from quark_onnx.numerics.ranges.calibration_statistics import (
     Tally,
     edges,
 )
-from quark_onnx.numerics.ranges.octave_counts import CHUNK
+from quark_onnx.numerics.ranges.octave_counts import BINS, CHUNK
 
 AWKWARD = (0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.1754944e-38, 3e38, -3.4028235e38, 1.0, 255 / 256)
 floats = st.one_of(st.sampled_from(AWKWARD), st.floats(width=32), st.integers(-300, 300).map(float))
