@@ -13,30 +13,24 @@ from quark_onnx.decided import Decided
 from quark_onnx.engine.calibration_cache import Key, remembered
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.channel_moments import Moments, channel_moments
-from quark_onnx.engine.observe import observe
+from quark_onnx.engine.observe import Tick, observe
 from quark_onnx.job import Job
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.stages.mixed_precision import Mixed, mix
 from quark_onnx.stages.place.idle_operators import tidied
 from quark_onnx.stages.protect import Hands, protect, with_own_scales
-from quark_onnx.stages.ranges import choose_ranges, observed_tensors
+from quark_onnx.stages.ranges import choose_ranges, decided_by_largest, observed_tensors
 from quark_onnx.stages.scale_alignment import align
-from quark_onnx.stages.unfit_scales import without_unfit
+from quark_onnx.stages.unfit_scales import divided_by, without_unfit
 from quark_onnx.stages.weight_rounding import channels_needed, round_weights
 
 
 def ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
     """Scales for the sites of the job; with mixed precision, for those sites and types that it chooses; protected."""
     job, feeds = begun.job, begun.feeds
-    tensors, moving = observed_tensors(job.sites), job.config.moving_average
-    with clock.stage("calibrate"):
-        tick = partial(clock.count, "calibrate", len(feeds))
-        look = partial(observe, job.prepared, feeds, tensors, tick, moving)
-        if cache is not None and tensors:
-            statistics = remembered(cache, Key.of(job.prepared, feeds, moving), tensors, look)
-        else:
-            statistics = look() if tensors else {}
     other = job.placed(job.config.moved) if job.config.include_auto_mp else None
+    with clock.stage("calibrate"):
+        statistics = _observed(job, other, feeds, partial(clock.count, "calibrate", len(feeds)), cache)
     moments: Moments = {}
     if job.config.observes and not job.shares:
         with clock.stage("moments"):
@@ -57,6 +51,27 @@ def ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
             return replace(begun, plan=plan)
         done = protect(job.prepared, plan, feeds, hands, tuned=job.config.include_fast_ft)
     return replace(begun, plan=done.plan, protected=done.regions)
+
+
+def _observed(
+    job: Job, other: Plan | None, feeds: Sequence[Feed], tick: Tick, cache: Path | None
+) -> dict[str, Statistics]:
+    """Statistics for the plan of the job and the other one: in full where a cache keeps them for any range method."""
+    tensors, moving = observed_tensors(job.sites), job.config.moving_average
+    percent = {} if cache is not None else _decided_by_largest(job, other)
+    look = partial(observe, job.prepared, feeds, tensors, tick, moving, percent)
+    if cache is not None and tensors:
+        return remembered(cache, Key.of(job.prepared, feeds, moving), tensors, look)
+    return look() if tensors else {}
+
+
+def _decided_by_largest(job: Job, other: Plan | None) -> dict[str, float]:
+    """Tensors for which nobody wants to know more than their largest magnitudes; percentages as in `observe`."""
+    found = decided_by_largest(job.sites, job.config)
+    for plan in (job.sites,) if other is None else (job.sites, other):
+        largest, divided = decided_by_largest(plan, job.config), divided_by(job.prepared.graph, plan, job.config.row)
+        found = {t: percent for t, percent in found.items() if t in largest and t not in divided}
+    return found
 
 
 def _hands(job: Job, ranged: Callable[[Plan], Plan]) -> tuple[frozenset[str], Hands]:

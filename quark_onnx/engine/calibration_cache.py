@@ -23,7 +23,8 @@ from quark_onnx.core.errors import ConfigError, reason
 from quark_onnx.core.json_reading import json_of
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.ranges.calibration_statistics import BINS, Bins, Statistics
+from quark_onnx.numerics.ranges.calibration_statistics import Bins, Statistics
+from quark_onnx.numerics.ranges.octave_counts import BINS
 
 logger = logging.getLogger("quark_onnx")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from quark_onnx.core.threads import cores
 from quark_onnx.engine.at_least_one import at_least_one
@@ -12,6 +13,7 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.ranges.calibration_statistics import Ends, Statistics, Tally
+from quark_onnx.numerics.ranges.deciding_values import deciding_from, settled
 
 Tick = Callable[[int], None]
 Look = Callable[[Feed], list[Ends | None]]
@@ -22,23 +24,46 @@ are cores: counting is work for one core, and with onnxruntime's threads spinnin
 
 
 def observe(
-    model: Model, feeds: Iterable[Feed], tensors: Sequence[str], tick: Tick, moving: float | None = None
+    model: Model,
+    feeds: Iterable[Feed],
+    tensors: Sequence[str],
+    tick: Tick,
+    moving: float | None = None,
+    percent: Mapping[str, float] | None = None,
 ) -> dict[str, Statistics]:
     """Statistics of `tensors` over all feeds; the activations of two feeds are in memory at a time.
 
     Args:
+        feeds: can be read again where `percent` is given.
         tick: called with the number of feeds done.
         moving: lo and hi are not the extremes but their exponential moving average over the feeds, e ← e + c·(x − e)
             with this c, beginning with those of the first feed. It depends on the order of the feeds and on the size of
             their batches, and is nothing that can be added to other statistics. The histogram is of all values still.
+        percent: tensors whose range will be that which keeps so much of the values, or, with 100, reaches from lo to
+            hi: values that do not decide it count as 0, see `Statistics.told`. A tensor for which that goes wrong is
+            observed once more, in full: the range is the same, to the bit.
 
     Raises:
         DataError: there are no feeds, or the model fails on one.
     """
+    decided = percent or {}
+    found = _observed(model, feeds, tensors, tick, moving, decided)
+    again = [name for name, part in decided.items() if not settled(found[name], part)]
+    return found | (_observed(model, feeds, again, lambda done: None, moving, {}) if again else {})
+
+
+def _observed(
+    model: Model,
+    feeds: Iterable[Feed],
+    tensors: Sequence[str],
+    tick: Tick,
+    moving: float | None,
+    percent: Mapping[str, float],
+) -> dict[str, Statistics]:
     inputs = {value.name for value in model.graph.inputs}
     fetched = [name for name in tensors if name not in inputs]
     runner = Runner(io.with_outputs(model, fetched), fetched or None, threads=_threads())
-    tallies = [Tally() for _ in tensors]
+    tallies = [Tally(partial(deciding_from, percent=percent[t]) if t in percent else None) for t in tensors]
     ends: list[Ends | None] = [None] * len(tensors)
 
     def look(feed: Feed) -> list[Ends | None]:

@@ -37,6 +37,17 @@ def observed_tensors(plan: Plan) -> list[str]:
     return [t for t, site in plan.sites.items() if t in leaders and site.role == "activation" and site.range is None]
 
 
+def decided_by_largest(plan: Plan, config: QuantizationConfig) -> dict[str, float]:
+    """Of the observed tensors those whose range their largest magnitudes decide, with the percentage that it keeps."""
+    how = config.activation_ranging
+    if how.method not in ONLY_EXTREMES and (how.method != "Percentile" or not how.symmetric):
+        return {}
+    percent = how.percentile if how.method == "Percentile" else 100.0
+    joined = {site.group for site in plan.sites.values() if site.role == "constant"}
+    seen = {tensor: plan.sites[tensor] for tensor in observed_tensors(plan)}
+    return {t: percent for t, site in seen.items() if t not in joined and site.method is None and site.floor is None}
+
+
 def choose_ranges(model: Model, plan: Plan, statistics: Mapping[str, Statistics], config: QuantizationConfig) -> Plan:
     """The plan with a scale and zero point for every group; what no range can be found for is left float.
 

@@ -60,19 +60,31 @@ def _scale(plan: Plan, tensor: str) -> float:
     return float(plan.qparams_of(tensor).scale)
 
 
-def _vanishing(graph: Graph, plan: Plan, statistics: Mapping[str, Statistics], target: Target) -> dict[str, str]:
-    """Groups in which values that are divided by would become 0, with the reason."""
-    found: dict[str, str] = {}
+def divided_by(graph: Graph, plan: Plan, target: Target) -> set[str]:
+    """Tensors of whose statistics `without_unfit` wants the smallest magnitude."""
+    return {name for _, _, site in _divisions(graph, plan, target) for name in (site.tensor, site.group)}
+
+
+def _divisions(graph: Graph, plan: Plan, target: Target) -> Iterator[tuple[Node, Value, Site]]:
+    """Nodes, and what must not be 0 for them, if it is quantized."""
     for node in graph:
         for value in _divisors(node, target):
             site = plan.sites.get(value.name or "")
-            least = None if site is None else _least(site, value, statistics, target)
-            if site is None or least is None or site.group not in plan.qparams:
-                continue
-            step = _scale(plan, site.tensor)
-            if least <= step / 2:
-                held = f"values of {least:.3g}" if least else "small values"
-                found.setdefault(site.group, VANISHES.format(node.op_type, node.name, held, site.tensor, step))
+            if site is not None:
+                yield node, value, site
+
+
+def _vanishing(graph: Graph, plan: Plan, statistics: Mapping[str, Statistics], target: Target) -> dict[str, str]:
+    """Groups in which values that are divided by would become 0, with the reason."""
+    found: dict[str, str] = {}
+    for node, value, site in _divisions(graph, plan, target):
+        least = _least(site, value, statistics, target)
+        if least is None or site.group not in plan.qparams:
+            continue
+        step = _scale(plan, site.tensor)
+        if least <= step / 2:
+            held = f"values of {least:.3g}" if least else "small values"
+            found.setdefault(site.group, VANISHES.format(node.op_type, node.name, held, site.tensor, step))
     return found
 
 

@@ -11,22 +11,26 @@ measured on MiniLM, percentiles then move by up to the whole range.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 1 << 16
+from quark_onnx.numerics.ranges.octave_counts import BINS, OctaveCounts
+
 NEGATIVE = 0x8000  # first bin of the negative values: the sign bit
 INFINITE = 0x7F80  # magnitude bins from here on hold infinities and NaN
 MINUS_INFINITY = NEGATIVE + INFINITE  # the bin of −∞; every NaN that processors make is in a later one
-OCTAVE = 128  # bins per power of two
-CHUNK = 1 << 15  # values counted at a time: their indices stay in the cache
 
 WAITING = 1 << 14
-"""Values of small arrays that are counted together: looking through all bins afterwards costs as much as these."""
+"""Values of small arrays that are counted together: adding the counts of all bins up costs as much as these."""
+
+FIRST = 1 << 16
+"""Values after which it is found which bins are needed, where not all are."""
 
 Ends = tuple[float, float]
 
@@ -62,6 +66,7 @@ class Statistics:
 
     lo, hi  smallest and largest finite value; 0 counts as seen when there is none, or a value is not finite
     bins    values per bin, indexed by the upper 16 bits of the float32
+    told    bins of smaller magnitudes lack values, which count as 0, see `Tally`; 0: every value is in its bin
 
     Law: of(a ++ b) == of(a) + of(b), exactly; `+` is associative and commutative.
     """
@@ -69,6 +74,7 @@ class Statistics:
     lo: float
     hi: float
     bins: Bins
+    told: float = 0.0
 
     @classmethod
     def of(cls, values: NDArray[np.generic]) -> Statistics:
@@ -79,8 +85,8 @@ class Statistics:
     def __add__(self, other: Statistics) -> Statistics:
         if not (self.count and other.count):
             return self if self.count else other
-        bins = Bins.of(other.bins.add_to(self.bins.add_to(_no_counts())))
-        return Statistics(min(self.lo, other.lo), max(self.hi, other.hi), bins)
+        bins = Bins.of(other.bins.add_to(self.bins.add_to(np.zeros(BINS, np.int64))))
+        return Statistics(min(self.lo, other.lo), max(self.hi, other.hi), bins, max(self.told, other.told))
 
     @property
     def count(self) -> int:
@@ -111,12 +117,18 @@ class Statistics:
 class Tally:
     """The histogram of a tensor while data come in; several threads may add at once.
 
-    Law: after add(a) and add(b), in any order, the counts are those of `Statistics.of(a ++ b)`.
+    Law: after add(a) and add(b), in any order, the counts are those of `Statistics.of(a ++ b)`, in the bins needed.
+
+    Args:
+        told: the magnitude from which on bins are needed, found from those of the first `FIRST` values or more; 0: all
+            are. Smaller values that come later count as 0.
     """
 
-    def __init__(self) -> None:
-        self._bins = Bins.of(_no_counts())
+    def __init__(self, told: Callable[[Bins], float] | None = None) -> None:
+        self._find, self._told = told, 0.0
+        self._counts = OctaveCounts()
         self._waiting = bytearray()
+        self._seen = 0
         self._lock = Lock()
 
     def add(self, values: NDArray[np.generic]) -> Ends | None:
@@ -125,47 +137,48 @@ class Tally:
             flat = np.ascontiguousarray(values, np.float32).reshape(-1)
         if flat.size == 0:
             return None
-        bins = flat.view(np.uint16)[1::2]  # little-endian: the odd halves are the upper ones
-        if bins.size < WAITING:
-            self._wait(bins.tobytes())
-        else:
-            self._take(_counted(bins))
-        return _ends(flat)
+        lo, hi = float(np.minimum.reduce(flat)), float(np.maximum.reduce(flat))
+        finite = isfinite(lo) and isfinite(hi)
+        told = self._told if finite else 0.0
+        kept = flat if told == 0 else flat[_beyond(flat, np.float32(told), lo, hi)]
+        self._count(kept.view(np.uint16)[1::2], flat.size)  # little-endian: the odd halves are the upper ones
+        return (lo, hi) if finite else _finite_ends(flat)
 
     def statistics(self, lo: float, hi: float) -> Statistics:
         """What was counted, with these ends."""
-        self._wait(b"", at_most=0)
-        return Statistics(lo, hi, self._bins)
-
-    def _wait(self, bins: bytes, at_most: int = WAITING) -> None:
         with self._lock:
-            self._waiting += bins
-            if len(self._waiting) <= 2 * at_most:
-                return
-            waiting, self._waiting = self._waiting, bytearray()
-        self._take(_counted(np.frombuffer(waiting, np.uint16)))
+            self._look_at_waiting()
+            dense = self._counts.dense()
+            smaller = self._seen - self._counts.total
+            dense[0] += smaller
+            return Statistics(lo, hi, Bins.of(dense), self._told if smaller else 0.0)
 
-    def _take(self, dense: NDArray[np.int64]) -> None:
+    def _count(self, bins: NDArray[np.uint16], seen: int) -> None:
         with self._lock:
-            self._bins = Bins.of(self._bins.add_to(dense))
+            self._seen += seen
+            if bins.size >= WAITING:
+                self._counts.add(bins)
+            else:
+                self._waiting += bins.tobytes()
+                if len(self._waiting) > 2 * WAITING:
+                    self._look_at_waiting()
+            if self._find is not None and self._counts.total >= FIRST:
+                self._told, self._find = self._find(Bins.of(self._counts.dense())), None
+
+    def _look_at_waiting(self) -> None:
+        self._counts.add(np.frombuffer(self._waiting, np.uint16))
+        self._waiting = bytearray()
 
 
-def _no_counts() -> NDArray[np.int64]:
-    return np.zeros(BINS, np.int64)
+def _beyond(flat: NDArray[np.float32], told: np.float32, lo: float, hi: float) -> NDArray[np.bool_]:
+    """Which of finite values are as large as this magnitude."""
+    if -lo < told:
+        return flat >= told
+    below = flat <= -told
+    return below if hi < told else np.logical_or(below, flat >= told, out=below)
 
 
-def _counted(bins: NDArray[np.uint16]) -> NDArray[np.int64]:
-    """(BINS,) how often each bin occurs."""
-    dense = _no_counts()
-    for start in range(0, bins.size, CHUNK):
-        np.add.at(dense, bins[start : start + CHUNK].astype(np.intp), 1)  # bincount is no faster, and takes more memory
-    return dense
-
-
-def _ends(flat: NDArray[np.float32]) -> Ends:
-    lo, hi = float(np.minimum.reduce(flat)), float(np.maximum.reduce(flat))
-    if np.isfinite(lo) and np.isfinite(hi):
-        return lo, hi
+def _finite_ends(flat: NDArray[np.float32]) -> Ends:
     finite = flat[np.isfinite(flat)]
     return float(finite.min(initial=0.0)), float(finite.max(initial=0.0))
 

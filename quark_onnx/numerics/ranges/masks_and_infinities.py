@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.numerics.ranges.calibration_statistics import INFINITE, OCTAVE, Statistics, edges
+from quark_onnx.numerics.ranges.calibration_statistics import INFINITE, Statistics, edges
+from quark_onnx.numerics.ranges.octave_counts import OCTAVE
 
 ABSURD = 2.0**66
 """No activation of a working network is this large; a mask constant such as −3.4e38 is."""

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from quark_onnx.numerics.ranges.calibration_statistics import (
-    BINS,
-    CHUNK,
     INFINITE,
     WAITING,
     Bins,
@@ -23,6 +21,7 @@ from quark_onnx.numerics.ranges.calibration_statistics import (
     Tally,
     edges,
 )
+from quark_onnx.numerics.ranges.octave_counts import BINS, CHUNK
 
 AWKWARD = (0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.1754944e-38, 3e38, -3.4028235e38, 1.0, 255 / 256)
 floats = st.one_of(st.sampled_from(AWKWARD), st.floats(width=32), st.integers(-300, 300).map(float))

@@ -12,7 +12,8 @@ from text_models import run
 from quark_onnx import Config, ConfigError, DataError, ModelQuantizer
 from quark_onnx.engine.observe import WORKERS, observe
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.ranges.calibration_statistics import Statistics
+from quark_onnx.numerics.ranges.calibration_statistics import FIRST, Statistics
+from quark_onnx.numerics.ranges.percentile import percentile
 
 TEXT = """(float[N,3,6] x) => (float[N,5] y) <float[4,3,3] w, float[4] b, float[16,5] m> {
     [conv] h = Conv (x, w, b) [relu] a = Relu (h) [flat] f = Flatten (a) [gemm] y = Gemm (f, m) }"""
@@ -73,6 +74,31 @@ def test_neither_order_nor_batches_change_a_bit() -> None:
     assert_same(observe(model, [{"x": np.concatenate([f["x"] for f in data])}], ["x", "y"], unseen), found)
     halves = [observe(model, half, ["x", "y"], unseen) for half in (data[:2], data[2:])]
     assert_same({name: halves[0][name] + halves[1][name] for name in found}, found)
+
+
+RELU = graph("(float[N] x) => (float[N] y) { y = Relu (x) }")
+
+
+def test_of_values_that_cannot_decide_only_their_number_is_kept() -> None:
+    data = [{"x": np.random.default_rng(seed).standard_normal(FIRST, np.float32)} for seed in range(4)]
+    whole, seen = observe(RELU, data, ["x", "y"], unseen), list[int]()
+    found = observe(RELU, data, ["x", "y"], seen.append, percent={"y": 99.9999})
+    assert seen == [1, 2, 3, 4]
+    assert_same({"x": found["x"]}, {"x": whole["x"]})
+    assert (found["y"].lo, found["y"].hi, found["y"].count) == (whole["y"].lo, whole["y"].hi, whole["y"].count)
+    assert found["y"].told > 0 == found["x"].told
+    assert percentile(found["y"], 99.9999, True) == percentile(whole["y"], 99.9999, True)
+
+
+def test_what_the_first_values_do_not_settle_is_observed_in_full() -> None:
+    """One loud feed in front of 70 quiet ones: 0.1 % of all values are more than those that were told apart."""
+    loud = np.random.default_rng(0).standard_normal(FIRST, np.float32)
+    data = [{"x": loud}, *[{"x": loud / 1000}] * 70]
+    seen = list[int]()
+    found = observe(RELU, data, ["x", "y"], seen.append, percent={"y": 99.9})
+    assert_same(found, observe(RELU, data, ["x", "y"], unseen))
+    assert len(seen) == 71
+    assert observe(RELU, data, ["y"], unseen, percent={"y": 100.0})["y"].told > 0
 
 
 def test_feeds_are_not_read_far_ahead() -> None:
