@@ -105,10 +105,10 @@ class Rounding:
         blocks = list(in_order(solve, row_blocks(self.weight.shape), self.pool))
         codes, iterations = np.concatenate([block.codes for block in blocks], 1), max(b.iterations for b in blocks)
         if self.settings.polish:
-            low, high = (np.asarray(bound, np.float32) for bound in (self.grid.low, self.grid.high))
-            limits = tuple(np.broadcast_to(bound, (*scale.shape, 1)) for bound in (low, high))
-            bounds = limits if method is adaquant else self._next_to(scale)
-            polished = polish(codes, *bounds, scale, self.q, self.settings.polish, self.pool, self.grid.safe_pairs)
+            low, high = self._next_to(scale)
+            if method is adaquant:
+                low, high = (np.broadcast_to(bound, (*scale.shape, 1)) for bound in (self.grid.low, self.grid.high))
+            polished = polish(codes, low, high, scale, self.q, self.settings.polish, self.pool, self.grid.safe_pairs)
             worse = objective.loss(polished * scale[..., None]) > objective.loss(codes * scale[..., None])
             codes = np.where(worse[..., None], codes, polished)
         return codes, scale, iterations
