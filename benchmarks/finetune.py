@@ -7,12 +7,13 @@
     python -m venv V && V/bin/pip install torch==2.13.0 amd-quark onnxruntime==1.28.0 onnxruntime_extensions pillow
     python benchmarks/finetune.py mobilenet --quark V/bin/python
 
-Every case is tuned on one thread with each seed, where CPU seconds mean most, and once, with the first seed, on as many
-threads as the machine has; `same_bytes` says whether both files are one. With an interpreter that has Quark, its whole
-call follows at once, also on all threads, wherever the preset says all: `ratio` is ours to Quark's, below 1 is faster,
-or less memory. All models are scored by this interpreter, as run (`ort`) and as written (`raw`): `score` is top-1,
-`agree` the part of the answers that are the float model's, `kl` the divergence from it in nats; a real model has the
-names of `real.py`. Each call is a process of its own; seconds are those inside the quantizer, imports excluded.
+Every case is tuned on one thread with each seed, where CPU seconds mean most, and once, `whole`, with the first seed on
+as many threads as the machine has, or `--threads`; `same_bytes` says whether both files are one. With an interpreter
+that has Quark, its whole call follows at once, on as many, wherever the preset says all: `ratio` is ours to Quark's,
+below 1 is faster, or less memory. On a busy machine torch's threads wait for each other for many minutes: take one.
+All models are scored by this interpreter, as run (`ort`) and as written (`raw`): `score` is top-1, `agree` the part of
+the answers that are the float model's, `kl` the divergence from it in nats; a real model has the names of `real.py`.
+Each call is a process of its own; seconds are those inside the quantizer, imports excluded.
 Prints one JSON document.
 """
 
@@ -60,12 +61,12 @@ def measured_case(case: Case, args: argparse.Namespace, folder: Path) -> dict[st
     seeds = args.seed[: case.seeds]
     how = {"preset": args.preset, **case.changes}
     rows = [_row(case, how, seed, 1, folder / f"{seed}.onnx") for seed in seeds]
-    whole = _row(case, how, seeds[0], None, folder / "whole.onnx")
+    whole = _row(case, how, seeds[0], args.threads, folder / "whole.onnx")
     same = (folder / f"{seeds[0]}.onnx").read_bytes() == (folder / "whole.onnx").read_bytes()
-    found = {"one_thread": rows, "mean": _mean(rows), "all_threads": whole, "same_bytes": same}
+    found = {"one_thread": rows, "mean": _mean(rows), "whole": whole, "same_bytes": same}
     if args.quark and not case.changes:
         model = folder / "quark.onnx"
-        quark = peer("quark", case.subject, model, args.preset, case.samples, python=args.quark)
+        quark = peer("quark", case.subject, model, args.preset, case.samples, args.threads, args.quark)
         found["quark"] = {**quark, "bytes": model.stat().st_size, "scores": scores(case.subject, model)}
         found["ratio"] = {key: whole[key] / quark[key] for key in COSTS}
     return found
@@ -89,6 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", nargs="*", help=", ".join(CASES) + " (default: all)")
     parser.add_argument("--quark", metavar="PYTHON", help="interpreter of a virtual environment that has amd-quark")
+    parser.add_argument("--threads", type=int, help="of the whole call, ours and Quark's (default: the machine's)")
     parser.add_argument("--preset", default="S8S8_AAWS_ADAROUND", help="(default: %(default)s)")
     parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3])
     args = parser.parse_args()

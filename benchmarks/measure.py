@@ -52,10 +52,16 @@ def ours(
 
 
 def peer(
-    name: str, task: str, output: Path, scheme: str, samples: int = 200, python: str = sys.executable
+    name: str,
+    task: str,
+    output: Path,
+    scheme: str,
+    samples: int = 200,
+    threads: int | None = None,
+    python: str = sys.executable,
 ) -> dict[str, Any]:
     """The whole call of another quantizer on a task, in an interpreter that has it; see `peer_worker.py`."""
-    return _script("peer_worker.py", name, task, output, scheme, samples, python=python)
+    return _script("peer_worker.py", name, task, output, scheme, samples, threads=threads, python=python)
 
 
 def scores(subject: str, model: Path) -> dict[str, dict[str, float]]:
