@@ -9,6 +9,7 @@
 Each measurement is a process of its own; `cpu_seconds` are those of all its threads, which other processes disturb less
 than `seconds`. Seconds of a layer are from its start to that of the next one, so that running the segment in between is
 included; `kinds` has them by operator and shape of the weight, with the peak memory while these were tuned (Linux).
+`sqnr_db` is of the model, as onnxruntime runs it; `told` has the layers: without tuning, and with what was chosen.
 Prints one JSON document.
 """
 
@@ -56,7 +57,7 @@ def chain(layers: int, channels: int, size: int) -> Any:
 
 
 class Marks:
-    """A progress callback: when each layer of fine-tuning began, and the peak memory up to there since the one before.
+    """A progress callback: when each layer of fine-tuning began, peak memory since the one before, and what was told.
 
     A layer goes from when so many layers are said to be done until one more is.
     """
@@ -64,11 +65,14 @@ class Marks:
     def __init__(self) -> None:
         self.starts: list[float] = []
         self.peaks: list[float] = []
+        self.told: list[str] = []
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         if stage.startswith("tune ") and done >= len(self.starts):
             self.starts.append(time.perf_counter())
             self.peaks.append(recent_peak_gb())
+        if stage.startswith("tune ") and "dB" in stage:
+            self.told.append(stage.removeprefix("tune "))
 
 
 def quantize(size: str) -> None:
@@ -91,22 +95,22 @@ def quantize(size: str) -> None:
         report = quantizer.quantize_model(model, None, data).report
     seconds = [round(b - a, 4) for a, b in pairwise(marks.starts)]
     found |= {"peak_gb": max(found["peak_gb"], *marks.peaks), "before_gb": before, "tune": report.seconds["tune"]}
-    found |= {"sqnr_db": list(report.sqnr.values()), "choices": Counter(record.choice for record in report.tuned)}
-    kinds = by_kind(model, [record.node for record in report.tuned], seconds, marks.peaks[1:])
-    print(json.dumps({**found, "kinds": kinds, "layer_seconds": seconds}))
+    found |= {"sqnr_db": list(report.sqnr.values()), "kinds": by_kind(model, report.tuned, seconds, marks.peaks[1:])}
+    print(json.dumps({**found, "layer_seconds": seconds, "told": marks.told}))
 
 
-def by_kind(model: Any, nodes: Sequence[str], seconds: Sequence[float], peaks: Sequence[float]) -> dict[str, Any]:
+def by_kind(model: Any, records: Sequence[Any], seconds: Sequence[float], peaks: Sequence[float]) -> dict[str, Any]:
     """What the layers with one operator and one shape of weight took; all sequences are in the order of tuning."""
     dims = {weight.name: list(weight.dims) for weight in model.graph.initializer}
     kinds = {node.name: f"{node.op_type} {dims.get(node.input[1])}" for node in model.graph.node if node.input[1:]}
-    rows: dict[str, list[tuple[float, float]]] = {}
-    for name, *row in zip(nodes, seconds, peaks, strict=True):
-        rows.setdefault(kinds[name], []).append((row[0], row[1]))
-    return {
-        kind: {"layers": len(each), "seconds": median(s for s, _ in each), "peak_gb": max(p for _, p in each)}
-        for kind, each in rows.items()
-    }
+    rows: dict[str, list[tuple[str, float, float]]] = {}
+    for record, *row in zip(records, seconds, peaks, strict=True):
+        rows.setdefault(kinds[record.node], []).append((record.choice, *row))
+    found = {}
+    for kind, each in rows.items():
+        choices, spent, used = zip(*each, strict=True)
+        found[kind] = {"choices": Counter(choices), "seconds": round(median(spent), 4), "peak_gb": max(used)}
+    return found
 
 
 def depth() -> dict[str, Any]:
