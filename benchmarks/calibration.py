@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from measure import BENCH, ROOT, machine, measured
+from measure import ROOT, TASKS, machine, measured
 
 Found = dict[str, Any]
 
@@ -184,7 +184,7 @@ def entropy(task: str, rounds: int) -> Found:
 
 def process(what: str, task: str, count: int) -> Found:
     """One measurement in a process of its own, which is small when it begins."""
-    return measured([sys.executable, Path(__file__).resolve(), "--inside", what, task, count], ROOT, BENCH)
+    return measured([sys.executable, Path(__file__).resolve(), "--inside", what, task, count], ROOT, TASKS.parent)
 
 
 def memory(task: str) -> Found:

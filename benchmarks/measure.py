@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-BENCH = ROOT.parent / "shared" / "bench"
-REAL = BENCH.with_name("real")
+TASKS = ROOT.parent / "shared" / "bench" / "tasks.py"
+REAL = TASKS.parents[1] / "real"
 HELD = ("QUARK_ONNX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """The variables that hold a process to a number of threads: ours, and those of the libraries below."""
 
@@ -41,7 +41,7 @@ def measured(command: Sequence[object], *paths: Path, threads: int | None = None
 
 def _script(name: str, *arguments: object, threads: int | None = None, python: str = sys.executable) -> dict[str, Any]:
     """What a script of this folder prints that reads tasks and real models."""
-    return measured([python, ROOT / "benchmarks" / name, *arguments], ROOT, BENCH, REAL, threads=threads)
+    return measured([python, ROOT / "benchmarks" / name, *arguments], ROOT, TASKS.parent, REAL, threads=threads)
 
 
 def ours(

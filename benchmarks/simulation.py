@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from measure import BENCH, ROOT, machine, measured
+from measure import ROOT, TASKS, machine, measured
 
 ALL = ("mobilenet-imagenet", "resnet20-cifar10", "minilm-stsb")
 SAMPLES, CALIBRATION = 24, 12
@@ -86,7 +86,7 @@ def main() -> None:
     if unknown := set(args.tasks) - set(ALL):
         parser.error(f"unknown task {min(unknown)!r}; there are {', '.join(ALL)}")
     command = [sys.executable, Path(__file__).resolve(), "--inside"]
-    found = {task: measured([*command, task, args.rounds], ROOT, BENCH) for task in args.tasks or ALL}
+    found = {task: measured([*command, task, args.rounds], ROOT, TASKS.parent) for task in args.tasks or ALL}
     print(json.dumps({"machine": machine(), "samples": SAMPLES, "rounds": args.rounds, **found}, indent=1))
 
 
