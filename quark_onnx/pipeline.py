@@ -32,7 +32,7 @@ from quark_onnx.engine.held_out_probes import PROBES, Samples, read
 from quark_onnx.engine.kept_feeds import Kept, quarter_of_memory, telling
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.proof_for_target import prove_for
-from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning
+from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning, stopped_text
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.job import ANEW, Job
 from quark_onnx.opened_job import open_job
@@ -247,8 +247,8 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
 
     with clock.stage("tune"):
         done, correction = judged(learns, decided.plan, tune, partial(_written, job, learns.judges))
-    stopped = "fine-tuning was interrupted: layers after that stay as they were; resume with the plan of this result"
-    warnings = (*decided.warnings, stopped) if done.interrupted else decided.warnings
+    stopped = (stopped_text(done, options.time_limit),) if done.interrupted or done.late else ()
+    warnings = (*decided.warnings, *stopped)
     found = replace(decided, plan=done.plan, records=done.records, untuned=done.reasons, warnings=warnings)
     return replace(found, correction=correction)
 

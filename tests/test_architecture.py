@@ -54,6 +54,7 @@ HOMES = {  # the only modules that may import these packages
     "onnxscript": "quark_onnx.graph",
     "onnxruntime": "quark_onnx.engine.runner",
     "PIL": "quark_onnx.engine.images",
+    "threadpoolctl": "quark_onnx.numerics.matrix_products",
     "matplotlib": "quark_onnx.plots",
     "jinja2": "quark_onnx.report",
     "markupsafe": "quark_onnx.report",
@@ -151,9 +152,21 @@ def test_packages_stay_in_their_homes() -> None:
     packages = {name: {target.split(".")[0] for target in imports(tree)} for name, tree in TREES.items()}
     strangers = {name: [p for p in used if not inside(name, HOMES.get(p, name))] for name, used in packages.items()}
     assert {name: bad for name, bad in strangers.items() if bad} == {}
-    plain = {*sys.stdlib_module_names, "numpy", "quark_onnx"}
+    plain = {*sys.stdlib_module_names, "numpy", "threadpoolctl", "quark_onnx"}
     bare = {name: used - plain for name, used in packages.items() if part(name) in ("core", "numerics", "encodings")}
     assert {name: bad for name, bad in bare.items() if bad} == {}
+
+
+def test_matrices_are_multiplied_in_one_place() -> None:
+    """Where BLAS is held to one thread: elsewhere the result would depend on how many it has."""
+
+    def multiplies(node: ast.AST) -> bool:
+        if isinstance(node, ast.BinOp | ast.AugAssign):
+            return isinstance(node.op, ast.MatMult)
+        return isinstance(node, ast.Attribute) and node.attr in ("matmul", "dot", "inner", "vdot", "tensordot")
+
+    homes = {name for name, tree in TREES.items() if any(map(multiplies, ast.walk(tree)))}
+    assert homes == {"quark_onnx.numerics.matrix_products"}
 
 
 def test_no_import_cycles() -> None:

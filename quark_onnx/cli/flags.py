@@ -99,6 +99,14 @@ class ConfigFlags:
             help="Correct each bias by the mean error of its layer, whatever the outputs say; fine-tuning does, too.",
         ),
     ] = None
+    time_limit: Annotated[
+        float | None,
+        _how(
+            "--time-limit",
+            metavar="SECONDS",
+            help="End fine-tuning after so many seconds; what is left is rounded to the nearest, and --resume goes on.",
+        ),
+    ] = None
     custom_ops: CustomOps = None
     option: Annotated[
         list[str] | None,
@@ -122,6 +130,13 @@ class ConfigFlags:
             key, value = _key_value(text)
             extra[key] = _merged(extra.get(key), value)
         extra |= {} if self.bias_correction is None else {"BiasCorrection": self.bias_correction}
+        if self.time_limit is not None:
+            if not start.include_fast_ft:
+                raise ConfigError(
+                    "--time-limit ends fine-tuning, and with this configuration there is none: start from a preset "
+                    "such as S8S8_AAWS_ADAROUND, or leave it out"
+                )
+            extra["FastFinetune"] = _merged(extra.get("FastFinetune"), {"TimeLimit": self.time_limit})
         extra |= {"Protect": False} if self.no_protect else {}
         extra |= {"UserCustomOpLibPath": self.custom_ops} if self.custom_ops else {}
         changes |= {"calibrate_method": self.method} if self.method is not None else {}

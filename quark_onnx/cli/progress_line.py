@@ -45,14 +45,19 @@ DAY = 86400.0
 BESIDE = 76
 """Columns of the terminal that all but the name of a layer may take."""
 
+LEFT = re.compile(r"(.*), (about \d+ (?:s|min) left)", re.DOTALL)
+"""What fine-tuning tells at the begin of a layer: its name, and how long all that is left will take."""
+
 DONE = re.compile(r"(.*): (\S+ → \S+ dB) \(\w+\)", re.DOTALL)
 """What fine-tuning tells of a layer that is done: its name, and its SQNR before and after."""
 
 
 class _Left(TimeRemainingColumn):
-    """`0:01:10 left`, where it can be told."""
+    """`0:01:10 left`, where it can be told; as the stage tells it, where it does."""
 
     def render(self, task: Task) -> Text:
+        if task.fields["left"]:
+            return Text(task.fields["left"])
         known = task.total is not None and task.time_remaining is not None
         return super().render(task).append(" left") if known else Text()
 
@@ -75,19 +80,24 @@ class Line:
 
     def __init__(self, display: Progress) -> None:
         self.display = display
-        self.stage = self.text = self.note = ""
+        self.stage = self.text = self.note = self.left = ""
         self.task: TaskID | None = None
 
     def tell(self, stage: str, done: int, total: int | None) -> None:
-        """Progress: `stage` is the name of a stage, `tune LAYER` or `tune LAYER: 20.1 → 23.4 dB (tuned)`."""
+        """Progress: `stage` is the name of a stage, or `tune ` and what is told of a layer when it begins and ends."""
         name, _, layer = visible(stage).partition(" ")
         task = self._begin(name) if self.task is None or name != self.stage else self.task
         finished = DONE.fullmatch(layer)
         if finished:
             layer, self.note = finished[1], f"last {finished[2]}"
+        elif left := LEFT.fullmatch(layer):
+            layer, self.left = left[1], left[2]
+        else:
+            self.left = ""
         text = f"{STAGES.get(name, name)} {_end(layer, max(12, self.display.console.width - BESIDE))}".rstrip()
         count = f"{done}/{total}" if total is not None else str(done or "")
-        self.display.update(task, description=text, completed=done, total=total, count=count, note=self.note)
+        self.display.update(task, description=text, completed=done, total=total, count=count)
+        self.display.update(task, note=self.note, left=self.left)
         if text != self.text or finished:  # a short stage is seen as well
             self.text = text
             self.display.refresh()
@@ -95,8 +105,8 @@ class Line:
     def _begin(self, stage: str) -> TaskID:
         if self.task is not None:
             self.display.remove_task(self.task)
-        self.stage, self.note = stage, ""
-        self.task = self.display.add_task(STAGES.get(stage, stage), total=None, count="", note="")
+        self.stage, self.note, self.left = stage, "", ""
+        self.task = self.display.add_task(STAGES.get(stage, stage), total=None, count="", note="", left="")
         return self.task
 
 

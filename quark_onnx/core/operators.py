@@ -197,6 +197,9 @@ ZERO_OF_ZERO = frozenset({"Abs", "Neg", "Sqrt", "Mul", "Identity"})
 SHAPE_OPS = frozenset({"Shape", "Size", "NonZero", "ConstantOfShape", "Range"})
 """Operators whose output is a shape, an index or made from one: whatever is computed from them alone stays float."""
 
+SHAPE_ALONE = frozenset({"Shape", "Size"})
+"""Operators that ask for nothing of a tensor but its shape."""
+
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """Operators with bodies."""
 

@@ -36,12 +36,20 @@ class LayerRecord:
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What was done: the plan, a record per layer, the layers left out with the reason, and whether all were done."""
+    """What was done: the plan, a record per layer, and the layers left out with the reason.
+
+    interrupted  whether Ctrl-C ended it
+    late         which layer did not fit into the time that was left, which ended it; empty: none
+    done         of so many layers, in either case
+    """
 
     plan: Plan
     records: tuple[LayerRecord, ...]
     reasons: Mapping[str, str]
-    interrupted: bool
+    interrupted: bool = False
+    late: str = ""
+    done: int = 0
+    layers: int = 0
 
 
 @dataclass(frozen=True)

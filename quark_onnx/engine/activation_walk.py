@@ -21,6 +21,7 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.segments import Segment, segments, submodel
+from quark_onnx.numerics.matrix_products import one_thread
 from quark_onnx.numerics.quantizer import stored_codes
 
 WORKERS = 2
@@ -77,7 +78,8 @@ def walk(
     pieces = segments(model, layers)
     last_reader = {name: i for i, piece in enumerate(pieces) for name in piece.inputs}
     codes = limit // (2 if floats else 4)
-    with Store(limit - codes) as exact, Store(codes) as rounded, ThreadPoolExecutor(min(WORKERS, cores())) as pool:
+    workers = ThreadPoolExecutor(min(WORKERS, cores()))
+    with Store(limit - codes) as exact, Store(codes) as rounded, workers as pool, one_thread():
         for value in model.graph.inputs:
             samples = [feed[value.name or ""] for feed in feeds]
             exact.put(value.name or "", samples)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import PlanError
+from quark_onnx.core.operators import SHAPE_ALONE
 from quark_onnx.core.plan import Plan, QParams, Site
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.graph import Graph, Model, Node, Value, io
@@ -124,7 +125,8 @@ class Writer:
     def activation(self, site: Site) -> None:
         """value → QuantizeLinear → DequantizeLinear → every reader, graph output included.
 
-        A grid that is narrower than its type has a Clip in front, so that no code of the type lies outside.
+        Who asks for nothing but the shape reads the codes: onnxruntime would dequantize the tensor for it alone. A grid
+        that is narrower than its type has a Clip in front, so that no code of the type lies outside.
         """
         value, q = self.values[site.tensor], self.plan.qparams_of(site.tensor)
         parameters = self._scale_and_zero_point(site, q)
@@ -140,7 +142,11 @@ class Writer:
         placed = self.placed(site, value, nodes)
         self._insert(value, placed)
         result = placed[-1].outputs[0]
-        read_instead(value, result, keep=[node for node in value.consumers() if node not in readers])
+        inside = [node for node in value.consumers() if node not in readers]
+        if quantizer in placed:
+            others = [node for node in readers if not is_op(node, *SHAPE_ALONE)]
+            read_instead(value, quantizer.outputs[0], keep=[*inside, *others])
+        read_instead(value, result, keep=inside)
         if value.is_graph_output() and not value.is_graph_input() and site.tensor not in self.floats:
             self._take_output(value, result)
 

@@ -17,7 +17,7 @@ from quark_onnx.core.errors import ModelError
 from quark_onnx.engine.layers.matrix_geometry import conv_geometry
 from quark_onnx.engine.product_kernels import PRODUCTS, Product
 from quark_onnx.graph import Node
-from quark_onnx.numerics.layer.im2col import patches, rows_of
+from quark_onnx.numerics.layer.im2col import every_position, patches, rows_of
 from quark_onnx.numerics.saturating_products import exact_product, saturating_product
 
 Array = NDArray[Any]
@@ -134,8 +134,7 @@ def _convolution(node: Node, product: Product, inputs: Inputs, multiply: Multipl
     for sample in samples:
         shape = geometry.shape(sample)
         size = shape.output_size(sample.shape[1:])
-        positions = np.indices(size).reshape(len(size), -1).T
-        seen = patches(np.ascontiguousarray(sample), positions, shape, zero.item())
+        seen = patches(np.ascontiguousarray(sample), every_position(size), shape, zero.item())
         right_zero = np.broadcast_to(_zero(inputs, product.right_zero), (outputs,)).reshape(group, 1, -1)
         sums = _sums(seen, rows_of(weight, shape), zero, right_zero, multiply)
         done = _finished(sums, node, product, inputs, (group, 1, outputs // group))

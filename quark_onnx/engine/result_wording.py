@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from quark_onnx.core.records import POOR, Correction, Departure, Measured, Proof
+from quark_onnx.core.records import POOR, Correction, Departure, Measured, Proof, Tuning
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.saturation_certificate import NAMED
 
@@ -108,6 +108,15 @@ def correction_text(found: Correction | None) -> str:
     figures = f"{decibels_text(found.corrected)} with it, {decibels_text(found.without)} without"
     said = f"the worst output is worth {figures}, on {found.samples} samples that it did not learn from"
     return f"kept: {said}" if found.kept else f"left out, as it gains no more than chance would: {said}"
+
+
+def stopped_text(done: Tuning, limit: float | None) -> str:
+    """That tuning ended before its time or at its limit in seconds, how far it was, and how to go on."""
+    why, what = ("", "") if done.interrupted else (f" by its time limit of {limit:g} s", f", {done.late}")
+    return (
+        f"fine-tuning was interrupted{why}: {done.done} of {done.layers} layers are done{what}; those left are rounded "
+        "to the nearest; resume with the plan of this result"
+    )
 
 
 def departure_text(found: Departure, target: str = "cpu") -> str:

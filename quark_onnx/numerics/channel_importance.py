@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.equalization import channel_matrix
+from quark_onnx.numerics.matrix_products import product
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -29,4 +30,4 @@ def energies(rows: F32, channels: int) -> F64:
 
 def through(energy: F64, gain: F64) -> F64:
     """Gain of the inputs (inputs,) from the gain of the outputs (outputs,), ones for an output of the model."""
-    return energy * gain if energy.ndim == 1 else gain @ energy
+    return energy * gain if energy.ndim == 1 else product(gain, energy)

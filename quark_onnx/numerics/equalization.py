@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quark_onnx.numerics.matrix_products import product
+
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
@@ -164,5 +166,5 @@ def high_bias_absorption(
     c = np.maximum(lowest.astype(np.float64), 0)
     if fixed is not None:
         c[fixed] = 0
-    delta = response * c if response.ndim == 1 else response @ c
+    delta = response * c if response.ndim == 1 else product(response, c)
     return (bias - c).astype(np.float32), delta.astype(np.float32)

@@ -36,7 +36,7 @@ def fine_tune(sim: QuantizationSimModel, inputs: object, options: Options | None
     """Train the weights of the layers of a simulation, and their biases, against the float model.
 
     What was trained has its encoding frozen afterwards, and the float model of the simulation has the new numbers.
-    Layers that held-out samples see no gain in stay as they are.
+    Layers that held-out samples see no gain in stay as they are, and so do those that a `time_limit` leaves over.
 
     Args:
         sim: with encodings; changed in place, or not at all.
@@ -90,4 +90,6 @@ def tuned(
         done = finetune(model, plan, feeds, options, importance, limit, tell)
     if done.interrupted:
         raise KeyboardInterrupt
+    if done.late:
+        logger.warning("no time is left after %d of %d layers, %s; the others stay", done.done, done.layers, done.late)
     return done

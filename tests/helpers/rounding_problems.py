@@ -7,7 +7,7 @@ import numpy as np
 from quark_onnx.numerics.activation_functions import Relu
 from quark_onnx.numerics.rounding.moments import Moments
 from quark_onnx.numerics.rounding.objectives import Objective, Quadratic, Sampled
-from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, nearest, up_or_down
+from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, WeightGrid, nearest, up_or_down
 
 F32 = np.ndarray
 
@@ -36,6 +36,11 @@ class Problem:
         self.q = Quadratic.around(self.weight, self.moments)
         self.unit = self.scale**2 * self.q.curvature
         self.down, self.up = up_or_down(self.weight, self.scale, -self.high, self.high)
+
+    def grid(self, low: float | None = None, high: float | None = None) -> WeightGrid:
+        """The scales and these bounds, or those of the bits."""
+        bounds = (-self.high if low is None else low), (self.high if high is None else high)
+        return WeightGrid(self.scale, *bounds, PER_CHANNEL)
 
     def sampled(self, seed: int = 0) -> Sampled:
         """The objective in mini-batches, behind a Relu."""

@@ -17,6 +17,7 @@ from quark_onnx.numerics.rounding.moments import Moments
 from quark_onnx.numerics.rounding.objectives import Quadratic
 from quark_onnx.numerics.rounding.safe_rounding import GROWTH, Inputs, SafeRounding, round_safely
 from quark_onnx.numerics.rounding.scale_search import search_scale
+from quark_onnx.numerics.rounding.settings import TuningSettings
 from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_ROW, PER_TENSOR, WeightGrid, nearest, up_or_down
 from quark_onnx.numerics.weight_pairs import LIMIT, project, repair, unsafe_pairs
 
@@ -80,13 +81,14 @@ def test_every_way_to_round_ends_with_safe_pairs(seed: int, k: int) -> None:
     start = nearest(weight, scale, low, high, True)
     bounds = up_or_down(weight, scale, low, high, True)
     unit = np.maximum(scale**2 * q.curvature, 1e-30)
-    how = {"num_iterations": 30, "safe_pairs": True}
+    learned = q, unit, TuningSettings(), 30
+    grid = WeightGrid(scale, low, high, PER_CHANNEL, safe_pairs=True)
     found = {
         "nearest": start,
         "descend": descend(start, low, high, scale, q, 3, True),
         "polish": polish(start, *bounds, scale, q, 3, None, True),
-        "adaround": adaround(weight, scale, q, low, high, unit, **how).codes,
-        "adaquant": adaquant(weight, None, scale, q, low, high, unit, **how).codes,
+        "adaround": adaround(weight, grid, *learned).codes,
+        "adaquant": adaquant(weight, grid, *learned).codes,
     }
     at_start = q.loss(start)
     for name, codes in found.items():

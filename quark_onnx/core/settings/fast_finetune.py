@@ -24,7 +24,7 @@ class FastFinetune:
     data_size         use at most this many calibration samples; None: all
     batch_size        samples per iteration with objective "sampled", see `batch_rows`; no effect with "moments"
     num_batches       iterations in one window of the early stop; 1: a tenth of num_iterations
-    num_iterations    steps of the optimizer per layer; None: 500, for weights below 8 bits 1,500
+    num_iterations    steps of the optimizer per layer; None: see `steps`
     learning_rate     Adam's; AdaRound: of the rounding variable; AdaQuant: see `AdaQuant`
     early_stop        end a layer when a window brings nothing; the best state is what is kept, also without this
     lr_adjust         (threshold, rate): layers whose mean squared output error is above threshold start at this rate
@@ -42,6 +42,7 @@ class FastFinetune:
     holdout           share of the samples that decide whether a layer is kept, and are not trained on
     memory_limit      bytes that the kept data may take; None: a quarter of the machine's memory
     ridge             share of the diagonal of the second moments that is added to it, against too few samples
+    time_limit        seconds after which tuning ends, and what is left is rounded to the nearest; None: when it is done
 
     Raises:
         ConfigError: a field is out of its range.
@@ -67,6 +68,7 @@ class FastFinetune:
     holdout: float = field(0.2, real(0.01, 0.9))
     memory_limit: int | None = field(None, optional(whole(2**20)))
     ridge: float = field(0.03, real(0, 1))
+    time_limit: float | None = field(None, optional(real(above=0)))
 
     algorithm: ClassVar[str] = ""
     """The value of `OptimAlgorithm`."""
@@ -88,8 +90,11 @@ class FastFinetune:
         """Iterations between two looks of the early stop; None: a tenth of all."""
         return self.num_batches if self.num_batches > 1 else None
 
-    def steps(self, bits: int) -> int:
-        """Iterations for weights of so many bits: where roundings are coarse, more of them are worth a second look."""
+    def steps(self, bits: int) -> int | None:
+        """Iterations for weights of so many bits: where roundings are coarse, more of them are worth a second look.
+
+        None: the rounding is not learned by gradients, but found by what is as good and faster.
+        """
         return self.num_iterations or (500 if bits >= 8 else 1500)
 
     @property
@@ -120,6 +125,9 @@ class AdaRound(FastFinetune):
     beta_range  β goes from the first to the second along a cosine
     warm_start  part of the iterations before the regularizer starts
     The rest: `FastFinetune`.
+
+    Where neither num_iterations nor another setting of the iterations is given, there are none: coordinate descent,
+    below 8 bits GPTQ, reach the same error of a layer.
     """
 
     reg_param: float = field(0.01, real(0))
@@ -133,6 +141,16 @@ class AdaRound(FastFinetune):
         super().__post_init__()
         if self.beta_range[0] < self.beta_range[1]:
             raise ConfigError(f"beta_range (BetaRange) must go down, e.g. (20, 2), not {self.beta_range}")
+
+    @property
+    def learns(self) -> bool:
+        """Whether the rounding is learned by gradients: a setting that has no meaning without them is given."""
+        given = {entry.name for entry in fields(self) if getattr(self, entry.name) != entry.default}
+        return bool(given & _OF_ITERATIONS) or not self.polish
+
+    def steps(self, bits: int) -> int | None:
+        """As of the base class where the rounding is learned, else None."""
+        return super().steps(bits) if self.learns else None
 
     @classmethod
     def aimet(cls, bits: int = 8, *, num_batches: int | None = None, batch_size: int = 32, **more: Any) -> AdaRound:
@@ -197,6 +215,12 @@ METHODS: dict[str, type[AdaRound] | type[AdaQuant]] = {c.algorithm: c for c in (
 """The methods by `OptimAlgorithm`."""
 
 _RATES = {"LearningRate", "LRAdjust"}
+
+_OF_ITERATIONS = {
+    *("num_iterations", "num_batches", "batch_size", "learning_rate", "lr_adjust", "early_stop", "objective"),
+    *("reg_param", "beta_range", "warm_start"),
+}
+"""Fields of `AdaRound` that say how its iterations go."""
 
 _CPU = "it runs on the processor, with numpy and onnxruntime only; give 'cpu' or leave it out"
 _RAM = "nothing is kept on disk, and layers share passes as far as memory goes; set MemoryLimit, in bytes"

@@ -48,7 +48,8 @@ class Target:
     shown_float       probabilities that leave the model stay float
     on_cpu            onnxruntime's CPU provider runs it: its fusions can be proven, int8 activations are stored as
                       uint8, and weights must not saturate
-    channel_block     channels that its integer kernel for depthwise convolutions takes at a time
+    channel_block     above 1: its integer convolutions have channels last, and take so many at a time where these are
+                      kept apart
     minimum_range     no range of an activation is narrower
     """
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quark_onnx.numerics.activation_functions import Activation
 from quark_onnx.numerics.layer.held_out_split import LayerData, Part
 from quark_onnx.numerics.layer.integer_bias import LIMIT, OwnGrid
-from quark_onnx.numerics.rounding.moments import ActiveMeans, Moments, with_bias
+from quark_onnx.numerics.rounding.moments import ActiveMeans, Sums, with_bias
 from quark_onnx.numerics.rounding.objectives import Sampled
 
 F32 = NDArray[np.float32]
@@ -87,7 +87,7 @@ class Scorer:
             squares = np.square(self.activation.value(part.kept.y)).mean(1)
         return float((squares * self.gain).sum(dtype=np.float64))
 
-    def with_bias(self, name: str, codes: F32, scale: F32, fitter: Moments | ActiveMeans) -> Candidate:
+    def with_bias(self, name: str, codes: F32, scale: F32, fitter: Sums | ActiveMeans) -> Candidate:
         """The candidate whose bias is the best for its weight, of those that its type holds."""
         bias: NDArray[np.floating] = fitter.bias(codes * scale[..., None])
         if self.bias_step is not None:
@@ -106,8 +106,8 @@ class Scorer:
         return again if self.score(self.held, again) <= self.score(self.held, candidate) else candidate
 
 
-def _sum(a: Moments | ActiveMeans, b: Moments | ActiveMeans) -> Moments | ActiveMeans:
-    if isinstance(a, Moments) and isinstance(b, Moments):
+def _sum(a: Sums | ActiveMeans, b: Sums | ActiveMeans) -> Sums | ActiveMeans:
+    if isinstance(a, Sums) and isinstance(b, Sums):
         return a + b
     assert isinstance(a, ActiveMeans) and isinstance(b, ActiveMeans)  # parts of a layer have the same fields
     return a + b

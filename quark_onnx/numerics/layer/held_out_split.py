@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.numerics.rounding.moments import ActiveMeans, Moments
+from quark_onnx.numerics.rounding.moments import ActiveMeans, Moments, Sums
 
 F32 = NDArray[np.float32]
 
@@ -22,12 +22,13 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One side of the split. kept is None when nothing was to be kept, active when the activation blocks nothing.
+    """One side of the split. kept is None when nothing was to be kept, active when the activation blocks nothing; sums
+    are `Moments` unless squares were left out.
 
     Merges like `Moments`; the parts of a layer all have the same fields.
     """
 
-    moments: Moments
+    sums: Sums | Moments
     kept: Kept | None = None
     active: ActiveMeans | None = None
 
@@ -37,12 +38,25 @@ class Part:
             kept = Kept(*(np.concatenate(pair, 1) for pair in zip(kept, other.kept, strict=True)))
         if active and other.active:
             active = active + other.active
-        return Part(self.moments + other.moments, kept, active)
+        if isinstance(self.sums, Moments):
+            return Part(self.sums + other.moments, kept, active)
+        return Part(self.sums + other.linear, kept, active)
 
     @property
-    def fitter(self) -> Moments | ActiveMeans:
+    def moments(self) -> Moments:
+        """The sums with their squares."""
+        assert isinstance(self.sums, Moments)
+        return self.sums
+
+    @property
+    def linear(self) -> Sums:
+        """The sums without their squares."""
+        return self.sums.linear if isinstance(self.sums, Moments) else self.sums
+
+    @property
+    def fitter(self) -> Sums | ActiveMeans:
         """What the bias is fitted to."""
-        return self.moments if self.active is None else self.active
+        return self.linear if self.active is None else self.active
 
 
 @dataclass(frozen=True, eq=False)

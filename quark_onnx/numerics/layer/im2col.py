@@ -74,28 +74,32 @@ def patches(x: NDArray[np.generic], positions: Index, shape: ConvShape, fill: fl
 
     fill: what padding reads as; 0, or the zero point when x holds codes.
     """
-    return gather(x, *taps(positions, x.shape[1:], shape), shape.group, fill)
+    index, inside = taps(positions, x.shape[1:], shape)
+    found = np.ascontiguousarray(gather(x, index, shape.group))
+    fill_outside(found, inside, fill)
+    return found.reshape(shape.group, -1, len(positions)).swapaxes(1, 2)
 
 
-def gather(
-    x: NDArray[np.generic], index: Index, inside: NDArray[np.bool_], group: int, fill: float = 0
-) -> NDArray[np.generic]:
-    """`patches` for what `taps` returned: several arrays can be read at the same places."""
-    taken = x.reshape(len(x), -1)[:, index]  # channels, n, taps
-    if not inside.all():
-        taken[:, ~inside] = fill
-    channels, n, k = taken.shape
-    return taken.reshape(group, channels // group, n, k).transpose(0, 2, 3, 1).reshape(group, n, -1)
+def gather(x: NDArray[np.generic], index: Index, group: int) -> NDArray[np.generic]:
+    """(C, *spatial) at the places (taps, n) that `taps` returned: (G, taps, C/G, n), so that K is in order."""
+    taken = x.reshape(len(x), -1).take(index, 1)
+    return taken.reshape(group, len(x) // group, *index.shape).swapaxes(1, 2)
+
+
+def fill_outside(found: NDArray[np.generic], inside: NDArray[np.bool_], fill: float) -> None:
+    """Set what lies outside of the input, in an array as `gather` returns it."""
+    for tap in np.flatnonzero(~inside.all(1)):
+        found[:, tap, :, ~inside[tap]] = fill
 
 
 def taps(positions: Index, size: tuple[int, ...], shape: ConvShape) -> tuple[Index, NDArray[np.bool_]]:
-    """Flat input index (n, taps) that each output position (n, d) reads, and whether it lies inside the input."""
+    """Flat input index (taps, n) that each output position (n, d) reads, and whether it lies inside the input."""
     axes = len(shape.kernel)
-    offsets = np.indices(shape.kernel).reshape(axes, 1, -1)
+    offsets = np.indices(shape.kernel).reshape(axes, -1, 1)
     dilation, stride, pad, limit = (
         np.array(v).reshape(axes, 1, 1) for v in (shape.dilations, shape.strides, shape.pads[:axes], size)
     )
-    where = positions.T[:, :, None]
+    where = positions.T[:, None]
     if shape.transposed:
         at = where + pad - offsets * dilation
         inside = (at % stride == 0).all(0)
@@ -107,8 +111,6 @@ def taps(positions: Index, size: tuple[int, ...], shape: ConvShape) -> tuple[Ind
     return np.ravel_multi_index(tuple(np.clip(at, 0, limit - 1)), size), inside
 
 
-def sample_positions(size: tuple[int, ...], count: int, rng: np.random.Generator) -> Index:
-    """`count` distinct output positions (n, d) of an output of this size; all of them when there are no more."""
-    total = int(np.prod(size))
-    flat = np.arange(total) if total <= count else np.sort(rng.choice(total, count, replace=False))
-    return np.stack(np.unravel_index(flat, size), -1)
+def every_position(size: tuple[int, ...]) -> Index:
+    """All positions (n, d) of an output of this size, in order."""
+    return np.indices(size).reshape(len(size), -1).T

@@ -20,6 +20,7 @@ from quark_onnx.numerics.activation_functions import Activation
 from quark_onnx.numerics.layer.held_out_split import Kept
 from quark_onnx.numerics.layer.learned_step_size import GROWTH, LearnedRange, Quantizer, Variable, balance, fake, normal
 from quark_onnx.numerics.matrix_products import product
+from quark_onnx.numerics.rounding.learning import falling
 from quark_onnx.numerics.rounding.weight_grid import Bound, nearest
 
 F32 = NDArray[np.float32]
@@ -158,7 +159,7 @@ def learn_layer(start: LayerState, kept: Kept, free: Free, course: Course) -> La
     rng = np.random.Generator(np.random.PCG64(course.seed))
     for t in range(course.num_iterations):
         first = int(rng.integers(0, max(1, kept.y.shape[1] - course.batch + 1)))
-        share = 0.5 * (1 + math.cos(math.pi * t / course.num_iterations))
+        share = falling(1.0, 0.0, t / course.num_iterations)
         learner.step(Kept(*(side[:, first : first + course.batch] for side in kept)), share)
     return learner.state()
 

@@ -6,38 +6,36 @@ are drawn at random, the same number from every sample; some samples are held ou
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import reduce
 from itertools import islice
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quark_onnx.numerics.layer.drawn_positions import Samples, counts_of, drawn, read
 from quark_onnx.numerics.layer.held_out_split import Kept, LayerData, Part
-from quark_onnx.numerics.layer.im2col import ConvShape, gather, sample_positions, taps
+from quark_onnx.numerics.layer.im2col import ConvShape, Index
 from quark_onnx.numerics.matrix_products import product
-from quark_onnx.numerics.parallel_blocks import AHEAD, in_order
-from quark_onnx.numerics.rounding.moments import ActiveMeans, Moments, mask_of
+from quark_onnx.numerics.parallel_blocks import in_order
+from quark_onnx.numerics.rounding.moments import ActiveMeans, Moments, Sums, mask_of
 
 F32 = NDArray[np.float32]
 
-Arrays = Sequence[NDArray[np.generic]]
 
-
-class Sums(Protocol):
+class Summed(Protocol):
     """What is made of positions: it adds up."""
 
     def __add__(self: T, other: T) -> T: ...
 
 
-T = TypeVar("T", bound=Sums)
+T = TypeVar("T", bound=Summed)
 
-CHUNK = 2**22
+CHUNK = 2**24
 """Elements of patches that a job has in memory at once."""
 
 FEWEST, MOST = 2**8, 2**12
@@ -55,24 +53,6 @@ class Layer:
     active: tuple[float, float] | None = None
 
 
-class Samples(NamedTuple):
-    """One input of the layer, float and quantized, sample by sample: (C, *spatial), or (…, K) when dense.
-
-    z = (codes − zero_point) · scale; floats pass with scale 1 and zero point 0.
-    """
-
-    x: Arrays
-    codes: Arrays
-    scale: float = 1.0
-    zero_point: int = 0
-
-    @classmethod
-    def of(cls, x: Arrays, codes: Arrays, scale: float = 1.0, zero_point: int = 0) -> Samples:
-        """From batches, whose first axis numbers the samples."""
-        flat_x, flat_codes = ([sample for batch in batches for sample in batch] for batches in (x, codes))
-        return cls(flat_x, flat_codes, scale, zero_point)
-
-
 def sample(
     layer: Layer,
     samples: Samples,
@@ -83,12 +63,13 @@ def sample(
     drop_ratio: float = 1.0,
     seed: tuple[int, ...] = (0,),
     pool: Executor | None = None,
+    squares: bool = True,
 ) -> LayerData:
     """Sums over about `positions` output positions of all samples, about `keep` of which are also kept.
 
     held: (samples,) of `held_out`. drop_ratio: part of z's elements that are quantized, the rest are x's (QDrop, Wei
-    et al. 2022, arXiv 2203.05740). seed: of the positions, e.g. (seed, number of the layer). The result does not
-    depend on the pool.
+    et al. 2022, arXiv 2203.05740). seed: of the positions, e.g. (seed, number of the layer). squares: False leaves out
+    the K × K sums, which an optimizer needs that does not look at positions. The result does not depend on the pool.
 
     Raises:
         ValueError: no sample is left to learn from, or the data is not finite.
@@ -98,20 +79,15 @@ def sample(
         layer,
         samples,
         held,
-        lambda x, z: _part(layer, x, z, stride),
+        lambda x, z: _part(layer, x, z, stride, squares),
         positions=positions,
         drop_ratio=drop_ratio,
         seed=seed,
         pool=pool,
     )
-    if not all(part.moments.finite for part in (train, judge or train)):
+    if not all(part.sums.finite for part in (train, judge or train)):
         raise ValueError("the layer's input or output is not finite, or too large to be squared")
     return LayerData(train, judge)
-
-
-def stride_of(layer: Layer, samples: Samples, positions: int, keep: int) -> int:
-    """Every how many of the drawn positions one is kept; 0: none is."""
-    return max(1, -(-sum(_counts(layer, samples, positions)) // keep)) if keep else 0
 
 
 def both_sides(
@@ -130,55 +106,58 @@ def both_sides(
     Raises:
         ValueError: no sample is left to learn from.
     """
-    counts = _counts(layer, samples, positions)
-    seeds = np.random.SeedSequence(seed).spawn(len(samples.x))
-
-    def work(which: list[int]) -> T:
-        per = max(1, positions // len(samples.x))
-        drawn = [draw(layer, samples, i, per, drop_ratio, np.random.PCG64(seeds[i])) for i in which]
-        x, z = (np.concatenate(side, 1) for side in zip(*drawn, strict=True))
-        return make(x, z)
-
-    size = layer.weight.shape[0] * layer.weight.shape[2]
+    groups, _, inputs = layer.weight.shape
+    counts = counts_of(samples, layer.shape, inputs)
+    at = drawn(counts, _per(positions, samples), np.random.default_rng(seed))
+    size = groups * inputs
     chunk = min(max(FEWEST, CHUNK // size), MOST)
-    jobs = [list(_chunks([i for i, h in enumerate(held) if h == side], counts, chunk)) for side in (False, True)]
+    jobs = [list(_chunks([i for i, h in enumerate(held) if h == side], at, chunk)) for side in (False, True)]
     if not jobs[0]:
         raise ValueError("no sample to learn from: there are none, or all are held out")
+
+    def work(which: list[int]) -> T:
+        x, z = read(samples, which, at, layer.shape, inputs)
+        if drop_ratio < 1:
+            rng = np.random.default_rng((*seed, which[0]))
+            z = np.where(rng.random(z.shape, np.float32) < drop_ratio, z, x)
+        return make(x, z)
+
     # wide layers have sums of hundreds of megabytes
-    ahead = 0 if size > 2**12 else 2 if size > 2**10 else AHEAD
-    parts = in_order(work, [job for side in jobs for job in side], pool, ahead=ahead)
+    parts = in_order(work, [job for side in jobs for job in side], pool, ahead=0 if size > 2**12 else 2)
     train, judge = (reduce(operator.add, islice(parts, len(side))) if side else None for side in jobs)
     assert train is not None
     return train, judge
 
 
-def _counts(layer: Layer, samples: Samples, positions: int) -> list[int]:
-    """Positions that are drawn of each sample."""
-    per = max(1, positions // len(samples.x))
-    return [min(per, _positions(layer, x)) for x in samples.x]
+def stride_of(layer: Layer, samples: Samples, positions: int, keep: int) -> int:
+    """Every how many of the drawn positions one is kept; 0: none is."""
+    counts = counts_of(samples, layer.shape, layer.weight.shape[2])
+    total = sum(min(_per(positions, samples), count) for count in counts)
+    return max(1, -(-total // keep)) if keep else 0
 
 
-def bytes_of(weight_shape: tuple[int, int, int], positions: int, keep: int) -> int:
+def _per(positions: int, samples: Samples) -> int:
+    """How many positions are drawn of each sample."""
+    return max(1, positions // len(samples.x))
+
+
+def bytes_of(weight_shape: tuple[int, int, int], positions: int, keep: int, squares: bool = True) -> int:
     """About how much memory `sample` and `tune` take at their peak for a layer: to skip one that is too large."""
     groups, rows, inputs = weight_shape
-    sums = 4 * 8 * groups * inputs * (inputs + rows)  # two sides, a job under way, what is made of them
-    return sums + 4 * groups * (2 * keep + 3 * min(positions, 2 * MOST)) * (inputs + rows)
+    sums = (
+        4 * 8 * groups * inputs * (inputs + rows) if squares else 0
+    )  # two sides, a job under way, what is made of them
+    job = min(positions, 2 * MOST, FEWEST + CHUNK // (groups * inputs))
+    return sums + 4 * groups * (2 * keep + 3 * job) * (inputs + rows)
 
 
-def _positions(layer: Layer, x: NDArray[np.generic]) -> int:
-    """Output positions of one sample."""
-    if layer.shape is None:
-        return max(1, x.size // int(layer.weight.shape[-1]))
-    return math.prod(layer.shape.output_size(x.shape[1:]))
-
-
-def _chunks(which: list[int], counts: list[int], chunk: int) -> Iterator[list[int]]:
+def _chunks(which: list[int], at: Sequence[Index], chunk: int) -> Iterator[list[int]]:
     """Samples in jobs of about `chunk` positions."""
     job: list[int] = []
     size = 0
     for i in which:
         job.append(i)
-        size += counts[i]
+        size += len(at[i])
         if size >= chunk:
             yield job
             job, size = [], 0
@@ -186,32 +165,14 @@ def _chunks(which: list[int], counts: list[int], chunk: int) -> Iterator[list[in
         yield job
 
 
-def draw(layer: Layer, samples: Samples, i: int, per: int, drop_ratio: float, bits: np.random.PCG64) -> tuple[F32, F32]:
-    """x and z (G, n, K) at `per` random positions of sample number i; see `sample`."""
-    rng = np.random.Generator(bits)
-    count = _positions(layer, samples.x[i])
-    if layer.shape is None:
-        rows = np.arange(count) if count <= per else np.sort(rng.choice(count, per, replace=False))
-        x, c = (side.reshape(1, count, -1)[:, rows] for side in (samples.x[i], samples.codes[i]))
-    else:
-        at = sample_positions(layer.shape.output_size(samples.x[i].shape[1:]), per, rng)
-        where = taps(at, samples.x[i].shape[1:], layer.shape)
-        x = gather(samples.x[i], *where, layer.shape.group)
-        c = gather(samples.codes[i], *where, layer.shape.group, fill=samples.zero_point)
-    single = x.astype(np.float32)
-    z = (c.astype(np.float32) - np.float32(samples.zero_point)) * np.float32(samples.scale)
-    if drop_ratio < 1:
-        z = np.where(rng.random(z.shape, np.float32) < drop_ratio, z, single)
-    return single, z
-
-
-def _part(layer: Layer, x: F32, z: F32, stride: int) -> Part:
+def _part(layer: Layer, x: F32, z: F32, stride: int, squares: bool) -> Part:
     """The statistics of some positions; every `stride`-th is kept."""
     with np.errstate(over="ignore", invalid="ignore"):  # `sample` looks at the sums
-        y = product(x, np.swapaxes(layer.weight, 1, 2)) + layer.bias[:, None]
+        y = product(x, np.swapaxes(layer.weight, 1, 2))
+        y += layer.bias[:, None]
         kept = Kept(y[:, ::stride].copy(), z[:, ::stride].copy()) if stride else None
-        if layer.active is None:
-            return Part(Moments.of(y, z), kept)
-        if y.shape[2] == 1:  # one row per group: the moments themselves can look at its active positions
+        if layer.active is not None and squares and y.shape[2] == 1:
+            # one row per group: the moments themselves can look at its active positions
             return Part(Moments.of(y, z, mask_of(y[..., 0], layer.active)), kept)
-        return Part(Moments.of(y, z), kept, ActiveMeans.of(y, z, layer.active))
+        sums = Moments.of(y, z) if squares else Sums.of(y, z)
+        return Part(sums, kept, None if layer.active is None else ActiveMeans.of(y, z, layer.active))

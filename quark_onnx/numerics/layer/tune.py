@@ -23,7 +23,7 @@ from quark_onnx.numerics.activation_functions import Activation
 from quark_onnx.numerics.layer.candidates import Candidate, Scorer
 from quark_onnx.numerics.layer.held_out_split import LayerData
 from quark_onnx.numerics.layer.integer_bias import OwnGrid
-from quark_onnx.numerics.rounding.methods import round_rows
+from quark_onnx.numerics.rounding.methods import Rounding
 from quark_onnx.numerics.rounding.objectives import Quadratic, Sampled
 from quark_onnx.numerics.rounding.scale_search import search_scale
 from quark_onnx.numerics.rounding.settings import TuningSettings
@@ -99,20 +99,18 @@ def tune(
 
     q = Quadratic.around(weight, data.train.moments, settings.ridge, fixed)
     sampled = _sampled(data, fixed, activation, settings)
-    scale = grid.scale
+    scale, floor = grid.scale, _floor(start, input_scale, grid.shared)
     if settings.scale_search:
-        floor = _floor(start, input_scale, grid.shared)
         grid = replace(grid, scale=np.maximum(grid.scale, floor))
         scale = _scale(weight, q, sampled, grid, settings, scorer.gain, floor)
     rate = _rate(settings, float(scale.mean()), float(scorer.losses(data.train, raw).mean()))
-    learned, iterations = round_rows(weight, scale, q, sampled, grid, replace(settings, learning_rate=rate), pool)
-    learns = settings.method != "nearest" or settings.polish
+    how = replace(settings, learning_rate=rate)
+    rounding = Rounding(weight, q, sampled, grid.at(scale), how, scorer.gain, floor, pool)
+    learned, fitted, iterations = rounding.found()
 
-    rounded = (
-        ("untuned", near(grid.scale), grid.scale),
-        ("nearest", near(scale), scale),
-        ("tuned", learned if learns else near(scale), scale),
-    )
+    rounded = [("untuned", near(grid.scale), grid.scale), ("nearest", near(scale), scale)]
+    if settings.method != "nearest":
+        rounded.append(("tuned", learned, fitted))
     fitter = data.train.fitter
     others = (Candidate(*r, fixed) if fixed is not None else scorer.with_bias(*r, fitter) for r in rounded)
     # min takes the first of equals: a tie changes nothing
@@ -173,8 +171,7 @@ def _scale(
     floor: F32,
 ) -> F32:
     judge = None if sampled is None else replace(sampled, y=sampled.y[:, ::2], z=sampled.z[:, ::2]).loss
-    plain = settings.method == "nearest" and not settings.polish
-    sweeps = 0 if plain or weight.size * weight.shape[-1] > WIDE else 1
+    sweeps = 0 if settings.method == "nearest" or weight.size * weight.shape[-1] > WIDE else 1
     return search_scale(
         weight, q, grid.low, grid.high, grid.scale, grid.shared,
         factors=settings.factors, sweeps=sweeps, judge=judge, gain=gain, floor=floor, safe_pairs=grid.safe_pairs,

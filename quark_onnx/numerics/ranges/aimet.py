@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.number_formats import Format
+from quark_onnx.numerics.matrix_products import product
 from quark_onnx.numerics.ranges.distribution import Distribution
 
 BINS = 512
@@ -189,7 +190,7 @@ class _Histogram:
         rounding = (codes - np.rint(codes)) * scales[:, None]
         clipping = middles - (np.clip(bins, low, high) + 0.5) * self.width
         inside = (low <= bins) & (bins < high)
-        return np.asarray(np.where(inside, rounding**2, GAMMA * clipping**2) @ parts)
+        return np.asarray(product(np.where(inside, rounding**2, GAMMA * clipping**2), parts))
 
     def percentile(self, percent: float) -> Ends:
         """The edges that leave out (100 − percent) % at either end."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from quark_onnx.numerics.matrix_products import product
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics, edges
 
 CELLS = 1 << 16
@@ -117,11 +118,12 @@ class Distribution:
 
     def mean(self) -> float:
         """The mean; 0 of nothing."""
-        return float(self.counts @ ((self.low + self.high) / 2)) / max(self.count, 1)
+        middles: Floats = (self.low + self.high) / 2
+        return float(product(self.counts.astype(np.float64), middles)) / max(self.count, 1)
 
     def mean_square(self, about: float = 0.0) -> float:
         """The mean of (x − about)²; 0 of nothing."""
-        return float(self.counts @ _square(self.low - about, self.high - about)) / max(self.count, 1)
+        return float(product(self.counts, _square(self.low - about, self.high - about))) / max(self.count, 1)
 
     def _sums(self, mean: Mean, power: int, *grid: ArrayLike) -> tuple[Floats, Floats]:
         scale, zero_point, lo, hi = np.broadcast_arrays(*(np.asarray(part, np.float64) for part in grid))
@@ -141,7 +143,7 @@ class Distribution:
         """
         low = np.clip(self.low / scale[:, None], first[:, None], last[:, None])
         if self.low is self.high:
-            return np.asarray(mean(*[low - np.rint(low)] * 2) @ self.counts)
+            return np.asarray(product(mean(*[low - np.rint(low)] * 2), self.counts))
         high = np.clip(self.high / scale[:, None], first[:, None], last[:, None])
         errors = _periodic(low, high, mean)
         rows, previous = np.arange(scale.size), np.full(scale.size, -1)
@@ -151,7 +153,7 @@ class Distribution:
             part = (high[rows, k] - low[rows, k]) / np.where(width > 0, width, 1.0)
             errors[rows, k] *= np.where((width > 0) & (k != previous), part, 1.0)
             previous = k
-        return np.asarray(errors @ self.counts)
+        return np.asarray(product(errors, self.counts.astype(np.float64)))
 
     @cached_property
     def _totals(self) -> Floats:

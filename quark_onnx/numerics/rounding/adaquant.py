@@ -9,15 +9,14 @@ cosine; the result is the best state of every row, never the last one.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.rounding.adam import Adam
-from quark_onnx.numerics.rounding.early_stop import WINDOWS, Best, Rounded, Watch
+from quark_onnx.numerics.rounding.learning import Rounded, Watch, falling, learn
 from quark_onnx.numerics.rounding.objectives import Objective
-from quark_onnx.numerics.rounding.weight_grid import Bound
+from quark_onnx.numerics.rounding.settings import TuningSettings
+from quark_onnx.numerics.rounding.weight_grid import WeightGrid
 from quark_onnx.numerics.weight_pairs import project, repair
 
 F32 = NDArray[np.float32]
@@ -27,89 +26,49 @@ GAIN = 1e-3
 
 
 def adaquant(
-    weight: F32,
-    bias: F32 | None,
-    scale: F32,
-    objective: Objective,
-    low: Bound,
-    high: Bound,
-    unit: F32,
-    *,
-    safe_pairs: bool = False,
-    num_iterations: int = 1000,
-    learning_rate: float = 0.02,
-    early_stop: bool = True,
-    window: int | None = None,
+    weight: F32, grid: WeightGrid, objective: Objective, unit: F32, settings: TuningSettings, iterations: int
 ) -> Rounded:
-    """Codes within the bounds, in no row worse than rounding to nearest.
+    """Codes within the bounds, in no row worse than rounding to nearest; where pairs have to be safe, they are.
 
     Args:
         weight: (G, R, K).
-        bias: (G, R) to be trained too, and then `objective` takes [weight, bias] (its bias is joint); None: the
-            objective takes care of the bias.
-        scale: (G, R).
         unit: (G, R) or (G, 1) > 0, in units of the objective.
-        safe_pairs: no pair of neighbours may saturate.
-        learning_rate: in code steps, for Adam.
-        early_stop: end when the loss of the rounded weights, averaged over a window, no longer falls.
-        window: iterations between two looks at the state; None: a tenth of them.
+        settings: `learning_rate` is in code steps, for Adam.
     """
-    state = _State(weight, bias, scale, low, high, np.broadcast_to(unit, scale.shape), safe_pairs)
-    best = Best(objective, state.steps, state.rounded())
-    adam, watch, done = Adam.of(state.x.shape), Watch(), 0
-    window = window or max(1, num_iterations // WINDOWS)
-    for t in range(num_iterations):
-        x = state.rounded()
-        loss, grad = objective(x * state.steps)
-        ends = (t + 1) % window == 0 or t + 1 == num_iterations
-        if objective.exact:
-            best.take(x, loss)
-        elif ends:
-            best.judge(x)
-        grad *= state.per_step
-        adam.step(state.x, grad, learning_rate * 0.5 * (1 + math.cos(math.pi * t / num_iterations)))
-        state.confine()
-        watch.add(float((loss / unit).sum()))
-        done = t + 1
-        if ends and watch.stalled(GAIN) and early_stop:
-            break
-    codes, trained = state.split(best.codes)
-    return Rounded(codes, done, best.loss, trained)
+    learner = _Straight(weight, grid, np.broadcast_to(unit, grid.scale.shape), settings, iterations)
+    return learn(learner, objective, learner.codes, grid.scale, unit, settings, iterations)
 
 
-class _State:
-    """x (G, R, K or K+1): the weight in code steps, and a trained bias in steps of the same cost, √unit."""
+class _Straight:
+    """x (G, R, K): the weight in steps of the scale."""
 
-    def __init__(
-        self, weight: F32, bias: F32 | None, scale: F32, low: Bound, high: Bound, unit: F32, safe_pairs: bool
-    ) -> None:
-        self.inputs, self.low, self.high, self.safe_pairs = weight.shape[-1], low, high, safe_pairs
-        self.steps: F32 = np.repeat(scale[..., None], self.inputs, -1)
-        self.x: F32 = weight / self.steps
-        if bias is not None:
-            of_bias = np.sqrt(unit)[..., None]
-            self.steps = np.concatenate([self.steps, of_bias], -1)
-            self.x = np.concatenate([self.x, bias[..., None] / of_bias], -1)
-        self.per_step: F32 = self.steps / unit[..., None]
-        self.confine()
+    whole = True
 
-    def rounded(self) -> F32:
-        """x with whole weights; a bias stays as it is."""
-        x = np.rint(self.x)
-        x[..., self.inputs :] = self.x[..., self.inputs :]
-        if self.safe_pairs:
-            x[..., : self.inputs] = repair(x[..., : self.inputs], self.x[..., : self.inputs])
-        return x
+    def __init__(self, weight: F32, grid: WeightGrid, unit: F32, settings: TuningSettings, iterations: int) -> None:
+        self.grid, self.settings, self.iterations = grid, settings, iterations
+        self.s = grid.scale[..., None]
+        self.x: F32 = weight / self.s
+        self.per_code: F32 = (self.s / unit[..., None]).astype(np.float32)
+        self.adam = Adam.of(self.x.shape)
+        self._confine()
 
-    def confine(self) -> None:
-        """Weights back between the bounds, where the gradient of the clamp would be 0."""
-        weights = self.x[..., : self.inputs]
-        np.clip(weights, self.low, self.high, out=weights)
-        if self.safe_pairs:
-            weights[...] = project(weights)
+    @property
+    def weight(self) -> F32:
+        return self.codes * self.s
 
-    def split(self, x: F32) -> tuple[F32, F32 | None]:
-        """Codes and trained bias."""
-        if x.shape[-1] == self.inputs:
-            return x, None
-        return np.ascontiguousarray(x[..., : self.inputs]), x[..., -1] * self.steps[..., -1]
+    def step(self, grad: F32, t: int) -> float:
+        grad *= self.per_code
+        self.adam.step(self.x, grad, falling(self.settings.learning_rate, 0.0, t / self.iterations))
+        self._confine()
+        return 0.0
+
+    def ends(self, watch: Watch, done: int, window: int) -> bool:
+        return watch.stalled(GAIN)
+
+    def _confine(self) -> None:
+        """Weights back between the bounds, where the gradient of the clamp would be 0; and their codes."""
+        np.clip(self.x, self.grid.low, self.grid.high, out=self.x)
+        if self.grid.safe_pairs:
+            self.x = project(self.x)
+        codes = np.rint(self.x)
+        self.codes: F32 = repair(codes, self.x) if self.grid.safe_pairs else codes

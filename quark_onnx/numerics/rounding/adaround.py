@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.rounding.adam import Adam
-from quark_onnx.numerics.rounding.early_stop import WINDOWS, Best, Rounded, Watch
+from quark_onnx.numerics.rounding.learning import Rounded, Watch, falling, learn
 from quark_onnx.numerics.rounding.objectives import Objective
-from quark_onnx.numerics.rounding.weight_grid import Bound, clip, nearest, steps
+from quark_onnx.numerics.rounding.settings import TuningSettings
+from quark_onnx.numerics.rounding.weight_grid import WeightGrid, clip, nearest, steps
 from quark_onnx.numerics.weight_pairs import repair
 
 F32 = NDArray[np.float32]
@@ -34,65 +35,63 @@ SETTLED = 1e-2
 
 
 def adaround(
-    weight: F32,
-    scale: F32,
-    objective: Objective,
-    low: Bound,
-    high: Bound,
-    unit: F32,
-    *,
-    safe_pairs: bool = False,
-    num_iterations: int = 1000,
-    learning_rate: float = 0.1,
-    early_stop: bool = True,
-    window: int | None = None,
-    reg_param: float = 0.01,
-    beta_range: tuple[float, float] = (20.0, 2.0),
-    warm_start: float = 0.2,
+    weight: F32, grid: WeightGrid, objective: Objective, unit: F32, settings: TuningSettings, iterations: int
 ) -> Rounded:
     """Codes that are ⌊w/s⌋ or ⌊w/s⌋ + 1, within the bounds, and in no row worse than rounding to nearest.
 
+    Where no pair of neighbours may saturate, what is judged, and returned, has none that does.
+
     Args:
         weight: (G, R, K).
-        scale: (G, R).
         unit: (G, R) or (G, 1) > 0, in units of the objective.
-        safe_pairs: no pair of neighbours may saturate; what is judged, and returned, has none that does.
-        learning_rate: of v, for Adam.
-        early_stop: end when the loss with its rounding term, averaged over a window, no longer falls, or the latter
-            is next to nothing.
-        window: iterations between two looks at the state; None: a tenth of them.
-        warm_start: part of the iterations without the rounding term.
+        settings: `learning_rate` is that of v, for Adam; `warm_start` the part of the iterations without the rounding
+            term; `early_stop` ends also when the latter is next to nothing.
     """
-    s = scale[..., None]
-    u = steps(weight, scale, low, high, safe_pairs)
-    down = np.floor(u)
+    near = nearest(weight, grid.scale, grid.low, grid.high, grid.safe_pairs)
     unit = TEN_STEPS * unit
-    v, per_code = initial(u - down), (s / unit[..., None]).astype(np.float32)
-    free = (down >= low) & (down < high)  # elsewhere both choices clamp to one code
-    best = Best(objective, s, nearest(weight, scale, low, high, safe_pairs))
-    adam, watch, done, cost = Adam.of(v.shape), Watch(), 0, math.inf
-    start, window = warm_start * num_iterations, window or max(1, num_iterations // WINDOWS)
-    for t in range(num_iterations):
-        slope, h = soften(v)
-        loss, grad = objective(clip(down + h, low, high) * s)
-        grad *= per_code
-        total = float((loss / unit).sum())
-        if t >= start:
-            pull, cost = polarise(h, beta_at((t - start) / max(1.0, num_iterations - start), beta_range), reg_param)
+    learner = _UpOrDown(weight, grid, unit, settings, iterations)
+    return learn(learner, objective, near, grid.scale, unit, settings, iterations)
+
+
+class _UpOrDown:
+    """v (G, R, K): positive where a weight is to be rounded up."""
+
+    whole = False
+
+    def __init__(self, weight: F32, grid: WeightGrid, unit: F32, settings: TuningSettings, iterations: int) -> None:
+        self.grid, self.settings = grid, settings
+        u = steps(weight, grid.scale, grid.low, grid.high, grid.safe_pairs)
+        self.down = np.floor(u)
+        self.v, self.s = initial(u - self.down), grid.scale[..., None]
+        self.per_code: F32 = (self.s / unit[..., None]).astype(np.float32)
+        self.free = (self.down >= grid.low) & (self.down < grid.high)  # elsewhere both choices clamp to one code
+        self.adam, self.cost = Adam.of(self.v.shape), math.inf
+        self.start, self.rest = settings.warm_start * iterations, (1 - settings.warm_start) * iterations
+
+    @property
+    def weight(self) -> F32:
+        self.slope, self.h = soften(self.v)
+        return clip(self.down + self.h, self.grid.low, self.grid.high) * self.s
+
+    @property
+    def codes(self) -> F32:
+        codes = clip(self.down + (self.v >= 0), self.grid.low, self.grid.high)
+        return repair(codes, self.down + self.h) if self.grid.safe_pairs else codes
+
+    def step(self, grad: F32, t: int) -> float:
+        grad *= self.per_code
+        if warm := t >= self.start:
+            beta = falling(*self.settings.beta_range, (t - self.start) / max(1.0, self.rest))
+            pull, self.cost = polarise(self.h, beta, self.settings.reg_param)
             grad -= pull
-            total += cost
-        grad *= slope
-        grad *= free
-        adam.step(v, grad, learning_rate)
-        watch.add(total)
-        done = t + 1
-        if done % window == 0 or done == num_iterations:
-            codes = clip(down + (v >= 0), low, high)
-            best.judge(repair(codes, down + h) if safe_pairs else codes)
-            stalled = watch.stalled(compare=done >= start + 2 * window) or cost <= SETTLED * reg_param * h.size
-            if early_stop and stalled:
-                break
-    return Rounded(best.codes, done, best.loss)
+        grad *= self.slope
+        grad *= self.free
+        self.adam.step(self.v, grad, self.settings.learning_rate)
+        return self.cost if warm else 0.0
+
+    def ends(self, watch: Watch, done: int, window: int) -> bool:
+        stalled = watch.stalled(compare=done >= self.start + 2 * window)
+        return stalled or self.cost <= SETTLED * self.settings.reg_param * self.h.size
 
 
 def initial(fraction: F32) -> F32:
@@ -128,9 +127,3 @@ def polarise(h: F32, beta: float, reg_param: float) -> tuple[F32, float]:
     cost = reg_param * (h.size - float((power * size).sum()))
     power *= np.float32(2 * beta * reg_param)
     return np.copysign(power, c, out=power), cost
-
-
-def beta_at(progress: float, beta_range: tuple[float, float]) -> float:
-    """From high to low along a cosine while progress goes from 0 to 1."""
-    high, low = beta_range
-    return low + 0.5 * (high - low) * (1 + math.cos(math.pi * progress))

@@ -20,6 +20,7 @@ from quark_onnx.numerics.rounding.weight_grid import Bound
 from quark_onnx.numerics.weight_pairs import LIMIT, unsafe_pairs
 
 F32 = NDArray[np.float32]
+Index = NDArray[np.intp]
 
 SETTLED = 1e-4
 """Descent ends when a sweep moves less than this part of the codes."""
@@ -78,39 +79,57 @@ def neighbours(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic) -> tup
 def pairs(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic, sweeps: int, safe_pairs: bool = False) -> F32:
     """Codes that are low or high, (G, R, K), after trying for every input to switch it together with the best other.
 
-    Switching i and j by steps a and b changes the loss by  a²H_ii + 2a·half_i + b²H_jj + 2b·half_j + 2ab·H_ij.
-    With safe pairs, those neighbours stay that some choice would make unsafe.
+    A row in which nothing moves is done: only the others are swept again. With safe pairs, those neighbours stay that
+    some choice would make unsafe.
     """
-    codes, s = codes.copy(), scale[..., None]
-    half = product(codes * s - q.origin, q.hessian) - q.residual  # half the gradient
-    step = (low + high - 2 * codes) * s  # to the other code
-    cost = step**2 * np.einsum("gkk->gk", q.hessian)[:, None]
-    if safe_pairs:
-        cost[..., : codes.shape[-1] // 2 * 2][np.repeat(unsafe_pairs(low) | unsafe_pairs(high), 2, -1)] = np.inf
-    single = 2 * step * half + cost  # change of the loss by switching one
-    inputs, every = codes.shape[-1], np.arange(scale.size)
+    codes = codes.copy()
+    groups, rows = (np.arange(count) for count in codes.shape[:2])
     for _ in range(sweeps):
-        moved = False
-        for i in range(inputs):
-            both = q.hessian[:, i][:, None] * (2 * step[..., i : i + 1])
-            both *= step
-            both += single
-            both[..., i] = 0  # i alone
-            j = both.argmin(-1)
-            change = single[..., i] + both.reshape(-1, inputs)[every, j.reshape(-1)].reshape(j.shape)
-            g, r = np.nonzero(change < -WORTH * cost[..., i])
-            if not len(g):
-                continue
-            moved = True
-            for k in (np.full(len(g), i), np.where(j[g, r] == i, -1, j[g, r])):
-                gk, rk, k = g[k >= 0], r[k >= 0], k[k >= 0]
-                half[gk, rk] += q.hessian[gk, k] * step[gk, rk, k][:, None]
-                codes[gk, rk, k] = low[gk, rk, k] + high[gk, rk, k] - codes[gk, rk, k]
-                step[gk, rk, k] *= -1
-            single[g, r] = 2 * step[g, r] * half[g, r] + cost[g, r]
-        if not moved:
+        part = np.ix_(groups, rows)
+        moved = _switched(codes, part, low, high, scale, q, safe_pairs)
+        groups, rows = groups[moved.any(1)], rows[moved.any(0)]
+        if not len(groups):
             break
     return codes
+
+
+def _switched(
+    codes: F32, part: tuple[Index, ...], low: F32, high: F32, scale: F32, q: Quadratic, safe_pairs: bool
+) -> NDArray[np.bool_]:
+    """One sweep over some groups and rows, in place; in which of them something moved.
+
+    Switching i and j by steps a and b changes the loss by  a²H_ii + 2a·half_i + b²H_jj + 2b·half_j + 2ab·H_ij.
+    """
+    hessian, ends = q.hessian[part[0].reshape(-1)], low[part] + high[part]
+    some, s = codes[part], scale[part][..., None]
+    half = product(some * s - q.origin[part], hessian) - q.residual[part]  # half the gradient
+    step = (ends - 2 * some) * s  # to the other code
+    cost = step**2 * np.einsum("gkk->gk", hessian)[:, None]
+    if safe_pairs:
+        fixed = unsafe_pairs(low[part]) | unsafe_pairs(high[part])
+        cost[..., : cost.shape[-1] // 2 * 2][np.repeat(fixed, 2, -1)] = np.inf
+    single = 2 * step * half + cost  # change of the loss by switching one
+    inputs, every = some.shape[-1], np.arange(s.size)
+    moved = np.zeros(s.shape[:2], bool)
+    for i in range(inputs):
+        both = hessian[:, i][:, None] * (2 * step[..., i : i + 1])
+        both *= step
+        both += single
+        both[..., i] = 0  # i alone
+        j = both.argmin(-1)
+        change = single[..., i] + both.reshape(-1, inputs)[every, j.reshape(-1)].reshape(j.shape)
+        g, r = np.nonzero(change < -WORTH * cost[..., i])
+        if not len(g):
+            continue
+        moved[g, r] = True
+        for k in (np.full(len(g), i), np.where(j[g, r] == i, -1, j[g, r])):
+            gk, rk, k = g[k >= 0], r[k >= 0], k[k >= 0]
+            half[gk, rk] += hessian[gk, k] * step[gk, rk, k][:, None]
+            some[gk, rk, k] = ends[gk, rk, k] - some[gk, rk, k]
+            step[gk, rk, k] *= -1
+        single[g, r] = 2 * step[g, r] * half[g, r] + cost[g, r]
+    codes[part] = some
+    return moved
 
 
 def exhaust(low: F32, high: F32, scale: F32, q: Quadratic, safe_pairs: bool = False) -> F32:

@@ -11,7 +11,9 @@ Layout everywhere: G groups (1 when dense, C when depthwise), R output rows per 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +23,88 @@ from quark_onnx.numerics.matrix_products import gram, product
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
+M = TypeVar("M", bound="Means")
+
 INACTIVE = np.float32(1e-3)
 """Weight of a position that the activation function blocks: a row with no other still has a bias."""
 
 
+class Means(ABC):
+    """The means of y and z, and what follows from them: the best bias of any weight.
+
+    Law of all that is summed here: of(a ++ b) == of(a) + of(b) up to rounding, and `+` in a fixed order is exact to the
+    bit. Units: y and z as the layer has them; all sums are over weighted positions.
+    """
+
+    yy: F64
+
+    def __add__(self: M, other: M) -> M:
+        return type(self)(**{name: sums + getattr(other, name) for name, sums in vars(self).items()})
+
+    @property
+    @abstractmethod
+    def count(self) -> F64:
+        """(G, 1) positions seen, or the sum of their weights."""
+
+    @property
+    @abstractmethod
+    def mean_y(self) -> F64:
+        """(G, R)."""
+
+    @property
+    @abstractmethod
+    def mean_z(self) -> F64:
+        """(G, K)."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether there was no NaN, infinity or overflow."""
+        return all(bool(np.isfinite(sums).all()) for sums in vars(self).values())
+
+    def bias(self, weight: F32) -> F64:
+        """(G, R): the best bias of a weight (G, R, K), mean(y − weight z). Needs a count > 0."""
+        fitted: F64 = np.einsum("grk,gk->gr", weight, self.mean_z)
+        return self.mean_y - fitted
+
+    def means(self) -> tuple[F32, F32]:
+        """(G, R) y and (G, R, K) z: bias(weight) = y − Σ weight z."""
+        mean_z = self.mean_z.astype(np.float32)
+        return self.mean_y.astype(np.float32), np.broadcast_to(mean_z[:, None], (*self.yy.shape, mean_z.shape[-1]))
+
+
 @dataclass(frozen=True, eq=False)
-class Moments:
+class Sums(Means):
+    """yy and y (G, R), z1 (G, K+1): what moments need without their squares, which is next to nothing."""
+
+    yy: F64
+    y: F64
+    z1: F64
+
+    @classmethod
+    def of(cls, y: F32, z: F32) -> Sums:
+        """y (G, n, R), z (G, n, K)."""
+        count = np.full((len(z), 1), float(z.shape[1]))
+        z1 = np.concatenate([z.sum(1, dtype=np.float64), count], -1)
+        return cls(np.square(y).sum(1, dtype=np.float64), y.sum(1, dtype=np.float64), z1)
+
+    @property
+    def count(self) -> F64:
+        return self.z1[:, -1:]
+
+    @property
+    def mean_y(self) -> F64:
+        return np.asarray(self.y / self.count)
+
+    @property
+    def mean_z(self) -> F64:
+        return np.asarray(self.z1[:, :-1] / self.count)
+
+
+@dataclass(frozen=True, eq=False)
+class Moments(Means):
     """yy (G, R), yz (G, R, K+1), zz (G, K+1, K+1): sums over positions in float64.
 
-    Law: of(a ++ b) == of(a) + of(b) up to the rounding of `gram` (128 · 2⁻²⁴ of Σ|y||z|), and `+` in a fixed order is
-    exact to the bit. Units: y and z as the layer has them; all sums are over weighted positions.
+    Of n positions they are off by at most (min(n, 2¹²) + 3) · 2⁻²⁴ of Σ|y||z|: the rounding of `gram` and of weights.
     """
 
     yy: F64
@@ -40,35 +114,36 @@ class Moments:
     @classmethod
     def of(cls, y: F32, z: F32, weights: F32 | None = None) -> Moments:
         """y (G, n, R), z (G, n, K), weights (G, n) ≥ 0: how much each position counts; None: 1."""
-        z1 = np.concatenate([z, np.ones((*z.shape[:2], 1), np.float32)], -1)
-        if weights is None:
-            return cls(np.square(y).sum(1, dtype=np.float64), gram(y, z1), gram(z1, z1, symmetric=True))
-        weighed = z1 * weights[..., None]
-        squares = (np.square(y) * weights[..., None]).sum(1, dtype=np.float64)
-        return cls(np.asarray(squares), gram(y, weighed), gram(weighed, z1, symmetric=True))
-
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(self.yy + other.yy, self.yz + other.yz, self.zz + other.zz)
+        counted, total, root = (y, z), float(z.shape[1]), z
+        if weights is not None:
+            w = weights[..., None]
+            counted, total = (y * w, z * w), weights.sum(1, dtype=np.float64)
+            root = z * np.sqrt(w)  # so that both factors are the same, and half of zz is computed
+        groups, _, inputs = z.shape
+        yz, zz = np.empty((groups, y.shape[2], inputs + 1)), np.empty((groups, inputs + 1, inputs + 1))
+        gram(counted[0], z, yz[..., :-1])
+        gram(root, root, zz[:, :-1, :-1])
+        yz[..., -1] = counted[0].sum(1, dtype=np.float64)
+        zz[:, -1, :-1] = zz[:, :-1, -1] = counted[1].sum(1, dtype=np.float64)
+        zz[:, -1, -1] = total
+        return cls((counted[0] * y).sum(1, dtype=np.float64), yz, zz)
 
     @property
     def count(self) -> F64:
-        """(G, 1) positions seen, or the sum of their weights."""
         return self.zz[:, -1, -1:]
 
     @property
-    def finite(self) -> bool:
-        """Whether there was no NaN, infinity or overflow."""
-        return bool(np.isfinite(self.yy).all() and np.isfinite(self.yz).all() and np.isfinite(self.zz).all())
-
-    @property
     def mean_y(self) -> F64:
-        """(G, R)."""
         return self.yz[..., -1] / self.count
 
     @property
     def mean_z(self) -> F64:
-        """(G, K)."""
         return self.zz[:, :-1, -1] / self.count
+
+    @property
+    def linear(self) -> Sums:
+        """Those that are no squares."""
+        return Sums(self.yy, self.yz[..., -1], self.zz[:, -1])
 
     def loss(self, v: F32 | F64) -> F64:
         """(G, R): Σ (y − v[z,1])² of v = [weight, bias], (G, R, K+1); not divided by the count."""
@@ -78,16 +153,6 @@ class Moments:
     def grad(self, v: F32 | F64) -> F64:
         """(G, R, K+1): the derivative of `loss`."""
         return 2 * (product(v.astype(np.float64), self.zz) - self.yz)
-
-    def bias(self, weight: F32) -> F64:
-        """(G, R): the best bias of a weight (G, R, K), mean(y − weight z). Needs a count > 0."""
-        fitted: F64 = np.einsum("grk,gk->gr", weight, self.mean_z)
-        return self.mean_y - fitted
-
-    def means(self) -> tuple[F32, F32]:
-        """(G, R) y and (G, R, K) z: bias(weight) = y − Σ weight z."""
-        wide = np.broadcast_to(self.mean_z[:, None].astype(np.float32), (*self.yy.shape, self.zz.shape[-1] - 1))
-        return self.mean_y.astype(np.float32), wide
 
 
 @dataclass(frozen=True, eq=False)

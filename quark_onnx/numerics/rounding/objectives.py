@@ -1,10 +1,9 @@
 """The seam between an optimizer and what it minimizes: the mean over positions of (f(ŷ) − f(y))², row by row.
 
 `Quadratic` knows only moments (f is the identity) and sees all data in every step; `Sampled` keeps positions and sees
-f. In either, the bias is one of three:
+f. In either, the bias is one of two:
     eliminated  every candidate weight is judged with the bias that suits it best
     fixed       it stays
-    joint       one more weight, whose input is 1: candidates are [weight, bias], (G, R, K+1)
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.numerics.activation_functions import Activation
 from quark_onnx.numerics.matrix_products import product
-from quark_onnx.numerics.rounding.moments import Moments, with_bias
+from quark_onnx.numerics.rounding.moments import Moments
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -75,13 +74,6 @@ class Quadratic:
         return cls._around(weight, h, c - b[..., None] * mean_z, yy - 2 * b * mean_y + b**2, ridge)
 
     @classmethod
-    def joint(cls, weight: F32, bias: F32, moments: Moments, ridge: float = 0.0) -> Quadratic:
-        """The loss of [weight, bias] near the given ones."""
-        count = moments.count
-        h, c = moments.zz / count[..., None], moments.yz / count[..., None]
-        return cls._around(with_bias(weight, bias), h, c, moments.yy / count, ridge)
-
-    @classmethod
     def _around(cls, weight: F32, h: F64, c: F64, yy: F64, ridge: float) -> Quadratic:
         """loss(w) = w h wᵀ − 2 w cᵀ + yy; h is used up."""
         w = weight.astype(np.float64)
@@ -126,8 +118,7 @@ class Sampled:
     """Kept positions, through the true activation function, in mini-batches.
 
     y (G, n, R) float target before f; z (G, n, K); bias(weight) = offset − Σ lever · weight, with offset (G, R) and
-    lever (G, R, K) from `means()` of the moments (eliminated) or None (fixed). For a joint bias append a 1 to z and
-    let offset be 0. batch: positions per call; seed: of their order, which is drawn once.
+    lever (G, R, K) from `means()` of the moments (eliminated) or None (fixed). batch: positions per call; seed: of their order, which is drawn once.
     """
 
     y: F32

@@ -15,10 +15,12 @@ class TuningSettings:
     absolute  learning rates are in units of the weight, and are divided by the mean scale
     batch     positions in a mini-batch of the objective "sampled"
     factors   scales to try, as parts of the plan's
+    fit_scale   the scale may be any number, and be fitted to codes
+    num_iterations  None: no rounding is learned by gradients, see `methods`
     """
 
     method: str = "adaround"
-    num_iterations: int = 500
+    num_iterations: int | None = None
     learning_rate: float = 0.1
     absolute: bool = False
     lr_adjust: tuple[float, float] | None = None
@@ -32,6 +34,7 @@ class TuningSettings:
     seed: tuple[int, ...] = (0,)
     scale_search: bool = True
     factors: tuple[float, ...] = FACTORS
-    polish: int = 0
+    fit_scale: bool = True
+    polish: int = 5
     ridge: float = 0.03
     update_bias: bool = True

@@ -7,7 +7,7 @@ see `numerics.weight_pairs`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ PER_TENSOR: tuple[int, ...] = (0, 1)
 PER_ROW: tuple[int, ...] = (0,)
 """Axes of (G, R) that share one scale. PER_ROW: per-channel weights of a grouped ConvTranspose, (C, R, …)."""
 
+COARSE = 2**8 - 2
+"""Steps between the first and the last code of 8 bits, strictly symmetric ones: −127 to 127."""
+
 
 @dataclass(frozen=True, eq=False)
 class WeightGrid:
@@ -34,6 +37,20 @@ class WeightGrid:
     high: Bound
     shared: tuple[int, ...] = PER_TENSOR
     safe_pairs: bool = False
+
+    def rows(self, part: slice) -> WeightGrid:
+        """The same for some of the rows."""
+        low, high = (np.broadcast_to(np.asarray(b, np.float32), (*self.scale.shape, 1)) for b in (self.low, self.high))
+        return replace(self, scale=self.scale[:, part], low=low[:, part], high=high[:, part])
+
+    def at(self, scale: F32) -> WeightGrid:
+        """The same with other scales (G, R)."""
+        return replace(self, scale=scale)
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the codes have fewer than 8 bits."""
+        return bool(np.max(np.asarray(self.high) - np.asarray(self.low)) < COARSE)
 
 
 def nearest(weight: F32, scale: F32, low: Bound, high: Bound, safe_pairs: bool = False) -> F32:

@@ -72,7 +72,7 @@ def judged(
     plain, singles = judge(before) if learns.judges else (Comparison(), ())
     first, options = _worst(plain), learns.options
     if first.db is None or first.db >= GOOD:
-        searched = tune(replace(options, update_bias=False)) if options.scale_search else Tuning(before, (), {}, False)
+        searched = tune(replace(options, update_bias=False)) if options.scale_search else Tuning(before, (), {})
         return searched, Correction(False, first.db, None, plain.samples)
     done = tune(options)
     if all(value is before.values.get(name) for name, value in done.plan.values.items()):

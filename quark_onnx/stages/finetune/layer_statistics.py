@@ -17,14 +17,17 @@ from quark_onnx.engine.layers.layer_inputs import bias_rows, float_of, sides
 from quark_onnx.engine.layers.row_grids import codes_of
 from quark_onnx.graph import Model
 from quark_onnx.numerics.activation_functions import Activation
+from quark_onnx.numerics.layer.drawn_positions import Samples
 from quark_onnx.numerics.layer.held_out_split import LayerData, held_out
-from quark_onnx.numerics.layer.sampling import Layer, Samples, sample
+from quark_onnx.numerics.layer.sampling import Layer, sample
 
 Array = NDArray[Any]
 
-KEPT = 6000
+KEPT = 3000
 """Positions of a layer that are kept to judge it through its activation function."""
 
+PER_UNKNOWN = 20
+"""Positions of a layer with groups for each input of one, where a tenth of what others get is fewer."""
 
 SINGLE = "it has a single output position in all samples: give more of them"
 """Why nothing can be learned where nothing varies: any weight fits, with a bias."""
@@ -55,7 +58,7 @@ def layer_data(
         )
     except ValueError as error:  # not finite
         return Skip(str(error)), count
-    return (data if data.train.moments.count.max() >= 2 else Skip(SINGLE)), count
+    return (data if data.train.sums.count.max() >= 2 else Skip(SINGLE)), count
 
 
 def layer_samples(
@@ -73,8 +76,9 @@ def layer_samples(
     if unit.bias is not None and not shared:
         bias = float_bias(model, unit, weight.shape)
     layer = Layer(weight, bias, read.shape, None if shared else _interval(unit.activation))
-    # every group sees every position, and a depthwise group has a handful of unknowns only
-    positions = options.positions if len(weight) == 1 else max(1, options.positions // 4)
+    positions = options.positions
+    if len(weight) > 1:  # every group sees every position, and one of a depthwise layer has a handful of unknowns only
+        positions = min(positions, max(1, positions // 10, PER_UNKNOWN * weight.shape[2]))
     return layer, Samples(read.x, read.z, scale, zero_point), positions
 
 

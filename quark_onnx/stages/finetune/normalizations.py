@@ -5,8 +5,8 @@ y = γ n(x) + β in the float model;  γ', β' minimize Σ (y − γ' n(z) − �
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,14 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.core.settings.fast_finetune import AdaQuant, FastFinetune
+from quark_onnx.engine.activation_walk import Frontier
+from quark_onnx.engine.layers.layer_inputs import float_of
+from quark_onnx.engine.layers.row_grids import codes_of
+from quark_onnx.engine.tuning_walk import Found
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import constant, input_at, is_op, rank
+from quark_onnx.numerics.layer.held_out_split import held_out
+from quark_onnx.numerics.quantizer import dequantize
 
 Array = NDArray[Any]
 
@@ -78,6 +84,29 @@ def match_norms(model: Model, plan: Plan, options: FastFinetune) -> tuple[dict[s
         elif found.scale not in plan.values:  # a resumed run has it already
             units[node.name or ""] = found
     return units, reasons
+
+
+@dataclass(frozen=True)
+class NormFit:
+    """Fits scales and biases of normalizations."""
+
+    model: Model
+    units: Mapping[str, NormUnit]
+    options: FastFinetune
+
+    def __call__(self, node: Node, frontier: Frontier, plan: Plan) -> Found | Skip:
+        """The plan with scale and bias that held-out samples gain by, or why they cannot be fitted."""
+        unit = self.units[node.name or ""]
+        x, z = frontier.exact[unit.data], frontier.rounded[unit.data]
+        if (q := codes_of(plan, unit.data)) is not None:
+            z = [dequantize(s, q, plan.sites[unit.data].format) for s in z]
+        if not all(a.size and a.shape == b.shape and np.isfinite(a).all() for a, b in zip(x, z, strict=True)):
+            return Skip("its input is empty, not finite, or of another shape when quantized")
+        held = held_out(len(x), self.options.holdout, self.options.seed)
+        line = fit_line(unit, float_of(self.model, unit.scale), float_of(self.model, unit.bias), x, z, held)
+        after = replace(plan, values={**plan.values, unit.scale: line.scale, unit.bias: line.bias})
+        losses, judged = (line.loss_before, line.loss_after), (line.held_before, line.held_after)
+        return Found(after if judged[1] < judged[0] else plan, (node,), "tuned", losses, judged, iterations=1)
 
 
 def fit_line(unit: NormUnit, scale: Array, bias: Array, x: list[Array], z: list[Array], held: Array) -> Line:

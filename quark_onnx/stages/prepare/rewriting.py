@@ -21,6 +21,7 @@ from quark_onnx.stages.prepare import (
     drop_dropout,
     drop_identity,
     drop_neutral,
+    enlarge_planes,
     fill_channels,
     fold_affine,
     fold_affine_forward,
@@ -95,7 +96,7 @@ def prepare(
         biases: layers without a bias get one of zeros, for later stages to move.
         integers: operator types without a weight that the target runs on integers; a Clip among them if a quantizer
             takes it in. What is made of others is decided by this.
-        block: channels that the target's kernel for depthwise convolutions takes at a time.
+        block: channels that lie together where the target has them last (`Target.channel_block`).
         conversions: see `convert`.
         branches: If → the branch that is to be taken, whatever its condition.
 
@@ -175,7 +176,7 @@ def _rewritten(
     remove_unused(model)
     if any(outcome.reason is None for outcome in layers):
         infer_shapes(model)
-    filled = rewrite(model.graph, [fill_channels.rule(block)]) if block > 1 else []
+    filled = rewrite(model.graph, [fill_channels.rule(block), enlarge_planes.RULE]) if block > 1 else []
     if any(outcome.reason is None for outcome in filled):
         infer_shapes(model)
     return log + layers + filled, sizes

@@ -9,13 +9,15 @@ import numpy as np
 from quark_onnx.core.plan import Skip
 from quark_onnx.core.settings.range_learning import RangeLearning
 from quark_onnx.engine.layers.layer_inputs import Sides
+from quark_onnx.numerics.layer.drawn_positions import Samples
 from quark_onnx.numerics.layer.held_out_split import Kept, held_out
 from quark_onnx.numerics.layer.range_learning import BUDGET
-from quark_onnx.numerics.layer.sampling import Layer, Samples, draw
-from quark_onnx.numerics.matrix_products import product
+from quark_onnx.numerics.layer.sampling import Layer, sample
 
 LOUD = 1e12
 """Numbers from here on are too large to be squared and added up in float32, with room for a layer that overshoots."""
+
+LARGE = "the layer's input or output is not finite, or too large to be squared"
 
 
 def kept_positions(
@@ -27,28 +29,27 @@ def kept_positions(
     number: of the layer, for its random choices.
     """
     groups, rows, inputs = layer.weight.shape
-    count = len(read.x)
-    per = max(1, min(options.positions, BUDGET // (groups * (rows + inputs))) // count)
-    seed = (options.fixed_seed, number)
-    *seeds, last = np.random.SeedSequence(seed).spawn(count + 1)
-    samples = Samples(read.x, read.z)
-
-    def one(i: int) -> Kept:
-        x, z = draw(layer, samples, i, per, 1.0, np.random.PCG64(seeds[i]))
-        with np.errstate(over="ignore", invalid="ignore"):  # the numbers are looked at below
-            return Kept(product(x, np.swapaxes(layer.weight, 1, 2)) + layer.bias[:, None], z)
-
-    drawn = list(pool.map(one, range(count)))
-    held = held_out(count, options.holdout, options.fixed_seed)
-    train, judge = (
-        Kept(*(np.concatenate(side, 1) for side in zip(*part, strict=True))) if part else None
-        for part in ([d for d, h in zip(drawn, held, strict=True) if h == side] for side in (False, True))
-    )
-    assert train is not None  # `held_out` leaves some
-    if not all(np.abs(side).max() < LOUD for part in drawn for side in part):  # nan is not
-        return Skip("the layer's input or output is not finite, or too large to be squared")
+    positions = min(options.positions, BUDGET // (groups * (rows + inputs)))
+    seed, held = (options.fixed_seed, number), held_out(len(read.x), options.holdout, options.fixed_seed)
+    try:
+        data = sample(
+            layer,
+            Samples(read.x, read.z),
+            held,
+            positions=positions,
+            keep=len(read.x) * max(1, positions),
+            seed=seed,
+            pool=pool,
+            squares=False,
+        )
+    except ValueError:
+        return Skip(LARGE)
+    train, judge = data.train.kept, None if data.held is None else data.held.kept
+    assert train is not None
+    if not all(np.abs(side).max() < LOUD for side in (*train, *(judge or ()))):  # nan is not
+        return Skip(LARGE)
     if train.y.shape[1] < 2:
         return Skip("it has a single output position in all samples: give more of them")
-    order = np.random.Generator(np.random.PCG64(last)).permutation(train.y.shape[1])
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(train.y.shape[1])
     shuffled = Kept(train.y[:, order], train.z[:, order])
     return shuffled, shuffled if judge is None else judge

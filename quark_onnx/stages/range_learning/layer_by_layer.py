@@ -1,25 +1,23 @@
-"""The fold over the layers: at which ranges are learned, in which order, and what became of each."""
+"""The layers at which ranges are learned."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Tuning
 from quark_onnx.core.settings.range_learning import RangeLearning
 from quark_onnx.engine.activation_walk import walk
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.kept_feeds import quarter_of_memory
 from quark_onnx.engine.layers import Unit, match
 from quark_onnx.engine.layers.layer_inputs import float_of
+from quark_onnx.engine.tuning_walk import Tell, along, beyond_memory
 from quark_onnx.graph import Model
 from quark_onnx.numerics.layer.range_learning import bytes_of
-from quark_onnx.stages.range_learning.layer_learner import LayerLearner, Tell
+from quark_onnx.stages.range_learning.layer_learner import LayerLearner
 from quark_onnx.stages.range_learning.learnable_ranges import is_fixed_grid
-
-logger = logging.getLogger("quark_onnx")
 
 
 def learn(model: Model, plan: Plan, feeds: Sequence[Feed], options: RangeLearning, limit: int, tell: Tell) -> Tuning:
@@ -36,15 +34,12 @@ def learn(model: Model, plan: Plan, feeds: Sequence[Feed], options: RangeLearnin
     reasons |= {name: reason for name, reason in why.items() if reason is not None}
     todo = {name: unit for name, unit in units.items() if why[name] is None}
     readers = Counter(unit.weight for unit in units.values())
-    learner = LayerLearner(model, plan, todo, readers, {name: i for i, name in enumerate(units)}, options, tell)
-    open_ends = {unit.data for unit in todo.values() if is_fixed_grid(plan.sites.get(unit.data))}
-    interrupted = False
-    try:
-        walk(model, plan, feeds, todo.keys(), learner.visit, limit, floats=open_ends)
-    except KeyboardInterrupt:
-        interrupted = True
-        logger.warning("interrupted: %d of %d layers are learned, the others stay", len(learner.records), len(todo))
-    return Tuning(learner.plan, tuple(learner.records), reasons | learner.reasons, interrupted)
+    sites = [site for unit in todo.values() if (site := plan.sites.get(unit.data)) is not None]
+    numbers = {name: i for i, name in enumerate(units)}
+    learner = LayerLearner(model, todo, readers, numbers, options, {site.group for site in sites})
+    open_ends = {site.tensor for site in sites if is_fixed_grid(site)}
+    way = partial(walk, model, plan, feeds, todo.keys(), limit=limit, floats=open_ends)
+    return along(way, plan, dict.fromkeys(todo, learner), reasons, tell)
 
 
 def _why_not(model: Model, unit: Unit, plan: Plan) -> str | None:
@@ -54,6 +49,4 @@ def _why_not(model: Model, unit: Unit, plan: Plan) -> str | None:
     if unit.data in model.graph.initializers:
         return "its input is a constant"
     groups, rows, inputs = unit.geometry.rows(float_of(model, unit.weight)).shape
-    if (needed := bytes_of((groups, rows, inputs))) > 2 * quarter_of_memory():
-        return f"it takes {needed >> 20:,} MiB to learn, more than half of the memory"
-    return None
+    return beyond_memory(bytes_of((groups, rows, inputs)))

@@ -8,9 +8,8 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
-from quark_onnx.numerics.layer.im2col import ConvShape, kernel_of, patches, rows_of, sample_positions
+from quark_onnx.numerics.layer.im2col import ConvShape, every_position, kernel_of, patches, rows_of
 
-EVERY = 10**9
 INPUTS, OUTPUTS = 4, 8
 SIZES = (11, 9, 5)
 SHAPES = {  # kernel, strides, pads, dilations, output_padding
@@ -71,7 +70,7 @@ def test_patches_times_kernel_are_onnxruntimes(
     shape, x, w = case(numbers, group, transposed)
     y = conv(x, w, shape)
     assert shape.output_size(x.shape[1:]) == y.shape[1:]
-    at = sample_positions(y.shape[1:], EVERY, np.random.default_rng(0))
+    at = every_position(y.shape[1:])
     z, rows = patches(x, at, shape), rows_of(w, shape)
     got = np.swapaxes(z @ np.swapaxes(rows, 1, 2), 1, 2).reshape(y.shape)
     size = np.swapaxes(np.abs(z) @ np.swapaxes(np.abs(rows), 1, 2), 1, 2).reshape(y.shape)
@@ -94,28 +93,18 @@ def test_padding_reads_the_fill(numbers: tuple[tuple[int, ...], ...], transposed
     """Codes padded with their zero point are 0 after dequantizing, as the float input's padding is."""
     shape, x, _ = case(numbers, 2, transposed)
     codes = np.clip(np.rint(x / 0.05) - 7, -128, 127).astype(np.int8)
-    at = sample_positions(shape.output_size(x.shape[1:]), EVERY, np.random.default_rng(0))
+    at = every_position(shape.output_size(x.shape[1:]))
     taken = patches(codes, at, shape, fill=-7)
     assert taken.dtype == np.int8
     dequantized = (codes.astype(np.float32) + 7) * np.float32(0.05)
     np.testing.assert_array_equal((taken.astype(np.float32) + 7) * np.float32(0.05), patches(dequantized, at, shape))
 
 
-def test_sampled_positions_are_distinct_reproducible_and_all_when_few() -> None:
-    some, again, other = (sample_positions((6, 7), 20, np.random.default_rng(seed)) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(some, again)
-    assert not np.array_equal(some, other)
-    assert len(np.unique(some, axis=0)) == 20
-    assert np.all((some >= 0) & (some < (6, 7)))
-    every = sample_positions((6, 7), 42, np.random.default_rng(0))
-    np.testing.assert_array_equal(every, np.indices((6, 7)).reshape(2, -1).T)
-
-
 def test_a_sampled_position_reads_what_it_reads_among_all() -> None:
     shape, x, _ = case(SHAPES["2d uneven throughout"], 2, False)
     size = shape.output_size(x.shape[1:])
-    every = patches(x, sample_positions(size, EVERY, np.random.default_rng(0)), shape)
-    some = sample_positions(size, 9, np.random.default_rng(0))
+    every = patches(x, every_position(size), shape)
+    some = every_position(size)[[0, 3, 4, 17]]
     np.testing.assert_array_equal(patches(x, some, shape), every[:, some[:, 0] * size[1] + some[:, 1]])
 
 

@@ -14,14 +14,15 @@ from rounding_problems import absmax_scale
 
 from quark_onnx.numerics.activation_functions import Activation, Clip, Relu
 from quark_onnx.numerics.layer.candidates import Scorer
+from quark_onnx.numerics.layer.drawn_positions import Samples
 from quark_onnx.numerics.layer.held_out_split import LayerData, held_out
-from quark_onnx.numerics.layer.im2col import ConvShape, patches, rows_of, sample_positions
+from quark_onnx.numerics.layer.im2col import ConvShape, every_position, patches, rows_of
 from quark_onnx.numerics.layer.integer_bias import LIMIT
-from quark_onnx.numerics.layer.sampling import Layer, Samples, bytes_of, sample
+from quark_onnx.numerics.layer.sampling import Layer, bytes_of, sample
 from quark_onnx.numerics.layer.tune import Tuned, tune
 from quark_onnx.numerics.parallel_blocks import BLOCK, in_order, row_blocks
 from quark_onnx.numerics.rounding.methods import METHODS
-from quark_onnx.numerics.rounding.moments import ActiveMeans, Moments
+from quark_onnx.numerics.rounding.moments import ActiveMeans, Moments, Sums
 from quark_onnx.numerics.rounding.objectives import Quadratic
 from quark_onnx.numerics.rounding.settings import TuningSettings
 from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_ROW, PER_TENSOR, WeightGrid, nearest
@@ -222,7 +223,7 @@ def test_a_layer_with_nothing_to_win_stays_as_it_is() -> None:
 def test_learning_rate_adjusts_to_the_layers_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     true = METHODS["adaround"]
-    monkeypatch.setitem(METHODS, "adaround", lambda s, *rest: (seen.append(s.learning_rate), true(s, *rest))[1])
+    monkeypatch.setitem(METHODS, "adaround", lambda *given: (seen.append(given[4].learning_rate), true(*given))[1])
     case = Case(8)
     for threshold in (0.0, 1e9):
         case.tune(replace(QUICK, lr_adjust=(threshold, 0.5)))
@@ -250,7 +251,7 @@ def test_all_positions_of_all_samples(group: int, activation: Activation) -> Non
     """As many positions as there are: the sums are those of every patch, once."""
     case = Case(11, group=group, outputs=4, activation=activation)
     data = case.data(positions=10**6, keep=10**6)
-    at = sample_positions((8, 8), 10**9, np.random.default_rng(0))
+    at = every_position((8, 8))
     for part, held in ((data.train, False), (data.held, True)):
         assert part is not None and part.kept is not None
         which = np.flatnonzero(case.held == held)
@@ -267,6 +268,27 @@ def test_all_positions_of_all_samples(group: int, activation: Activation) -> Non
         if region is not None:
             want = ActiveMeans.of(y, z, region)
             np.testing.assert_allclose(part.fitter.bias(case.weight), want.bias(case.weight), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("group", [1, 4])
+@pytest.mark.parametrize("activation", [Activation(), Relu()])
+def test_without_squares_all_else_is_the_same(group: int, activation: Activation) -> None:
+    case = Case(13, group=group, activation=activation, outputs=8)  # several rows in a group
+    whole, linear = case.data(), case.data(squares=False)
+    for one, other in ((whole.train, linear.train), (whole.held, linear.held)):
+        assert one is not None and other is not None and one.kept is not None and other.kept is not None
+        np.testing.assert_array_equal(one.kept.z, other.kept.z)
+        np.testing.assert_array_equal(one.fitter.bias(case.weight), other.fitter.bias(case.weight))
+        assert isinstance(one.sums, Moments) and isinstance(other.sums, Sums)
+        for a, b in zip(vars(one.linear).values(), vars(other.sums).values(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        for mean, same in zip(one.moments.means(), other.sums.means(), strict=True):
+            np.testing.assert_array_equal(mean, same)
+        np.testing.assert_array_equal(one.sums.count, other.sums.count)
+    case.x[3, 0, 2, 2] = np.inf
+    with pytest.raises(ValueError, match="not finite"):
+        case.data(positions=10**6, squares=False)
+    assert 20 * bytes_of((1, 64, 40000), 20000, 3000, squares=False) < bytes_of((1, 64, 40000), 20000, 3000)
 
 
 def test_dense_layers_and_dropped_elements() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,16 @@ from hypothesis import strategies as st
 from rounding_problems import Problem
 
 from quark_onnx.numerics.rounding.adam import Adam
-from quark_onnx.numerics.rounding.adaround import adaround, beta_at, initial, polarise, soften
+from quark_onnx.numerics.rounding.adaround import adaround, initial, polarise, soften
 from quark_onnx.numerics.rounding.coordinate_descent import descend, pairs, polish
-from quark_onnx.numerics.rounding.early_stop import Watch
+from quark_onnx.numerics.rounding.learning import Rounded, Watch, falling
 from quark_onnx.numerics.rounding.objectives import Objective
+from quark_onnx.numerics.rounding.settings import TuningSettings
 from quark_onnx.numerics.rounding.weight_grid import nearest, up_or_down
 
 law = settings(deadline=None, max_examples=15)
 seeds = st.integers(0, 2**16)
+SETTINGS = TuningSettings()
 
 
 @law
@@ -28,7 +31,7 @@ def test_up_or_down_and_never_worse_than_nearest(seed: int, bits: int, kind: str
     p = Problem(seed, bits=bits)
     low, high = -p.high, p.high - (seed % 2)  # with a code less on one side, some weights lie outside the bounds
     objective: Objective = p.sampled() if kind == "sampled" else p.q
-    got = adaround(p.weight, p.scale, objective, low, high, p.unit, num_iterations=iterations)
+    got = adaround(p.weight, p.grid(low, high), objective, p.unit, SETTINGS, iterations)
     down, up = up_or_down(p.weight, p.scale, low, high)
     assert np.all((got.codes == down) | (got.codes == up))
     assert got.codes.min() >= low and got.codes.max() <= high
@@ -36,13 +39,12 @@ def test_up_or_down_and_never_worse_than_nearest(seed: int, bits: int, kind: str
     assert np.all(got.loss <= near)
     np.testing.assert_array_equal(got.loss, p.loss(got.codes, objective))
     assert 1 <= got.iterations <= iterations
-    assert got.bias is None
 
 
 def test_as_good_as_the_best_of_all_roundings() -> None:
     """K = 6 leaves 64 roundings of a row, and all are tried here. `polish` does so too, for up to 9 inputs."""
     p = Problem(0, r=40, k=6)
-    got = adaround(p.weight, p.scale, p.q, -p.high, p.high, p.unit)
+    got = adaround(p.weight, p.grid(), p.q, p.unit, SETTINGS, 1000)
     choices = [np.where(np.array(ups), p.up, p.down) for ups in itertools.product([False, True], repeat=6)]
     best = np.min([p.loss(codes) for codes in choices], 0)
     polished = polish(got.codes, p.down, p.up, p.scale, p.q, 5)
@@ -82,13 +84,16 @@ def test_pairs_end_where_no_two_codes_can_do_better() -> None:
 def test_the_best_state_is_kept_not_the_last() -> None:
     """A rate far too high: what the last iterations do is of no use."""
     p = Problem(1)
-    wild = adaround(p.weight, p.scale, p.q, -p.high, p.high, p.unit, num_iterations=50, learning_rate=100.0)
+    wild = adaround(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, learning_rate=100.0), 50)
     assert np.all(wild.loss <= p.loss(p.nearest()))
 
 
 def test_stops_early_only_when_told() -> None:
     p = Problem(2)
-    run = partial(adaround, p.weight, p.scale, p.q, -p.high, p.high, p.unit, num_iterations=2000, reg_param=0.3)
+
+    def run(**how: Any) -> Rounded:
+        return adaround(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, reg_param=0.3, **how), 2000)
+
     stopped, full = run(), run(early_stop=False)
     assert stopped.iterations < full.iterations == 2000
     assert stopped.iterations % 200 == 0
@@ -110,15 +115,14 @@ def test_a_window_ends_the_search_when_its_mean_is_no_lower() -> None:
 
 def test_same_seed_same_codes() -> None:
     p = Problem(3)
-    run = partial(adaround, p.weight, p.scale, low=-p.high, high=p.high, unit=p.unit, num_iterations=60)
-    once, again = (run(objective=p.sampled(7)) for _ in range(2))
+    once, again = (adaround(p.weight, p.grid(), p.sampled(7), p.unit, SETTINGS, 60) for _ in range(2))
     np.testing.assert_array_equal(once.codes, again.codes)
     np.testing.assert_array_equal(once.loss, again.loss)
 
 
 def test_no_regularizer_needed_to_run() -> None:
     p = Problem(4)
-    got = adaround(p.weight, p.scale, p.q, -p.high, p.high, p.unit, reg_param=0.0, warm_start=0.0, num_iterations=50)
+    got = adaround(p.weight, p.grid(), p.q, p.unit, replace(SETTINGS, reg_param=0.0, warm_start=0.0), 50)
     assert np.all(got.loss <= p.loss(p.nearest()))
 
 
@@ -147,8 +151,8 @@ def test_soft_rounding() -> None:
     assert np.all((initial(np.array([0.0, 0.999999], np.float32)) >= 0) == [False, True])
 
 
-def test_beta_falls_from_high_to_low() -> None:
-    path = [beta_at(t, (20.0, 2.0)) for t in np.linspace(0, 1, 11)]
+def test_a_cosine_falls_from_the_first_to_the_last() -> None:
+    path = [falling(20.0, 2.0, t) for t in np.linspace(0, 1, 11)]
     assert path[0] == 20
     assert path[-1] == pytest.approx(2)
     assert np.all(np.diff(path) < 0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quark_onnx.numerics.activation_functions import Activation, Clip, Gelu, LeakyRelu, PRelu, Relu, Tanh
-from quark_onnx.numerics.rounding.moments import Moments, with_bias
+from quark_onnx.numerics.rounding.moments import Moments
 from quark_onnx.numerics.rounding.objectives import DAMPING, Objective, Quadratic, Sampled
 
 G, N, R, K = 2, 400, 3, 5
@@ -62,15 +62,6 @@ def test_quadratic_with_a_fixed_bias(seed: int) -> None:
     p = Problem(seed)
     q = Quadratic.around(p.origin, p.moments, bias=p.bias)
     assert np.all(np.abs(q(p.weight)[0] - p.loss(p.weight, p.bias)) <= p.slack(p.weight))
-
-
-@law
-@given(seeds)
-def test_quadratic_with_a_joint_bias(seed: int) -> None:
-    p = Problem(seed)
-    q, other = Quadratic.joint(p.origin, p.bias, p.moments), p.bias + np.float32(0.05)
-    got = q(with_bias(p.weight, other))[0]
-    assert np.all(np.abs(got - p.loss(p.weight, other)) <= p.slack(p.weight) + K * DAMPING)
 
 
 @law

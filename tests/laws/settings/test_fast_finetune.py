@@ -50,6 +50,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "holdout": st.floats(0.01, 0.9),
     "memory_limit": st.none() | st.integers(2**20, 2**50),
     "ridge": parts,
+    "time_limit": st.none() | rates,
 }
 OF_ADAROUND: dict[str, st.SearchStrategy[Any]] = {
     "reg_param": st.floats(0, 1e3),
@@ -89,7 +90,7 @@ def test_the_defaults() -> None:
     assert AdaRound().to_dict() == {"OptimAlgorithm": "adaround"}
     assert AdaQuant().to_dict() == {"OptimAlgorithm": "adaquant"}
     one, two = AdaRound(), AdaQuant()
-    assert (one.steps(8), one.steps(4), one.learning_rate, one.polish, one.early_stop) == (500, 1500, 0.1, 5, True)
+    assert (one.steps(8), one.steps(4), one.learning_rate, one.polish, one.early_stop) == (None, None, 0.1, 5, True)
     assert (one.reg_param, one.beta_range, one.warm_start) == (0.01, (20.0, 2.0), 0.2)
     assert (two.steps(8), two.learning_rate, two.rate_unit, two.update_bias) == (500, 0.02, "step", True)
     assert one.seed == one.fixed_seed == 1705472343
@@ -235,6 +236,7 @@ BAD_VALUES = [
     *[("target_op_type", value) for value in ((), "Conv", ("Relu",), [3], None)],
     *[(name, value) for name in ("drop_ratio", "ridge") for value in (-0.1, 1.1, math.nan)],
     *[("holdout", value) for value in (0, 0.99, math.nan)],
+    *[("time_limit", value) for value in (0, -1, math.nan, math.inf, "30m", True)],
     *[("fixed_seed", value) for value in (-1, 2**32, 0.5)],
     *[("objective", value) for value in ("moment", 3, None)],
     ("polish", -1),
@@ -280,10 +282,18 @@ def test_variants_by_replace_are_checked_again() -> None:
 def test_derived_numbers() -> None:
     assert AdaRound().window is None
     assert AdaRound(num_iterations=7).steps(4) == 7
+    assert [AdaQuant().steps(bits) for bits in (4, 8)] == [1500, 500]
     assert AdaRound(num_batches=30).window == 30
     assert AdaRound(batch_size=2).batch_rows(rows=20_000, samples=100) == 400
     assert AdaRound(batch_size=200).batch_rows(rows=20_000, samples=100) == 20_000
     assert AdaRound(batch_size=1).batch_rows(rows=10, samples=100) == 1
+
+
+@pytest.mark.parametrize("field", ["learning_rate", "num_batches", "reg_param", "warm_start", "polish"])
+def test_nothing_is_learned_by_gradients_unless_something_of_them_is_asked_for(field: str) -> None:
+    asked = {"learning_rate": 0.2, "num_batches": 30, "reg_param": 0.02, "warm_start": 0.1, "polish": 0}
+    assert AdaRound(holdout=0.3, positions=99, ridge=0.1, polish=9).steps(8) is None
+    assert AdaRound(**{field: asked[field]}).steps(8) == 500
 
 
 # AIMET

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import re
@@ -230,7 +231,7 @@ def stop_at(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C when progress comes to this."""
 
     def tell(stage: str, done: int, total: int | None) -> None:
-        if stage == where:
+        if stage.partition(",")[0] == where:
             raise KeyboardInterrupt
 
     for module in ("quantize", "plans"):
@@ -353,6 +354,33 @@ def test_an_interrupted_run_is_kept_and_resumed(monkeypatch: pytest.MonkeyPatch)
     assert document(*TUNE, *few(), "--resume", "part")["interrupted"] is False
 
 
+def test_a_time_limit_is_kept_and_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a setting of fine-tuning: kept with the plan, and one that going on may change."""
+    done(*TUNE, *few(), "--save-plan", "whole")
+    seconds = itertools.count(0.0, 10.0)
+    monkeypatch.setattr("quark_onnx.engine.tuning_pace.perf_counter", lambda: next(seconds))
+    report = document(*TUNE, *few(), "--time-limit", "15", "--save-plan", "part")
+    assert report["config"]["extra_options"]["FastFinetune"]["TimeLimit"] == 15
+    assert report["config"]["extra_options"]["FastFinetune"]["NumIterations"] == 20
+    assert (report["interrupted"], [record["node"] for record in report["tuned"]]) == (True, ["stem"])
+    result = command(*TUNE[:-2], "--resume", "part", "--save-plan", "again", "--time-limit", "5")
+    assert "by its time limit of 5 s: 0 of 1 layers are done, 'head' would take about" in result.stderr
+    assert "with --resume again" in result.stderr
+    done(*TUNE[:-2], "--resume", "again", "--save-plan", "last", "--time-limit", "100")
+    assert done("diff", "whole", "last").strip() == "The plans decide the same."
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+def test_a_time_limit_is_some_seconds(value: str) -> None:
+    assert f"(TimeLimit) must be a number above 0, not {float(value)}" in fails(2, *TUNE, f"--time-limit={value}")
+
+
+def test_a_time_limit_needs_something_to_end() -> None:
+    for preset in ("S8S8_AAWS", "INT8_PROTECTED", "FP16"):
+        assert "--time-limit ends fine-tuning, and" in fails(2, *TUNE[:-1], preset, "--time-limit", "9")
+    assert "there is none" in fails(2, *TUNE[:-2], "--bias-correction", "--time-limit", "9")
+
+
 def test_an_interrupted_run_without_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     stop_at("tune head", monkeypatch)
     result = command(*TUNE, *few(), "--quiet")
@@ -416,6 +444,11 @@ def test_the_line_of_progress() -> None:
     assert "fine-tuning c" in text and "2/4" in text and "last 30.0 → 30.0 dB" in text
     assert "0:04:00 left" in text  # two layers at two minutes each
     assert f"fine-tuning …{'x' * 43} " in after("tune " + "y" * 9 + "x" * 43, 2, 4)
+    text = after("tune c (about 40 s), about 3 min left", 2, 4)  # better than by the number of layers
+    assert "fine-tuning c (about 40 s) " in text and "about 3 min left" in text and "0:0" not in text.split("min")[1]
+    assert "about 3 min left" in after("tune c: 20.1 → 23.4 dB (tuned)", 3, 4)
+    assert "about" not in after("tune d", 3, 4)
+    assert "about" not in after("prove", 0, None)
     assert "last" not in after("apply", 0, None)
 
 

@@ -296,6 +296,28 @@ def test_an_excluded_reader_of_a_shared_weight_keeps_the_float_weight() -> None:
     assert "w" not in both.graph.initializers
 
 
+SHAPED = "(float[N,4,8,8] x) => (float[N,4,8,8] y, TYPE s) <float[4,4,1,1] w, float[4,4,1,1] v> { "
+ISLAND = SHAPED + "h = Conv (x, w) e = Erf (h) f = Neg (e) y = Conv (f, v) "
+
+
+@pytest.mark.parametrize("asks", ["Shape", "Size"])
+@pytest.mark.parametrize("of", ["x", "h", "f"])
+def test_who_asks_for_the_shape_alone_reads_the_codes(asks: str, of: str) -> None:
+    """Of an input, of what an integer kernel makes, and of what is computed in float."""
+    text = ISLAND.replace("TYPE", "int64[R]" if asks == "Shape" else "int64")
+    made = quantized(graph(f"{text} [n] s = {asks} ({of}) }}"))
+    assert node(made.quantized, "n").inputs[0].name == f"{of}_quantized"
+    assert executed_kernels(made.quantized)["DequantizeLinear"] == 2  # for Erf, and behind the model
+    feed = feeds(made.model)[0]
+    for optimized in (False, True):
+        np.testing.assert_array_equal(run(made.quantized, feed, optimized=optimized)[1], run(made.model, feed)[1])
+
+
+def test_who_reads_the_values_as_well_does_not() -> None:
+    made = quantized(graph(ISLAND.replace("TYPE", "bool[N,4,8,8]") + "[n] s = IsNaN (f) }"))
+    assert node(made.quantized, "n").inputs[0].name == "f_dequantized"
+
+
 def test_an_excluded_reader_of_an_activation_reads_the_dequantized_one() -> None:
     text = (
         "(float[3,4] x) => (float[3,5] y, float[3,5] z) <float[4,5] w> { [n] y = MatMul (x, w) [m] z = MatMul (x, w) }"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,20 @@ def test_what_was_tuned_outlives_another_calibration() -> None:
     sim.compute_encodings(FEEDS)
     assert encodings(sim)["w"] == before["w"]
     assert encodings(sim)["y"] != before["y"]
+
+
+def test_a_time_limit_leaves_layers_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = count(0.0, 10.0)
+    monkeypatch.setattr("quark_onnx.engine.tuning_pace.perf_counter", lambda: next(seconds))
+    whole, part = ready(default_param_bw=4), ready(default_param_bw=4)
+    names = [record.node for record in fine_tune(whole, FEEDS, AdaRound(**FAST))]
+    assert not caplog.messages
+    assert [record.node for record in fine_tune(part, FEEDS, AdaRound(**FAST, time_limit=15))] == names[:1]
+    assert f"no time is left after 1 of 2 layers, {names[1]!r} would take about" in caplog.text
+    assert [sim.quantizer("w").is_encoding_frozen() for sim in (whole, part)] == [True, True]
+    assert [sim.quantizer("v").is_encoding_frozen() for sim in (whole, part)] == [True, False]
 
 
 def test_options_of_no_method_are_refused_and_nothing_changes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.layers import Unit, match
 from quark_onnx.graph import Model
 from quark_onnx.numerics import activation_functions as f
-from quark_onnx.numerics.layer.im2col import patches, sample_positions
+from quark_onnx.numerics.layer.im2col import every_position, patches
 from quark_onnx.numerics.quantizer import dequantize, quantize
 
 ROUND = AdaRound(num_iterations=40, polish=2)
@@ -125,7 +126,7 @@ def rewired(unit: Unit, model: Model, x: np.ndarray) -> np.ndarray:
             z = sample.reshape(1, -1, sample.shape[-1])
         else:
             size = shape.output_size(sample.shape[1:])
-            z = patches(sample, sample_positions(size, 10**9, np.random.default_rng(0)), shape)
+            z = patches(sample, every_position(size), shape)
         y = z @ np.swapaxes(rows, 1, 2)
         found.append(np.moveaxis(y, 0, 1).reshape(y.shape[1], -1))
     bias = 0 if unit.bias is None else arrays[unit.bias].reshape(-1)
@@ -565,7 +566,7 @@ class Stop:
         self.at = at
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
-        if stage == f"tune {NAMES[self.at]}" and done == self.at:
+        if stage.partition(",")[0] == f"tune {NAMES[self.at]}" and done == self.at:
             raise KeyboardInterrupt
 
 
@@ -596,6 +597,33 @@ def test_an_interrupted_run_keeps_what_is_tuned_and_resumes_to_the_same_plan(
     assert resumed.model.SerializeToString(deterministic=True) == whole.model.SerializeToString(deterministic=True)
     done = {record.node for record in part.report.tuned if record.accepted}
     assert [record.node for record in resumed.report.tuned] == [name for name in NAMES if name not in done]
+
+
+@pytest.mark.parametrize("limit", [5.0, 15.0, 35.0, 1000.0])
+def test_a_time_limit_ends_before_the_layer_that_does_not_fit(
+    limit: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ten seconds pass with every layer; what is left goes on from there to what no limit finds."""
+    seconds = count(0.0, 10.0)
+    monkeypatch.setattr("quark_onnx.engine.tuning_pace.perf_counter", lambda: next(seconds))
+    config = settings(include_fast_ft=True, FastFinetune=replace(ROUND, time_limit=limit), **FEW)
+    endless = settings(include_fast_ft=True, FastFinetune=ROUND, **FEW)
+    model, feeds = text_model(NET, 20, **NET_ARRAYS), draw((1, 3, 8, 8), 12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quark_onnx.pipeline.logger.warning", lambda *text: None)
+        part = ModelQuantizer(config).quantize_model(model, None, feeds)
+    fits = min(4, int(limit // 10))  # the first layer begins at 10 seconds, and takes a part of one
+    assert [record.node for record in part.report.tuned] == NAMES[:fits]
+    told = [warning for warning in part.report.warnings if "interrupted" in warning]
+    assert len(told) == (fits < 4)
+    assert part.report.untuned == dict.fromkeys(NAMES[fits:], "fine-tuning ended earlier")
+    for warning in told:
+        assert f"by its time limit of {limit:g} s: {fits} of 4 layers are done, {NAMES[fits]!r} would take" in warning
+        assert "resume with the plan of this result" in warning
+    part.plan.save(tmp_path / "plan")
+    whole = ModelQuantizer(endless).quantize_model(model, None, feeds)
+    resumed = ModelQuantizer(endless).quantize_model(model, None, feeds, resume=tmp_path / "plan")
+    assert same(resumed.plan, whole.plan)
 
 
 def test_an_interrupt_elsewhere_is_not_swallowed() -> None:
@@ -736,7 +764,7 @@ def test_a_layer_that_needs_more_than_half_of_the_memory_is_left(monkeypatch: py
     }"""
     arrays = {"w": normal(64, 2, 3, 3), "v": normal(2, 64, 3, 3)}
     made = case(text, draw((1, 2, 6, 6), 6), arrays)
-    monkeypatch.setattr("quark_onnx.stages.finetune.layer_by_layer.quarter_of_memory", lambda: 12 << 20)
+    monkeypatch.setattr("quark_onnx.engine.tuning_walk.quarter_of_memory", lambda: 12 << 20)
     done = tuned(made, ROUND)
     assert [record.node for record in done.records] == ["a"]
     assert done.reasons["b"].startswith("it takes ")

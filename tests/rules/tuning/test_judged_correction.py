@@ -157,7 +157,7 @@ def judgement(without: Any, corrected: Any) -> tuple[Tuning, Correction | None]:
     def tune(how: Any) -> Tuning:
         assert how.update_bias
         record = LayerRecord("n", "Conv", "untuned", True, 0, 0.1, 4.0, 3.0, 2.0, 1.0)
-        return Tuning(Plan("m", values=MOVED), (record,), {}, False)
+        return Tuning(Plan("m", values=MOVED), (record,), {})
 
     return judged(lesson(JUDGED, feeds(*[1] * 40)), Plan("m"), tune, lambda p: corrected if p.values else without)
 
@@ -209,7 +209,7 @@ def test_where_nothing_is_lost_or_known_nothing_is_corrected(*, one: Measured, s
 
     def tune(how: Any) -> Tuning:
         asked.append(how)
-        return Tuning(Plan("m"), (), {}, False)
+        return Tuning(Plan("m"), (), {})
 
     whole = Comparison({"y": one}, 8)
     learns = lesson(replace(JUDGED, scale_search=searches), feeds(*[1] * 40))
@@ -227,7 +227,7 @@ def test_what_moved_no_bias_is_run_once() -> None:
         return Comparison({"y": output(14)}, 8), ratios(14, 14)
 
     before = Plan("m", values=MOVED)
-    done = Tuning(replace(before, values=dict(before.values)), (), {}, False)
+    done = Tuning(replace(before, values=dict(before.values)), (), {})
     assert judged(lesson(JUDGED, feeds(*[1] * 40)), before, lambda how: done, judge) == (done, None)
     assert runs == [before]
 

@@ -1,0 +1,87 @@
+"""GPTQ (Frantar et al. 2022, arXiv 2210.17323): round one column after the other, each making up for those before it.
+
+With H = U D Uᵀ, U upper triangular with ones on its diagonal, and g = e U for the errors e = ŵ − origin of a row,
+
+    loss = Σⱼ Dⱼ gⱼ² − 2 gⱼ ρⱼ + floor,   U ρ = residual,   so that   eⱼ = ρⱼ / Dⱼ − Σ_{i<j} eᵢ Uᵢⱼ
+
+is the best error of column j when those before it are rounded already and those behind it are free (Chee et al. 2023,
+arXiv 2307.13304, theorem 6). It differs from the paper in the choice of codes, which may be limited to the two next to
+each weight, and in that no inverse is made. Columns that cost most come first, as in the authors' `act-order`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quark_onnx.numerics.matrix_products import product
+from quark_onnx.numerics.rounding.objectives import Quadratic
+
+F32 = NDArray[np.float32]
+
+COLUMNS = 128
+"""Columns between two products with the whole of U."""
+
+RIDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+"""Parts of the mean of diag H that are added to it, until it is positive definite in float32."""
+
+
+def gptq(low: F32, high: F32, scale: F32, q: Quadratic) -> F32:
+    """Codes (G, R, K) within low and high, (G, R, K); scale (G, R).
+
+    Where H cannot be made positive definite, as it is not finite, codes next to the origin.
+    """
+    order = np.argsort(-np.einsum("gkk->gk", q.hessian), axis=-1, kind="stable")
+    factor = _factor(np.take_along_axis(np.take_along_axis(q.hessian, order[:, :, None], 1), order[:, None], 2))
+    if factor is None:
+        return np.asarray(np.clip(np.rint(q.origin / scale[..., None]), low, high))
+    upper, diagonal = factor
+    columns = order[:, None]
+    origin, low, high, residual = (np.take_along_axis(a, columns, 2) for a in (q.origin, low, high, q.residual))
+    wanted = _solved(upper, residual) / diagonal[:, None]
+    error, codes = np.empty_like(origin), np.empty_like(origin)
+    for part in _blocks(origin.shape[-1]):
+        inner = np.ascontiguousarray(upper[:, part, part])
+        target = origin[..., part] + wanted[..., part] - product(error[..., : part.start], upper[:, : part.start, part])
+        target, own = (np.ascontiguousarray(a.transpose(2, 0, 1)) for a in (target, origin[..., part]))
+        for j, column in enumerate(range(part.start, part.stop)):
+            code = np.clip(np.rint(target[j] / scale), low[..., column], high[..., column])
+            codes[..., column] = code
+            off = code * scale - own[j]
+            error[..., column] = off
+            target[j + 1 :] -= inner[:, j, j + 1 :].T[..., None] * off
+    back = np.argsort(order, axis=-1)[:, None]
+    return np.ascontiguousarray(np.take_along_axis(codes, back, 2))
+
+
+def _factor(hessian: F32) -> tuple[F32, F32] | None:
+    """U (G, K, K) and D (G, K): Cholesky's factor of the matrix that is turned by half a circle, turned back."""
+    turned = np.ascontiguousarray(hessian[:, ::-1, ::-1])
+    mean = np.einsum("gkk->gk", hessian).mean(-1)
+    if not np.isfinite(mean).all():
+        return None
+    for ridge in RIDGES:
+        try:
+            whole = np.linalg.cholesky(
+                turned + ridge * mean[:, None, None] * np.eye(turned.shape[-1], dtype=np.float32)
+            )
+        except np.linalg.LinAlgError:
+            continue
+        root = whole[:, ::-1, ::-1]
+        diagonal = np.einsum("gkk->gk", root)
+        return root / diagonal[:, None], np.square(diagonal)
+    return None
+
+
+def _solved(upper: F32, residual: F32) -> F32:
+    """ρ (G, R, K) with U ρ = residual for every row, from the last block of columns to the first."""
+    rho = np.array(residual)
+    for part in reversed(_blocks(residual.shape[-1])):
+        rest = slice(part.stop, None)
+        rho[..., part] -= product(rho[..., rest], np.swapaxes(upper[:, part, rest], 1, 2))
+        rho[..., part] = np.swapaxes(np.linalg.solve(upper[:, part, part], np.swapaxes(rho[..., part], 1, 2)), 1, 2)
+    return rho
+
+
+def _blocks(length: int) -> list[slice]:
+    return [slice(start, min(start + COLUMNS, length)) for start in range(0, length, COLUMNS)]
