@@ -6,8 +6,9 @@
 
 A row for every combination of what is chosen, printed as a line of JSON as soon as it is measured. `score` is top-1, or
 Spearman's correlation; `ort` as onnxruntime runs the model, `raw` as it is written; `agree` is the part of the answers
-that are those of the float model; `fused` counts layers on integer kernels, of all that the target can fuse. Presets
-without fine-tuning have no seed: they are measured once. Each row is a process of its own.
+that are those of the float model, `kl` the divergence from it in nats; `fused` counts layers on integer kernels, of all
+that the target can fuse. Presets without fine-tuning have no seed: they are measured once. Each row is a process of its
+own.
 """
 
 from __future__ import annotations
@@ -81,11 +82,13 @@ def row(
         "ort": ort["score"],
         "raw": raw["score"],
         "agree": ort.get("agree"),
+        "kl": ort.get("kl"),
         "sqnr_db": round(ort["sqnr_db"], 2),
         "raw_sqnr_db": round(raw["sqnr_db"], 2),
         "layers": found["layers"],
         "fused": fused,
         "seconds": found["seconds"],
+        "cpu_seconds": found["cpu_seconds"],
         "peak_gb": found["peak_gb"],
     }
 

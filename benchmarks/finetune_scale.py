@@ -2,32 +2,38 @@
 
     depth     AdaRound on 25 and on 100 convolutions (3×3, 16 channels, 16×16, Relu) in a row: seconds per layer, and
               the last quarter of the 100 layers to the first
-    wide      AdaRound on one convolution 3×3, 512 → 512 channels (4608 weights in a row), on 128 images of 14×14
+    wide      AdaRound on one convolution 3×3, 512 → 512 channels (4608 weights in a row), on 64 images of 14×14
     samples   AdaRound on 6 convolutions with 2,000 samples to the same with 200: time and peak memory
+    transformer   AdaRound on 8 blocks of attention and two layers, width 512, 100 MB of weights, on 64 sequences of 64
 
 Each measurement is a process of its own; `cpu_seconds` are those of all its threads, which other processes disturb less
-than `seconds`. Seconds of a layer are from its start to that of the next one, so that running
-the segment in between is included. Prints one JSON document.
+than `seconds`. Seconds of a layer are from its start to that of the next one, so that running the segment in between is
+included; `kinds` has them by operator and shape of the weight, with the peak memory while these were tuned (Linux).
+`sqnr_db` is of the model, as onnxruntime runs it; `told` has the layers: without tuning, and with what was chosen.
+Prints one JSON document.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from measure import ROOT, machine, measured
+from measure import ROOT, machine, measured, metered, recent_peak_gb
 
-SIZES = {  # layers, channels, size of the image, samples
+SIZES = {  # layers, channels, size of the image (tokens of a sequence), samples
     "depth-25": (25, 16, 16, 100),
     "depth-100": (100, 16, 16, 100),
-    "wide": (1, 512, 14, 128),
+    "wide": (1, 512, 14, 64),
     "samples-200": (6, 16, 16, 200),
     "samples-2000": (6, 16, 16, 2000),
+    "transformer": (8, 512, 64, 64),
 }
 
 
@@ -50,35 +56,62 @@ def chain(layers: int, channels: int, size: int) -> Any:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+class Marks:
+    """A progress callback: when each layer of fine-tuning began, peak memory since the one before, and what was told.
+
+    A layer goes from when so many layers are said to be done until one more is.
+    """
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+        self.peaks: list[float] = []
+        self.told: list[str] = []
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        if stage.startswith("tune ") and done >= len(self.starts):
+            self.starts.append(time.perf_counter())
+            self.peaks.append(recent_peak_gb())
+        if stage.startswith("tune ") and "dB" in stage:
+            self.told.append(stage.removeprefix("tune "))
+
+
 def quantize(size: str) -> None:
     """One measurement, in this process."""
-    import resource
-    import time
-
     import numpy as np
     import onnxscript.optimizer  # noqa: F401  imported before the clock starts
+    import zoo_models
 
     from quark_onnx import ModelQuantizer, get_default_config
 
-    layers, channels, side, samples = SIZES[size]
-    model = chain(layers, channels, side)
+    layers, width, side, count = SIZES[size]
+    sequences = size == "transformer"
+    model = zoo_models.transformer(width, layers, side, 0) if sequences else chain(layers, width, side)
+    shape = (1, side, width) if sequences else (1, width, side, side)
     rng = np.random.default_rng(1)
-    data = [rng.standard_normal((1, channels, side, side), np.float32) for _ in range(samples)]
-    starts: list[float] = []
+    draw = rng.standard_normal if sequences else rng.random  # what convolutions read is seldom negative
+    data = [draw(shape, np.float32) for _ in range(count)]
+    marks, before = Marks(), recent_peak_gb()
+    quantizer = ModelQuantizer(get_default_config("S8S8_AAWS_ADAROUND"), marks)
+    with metered() as found:
+        report = quantizer.quantize_model(model, None, data).report
+    seconds = [round(b - a, 4) for a, b in pairwise(marks.starts)]
+    found |= {"peak_gb": max(found["peak_gb"], *marks.peaks), "before_gb": before, "tune": report.seconds["tune"]}
+    found |= {"sqnr_db": list(report.sqnr.values()), "kinds": by_kind(model, report.tuned, seconds, marks.peaks[1:])}
+    print(json.dumps({**found, "layer_seconds": seconds, "told": marks.told}))
 
-    def tell(stage: str, done: int, total: int | None) -> None:
-        if stage.startswith("tune ") and ":" not in stage:  # the second word on a layer has its SQNR behind a colon
-            starts.append(time.perf_counter())
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin, busy = time.perf_counter(), time.process_time()
-    report = ModelQuantizer(get_default_config("S8S8_AAWS_ADAROUND"), tell).quantize_model(model, None, data).report
-    seconds = time.perf_counter() - begin
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = {"seconds": round(seconds, 2), "tune": report.seconds["tune"], "peak_gb": round(peak / 2**20, 3)}
-    found |= {"cpu_seconds": round(time.process_time() - busy, 2), "before_gb": round(before / 2**20, 3)}
-    layer = [round(b - a, 4) for a, b in pairwise(starts)]
-    print(json.dumps({**found, "sqnr_db": list(report.sqnr.values()), "layer_seconds": layer}))
+def by_kind(model: Any, records: Sequence[Any], seconds: Sequence[float], peaks: Sequence[float]) -> dict[str, Any]:
+    """What the layers with one operator and one shape of weight took; all sequences are in the order of tuning."""
+    dims = {weight.name: list(weight.dims) for weight in model.graph.initializer}
+    kinds = {node.name: f"{node.op_type} {dims.get(node.input[1])}" for node in model.graph.node if node.input[1:]}
+    rows: dict[str, list[tuple[str, float, float]]] = {}
+    for record, *row in zip(records, seconds, peaks, strict=True):
+        rows.setdefault(kinds[record.node], []).append((record.choice, *row))
+    found = {}
+    for kind, each in rows.items():
+        choices, spent, used = zip(*each, strict=True)
+        found[kind] = {"choices": Counter(choices), "seconds": round(median(spent), 4), "peak_gb": max(used)}
+    return found
 
 
 def depth() -> dict[str, Any]:
@@ -102,6 +135,11 @@ def wide() -> dict[str, Any]:
     return process("wide")
 
 
+def transformer() -> dict[str, Any]:
+    """Seconds and peak memory by kind of layer."""
+    return process("transformer")
+
+
 def samples() -> dict[str, Any]:
     """What ten times as many samples cost."""
     few, many = process("samples-200"), process("samples-2000")
@@ -119,7 +157,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[:1] == ["--quantize"]:
         quantize(arguments[1])
         return
-    cases = {"depth": depth, "wide": wide, "samples": samples}
+    cases = {"depth": depth, "wide": wide, "samples": samples, "transformer": transformer}
     unknown = set(arguments) - cases.keys()
     if unknown:
         sys.exit(f"unknown case {min(unknown)!r}; there are {', '.join(cases)}")

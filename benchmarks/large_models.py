@@ -9,13 +9,11 @@ Prints a line of JSON per model. CPU seconds count all threads, imports excluded
 from __future__ import annotations
 
 import json
-import os
-import resource
 import sys
 import tempfile
 from pathlib import Path
 
-from measure import ROOT, machine, measured
+from measure import ROOT, machine, measured, metered
 
 SAMPLES = 8
 FLOAT = 1  # onnx's number of the type
@@ -77,14 +75,9 @@ def quantize(path: str, shape: str) -> None:
 
     rng = np.random.default_rng(1)
     feeds = [{"x0": rng.standard_normal(json.loads(shape), np.float32)} for _ in range(SAMPLES)]
-    before = sum(os.times()[:2])
-    report = ModelQuantizer(get_default_config("S8S8_AAWS")).quantize_model(path, path + ".int8", feeds).report
-    found = {
-        "cpu_seconds": round(sum(os.times()[:2]) - before, 1),
-        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        "stages": report.seconds,
-    }
-    print(json.dumps(found))
+    with metered() as found:
+        report = ModelQuantizer(get_default_config("S8S8_AAWS")).quantize_model(path, path + ".int8", feeds).report
+    print(json.dumps({**found, "stages": report.seconds}))
 
 
 def main(kinds: dict[str, list[str]]) -> None:

@@ -8,25 +8,30 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT.parent / "shared" / "bench" / "tasks.py"
-PEERS = TASKS.with_name("peers.py")
-OURS = ROOT / "benchmarks" / "worker.py"
+REAL = TASKS.parents[1] / "real"
+HELD = ("QUARK_ONNX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""The variables that hold a process to a number of threads: ours, and those of the libraries below."""
 
 
-def measured(command: Sequence[object], *paths: Path) -> dict[str, Any]:
+def measured(command: Sequence[object], *paths: Path, threads: int | None = None) -> dict[str, Any]:
     """The JSON document that a command prints as its last line; `paths` are where it imports from, besides its own.
 
-    It runs in a folder that vanishes: Quark leaves files wherever it is.
+    It runs on so many threads, default: as many as it likes, and in a folder that vanishes: Quark leaves files around.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    held = {} if threads is None else dict.fromkeys(HELD, str(threads))
+    environment = {**os.environ, **held, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [*map(str, command)], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder, check=True
@@ -34,15 +39,52 @@ def measured(command: Sequence[object], *paths: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def ours(task: str, output: Path, how: Mapping[str, Any], samples: int = 200) -> dict[str, Any]:
-    """Our whole call on a task: seconds, peak memory, fused layers; see `worker.py` for `how`."""
-    return measured([sys.executable, OURS, task, output, json.dumps(how), samples], ROOT, TASKS.parent)
+def _script(name: str, *arguments: object, threads: int | None = None, python: str = sys.executable) -> dict[str, Any]:
+    """What a script of this folder prints that reads tasks and real models."""
+    return measured([python, ROOT / "benchmarks" / name, *arguments], ROOT, TASKS.parent, REAL, threads=threads)
 
 
-def scores(task: str, model: Path) -> dict[str, dict[str, float]]:
+def ours(
+    subject: str, output: Path, how: Mapping[str, Any], samples: int = 200, threads: int | None = None
+) -> dict[str, Any]:
+    """Our whole call on a task or a real model: seconds, peak memory, fused layers; see `worker.py` for `how`."""
+    return _script("worker.py", subject, output, json.dumps(how), samples, threads=threads)
+
+
+def peer(
+    name: str,
+    task: str,
+    output: Path,
+    scheme: str,
+    samples: int = 200,
+    threads: int | None = None,
+    python: str = sys.executable,
+) -> dict[str, Any]:
+    """The whole call of another quantizer on a task, in an interpreter that has it; see `peer_worker.py`."""
+    return _script("peer_worker.py", name, task, output, scheme, samples, threads=threads, python=python)
+
+
+def scores(subject: str, model: Path) -> dict[str, dict[str, float]]:
     """How good a model is, as onnxruntime runs it (`ort`) and as it is written (`raw`)."""
-    found = measured([sys.executable, TASKS, "eval", task, model, "--raw"])
-    return {kind: found[kind] for kind in ("ort", "raw")}
+    return _script("subjects.py", subject, model)
+
+
+@contextmanager
+def metered() -> Iterator[dict[str, Any]]:
+    """Fills in what the block took: seconds, CPU seconds of all threads and children, peak memory of the process."""
+    found: dict[str, Any] = {}
+    start, busy = time.perf_counter(), sum(os.times()[:4])
+    yield found
+    found["seconds"] = round(time.perf_counter() - start, 2)
+    found["cpu_seconds"] = round(sum(os.times()[:4]) - busy, 2)
+    found["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
+
+
+def recent_peak_gb() -> float:
+    """Peak memory of this process since this was last asked; it starts anew from here (Linux only)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    Path("/proc/self/clear_refs").write_text("5")
+    return round(int(line.split()[1]) / 2**20, 3)
 
 
 def machine() -> dict[str, Any]:

@@ -1,22 +1,22 @@
-"""One quantization of a task, measured: `python benchmarks/worker.py TASK OUTPUT.onnx '{"preset": …}' [SAMPLES]`.
+"""One quantization, measured: `python benchmarks/worker.py SUBJECT OUTPUT.onnx '{"preset": …}' [SAMPLES]`.
 
 The JSON holds `preset`, and what differs from it: fields of the configuration, `options` (extra options) and `finetune`
-(keys of FastFinetune). Seconds are those inside the quantizer, imports and reading the samples excluded; peak memory is
-that of the process.
+(keys of FastFinetune). Seconds are those inside the quantizer, imports and reading the samples excluded, `cpu_seconds`
+those of all its threads; peak memory is that of the process.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import onnxscript.optimizer  # noqa: F401  imported before the clock starts
-from tasks import TASKS, Reader
+from measure import metered
+from subjects import material
+from tasks import Reader
 
 from quark_onnx import Config, ModelQuantizer, QuantizationConfig, get_default_config
 
@@ -30,17 +30,15 @@ def configured(preset: str, options: dict[str, Any], finetune: dict[str, Any], f
     return replace(config, extra_options=extra, **fields)
 
 
-def main(task: str, output: str, how: str, samples: str = "200") -> None:
+def main(subject: str, output: str, how: str, samples: str = "200") -> None:
     """Quantize and print the measurements."""
     given = json.loads(how)
     parts = {"options": given.pop("options", {}), "finetune": given.pop("finetune", {})}
     quantizer = ModelQuantizer(Config(configured(given.pop("preset"), fields=given, **parts)))
-    feeds = TASKS[task].calib(int(samples))
-    start = time.perf_counter()
-    report = quantizer.quantize_model(TASKS[task].model, output, Reader(feeds)).report
-    found = {
-        "seconds": round(time.perf_counter() - start, 2),
-        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
+    model, feeds = material(subject, int(samples))
+    with metered() as found:
+        report = quantizer.quantize_model(model, output, Reader(feeds)).report
+    found |= {
         "stages": report.seconds,
         "fused": report.fused,
         "layers": Counter(record.choice if record.accepted else "raw" for record in report.tuned),
