@@ -108,7 +108,7 @@ def test_a_searched_scale_is_judged_by_safe_codes() -> None:
     top = np.full((1, 2), 2, np.float32)
     for safe, factor in ((False, 0.5), (True, 127 / 128)):
         found = search_scale(
-            weight, q, -127, 127, top, PER_CHANNEL, factors=(0.5, 0.7, 127 / 128), sweeps=0, safe_pairs=safe
+            weight, q.loss, -127, 127, top, PER_CHANNEL, factors=(0.5, 0.7, 127 / 128), safe_pairs=safe
         )
         np.testing.assert_allclose(found, top * factor)
 

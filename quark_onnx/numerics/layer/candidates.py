@@ -55,7 +55,7 @@ class Scorer:
         bias_grid: OwnGrid | None = None,
     ) -> Scorer:
         """With the gain made 1 on average; 1 for every row where there is none, or it is 0 in all."""
-        shape = data.train.moments.yy.shape
+        shape = data.train.sums.yy.shape
         mean = 0.0 if gain is None else float(gain.mean())
         even = np.ones(shape, np.float32)
         weights = (gain / mean).astype(np.float32) if gain is not None and mean else even

@@ -131,9 +131,13 @@ def both_sides(
 
 def stride_of(layer: Layer, samples: Samples, positions: int, keep: int) -> int:
     """Every how many of the drawn positions one is kept; 0: none is."""
+    return max(1, -(-drawn_in_all(layer, samples, positions) // keep)) if keep else 0
+
+
+def drawn_in_all(layer: Layer, samples: Samples, positions: int) -> int:
+    """How many positions are drawn of all samples."""
     counts = counts_of(samples, layer.shape, layer.weight.shape[2])
-    total = sum(min(_per(positions, samples), count) for count in counts)
-    return max(1, -(-total // keep)) if keep else 0
+    return sum(min(_per(positions, samples), count) for count in counts)
 
 
 def _per(positions: int, samples: Samples) -> int:

@@ -24,6 +24,7 @@ from quark_onnx.numerics.layer.candidates import Candidate, Scorer
 from quark_onnx.numerics.layer.held_out_split import LayerData
 from quark_onnx.numerics.layer.integer_bias import OwnGrid
 from quark_onnx.numerics.rounding.methods import Rounding
+from quark_onnx.numerics.rounding.moments import Moments
 from quark_onnx.numerics.rounding.objectives import Quadratic, Sampled
 from quark_onnx.numerics.rounding.scale_search import search_scale
 from quark_onnx.numerics.rounding.settings import TuningSettings
@@ -80,7 +81,7 @@ def tune(
     Args:
         weight: (G, R, K) float.
         bias: (G, R), or None where the layer has none and can have none; zeros where one can be added.
-        data: of this layer, see `sampling.sample`.
+        data: of this layer, see `sampling.sample`; without squares no rounding is learned.
         codes: (G, R, K) that the plan has at the grid's scale; None: rounded to nearest.
         gain: (G, R) how much the network cares for each row, see `channel_importance`; None: the same for all.
         input_scale: of the input's quantizer if the bias will be int32 at input · weight scale.
@@ -88,7 +89,8 @@ def tune(
         pool: for blocks of rows; the result does not depend on it.
 
     Raises:
-        ValueError: objective "sampled" on data of which nothing was kept, or a method that there is not.
+        ValueError: data of which nothing was kept with objective "sampled" or without squares, or a method that
+            there is not.
     """
     start = np.zeros(weight.shape[:2], np.float32) if bias is None else bias
     start = start if bias_grid is None else bias_grid.nearest(start)
@@ -97,20 +99,19 @@ def tune(
     near = partial(_near, weight, grid, codes)
     raw = Candidate("raw", near(grid.scale), grid.scale, start)
 
-    q = Quadratic.around(weight, data.train.moments, settings.ridge, fixed)
+    sums = data.train.sums
+    q = Quadratic.around(weight, sums, settings.ridge, fixed) if isinstance(sums, Moments) else None
     sampled = _sampled(data, fixed, activation, settings)
     scale, floor = grid.scale, _floor(start, input_scale, grid.shared)
     if settings.scale_search:
         grid = replace(grid, scale=np.maximum(grid.scale, floor))
         scale = _scale(weight, q, sampled, grid, settings, scorer.gain, floor)
-    rate = _rate(settings, float(scale.mean()), float(scorer.losses(data.train, raw).mean()))
-    how = replace(settings, learning_rate=rate)
-    rounding = Rounding(weight, q, sampled, grid.at(scale), how, scorer.gain, floor, pool)
-    learned, fitted, iterations = rounding.found()
-
-    rounded = [("untuned", near(grid.scale), grid.scale), ("nearest", near(scale), scale)]
-    if settings.method != "nearest":
-        rounded.append(("tuned", learned, fitted))
+    rounded, iterations = [("untuned", near(grid.scale), grid.scale), ("nearest", near(scale), scale)], 0
+    if settings.method != "nearest" and q is not None:
+        rate = _rate(settings, float(scale.mean()), float(scorer.losses(data.train, raw).mean()))
+        how = replace(settings, learning_rate=rate)
+        codes, fitted, iterations = Rounding(weight, q, sampled, grid.at(scale), how, scorer.gain, floor, pool).found()
+        rounded.append(("tuned", codes, fitted))
     fitter = data.train.fitter
     others = (Candidate(*r, fixed) if fixed is not None else scorer.with_bias(*r, fitter) for r in rounded)
     # min takes the first of equals: a tie changes nothing
@@ -153,8 +154,8 @@ def _floor(bias: F32, input_scale: float | None, shared: tuple[int, ...]) -> F32
 def _sampled(data: LayerData, fixed: F32 | None, activation: Activation, settings: TuningSettings) -> Sampled | None:
     """The kept training positions in random order; None when there are none."""
     if data.train.kept is None:
-        if settings.objective == "sampled":
-            raise ValueError('objective "sampled" needs kept positions: sample the layer with keep > 0')
+        if settings.objective == "sampled" or not isinstance(data.train.sums, Moments):
+            raise ValueError('objective "sampled", or no squares, needs kept positions: sample the layer with keep > 0')
         return None
     offset, lever = data.train.fitter.means() if fixed is None else (fixed, None)
     batch = settings.batch if settings.objective == "sampled" else min(settings.batch, 128)
@@ -163,18 +164,20 @@ def _sampled(data: LayerData, fixed: F32 | None, activation: Activation, setting
 
 def _scale(
     weight: F32,
-    q: Quadratic,
+    q: Quadratic | None,
     sampled: Sampled | None,
     grid: WeightGrid,
     settings: TuningSettings,
     gain: F32,
     floor: F32,
 ) -> F32:
-    judge = None if sampled is None else replace(sampled, y=sampled.y[:, ::2], z=sampled.z[:, ::2]).loss
-    sweeps = 0 if settings.method == "nearest" or weight.size * weight.shape[-1] > WIDE else 1
+    half = None if sampled is None else replace(sampled, y=sampled.y[:, ::2], z=sampled.z[:, ::2])
+    judged = half or q
+    assert judged is not None  # without squares, positions are kept
+    plain = settings.method == "nearest" or weight.size * weight.shape[-1] > WIDE
     return search_scale(
-        weight, q, grid.low, grid.high, grid.scale, grid.shared,
-        factors=settings.factors, sweeps=sweeps, judge=judge, gain=gain, floor=floor, safe_pairs=grid.safe_pairs,
+        weight, judged.loss, grid.low, grid.high, grid.scale, grid.shared,
+        factors=settings.factors, descends=None if plain else q, gain=gain, floor=floor, safe_pairs=grid.safe_pairs,
     )  # fmt: skip
 
 

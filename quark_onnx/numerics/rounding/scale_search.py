@@ -28,31 +28,28 @@ BUDGET = 2**22
 
 def search_scale(
     weight: F32,
-    q: Quadratic,
+    judge: Callable[[F32], F32],
     low: Bound,
     high: Bound,
     top: F32,
     shared: tuple[int, ...],
     *,
     factors: Sequence[float] = FACTORS,
-    sweeps: int = 1,
-    judge: Callable[[F32], F32] | None = None,
+    descends: Quadratic | None = None,
     gain: F32 | None = None,
     floor: F32 | None = None,
     safe_pairs: bool = False,
 ) -> F32:
     """(G, R) scales: `top` times the factor whose rounded weight gives the least output error.
 
-    sweeps of descent after rounding, because that is what tuning will do; 0 when it will not. judge: weight →
-    loss of every row, default q. gain (G, R): how much the network cares for a row, where rows share a scale.
+    judge: weight → loss of every row. descends: codes take a sweep of descent on it, because that is what tuning
+    will do; None: it will not. gain (G, R): how much the network cares for a row, where rows share a scale.
     floor (G, R): no scale may be smaller.
     """
     scales = [np.maximum(top * np.float32(f), 0 if floor is None else floor) for f in factors]
     per = max(1, BUDGET // weight.size)
-    parts = [
-        _rounded(weight, scales[i : i + per], q, low, high, sweeps, safe_pairs) for i in range(0, len(scales), per)
-    ]
-    losses = np.stack([judge(w) if judge else q.loss(w) for part in parts for w in part])
+    parts = [_rounded(weight, scales[i : i + per], low, high, descends, safe_pairs) for i in range(0, len(scales), per)]
+    losses = np.stack([judge(w) for part in parts for w in part])
     if shared:
         weighed = losses * (1 if gain is None else gain)
         losses = np.broadcast_to(weighed.sum(tuple(axis + 1 for axis in shared), keepdims=True), losses.shape)
@@ -60,14 +57,14 @@ def search_scale(
 
 
 def _rounded(
-    weight: F32, scales: list[F32], q: Quadratic, low: Bound, high: Bound, sweeps: int, safe_pairs: bool
+    weight: F32, scales: list[F32], low: Bound, high: Bound, descends: Quadratic | None, safe_pairs: bool
 ) -> list[F32]:
     """The rounded weight for every scale: candidates are rows of one tall layer, so the descent's loop runs once."""
     count, rows = len(scales), weight.shape[1]
     scale, tall = np.concatenate(scales, 1), np.tile(weight, (1, count, 1))
     low, high = (np.tile(b, (1, count, 1)) if np.ndim(b) == 3 and np.shape(b)[1] > 1 else b for b in (low, high))
     codes = nearest(tall, scale, low, high, safe_pairs)
-    if sweeps:
-        same = q.take(np.tile(np.arange(rows), count))
-        codes = descend(codes, *up_or_down(tall, scale, low, high, safe_pairs), scale, same, sweeps, safe_pairs)
+    if descends is not None:
+        same = descends.take(np.tile(np.arange(rows), count))
+        codes = descend(codes, *up_or_down(tall, scale, low, high, safe_pairs), scale, same, 1, safe_pairs)
     return np.split(codes * scale[..., None], count, 1)

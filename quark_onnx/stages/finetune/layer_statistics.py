@@ -19,7 +19,7 @@ from quark_onnx.graph import Model
 from quark_onnx.numerics.activation_functions import Activation
 from quark_onnx.numerics.layer.drawn_positions import Samples
 from quark_onnx.numerics.layer.held_out_split import LayerData, held_out
-from quark_onnx.numerics.layer.sampling import Layer, sample
+from quark_onnx.numerics.layer.sampling import Layer, drawn_in_all, sample
 
 Array = NDArray[Any]
 
@@ -28,6 +28,9 @@ KEPT = 3000
 
 PER_UNKNOWN = 20
 """Positions of a layer with groups for each input of one, where a tenth of what others get is fewer."""
+
+ENOUGH = 4
+"""Positions for each input of a layer from which on a rounding of 8 bits that is learned is better than the nearest."""
 
 SINGLE = "it has a single output position in all samples: give more of them"
 """Why nothing can be learned where nothing varies: any weight fits, with a bias."""
@@ -45,6 +48,9 @@ def layer_data(
         return read, 0
     layer, samples, positions = read
     count = len(samples.x)
+    bits = plan.sites[unit.weight].format.bits
+    few = drawn_in_all(layer, samples, positions) < ENOUGH * layer.weight.shape[2]
+    learns = shared or not (few and options.quick and not options.steps(bits))
     try:
         data = sample(
             layer,
@@ -55,6 +61,7 @@ def layer_data(
             drop_ratio=options.drop_ratio,
             seed=(options.seed, number),
             pool=frontier.pool,
+            squares=learns,
         )
     except ValueError as error:  # not finite
         return Skip(str(error)), count

@@ -80,17 +80,19 @@ def test_descent_ends_where_no_single_code_can_do_better(seed: int, k: int) -> N
 
 
 @by_granularity
-@pytest.mark.parametrize("sweeps", [0, 1])
-def test_searched_scale_is_the_best_of_its_candidates(shared: tuple[int, ...], sweeps: int) -> None:
+@pytest.mark.parametrize("descends", [False, True])
+def test_searched_scale_is_the_best_of_its_candidates(shared: tuple[int, ...], descends: bool) -> None:
     weight, q = problem(1, k=20)
     weight[..., 0] *= 8  # one large weight: the others want a finer grid than it does
     top, factors = absmax_scale(weight, 3, shared), (1.0, 0.6, 0.3, 0.1)
     gain = np.array([[1, 2, 3], [4, 0, 1]], np.float32)
-    scale = search_scale(weight, q, -3, 3, top, shared, factors=factors, sweeps=sweeps, gain=gain)
+    scale = search_scale(
+        weight, q.loss, -3, 3, top, shared, factors=factors, descends=q if descends else None, gain=gain
+    )
 
     def loss(s: np.ndarray) -> np.ndarray:
         codes = nearest(weight, s, -3, 3)
-        codes = descend(codes, *up_or_down(weight, s, -3, 3), s, q, sweeps) if sweeps else codes
+        codes = descend(codes, *up_or_down(weight, s, -3, 3), s, q, 1) if descends else codes
         each = gain * q.loss(codes * s[..., None])
         return each.sum(shared, keepdims=True) if shared else each
 
@@ -108,7 +110,9 @@ def test_a_row_without_gain_does_not_rule_the_scale() -> None:
     top = absmax_scale(weight, 7, PER_TENSOR)
     gain = np.ones((2, 3), np.float32)
     gain[0, 0] = 0
-    weighed, plain = (search_scale(weight, q, -7, 7, top, PER_TENSOR, gain=g)[0, 0] for g in (gain, None))
+    weighed, plain = (
+        search_scale(weight, q.loss, -7, 7, top, PER_TENSOR, descends=q, gain=g)[0, 0] for g in (gain, None)
+    )
     assert weighed < plain / 5
 
 
@@ -116,12 +120,12 @@ def test_no_scale_falls_below_the_floor() -> None:
     weight, q = problem(3)
     top = absmax_scale(weight, 7, PER_CHANNEL)
     floor = top * np.float32(0.95)
-    assert np.all(search_scale(weight, q, -7, 7, top, PER_CHANNEL, floor=floor) >= floor)
+    assert np.all(search_scale(weight, q.loss, -7, 7, top, PER_CHANNEL, floor=floor) >= floor)
 
 
 def test_many_candidates_are_descended_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, q = problem(4, k=40)
     top = absmax_scale(weight, 3, PER_CHANNEL)
-    whole = search_scale(weight, q, -3, np.full((2, 3, 1), 3, np.float32), top, PER_CHANNEL)
+    whole = search_scale(weight, q.loss, -3, np.full((2, 3, 1), 3, np.float32), top, PER_CHANNEL, descends=q)
     monkeypatch.setattr("quark_onnx.numerics.rounding.scale_search.BUDGET", 3 * weight.size)
-    np.testing.assert_array_equal(search_scale(weight, q, -3, 3, top, PER_CHANNEL), whole)
+    np.testing.assert_array_equal(search_scale(weight, q.loss, -3, 3, top, PER_CHANNEL, descends=q), whole)
