@@ -2,15 +2,17 @@
 
 The graph is cut in front of every layer that will be tuned. At each cut the float activations and the quantized ones
 (as integer codes, a quarter of the size) of all samples are held. A visitor sees what the layer would read on both
-sides and may change the plan; then the segment runs, once per sample and side, and what nobody reads later is dropped.
+sides and may change the plan; then the segment runs, once per sample and side (or per stack of samples, see
+`stacked_feeds`), and what nobody reads later is dropped.
 Time is linear in depth and in samples; memory is the widest cut, spilled to a file beyond a budget.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.threads import cores
@@ -18,10 +20,12 @@ from quark_onnx.engine.activation_store import Samples, Store
 from quark_onnx.engine.apply_plan import apply_codes
 from quark_onnx.engine.at_least_one import at_least_one
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.runner import Runner
+from quark_onnx.engine.runner import Arrays, Runner
+from quark_onnx.engine.stacked_feeds import Shapes, Stack, apart, run, shapes_of, stacks
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.segments import Segment, segments, submodel
 from quark_onnx.numerics.matrix_products import one_thread
+from quark_onnx.numerics.parallel_blocks import in_order
 from quark_onnx.numerics.quantizer import stored_codes
 
 WORKERS = 2
@@ -80,19 +84,22 @@ def walk(
     codes = limit // (2 if floats else 4)
     workers = ThreadPoolExecutor(min(WORKERS, cores()))
     with Store(limit - codes) as exact, Store(codes) as rounded, workers as pool, one_thread():
-        for value in model.graph.inputs:
-            samples = [feed[value.name or ""] for feed in feeds]
-            exact.put(value.name or "", samples)
-            held = samples if value.name in floats else _entering(samples, value.name or "", plan)
-            rounded.put(value.name or "", held)
+        names = [value.name or "" for value in model.graph.inputs]
+        exact.fill(names, ((i, [feed[name] for name in names]) for i, feed in enumerate(feeds)), len(feeds))
+        for name in names:
+            rounded.put(name, exact[name] if name in floats else _entering(exact[name], name, plan))
+        stacked = {exact: stacks(model, {name: exact[name] for name in names}, len(feeds))}
+        at_run_time = any(site.role == "dynamic" for site in plan.sites.values())  # a range of all that run together
+        stacked[rounded] = apart(len(feeds)) if at_run_time else stacked[exact]
         for i, piece in enumerate(pieces[:-1] if _is_layer(pieces[-1], layers) else pieces):
             if _is_layer(piece, layers):
                 plan = visit(piece.nodes[0], Frontier(exact, rounded, pool), plan)
             if piece.outputs:  # else nobody reads what it makes
                 part = submodel(model, piece)
                 tuned = apply_codes(part, plan if follow else given, floats)
-                _run(Runner(part, threads=1), piece, exact, pool, len(feeds))
-                _run(Runner(tuned, threads=1, fuse=False), piece, rounded, pool, len(feeds))
+                done = [name for name in piece.inputs if last_reader[name] == i]
+                for side, runner in ((exact, Runner(part, threads=1)), (rounded, Runner(tuned, threads=1, fuse=False))):
+                    stacked[side] = _run(runner, piece, side, done, stacked[side], pool)
             for name in (*piece.inputs, *piece.outputs):
                 if last_reader.get(name, -1) <= i:
                     exact.drop(name)
@@ -113,11 +120,39 @@ def _entering(samples: Samples, name: str, plan: Plan) -> Samples:
     return [stored_codes(array, plan.qparams_of(name), plan.sites[name].format) for array in samples]
 
 
-def _run(runner: Runner, piece: Segment, store: Store, pool: ThreadPoolExecutor, count: int) -> None:
-    """One segment on all samples, several at a time; results in order of the samples."""
+def _run(
+    runner: Runner,
+    piece: Segment,
+    store: Store,
+    done: Sequence[str],
+    together: list[Stack],
+    pool: ThreadPoolExecutor,
+) -> list[Stack]:
+    """One segment on all samples, several at a time; the stacks in which the next may run.
+
+    done: inputs that nobody reads any more: each sample of them is let go of when it has been read.
+    """
     columns = [store[name] for name in piece.inputs]
-    rows = zip(*columns, strict=True) if columns else [()] * count
-    feeds = (dict(zip(runner.inputs, arrays, strict=True)) for arrays in rows)
-    results = list(pool.map(runner, feeds))
-    for k, name in enumerate(piece.outputs):
-        store.put(name, [arrays[k] for arrays in results])
+    count = sum(len(stack.members) for stack in together)
+    made: dict[int, Shapes] = {}
+    failed = not piece.inputs  # what is made of nothing is the same for all
+
+    def work(stack: Stack) -> tuple[Stack, list[Arrays], bool]:
+        feeds = [dict(zip(runner.inputs, (column[i] for column in columns), strict=True)) for i in stack.members]
+        return stack, *run(runner, feeds, made.get(stack.kind))
+
+    def rows() -> Iterator[tuple[int, Arrays]]:
+        nonlocal failed
+        for first in (True, False):  # the first of their shapes tell whether others may run together
+            jobs = [stack for stack in together if stack.first is first]
+            jobs = [Stack((i,)) for stack in jobs for i in stack.members] if failed else jobs
+            for stack, found, as_one in in_order(work, jobs, pool, WORKERS):
+                failed = failed or (len(found) > 1 and not as_one)
+                if first and as_one:
+                    made[stack.kind] = shapes_of(found[0])
+                yield from zip(stack.members, found, strict=True)
+                for name, i in product(done, stack.members):
+                    store.forget(name, i)
+
+    store.fill(piece.outputs, rows(), count)
+    return apart(count) if failed and piece.inputs else together

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from quark_onnx.engine.activation_store import Store, spilled
+from quark_onnx.engine.activation_store import Store
 from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
 
 DTYPES = st.sampled_from(["float32", "float64", "float16", "int8", "uint8", "int64", "bool", "uint16"])
@@ -61,11 +61,11 @@ def test_what_is_kept_is_what_was_put_and_never_above_the_limit(tensors: list[li
         held = 0
         for i, samples in enumerate(tensors):
             store.put(f"t{i}", samples)
-            size = sum(array.nbytes for array in samples)
-            fits = held + size <= limit or not size
-            held += size if fits else 0
+            for array, kept in zip(samples, store[f"t{i}"], strict=True):
+                fits = held + array.nbytes <= limit
+                held += array.nbytes if fits else 0
+                assert in_file(kept) is not fits
             assert store.held == held <= limit
-            assert fits or any(in_file(array) for array in store[f"t{i}"])
         for i, samples in enumerate(tensors):
             assert_equal(store[f"t{i}"], samples)
         for i in range(len(tensors)):
@@ -130,19 +130,43 @@ def test_strings_and_empty_arrays_stay_in_memory(folder: Path) -> None:
     text = [np.array(["a", "bc"], object), np.array([], object)]
     empty = [np.zeros((0, 3), np.int8), np.zeros((2, 0), np.float32)]
     for samples in (text, empty, []):
-        assert_equal(spilled(samples), samples)
         with Store(0) as store:
             store.put("a", samples)
             assert_equal(store["a"], samples)
     sequences = [[np.arange(3), np.zeros((0, 2))], []]
-    assert spilled(sequences)[0][0] is sequences[0][0]
-    with Store(100) as store:
-        store.put("a", sequences)
-        assert store.held == sequences[0][0].nbytes
+    for limit, held in ((0, 0), (100, sequences[0][0].nbytes)):
+        with Store(limit) as store:
+            store.put("a", sequences)
+            assert store["a"][0][0] is sequences[0][0]
+            assert store.held == held
     mixed = [np.zeros(0, np.float32), np.arange(3), np.zeros((0, 2), np.int8), np.float32(4)[None], np.array(True)]
-    assert_equal(spilled(mixed), mixed)
     turned = [np.arange(12).reshape(3, 4).T, np.arange(12)[::-2]]
-    assert_equal(spilled(turned), turned)
+    for samples in (mixed, turned):
+        with Store(0) as store:
+            store.put("a", samples)
+            assert_equal(store["a"], samples)
+
+
+@given(st.permutations(range(4)), st.integers(0, 100), st.sets(st.integers(0, 3)))
+def test_several_tensors_come_in_any_order_and_go_one_sample_at_a_time(
+    order: list[int], limit: int, gone: set[int]
+) -> None:
+    rows = [[np.full(5, i, np.uint8), np.full((2, 3), i, np.int16)] for i in range(4)]
+    with Store(limit) as store:
+        store.fill(["a", "b"], ((i, rows[i]) for i in order), 4)
+        assert store.held <= limit
+        for k, name in enumerate("ab"):
+            assert_equal(store[name], [row[k] for row in rows])
+            for i in gone:
+                store.forget(name, i)
+            assert_equal(
+                [a for i, a in enumerate(store[name]) if i not in gone], [r[k] for r in rows if r[0][0] not in gone]
+            )
+        if len(gone) == 4:
+            assert store.held == 0
+        store.drop("a")
+        store.drop("b")
+        assert store.held == 0
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("xyz"), arrays.arrays("float32", 3), max_size=3), max_size=6))
