@@ -6,8 +6,8 @@ view and one indexed addition, and adding two of them is adding integers. NaN an
 Only bins that hold something are kept: some thousands of 65,536, in 6 bytes each.
 
 Every value is looked at. To take every k-th one would be cheaper, but outliers of transformers sit in few channels:
-measured on MiniLM, percentiles then move by up to the whole range. Where the largest decide, a `Tally` may leave others out
-of their bins, see `deciding_values`.
+measured on MiniLM, percentiles then move by up to the whole range. Where the largest decide, a `Tally` may leave others
+out of their bins, see `deciding_values`.
 """
 
 from __future__ import annotations
