@@ -5,8 +5,9 @@ The histogram's grid is the floating-point grid itself: a bin is all float32 val
 view and one indexed addition, and adding two of them is adding integers. NaN and infinities have bins of their own.
 Only bins that hold something are kept: some thousands of 65,536, in 6 bytes each.
 
-Every value is counted. To count every k-th one would be cheaper, but outliers of transformers sit in few channels:
-measured on MiniLM, percentiles then move by up to the whole range.
+Every value is looked at. To take every k-th one would be cheaper, but outliers of transformers sit in few channels:
+measured on MiniLM, percentiles then move by up to the whole range. Where the largest decide, a `Tally` may leave others
+out of their bins, see `deciding_values`.
 """
 
 from __future__ import annotations

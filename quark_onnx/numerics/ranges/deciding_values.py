@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.numerics.ranges.calibration_statistics import NEGATIVE, Bins, Statistics, edges
+from quark_onnx.numerics.ranges.calibration_statistics import INFINITE, NEGATIVE, Bins, Statistics, edges
 from quark_onnx.numerics.ranges.masks_and_infinities import LOUD
 
 LEAST = 1 / 512
@@ -22,27 +22,26 @@ MOST = 1 / 4
 def deciding_from(bins: Bins, percent: float) -> float:
     """The magnitude from which on bins decide the range that keeps `percent` of values like these; 0: all may.
 
-    All do where a value is `LOUD`, or not finite: whether such a tensor is quantized at all depends on the others.
+    It is below `LOUD`: whether louder values stand apart from all others, these bins tell as well.
     """
     reached = _reached(bins)
     share = max(LEAST, MANY * (1 - percent / 100))
     first = int(np.count_nonzero(reached >= share * reached[0])) - 1
-    return 0.0 if _loud(reached) or reached[first] > MOST * reached[0] else float(edges(first))
+    magnitude = float(edges(first))
+    return magnitude if magnitude < LOUD and reached[first] <= MOST * reached[0] else 0.0
 
 
 def settled(s: Statistics, percent: float) -> bool:
     """Whether these statistics, which may lack small values, have the range that keeps `percent` of all values."""
-    if s.told == 0:
+    if s.told == 0 or percent == 100:
         return True
     reached = _reached(s.bins)
     smaller = reached[0] - reached[int(np.float32(s.told).view(np.uint32)) >> 16]
-    return not _loud(reached) and (percent == 100 or smaller < percent * reached[0] / 100)
+    return bool(smaller < percent * reached[0] / 100)
 
 
 def _reached(bins: Bins) -> NDArray[np.float64]:
-    """How many values have the magnitude of each bin, or a larger one; up to the last bin that holds a value."""
-    return np.cumsum(np.bincount(bins.filled % NEGATIVE, bins.counts)[::-1], dtype=np.float64)[::-1]
-
-
-def _loud(reached: NDArray[np.float64]) -> bool:
-    return reached.size > int(np.float32(LOUD).view(np.uint32)) >> 16
+    """How many finite values have the magnitude of each bin, or a larger one; up to the last bin that holds a value."""
+    finite = bins.filled % NEGATIVE < INFINITE
+    counts = np.bincount(bins.filled[finite] % NEGATIVE, bins.counts[finite], minlength=1)
+    return np.cumsum(counts[::-1], dtype=np.float64)[::-1]

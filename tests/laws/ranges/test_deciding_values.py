@@ -83,14 +83,26 @@ def test_first_values_louder_than_all_others_leave_a_percentile_unsettled() -> N
     assert settled(found, 100.0)
 
 
-@pytest.mark.parametrize("late", [LOUD, -LOUD, np.inf, -np.inf, np.nan])
-def test_loud_and_infinite_values_leave_all_unsettled(late: float) -> None:
-    """Whether such a tensor is quantized depends on all its values. Where they come first, all are counted."""
+@pytest.mark.parametrize("late", [LOUD, -LOUD, 1e5, -1e30, np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("spread", [1.0, 200.0])
+def test_why_a_tensor_is_unusable_is_told_as_from_all_values(late: float, spread: float) -> None:
+    """Loud values above a gap, and below it none that were told; values of all sizes in between; infinite ones."""
+    values = np.random.default_rng(0).standard_normal(2 * FIRST, np.float32) * np.float32(spread)
+    for parts in ([values, values, np.full(3, late, np.float32)], [np.append(values, np.float32(late)), values]):
+        found, whole = tallied(parts, 99.9999), Statistics.of(np.concatenate(parts))
+        assert settled(found, 99.9999)
+        assert 0 < found.told < LOUD
+        for levels in (4, 256, 1 << 16):
+            assert why_unusable(found, levels) == why_unusable(whole, levels)
+    assert (why_unusable(whole, 4) is None) == (abs(late) == LOUD and spread > 1)
+
+
+def test_where_those_that_would_be_told_are_loud_themselves_all_are_counted() -> None:
+    """The gap below the masked values would be one below all that are told."""
     values = np.random.default_rng(0).standard_normal(2 * FIRST, np.float32)
-    with_late = np.append(values, np.float32(late))
-    assert not settled(tallied([values, values, with_late[-1:]], 100.0), 100.0)
-    assert tallied([with_late, values, values], 100.0).told == 0
-    assert settled(tallied([values, values, values[:1]], 100.0), 100.0)
+    masked = np.where(np.arange(values.size) % 20 == 0, np.float32(-1e4), values)
+    assert tallied([masked, masked], 99.9999).told == 0
+    assert tallied([masked / 100, masked], 99.9999).told == 100
 
 
 def test_where_most_values_are_as_large_all_are_counted() -> None:
