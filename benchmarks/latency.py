@@ -7,7 +7,7 @@
 One sample at a time. In each turn every model runs twice, the second run counts: the first one fetches its weights back
 into the caches. `--nodes` adds milliseconds by operator, and the slowest nodes, from onnxruntime's profile.
 
-Prints one JSON document, a model at a time when several are asked for.
+Prints one JSON document; what is known of a model already goes to stderr.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def profiled(path: Path, feeds: Feeds, rounds: int) -> dict[str, Any]:
 
 def measured(models: Mapping[str, Path], feeds: Feeds, args: argparse.Namespace) -> dict[str, Any]:
     """Times for every number of threads, and where they go."""
-    found: dict[str, Any] = {f"{n} threads": timed(models, feeds, n, args.rounds) for n in args.threads}
+    found: dict[str, Any] = {"threads": {n: timed(models, feeds, n, args.rounds) for n in args.threads}}
     if args.nodes:
         found["nodes"] = {name: profiled(path, feeds, args.rounds) for name, path in models.items()}
     return found

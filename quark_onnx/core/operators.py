@@ -39,7 +39,7 @@ class Op:
     adds_bias    takes in the constant Add behind it, in its float accumulator
     fuses        the target has an integer kernel, or drops the Q/DQ around it
     kernels      names of the integer kernels in onnxruntime's optimized graph
-    float_output the kernels return floats as well: no quantizer behind it, where nobody reads integers
+    float_output its kernels return floats, too, or alone: no quantizer behind it, where nobody reads integers
     adds_pairs   these kernels add products of neighbouring weights in 16 bits on x64 without VNNI
     ratio        from and to what the scale of an input (in a Mul: the product of both) may be to that of the output;
                  beyond, these kernels fail, or compute sums that do not fit into int32
@@ -78,7 +78,7 @@ _POOLED = (2.0**-8, 2.0**8)  # ratio / pixels must be from 2⁻³² to 2⁸, and
 
 CPU: dict[str, Op] = {
     "Conv": Op("layer", weight_axis=0, kernels=("QLinearConv",), adds_pairs=True),
-    "ConvTranspose": Op("layer", weight_axis=1, fuses=False),
+    "ConvTranspose": Op("layer", weight_axis=1, fuses=False, float_output=True),
     "Gemm": Op("layer", weight_axis=1, kernels=("QGemm",), float_output=True, adds_pairs=True),
     "MatMul": Op(
         "matmul",

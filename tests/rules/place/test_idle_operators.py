@@ -102,6 +102,30 @@ def test_boxes_and_scores_are_not_joined_under_one_scale(reader: str, fine: bool
     assert scores < 0.02 if fine else scores > 0.5
 
 
+ENLARGED = IMAGE.replace("[1,4,8,8] y", "[A,B,C,D] y") + " [a] h = Conv (x, w) [t] g = ConvTranspose (h, v) "
+
+
+@pytest.mark.parametrize(
+    ("tail", "behind"),
+    [
+        ("y = Sigmoid (g) }", 0),
+        ("[r] f = Relu (g) y = Erf (f) }", 0),
+        ("f = Transpose (g) y = Neg (f) }", 0),
+        ("y = Conv (g, w) }", 1),
+        ("[r] f = Relu (g) y = ConvTranspose (f, w) }", 1),
+        ("e = Erf (g) d = Conv (g, w) y = Add (e, d) }", 1),
+    ],
+)
+def test_a_layer_without_an_integer_kernel_returns_the_floats_that_it_computes(tail: str, behind: int) -> None:
+    """ConvTranspose: there is a quantizer behind it where somebody reads integers, and only there."""
+    made = quantized(graph(ENLARGED + tail))
+    assert made.plan.nodes["t"][:2] == ("h", "v")
+    assert sum(tensor in made.plan.sites for tensor in "gf") == behind
+    if behind == 0:
+        assert quantizers(made) == 1  # in front of the model
+        assert made.plan.notes.get("r", CLAMP) == CLAMP
+
+
 # between float operators
 
 GELU = "[g] d = Div (h, k) [e] e = Erf (d) [n] p = Add (e, k) [m] q = Mul (h, p) [l] f = Mul (q, k)"
