@@ -76,10 +76,15 @@ def layer_samples(
     if unit.bias is not None and not shared:
         bias = float_bias(model, unit, weight.shape)
     layer = Layer(weight, bias, read.shape, None if shared else _interval(unit.activation))
-    positions = options.positions
-    if len(weight) > 1:  # every group sees every position, and one of a depthwise layer has a handful of unknowns only
-        positions = min(positions, max(1, positions // 10, PER_UNKNOWN * weight.shape[2]))
-    return layer, Samples(read.x, read.z, scale, zero_point), positions
+    return layer, Samples(read.x, read.z, scale, zero_point), most_positions(options, weight.shape)
+
+
+def most_positions(options: FastFinetune, shape: tuple[int, ...]) -> int:
+    """How many output positions of a layer with a weight (G, R, K) are drawn, if there are as many."""
+    if shape[0] == 1:
+        return options.positions
+    # every group sees every position, and one of a depthwise layer has a handful of unknowns only
+    return min(options.positions, max(1, options.positions // 10, PER_UNKNOWN * shape[2]))
 
 
 def float_bias(model: Model, unit: Unit, shape: tuple[int, ...]) -> Array:
