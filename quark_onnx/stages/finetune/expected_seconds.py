@@ -1,37 +1,31 @@
-"""Seconds that a layer is expected to take: what has to be multiplied and looked at, at the rates of a core of 2023.
+"""Seconds that a layer is expected to take, by what is done for it, each at a rate of its own.
 
-For a weight (G, R, K), s positions in all samples, n of them drawn and k kept, and t iterations:
+For a weight (G, R, K), s positions in all samples, n of them drawn, and t iterations:
 
-    products   n G K (K + R)         the moments              values   n G (2 K + R)   taken from activations
-               t G R K min(K, WIDE)  iterations                        t G R K         of the optimizer
-               SWEEPS G R K²         scales and descent
-               JUDGED k G R K        candidates
-               2 s G R K             the layer itself, on both sides
+    RUN     s G R                  the model, on both sides       TAKEN    n G (2 K + R)            of activations
+    PASSED  s G R K                the layer itself               SUMMED   n G K (K + R)            moments
+    TRIED   G R K                  scales and candidates          LEARNED  t G R K min(K, WIDE)     iterations
+    SWEPT   G R K²                 descent
 
-On two nets of convolutions that is within 15 % of what layers take, 40 % at worst. Other machines are slower or faster,
-which tuning finds out on the way; what counts is how layers compare.
+The rates were fitted to two nets of convolutions, at 8 and 4 bits and with iterations; a typical layer takes 20 % more
+or less. Other machines are slower or faster, which tuning finds out on the way: what counts is how layers compare.
 """
 
 from __future__ import annotations
 
-import math
-
 from quark_onnx.core.settings.fast_finetune import FastFinetune, Nearest
-from quark_onnx.engine.layers import Unit
-from quark_onnx.graph.view import shape
-from quark_onnx.stages.finetune.layer_statistics import KEPT
+from quark_onnx.numerics.rounding.coordinate_descent import FEW
+from quark_onnx.numerics.rounding.methods import WIDE
+from quark_onnx.stages.finetune.layer_statistics import learnable, most_positions
 
-BASE = 0.05
+BASE = 0.015
 """Seconds of the smallest layer."""
 
-PRODUCTS, VALUES = 4e10, 9e7
-"""Per second."""
+RUN, TAKEN, TRIED = 4.5e-9, 1e-8, 1.3e-6
+"""Seconds per number."""
 
-SWEEPS, JUDGED = 8, 24
-"""How often a weight is searched, and judged."""
-
-WIDE = 1536
-"""Inputs above which an iteration costs no more: it goes over positions instead of moments."""
+PASSED, SUMMED, SWEPT, LEARNED = 2.5e-11, 1.5e-11, 8e-10, 9e-11
+"""Seconds per product."""
 
 
 def expected_seconds(rows: tuple[int, int, int], positions: int | None, options: FastFinetune, bits: int) -> float:
@@ -42,24 +36,20 @@ def expected_seconds(rows: tuple[int, int, int], positions: int | None, options:
         positions: of all samples, see `positions_of`; None: not known.
     """
     groups, outputs, inputs = rows
-    weights = groups * outputs * inputs
-    most = options.positions if groups == 1 else options.positions // 4
+    weights, most = groups * outputs * inputs, most_positions(options, rows)
     seen = most if positions is None else positions
     drawn = min(most, seen)
-    values, products = drawn * groups * (2 * inputs + outputs), 2 * seen * weights
+    seconds = BASE + RUN * seen * groups * outputs + PASSED * seen * weights
+    seconds += TAKEN * drawn * groups * (2 * inputs + outputs)
     if isinstance(options, Nearest) and not options.scale_search:  # the bias alone
-        products += drawn * weights
-    else:
-        steps = 0 if isinstance(options, Nearest) else options.steps(bits)
-        values += steps * weights
-        products += drawn * groups * inputs * (inputs + outputs) + steps * weights * min(inputs, WIDE)
-        products += weights * (SWEEPS * inputs + JUDGED * min(drawn, KEPT))
-    return BASE + products / PRODUCTS + values / VALUES
+        return seconds + PASSED * drawn * weights
+    seconds += TRIED * weights
+    if not learnable(options, bits, drawn, inputs):
+        return seconds
+    seconds += SUMMED * drawn * groups * inputs * (inputs + outputs) + SWEPT * weights * inputs
+    return seconds + LEARNED * _steps(options, bits, inputs) * weights * min(inputs, WIDE)
 
 
-def positions_of(unit: Unit, rows: tuple[int, int, int], samples: int) -> int | None:
-    """Output positions of a layer in so many samples; None where its size is not known."""
-    dims = shape(unit.node.outputs[0])
-    if dims is None or None in dims[1:]:
-        return None
-    return samples * max(1, math.prod(dim or 1 for dim in dims[1:]) // (rows[0] * rows[1]))
+def _steps(options: FastFinetune, bits: int, inputs: int) -> int:
+    """Iterations, if none end early."""
+    return 0 if isinstance(options, Nearest) or (options.quick and inputs <= FEW) else options.steps(bits)

@@ -49,8 +49,7 @@ def layer_data(
     layer, samples, positions = read
     count = len(samples.x)
     bits = plan.sites[unit.weight].format.bits
-    few = drawn_in_all(layer, samples, positions) < ENOUGH * layer.weight.shape[2]
-    learns = shared or not (few and options.quick and not options.steps(bits))
+    learns = shared or learnable(options, bits, drawn_in_all(layer, samples, positions), layer.weight.shape[2])
     try:
         data = sample(
             layer,
@@ -68,6 +67,11 @@ def layer_data(
     return (data if data.train.sums.count.max() >= 2 else Skip(SINGLE)), count
 
 
+def learnable(options: FastFinetune, bits: int, positions: int, inputs: int) -> bool:
+    """Whether a rounding is looked for that is better than the nearest, for weights of so many bits."""
+    return positions >= ENOUGH * inputs or not options.quick or options.steps(bits) > 0
+
+
 def layer_samples(
     model: Model, plan: Plan, unit: Unit, frontier: Frontier, options: FastFinetune, *, shared: bool
 ) -> tuple[Layer, Samples, int] | Skip:
@@ -83,10 +87,15 @@ def layer_samples(
     if unit.bias is not None and not shared:
         bias = float_bias(model, unit, weight.shape)
     layer = Layer(weight, bias, read.shape, None if shared else _interval(unit.activation))
-    positions = options.positions
-    if len(weight) > 1:  # every group sees every position, and one of a depthwise layer has a handful of unknowns only
-        positions = min(positions, max(1, positions // 10, PER_UNKNOWN * weight.shape[2]))
-    return layer, Samples(read.x, read.z, scale, zero_point), positions
+    return layer, Samples(read.x, read.z, scale, zero_point), most_positions(options, weight.shape)
+
+
+def most_positions(options: FastFinetune, shape: tuple[int, ...]) -> int:
+    """How many output positions of a layer with a weight (G, R, K) are drawn, if there are as many."""
+    if shape[0] == 1:
+        return options.positions
+    # every group sees every position, and one of a depthwise layer has a handful of unknowns only
+    return min(options.positions, max(1, options.positions // 10, PER_UNKNOWN * shape[2]))
 
 
 def float_bias(model: Model, unit: Unit, shape: tuple[int, ...]) -> Array:

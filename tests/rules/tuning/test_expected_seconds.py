@@ -15,6 +15,7 @@ from tuning_cases import case, draw
 from quark_onnx.core.settings.fast_finetune import AdaRound, FastFinetune, Nearest
 from quark_onnx.engine.layers import match
 from quark_onnx.stages.finetune.expected_seconds import expected_seconds, positions_of
+from quark_onnx.stages.finetune.layer_statistics import most_positions
 
 ROUND = AdaRound(num_iterations=500)
 sizes = st.integers(1, 2000)
@@ -30,7 +31,7 @@ def test_more_work_never_takes_less(
     larger: Any = tuple(2 * n if i == axis and n > 1 else n for i, n in enumerate(shape))
     assert 0 < seconds <= expected_seconds(larger, positions, options, 8)
     assert seconds <= expected_seconds(shape, 2 * positions, options, 8)
-    assert seconds <= expected_seconds(shape, None, options, 8) or positions > options.positions // 4
+    assert seconds <= expected_seconds(shape, None, options, 8) or positions > most_positions(options, shape)
 
 
 def test_methods_and_settings_count() -> None:
@@ -40,6 +41,28 @@ def test_methods_and_settings_count() -> None:
     plain, searched = seconds(Nearest(scale_search=False)), seconds(Nearest())
     assert plain < searched < seconds(ROUND) < seconds(replace(ROUND, num_iterations=1000))
     assert seconds(replace(ROUND, positions=5000)) < seconds(ROUND)
+    assert seconds(AdaRound()) == seconds(Nearest()) < seconds(AdaRound(), bits=4)  # iterations are for coarse codes
+
+
+def test_all_roundings_of_a_few_inputs_are_tried_and_none_is_learned() -> None:
+    few, more = (
+        [
+            expected_seconds(
+                (
+                    64,
+                    1,
+                    k,
+                ),
+                2000,
+                AdaRound(),
+                bits,
+            )
+            for bits in (4, 8)
+        ]
+        for k in (9, 10)
+    )
+    assert few[0] == few[1]
+    assert more[0] > more[1]
 
 
 LAYERS = {
