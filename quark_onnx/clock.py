@@ -11,6 +11,7 @@ from typing import Protocol
 
 from quark_onnx.core.visible_text import shown
 from quark_onnx.engine.rare_collections import rare_collections
+from quark_onnx.engine.returned_memory import give_back
 
 logger = logging.getLogger("quark_onnx")
 logger.addFilter(shown)
@@ -43,5 +44,6 @@ class Clock:
         self.progress(name, 0, None)
         with rare_collections():
             yield
+        give_back()
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 4)
         logger.info("%s: %.2f s", name, self.seconds[name])

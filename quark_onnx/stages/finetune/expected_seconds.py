@@ -13,7 +13,11 @@ or less. Other machines are slower or faster, which tuning finds out on the way:
 
 from __future__ import annotations
 
+import math
+
 from quark_onnx.core.settings.fast_finetune import FastFinetune, Nearest
+from quark_onnx.engine.layers import Unit
+from quark_onnx.graph.view import shape
 from quark_onnx.numerics.rounding.coordinate_descent import FEW
 from quark_onnx.numerics.rounding.methods import WIDE
 from quark_onnx.stages.finetune.layer_statistics import learnable, most_positions
@@ -53,3 +57,11 @@ def expected_seconds(rows: tuple[int, int, int], positions: int | None, options:
 def _steps(options: FastFinetune, bits: int, inputs: int) -> int:
     """Iterations, if none end early."""
     return 0 if isinstance(options, Nearest) or (options.quick and inputs <= FEW) else options.steps(bits)
+
+
+def positions_of(unit: Unit, rows: tuple[int, int, int], samples: int) -> int | None:
+    """Output positions of a layer in so many samples; None where its size is not known."""
+    dims = shape(unit.node.outputs[0])
+    if dims is None or None in dims[1:]:
+        return None
+    return samples * max(1, math.prod(dim or 1 for dim in dims[1:]) // (rows[0] * rows[1]))
