@@ -56,7 +56,7 @@ class AdaroundParameters:
 
     data_loader             yields batches, see `data_loader.feeds_of`: dicts, arrays, tuples of arrays
     num_batches             how many of them are used
-    default_num_iterations  per layer; None: 500, for weights below 8 bits 1,500. AIMET needs 10,000 and 15,000
+    default_num_iterations  per layer; None: as many as pay, see docs/fast_finetune.md. AIMET needs 10,000 and 15,000
     default_reg_param       weight of the term that drives each weight to one of its two roundings
     default_beta_range      the exponent of that term goes from the first to the second
     default_warm_start      part of the iterations before that term starts
