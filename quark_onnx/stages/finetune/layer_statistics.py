@@ -76,10 +76,16 @@ def layer_samples(
     if unit.bias is not None and not shared:
         bias = float_bias(model, unit, weight.shape)
     layer = Layer(weight, bias, read.shape, None if shared else _interval(unit.activation))
-    positions = options.positions
-    if len(weight) > 1:  # every group sees every position, and one of a depthwise layer has a handful of unknowns only
-        positions = min(positions, max(1, positions // 10, PER_UNKNOWN * weight.shape[2]))
-    return layer, Samples(read.x, read.z, scale, zero_point), positions
+    return layer, Samples(read.x, read.z, scale, zero_point), positions_of(weight.shape, options.positions)
+
+
+def positions_of(weight_shape: tuple[int, ...], positions: int) -> int:
+    """How many output positions a layer (G, R, K) looks at, where one without groups looks at `positions`.
+
+    Every group sees every position, and one of a depthwise layer has a handful of unknowns only.
+    """
+    groups, _, inputs = weight_shape
+    return positions if groups == 1 else min(positions, max(positions // 10, PER_UNKNOWN * inputs))
 
 
 def float_bias(model: Model, unit: Unit, shape: tuple[int, ...]) -> Array:
