@@ -40,7 +40,7 @@ def expected_seconds(rows: tuple[int, int, int], positions: int | None, options:
         positions: of all samples, see `positions_of`; None: not known.
     """
     groups, outputs, inputs = rows
-    weights, most = groups * outputs * inputs, most_positions(options, rows)
+    weights, most = groups * outputs * inputs, most_positions(rows, options.positions)
     seen = most if positions is None else positions
     drawn = min(most, seen)
     seconds = BASE + RUN * seen * groups * outputs + PASSED * seen * weights

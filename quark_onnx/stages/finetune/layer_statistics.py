@@ -87,15 +87,16 @@ def layer_samples(
     if unit.bias is not None and not shared:
         bias = float_bias(model, unit, weight.shape)
     layer = Layer(weight, bias, read.shape, None if shared else _interval(unit.activation))
-    return layer, Samples(read.x, read.z, scale, zero_point), most_positions(options, weight.shape)
+    return layer, Samples(read.x, read.z, scale, zero_point), most_positions(weight.shape, options.positions)
 
 
-def most_positions(options: FastFinetune, shape: tuple[int, ...]) -> int:
-    """How many output positions of a layer with a weight (G, R, K) are drawn, if there are as many."""
-    if shape[0] == 1:
-        return options.positions
-    # every group sees every position, and one of a depthwise layer has a handful of unknowns only
-    return min(options.positions, max(1, options.positions // 10, PER_UNKNOWN * shape[2]))
+def most_positions(weight_shape: tuple[int, ...], positions: int) -> int:
+    """How many output positions a layer (G, R, K) looks at, where one without groups looks at `positions`.
+
+    Every group sees every position, and one of a depthwise layer has a handful of unknowns only.
+    """
+    groups, _, inputs = weight_shape
+    return positions if groups == 1 else min(positions, max(positions // 10, PER_UNKNOWN * inputs))
 
 
 def float_bias(model: Model, unit: Unit, shape: tuple[int, ...]) -> Array:

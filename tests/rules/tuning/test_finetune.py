@@ -27,6 +27,7 @@ from quark_onnx.graph import Model
 from quark_onnx.numerics import activation_functions as f
 from quark_onnx.numerics.layer.im2col import every_position, patches
 from quark_onnx.numerics.quantizer import dequantize, quantize
+from quark_onnx.stages.finetune.layer_statistics import most_positions
 
 ROUND = AdaRound(num_iterations=40, polish=2)
 QUANT = AdaQuant(num_iterations=40)
@@ -718,6 +719,12 @@ def test_early_stop_saves_iterations_and_keeps_the_best(options: Any) -> None:
     assert [record.iterations for record in late] == [1000] * 4
     assert sum(record.iterations for record in early) < 4000
     assert all(record.iterations <= 1000 for record in early)
+
+
+def test_layers_with_groups_look_at_fewer_positions_but_enough_for_their_unknowns() -> None:
+    looked = {(1, 8, 9): 20000, (256, 1, 9): 2000, (32, 4, 288): 5760, (2, 8, 2304): 20000}
+    assert {shape: most_positions(shape, 20000) for shape in looked} == looked
+    assert most_positions((4, 1, 9), 5) == 5
 
 
 def test_images_of_several_sizes() -> None:
