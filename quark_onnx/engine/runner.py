@@ -86,11 +86,15 @@ class Runner:
         try:
             for library in libraries(model):
                 options.register_custom_ops_library(library)
-            source, folder = io.runnable(model)
-            if folder is not None:
-                options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+            source = io.runnable(model, whole=keep is not None)
+            if source.folder is not None:
+                folder = str(source.folder)
+                options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
                 options.add_session_config_entry("session.disable_prepacking", "1")  # it copies all weights
-            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            values = [ort.OrtValue.ortvalue_from_numpy(array) for array in source.weights.values()]
+            options.add_external_initializers(list(source.weights), values)
+            self._session = ort.InferenceSession(source.model, options, providers=["CPUExecutionProvider"])
+            self._session.weights = source.weights  # onnxruntime reads them there as long as the session lives
         except Exception as error:  # onnxruntime raises a dozen types of its own, none with a common base
             reason = _reason(error)
             if (lack := shortage(error, keep, reason)) is not None:

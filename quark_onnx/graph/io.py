@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 import onnx_ir as ir
 
 from quark_onnx.core.atomic_files import behind_links, new_file
 from quark_onnx.core.errors import ConfigError, ModelError, reading, reason
-from quark_onnx.graph import data_files, large_weights, normal_form
+from quark_onnx.graph import data_files, large_weights, normal_form, weights_apart
 from quark_onnx.graph.edit import forget_names, own_tensor
 from quark_onnx.graph.function_scope import refuse_open_functions
 from quark_onnx.graph.open_dimensions import open_dimensions
@@ -210,13 +211,23 @@ def settle(model: ir.Model) -> None:
         large_weights.settle(model)
 
 
-def runnable(model: ir.Model) -> tuple[bytes, Path | None]:
-    """What onnxruntime can open: the serialized model, and the folder of its weights if they stay in a file."""
+class Runnable(NamedTuple):
+    """What onnxruntime can open: a serialized model, and large weights, which are the caller's to keep; or the folder
+    of weights that stay in a file."""
+
+    model: bytes
+    weights: weights_apart.Weights
+    folder: Path | None = None
+
+
+def runnable(model: ir.Model, *, whole: bool = False) -> Runnable:
+    """The model for onnxruntime; `whole`: all weights that are in memory in its bytes."""
     if not is_heavy(model) and not large_weights.moved(model):
-        return to_proto(model).SerializeToString(), None
+        light, weights = (_inlined(model), {}) if whole else weights_apart.parted(_inlined(model))
+        return Runnable(ir.to_proto(light).SerializeToString(), weights)
     large_weights.settle(model)
     let_go(model)
-    return ir.to_proto(model).SerializeToString(), large_weights.home(model)
+    return Runnable(ir.to_proto(model).SerializeToString(), {}, large_weights.home(model))
 
 
 def let_go(model: ir.Model) -> None:

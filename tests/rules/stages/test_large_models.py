@@ -144,8 +144,7 @@ def test_weights_in_one_folder_stay_where_they_are(source: Path, temporary: Path
     model = io.load(source)
     assert large_weights.settled(model)
     io.settle(model)
-    _, folder = io.runnable(model)
-    assert folder == source.parent
+    assert io.runnable(model).folder == source.parent
     assert not large_weights.moved(model)
     assert list(temporary.iterdir()) == []
 
@@ -176,7 +175,7 @@ def test_small_models_have_no_files(source: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(tempfile, "mkdtemp", lambda *_, **__: pytest.fail("a small model went to a file"))
     model = io.load(source)
     io.settle(model)
-    assert io.runnable(model)[1] is None
+    assert io.runnable(model).folder is None
     rescale(model, {"w1": np.float32([2])}, {})
 
 
