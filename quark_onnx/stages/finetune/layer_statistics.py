@@ -23,11 +23,11 @@ from quark_onnx.numerics.layer.sampling import Layer, drawn_in_all, sample
 
 Array = NDArray[Any]
 
-KEPT = 3000
+KEPT = 6000
 """Positions of a layer that are kept to judge it through its activation function."""
 
 PER_UNKNOWN = 20
-"""Positions of a layer with groups for each input of one, where a tenth of what others get is fewer."""
+"""Positions of a layer with groups for each input of one, where a quarter of what others get is fewer."""
 
 ENOUGH = 4
 """Positions for each input of a layer from which on a rounding of 8 bits that is learned is better than the nearest."""
@@ -96,7 +96,7 @@ def most_positions(weight_shape: tuple[int, ...], positions: int) -> int:
     Every group sees every position, and one of a depthwise layer has a handful of unknowns only.
     """
     groups, _, inputs = weight_shape
-    return positions if groups == 1 else min(positions, max(positions // 10, PER_UNKNOWN * inputs))
+    return positions if groups == 1 else min(positions, max(positions // 4, PER_UNKNOWN * inputs))
 
 
 def float_bias(model: Model, unit: Unit, shape: tuple[int, ...]) -> Array:
