@@ -479,6 +479,8 @@ def test_a_shared_weight_is_tuned_once_and_both_biases_move(name: str, options: 
     assert done.plan.codes.keys() == {"w"}
     assert len(done.plan.values) == 2
     assert all((done.plan.values[bias] != constants(made.model)[bias]).any() for bias in done.plan.values)
+    sampled = tuned(made, replace(options, objective="sampled"))
+    np.testing.assert_array_equal(sampled.plan.codes["w"].codes, done.plan.codes["w"].codes)
     corrected = tuned(made, Nearest(scale_search=False))
     assert not corrected.plan.codes
     assert len(corrected.plan.values) == 2
