@@ -67,7 +67,7 @@ HOMES = {  # the only modules that may import these packages
     "yaml": "quark_onnx.zoo",
 }
 LATE = ("onnxscript", "typer", "rich", "sklearn", "PIL", "matplotlib", "jinja2", "scipy", "dask", "distributed")
-LATE = (*LATE, "psutil", "yaml")
+LATE = (*LATE, "psutil", "yaml", "sympy")
 """Not needed by `import quark_onnx`."""
 
 

@@ -21,7 +21,7 @@ from quark_onnx.engine.apply_plan import apply_codes
 from quark_onnx.engine.at_least_one import at_least_one
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Arrays, Runner
-from quark_onnx.engine.stacked_feeds import Shapes, Stack, apart, run, shapes_of, stacks
+from quark_onnx.engine.stacked_feeds import FLIPPED, ROWS_BY_VALUE, Shapes, Stack, apart, run, shapes_of, stacks
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.segments import Segment, segments, submodel
 from quark_onnx.numerics.matrix_products import one_thread
@@ -98,8 +98,11 @@ def walk(
                 part = submodel(model, piece)
                 tuned = apply_codes(part, plan if follow else given, floats)
                 done = [name for name in piece.inputs if last_reader[name] == i]
-                for side, runner in ((exact, Runner(part, threads=1)), (rounded, Runner(tuned, threads=1, fuse=False))):
-                    stacked[side] = _run(runner, piece, side, done, stacked[side], pool)
+                stacked[exact] = _run(Runner(part, threads=1), piece, exact, done, stacked[exact], pool)
+                if all(len(stack.members) == 1 for stack in stacked[exact]):  # floats are mixed, so codes are
+                    stacked[rounded] = apart(len(feeds))
+                runner = Runner(tuned, threads=1, fuse=False)
+                stacked[rounded] = _run(runner, piece, rounded, done, stacked[rounded], pool, FLIPPED)
             for name in (*piece.inputs, *piece.outputs):
                 if last_reader.get(name, -1) <= i:
                     exact.drop(name)
@@ -127,19 +130,24 @@ def _run(
     done: Sequence[str],
     together: list[Stack],
     pool: ThreadPoolExecutor,
+    flipped: float = 0,
 ) -> list[Stack]:
     """One segment on all samples, several at a time; the stacks in which the next may run.
 
     done: inputs that nobody reads any more: each sample of them is let go of when it has been read.
+    flipped: see `run`.
     """
     columns = [store[name] for name in piece.inputs]
     count = sum(len(stack.members) for stack in together)
+    given = together
+    if any(node.op_type in ROWS_BY_VALUE for node in piece.nodes):
+        together = apart(count)
     made: dict[int, Shapes] = {}
     failed = not piece.inputs  # what is made of nothing is the same for all
 
     def work(stack: Stack) -> tuple[Stack, list[Arrays], bool]:
         feeds = [dict(zip(runner.inputs, (column[i] for column in columns), strict=True)) for i in stack.members]
-        return stack, *run(runner, feeds, made.get(stack.kind))
+        return stack, *run(runner, feeds, made.get(stack.kind), flipped)
 
     def rows() -> Iterator[tuple[int, Arrays]]:
         nonlocal failed
@@ -155,4 +163,4 @@ def _run(
                     store.forget(name, i)
 
     store.fill(piece.outputs, rows(), count)
-    return apart(count) if failed and piece.inputs else together
+    return apart(count) if failed and piece.inputs else given

@@ -1,7 +1,9 @@
 """Samples that run together, as one batch: a run of a small model costs more to begin than to compute.
 
 A model may well mix what it is given together (a norm over the batch, a Reshape to a fixed size), so that nothing here
-is taken for granted: what the first of all batches of a shape makes is compared with what its samples make alone.
+is taken for granted: what the first of all batches of a shape makes is compared with what its samples make alone. It
+is made of the samples that differ most: black images do not show that a mean is taken over all of them, nor do those
+that all reach 255 that they are divided by the largest value of all.
 """
 
 from __future__ import annotations
@@ -34,8 +36,10 @@ NEAR = 2.0**-12
 float32, at most."""
 
 FLIPPED = 0.01
-"""Part of a tensor that may be further off: what was on the border between two codes."""
+"""Part of a tensor of the quantized model that may be further off: what was on the border between two codes."""
 
+ROWS_BY_VALUE = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
+"""Operators that make as many rows as values ask for: those of several samples cannot be told apart."""
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -74,21 +78,40 @@ def stacks(model: Model, samples: Mapping[str, Sequence[Array]], count: int) -> 
         if most < 2 or len(members) < 2 * most:  # comparing would cost what running together saves
             found += [Stack((i,)) for i in members]
             continue
+        members = _unlike_first(samples, members, most)
         cuts = [*range(0, len(members), most), len(members)]
         found += [Stack(tuple(members[a:b]), kind, first=not a) for a, b in pairwise(cuts)]
     return found
 
 
-def run(runner: Runner, feeds: Sequence[Feed], made: Shapes | None) -> tuple[list[Arrays], bool]:
+def _unlike_first(samples: Mapping[str, Sequence[Array]], members: Sequence[int], count: int) -> list[int]:
+    """The members, with those in front that differ most from each other by their least, mean and largest values."""
+    columns = [column for column in samples.values() if column[members[0]].dtype.kind in "fiub"]
+    told = np.array([[f(column[i]) for column in columns for f in (np.min, np.mean, np.max)] for i in members], float)
+    told = np.nan_to_num(told, posinf=0, neginf=0)
+    spread = np.ptp(told, axis=0)
+    told = (told - told.min(0)) / np.where(spread > 0, spread, 1)
+    chosen: list[int] = []
+    far = np.abs(told - told.mean(0)).sum(1)
+    for _ in range(count):
+        chosen.append(int(far.argmax()))
+        off = np.abs(told - told[chosen[-1]]).sum(1)
+        far = off if len(chosen) == 1 else np.minimum(far, off)
+        far[chosen] = -1
+    return [members[i] for i in (*chosen, *sorted(set(range(len(members))) - set(chosen)))]
+
+
+def run(runner: Runner, feeds: Sequence[Feed], made: Shapes | None, flipped: float = 0) -> tuple[list[Arrays], bool]:
     """What a model makes of each sample of a stack, and whether they could run together.
 
     made: shapes that the first samples of their kind became; None: these are the first.
+    flipped: part of a tensor that may be off for another reason than that they are mixed.
     """
     together = _together(runner, feeds) if len(feeds) > 1 else None
     if together is not None and made is not None and shapes_of(together[0]) == made:
         return together, True
     alone = [runner(feed) for feed in feeds]
-    if together is not None and made is None and _alike(together, alone):
+    if together is not None and made is None and _alike(together, alone, flipped):
         return together, True
     return alone, False
 
@@ -135,13 +158,13 @@ def joined(arrays: Sequence[Array]) -> Array:
     return np.concatenate(arrays)
 
 
-def _alike(found: Sequence[Arrays], wanted: Sequence[Arrays]) -> bool:
+def _alike(found: Sequence[Arrays], wanted: Sequence[Arrays], flipped: float) -> bool:
     """Whether each tensor is the same in both, all samples taken together, up to the order in which sums are taken."""
     pairs = zip(zip(*found, strict=True), zip(*wanted, strict=True), strict=True)
-    return all(_stackable([*a, *b]) and _near(np.concatenate(a), np.concatenate(b)) for a, b in pairs)
+    return all(_stackable([*a, *b]) and _near(np.concatenate(a), np.concatenate(b), flipped) for a, b in pairs)
 
 
-def _near(found: Array, wanted: Array) -> bool:
+def _near(found: Array, wanted: Array, flipped: float) -> bool:
     if np.array_equal(found, wanted, equal_nan=found.dtype.kind == "f"):
         return True
     if found.dtype.kind == "f":
@@ -157,4 +180,4 @@ def _near(found: Array, wanted: Array) -> bool:
         off = steps > 0
     else:
         return False
-    return float(off.mean()) <= FLIPPED
+    return float(off.mean()) <= flipped

@@ -265,7 +265,8 @@ def fingerprint(model: ir.Model) -> str:
         tensor = graph.initializers[name].const_value
         if tensor is not None:
             digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-            digest.update(tensor.tobytes())
+            text = tensor.dtype == ir.DataType.STRING
+            digest.update(repr(tensor.numpy().tolist()).encode() if text else tensor.tobytes())
             large_weights.let_go(tensor)
     for node in graph:
         digest.update(ir.to_proto(node).SerializeToString(deterministic=True))

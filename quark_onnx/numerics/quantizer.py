@@ -122,8 +122,8 @@ def stored_codes(values: NDArray[np.floating], q: QParams, format: Format) -> ND
     QuantizeLinear saturates at the ends of the type, also where a strict grid leaves its lowest code out; a grid that
     is narrower than its type is clipped to its own ends.
     """
-    codes: NDArray[Any] = np.clip(np.rint(values / q.scale) + q.zero_point, *code_limits(format))
-    return codes.astype(carrier(format))
+    codes = np.clip(np.rint(values / q.scale) + q.zero_point, *code_limits(format))
+    return np.asarray(codes.astype(carrier(format)))  # numpy makes numbers of arrays without axes
 
 
 def code_limits(format: Format) -> tuple[int, int]:

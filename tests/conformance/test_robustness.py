@@ -114,13 +114,29 @@ def test_fixed_batch_fed_with_many() -> None:
     assert result.report.samples == 16
 
 
-def test_scalar_input() -> None:
+@pytest.mark.parametrize("preset", ["S8S8_AAWS", "S8S8_AAWS_ADAROUND"])
+def test_scalar_input(preset: str) -> None:
     text = (
         "g (float[N, 3, 8, 8] x, float s) => (float[N, 4, 6, 6] y) { c = Conv (x, w)  m = Mul (c, s)  y = Conv (m, v) }"
     )
     model = parse(text)
     feeds = [feed | {"s": np.array(1.5, np.float32)} for feed in images()]
-    assert quantized_types(model, quantize(model, feeds)) == {"Conv", "Mul"}
+    assert quantized_types(model, quantize(model, feeds, get_default_config(preset))) == {"Conv", "Mul"}
+
+
+@pytest.mark.parametrize("preset", ["S8S8_AAWS", "S8S8_AAWS_ADAROUND"])
+def test_string_input_beside_a_string(preset: str) -> None:
+    """Of the input the model asks whether it is one of its own, and the plan belongs to the model with just these."""
+    text = """g (float[N, 3, 8, 8] x, string[1] s) => (float[N, 4, 6, 6] y)
+        { c = Conv (x, w)  e = Equal (s, name)  f = Cast <to = 1> (e)  y = Mul (c, f) }"""
+    feeds = [feed | {"s": np.array(["left"], dtype=object)} for feed in images(12)]
+    plans = []
+    for name in ("left", "right"):
+        model = parse(text, opset=19, name=np.array([name], dtype=object))
+        result = quantize(model, feeds, get_default_config(preset))
+        assert "Conv" in quantized_types(model, result)
+        plans.append(result.plan.model)
+    assert plans[0] != plans[1]
 
 
 def test_string_input() -> None:

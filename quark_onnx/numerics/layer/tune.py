@@ -62,6 +62,7 @@ class Tuned(NamedTuple):
     signal: float
 
 
+@np.errstate(over="ignore", invalid="ignore")  # where losses are not finite nothing changes
 def tune(
     weight: F32,
     bias: F32 | None,

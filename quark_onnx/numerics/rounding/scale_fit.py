@@ -14,6 +14,7 @@ from quark_onnx.numerics.rounding.objectives import Quadratic
 F32 = NDArray[np.float32]
 
 
+@np.errstate(divide="ignore", invalid="ignore", over="ignore")  # what is not finite is not taken
 def fitted_scale(codes: F32, scale: F32, q: Quadratic, shared: tuple[int, ...], gain: F32, floor: F32) -> F32:
     """(G, R) scales for codes (G, R, K), at least `floor`; as they were where none is better than 0 or a number.
 
@@ -24,6 +25,5 @@ def fitted_scale(codes: F32, scale: F32, q: Quadratic, shared: tuple[int, ...], 
     cost = (bent * codes).sum(-1) * gain
     if shared:
         wanted, cost = (np.broadcast_to(a.sum(shared, keepdims=True), scale.shape) for a in (wanted, cost))
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        found = np.asarray(wanted / cost, np.float32)
+    found = np.asarray(wanted / cost, np.float32)
     return np.maximum(np.where((found > 0) & np.isfinite(found), found, scale), floor)

@@ -75,7 +75,7 @@ class WeightTuner:
             None if shared or unit.bias is None else float_bias(model, unit, weight.shape),
             data,
             grid_of(q, site.format, weight.shape[:2]),
-            self._settings(unit, site, samples, movable=unit.movable and not shared),
+            self._settings(unit, site, samples, shared),
             codes=rounded_rows(plan, unit, q),
             activation=Activation() if shared else unit.activation,
             gain=None if gain is None else gain.astype(np.float32),
@@ -84,13 +84,14 @@ class WeightTuner:
             pool=frontier.pool,
         )
 
-    def _settings(self, unit: Unit, site: Site, samples: int, *, movable: bool) -> TuningSettings:
+    def _settings(self, unit: Unit, site: Site, samples: int, shared: bool) -> TuningSettings:
         o = self.layers.options
         free = o.scale_search and site.range is None  # a scale that is given stays
-        names = ("learning_rate", "lr_adjust", "early_stop", "window", "objective", "quick")
+        names = ("learning_rate", "lr_adjust", "early_stop", "window", "quick")
         names += ("polish", "ridge", *(("reg_param", "beta_range", "warm_start") if isinstance(o, AdaRound) else ()))
         return TuningSettings(
             method=o.algorithm,
+            objective="moments" if shared else o.objective,  # of layers that are seen together no positions are kept
             absolute=o.rate_is_absolute,
             batch=o.batch_rows(KEPT, samples),
             seed=(o.seed, self.layers.of(unit.node)[1]),
@@ -98,6 +99,6 @@ class WeightTuner:
             scale_search=free,
             fit_scale=free and site.format.scale == "float",
             factors=all_factors(site.format, o.num_candidates) if isinstance(o, Nearest) else factors_for(site.format),
-            update_bias=movable and o.update_bias,
+            update_bias=unit.movable and not shared and o.update_bias,
             **{name: getattr(o, name) for name in names},
         )

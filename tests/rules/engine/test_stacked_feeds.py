@@ -145,18 +145,67 @@ def test_a_model_that_mixes_samples_runs_them_one_by_one(name: str, monkeypatch:
         assert_same({key: together[key]}, {key: alone[key]}, exactly=True)
 
 
-@pytest.mark.parametrize("cut", [0.0, 5.0])
-def test_rows_that_come_by_chance_are_told_apart(cut: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows above a limit: of the first samples none or one each, so that they could run together; of others more."""
+ALIKE_AT_FIRST = {
+    "divided by the largest": ("[m] m = ReduceMax <keepdims = 0> (x) [n] n = Div (x, m)", 1.0, 1.0),
+    "clipped by their norm": (
+        "[m] l = ReduceL2 <keepdims = 0> (x) [k] m = Max (l, limit) [n] n = Div (x, m)",
+        0.05,
+        0.0,
+    ),
+    "black, less their mean": ("[m] m = ReduceMean <axes = [0], keepdims = 1> (x) [n] n = Sub (x, m)", 0.0, 0.0),
+    "a range of all": ("[q] q, s, z = DynamicQuantizeLinear (x) [n] n = DequantizeLinear (q, s, z)", 1.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE_AT_FIRST)
+def test_samples_that_do_not_show_that_they_are_mixed_are_not_asked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the first half nothing is to be seen, as it is black, as bright as can be, or below a limit."""
+    nodes, size, most = ALIKE_AT_FIRST[name]
+    text = f"(float[N,8] x) => (float[N,5] y) {{ {nodes} [one] a = MatMul (n, v) [r] b = Relu (a) "
+    text += "[two] y = MatMul (b, w) }"
+    data = [{"x": np.abs(normal(1, 8, seed=i)).clip(0, 1) * np.float32(size if i < 12 else 3 / i)} for i in range(24)]
+    for feed in data[:12]:
+        feed["x"][0, 0] = most
+    arrays = {"v": normal(8, 6), "w": normal(6, 5)} | ({"limit": np.float32(0.3)} if "limit" in nodes else {})
+    together, alone, sizes = walked(text, arrays, data, ["one", "two"], monkeypatch)
+    assert_same(together, alone, exactly=True)
+    assert max(sizes) == TOGETHER
+
+
+def test_a_mix_of_few_rows_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean along an axis that goes on from one sample to the next: one row of 300 is off."""
+    text = """(float[T,6] x) => (float[T,5] y) { [one] a = MatMul (x, v) [u] u = Unsqueeze (a, at)
+        [t] t = Transpose <perm = [0, 2, 1]> (u) [p] p = AveragePool <kernel_shape = [2], pads = [1, 0]> (t)
+        [b] b = Transpose <perm = [0, 2, 1]> (p) [s] s = Squeeze (b, at) [two] y = MatMul (s, w) }"""
+    arrays = {"v": normal(6, 6), "w": normal(6, 5), "at": np.int64([0])}
+    together, alone, sizes = walked(text, arrays, feeds(12, 300, 6), ["one", "two"], monkeypatch)
+    assert_same(together, alone, exactly=True)
+    assert max(sizes) == 300 * TOGETHER
+
+
+def test_rows_that_come_by_chance_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the first samples becomes one row; of the others as many as four samples have, but not one each."""
     text = """(float[N,3,4] x) => (float[M,5] y) { [one] a = MatMul (x, v)
         [m] s = ReduceMax <axes = [2], keepdims = 0> (x) [g] g = Greater (s, limit)
         [c] c = Cast <to = 1> (g) [n] n = NonZero (c) [t] t = Transpose <perm = [1, 0]> (n)
         [h] h = GatherND (a, t) [two] y = MatMul (h, w) }"""
     data = [{"x": np.full((1, 3, 4), -1, np.float32)} for _ in range(24)]
     for i, feed in enumerate(data):
-        feed["x"] *= i + 1
-        feed["x"][0, : 1 if i < 12 else 1 + i % 3] *= -1
-    arrays = {"v": normal(4, 4), "w": normal(4, 5), "limit": np.float32(cut)}
+        feed["x"][0, : 1 if i < 12 else (2, 0, 1, 1)[i % 4]] = i + 1
+    arrays = {"v": normal(4, 4), "w": normal(4, 5), "limit": np.float32(0)}
+    together, alone, _ = walked(text, arrays, data, ["one", "two"], monkeypatch)
+    assert_same(together, alone)
+
+
+def test_a_size_that_comes_by_chance_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut behind the largest value of all: in none of the first samples, which say no less of themselves, the last."""
+    text = """(float[N,3,4] x) => (float[N,L,5] y) { [one] a = MatMul (x, v)
+        [m] m = ArgMax <axis = 1> (x) [f] f = Cast <to = 1> (m) [g] g = ReduceMax <keepdims = 0> (f)
+        [i] i = Cast <to = 7> (g) [p] p = Add (i, one1) [h] h = Slice (a, one1, p, one1) [two] y = MatMul (h, w) }"""
+    data = [{"x": np.zeros((1, 3, 4), np.float32)} for _ in range(24)]
+    for i, feed in enumerate(data):
+        feed["x"][0, 1 if i < 12 else 1 + i % 2] = 1
+    arrays = {"v": normal(4, 4), "w": normal(4, 5), "one1": np.int64([1])}
     together, alone, sizes = walked(text, arrays, data, ["one", "two"], monkeypatch)
     assert_same(together, alone)
     assert max(sizes) == TOGETHER

@@ -31,6 +31,7 @@ from quark_onnx.stages.finetune.layer_statistics import most_positions
 
 ROUND = AdaRound(num_iterations=40, polish=2)
 QUANT = AdaQuant(num_iterations=40)
+QUICK = AdaRound()
 
 
 def conv(x: str, w: tuple[int, ...], op: str = "Conv", **attributes: Any) -> tuple[str, dict[str, Any], Any]:
@@ -479,6 +480,8 @@ def test_a_shared_weight_is_tuned_once_and_both_biases_move(name: str, options: 
     assert done.plan.codes.keys() == {"w"}
     assert len(done.plan.values) == 2
     assert all((done.plan.values[bias] != constants(made.model)[bias]).any() for bias in done.plan.values)
+    sampled = tuned(made, replace(options, objective="sampled"))
+    np.testing.assert_array_equal(sampled.plan.codes["w"].codes, done.plan.codes["w"].codes)
     corrected = tuned(made, Nearest(scale_search=False))
     assert not corrected.plan.codes
     assert len(corrected.plan.values) == 2
@@ -819,10 +822,9 @@ def test_random_nets(data: st.DataObject) -> None:
         value, channels = f"v{i}", out
     text = f"g (float[N, 3, 24] x) => (float[N, C, L] y) {{ {' '.join(nodes)} [end] y = Neg ({value}) }}"
     made = case(text, draw((1, 3, 24), draws(st.integers(1, 6))), arrays, **draws(st.sampled_from([*FORMATS.values()])))
+    short = {"num_iterations": 10, "objective": draws(st.sampled_from(["moments", "sampled"]))}
     options = replace(
-        draws(st.sampled_from([ROUND, QUANT])),
-        num_iterations=10,
-        objective=draws(st.sampled_from(["moments", "sampled"])),
+        draws(st.sampled_from([replace(ROUND, **short), replace(QUANT, **short), QUICK])),
         scale_search=draws(st.booleans()),
         parallel=draws(st.booleans()),
     )
@@ -830,15 +832,16 @@ def test_random_nets(data: st.DataObject) -> None:
     assert len(done.records) + len(done.reasons) == len([n for n in made.model.graph if n.name and n.name[0] == "n"])
 
 
-@pytest.mark.parametrize("options", [ROUND, QUANT, replace(QUANT, objective="sampled")])
+@pytest.mark.parametrize("options", [ROUND, QUANT, replace(QUANT, objective="sampled"), QUICK])
 def test_numbers_too_large_to_be_squared_are_left(options: Any) -> None:
     text, arrays, shape = LAYERS["Conv"]
     large = {name: array * np.float32(1e18) for name, array in arrays.items()}
     done = tuned(of((text, large, shape)), options)
     assert done.reasons == {"n": "the layer's input or output is not finite, or too large to be squared"}
-    for size in (1e-30, 1e10):
+    for size in (1e-30, 1e10, 5e17):
         scaled = {name: array * np.float32(size) for name, array in arrays.items()}
-        assert [record.node for record in tuned(of((text, scaled, shape)), options).records] == ["n"]
+        for kind in ({}, FEW):
+            assert [record.node for record in tuned(of((text, scaled, shape), **kind), options).records] == ["n"]
 
 
 def test_a_shared_weight_whose_bias_would_not_fit_any_more_stays() -> None:
