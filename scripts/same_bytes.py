@@ -30,8 +30,8 @@ METHODS = ("MinMax", "Entropy", "MinMSE", "Distribution", "LayerwisePercentile",
 METHODS += ("tf", "tf_enhanced", "tf_percentile")
 QUICK = {"FastFinetune": {"OptimAlgorithm": "adaround", "NumIterations": 60}}
 SAMPLES = 64
-SETTINGS = {"SAME_BYTES": "1", "QUARK_ONNX_THREADS": "1", "PYTHONHASHSEED": "0"}
-"""Of both processes. The order of notes in a plan without ranges is that of a set of names."""
+SETTINGS = {"SAME_BYTES": "1", "QUARK_ONNX_THREADS": "1"}
+"""Of both processes."""
 
 
 def variants() -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -161,7 +161,7 @@ class Plan:
         reason = "extra option Protect asks for it"
         plan = self.without({site.group: reason for tensor, site in self.sites.items() if tensor in names})
         nodes = {node: tensors for node, tensors in plan.nodes.items() if node not in names}
-        return plan.keeping(nodes, dict.fromkeys(plan.nodes.keys() - nodes.keys(), reason))
+        return plan.keeping(nodes, {node: reason for node in plan.nodes if node in names})
 
     def keeping(self, nodes: Mapping[str, Sequence[str]], reasons: Mapping[str, str]) -> Plan:
         """The plan with these quantized nodes alone, and what they need; `reasons` say why others are float now."""

@@ -45,12 +45,12 @@ def without_vnni(
     names = output_names(model) if outputs is None else list(outputs)
     with executed_model(io.with_outputs(model, names)) as executed:
         name_nodes(executed)
-        here = {node for node, found in certificates(executed).items() if found.verdict != "exact"}
+        here = [node for node, found in certificates(executed).items() if found.verdict != "exact"]
         if inside := [node for node in here if node.graph is not executed.graph]:
             raise ModelError(
                 f"{inside[0].op_type} {inside[0].name!r} is inside a body, which onnxruntime computes whole"
             )
-        steps = _steps(executed, here, multiply)
+        steps = _steps(executed, set(here), multiply)
         yield lambda feed: _run(steps, feed, names)
 
 

@@ -60,7 +60,7 @@ def _kept(sim: QuantizationSimModel, keep: Collection[str]) -> tuple[str, ...]:
         ConfigError: one is not.
     """
     known = {node.name or "" for node in sim.float_model.graph} | sim.qc_quantize_op_dict.keys()
-    wanted = names("keep", list(keep) if isinstance(keep, (set, frozenset)) else keep)
+    wanted = names("keep", sorted(keep) if isinstance(keep, (set, frozenset)) else keep)
     for name in wanted:
         if name not in known:
             raise ConfigError(f"keep: the model has no node or quantizer {name!r}{nearest(name, known)}")

@@ -81,7 +81,7 @@ def _excluded(sim: QuantizationSimModel, asked: Collection[str] | None) -> tuple
         ConfigError: a name is not that of a layer.
     """
     layers = [node.name or "" for node in sim.float_model.graph if is_op(node, *LAYERS)]
-    excluded = names("nodes_to_exclude", () if asked is None else list(asked) if isinstance(asked, set) else asked)
+    excluded = names("nodes_to_exclude", () if asked is None else sorted(asked) if isinstance(asked, set) else asked)
     for node in excluded:
         if node not in layers:
             raise ConfigError(f"nodes_to_exclude: the model has no layer {node!r}{nearest(node, layers)}")

@@ -87,8 +87,8 @@ def _readers(model: Model, plan: Plan) -> dict[str, Node]:
     wanted = {tensor for tensor, site in plan.sites.items() if site.format.safe_pairs}
     found: dict[str, Node] = {}
     for node in model.graph:
-        for tensor in wanted.intersection(plan.nodes.get(node.name or "", ())):
-            if is_op(node, "Conv", "Gemm", "MatMul") and _reads(node, tensor):
+        for tensor in plan.nodes.get(node.name or "", ()):
+            if tensor in wanted and is_op(node, "Conv", "Gemm", "MatMul") and _reads(node, tensor):
                 found.setdefault(tensor, node)
     return found
 

@@ -174,8 +174,8 @@ def _channels(where: str, value: Any) -> list[Plain]:
         raise ConfigError(f"{where} has {len(entries)} dictionaries: the first one needs the 'axis' of the channels")
     for i, entry in enumerate(entries):
         _check_numbers(f"{where}[{i}]", entry)
-        for key in set(entry) - set(_NUMBERS):
-            if entry[key] != first.get(key):
+        for key in entry:
+            if key not in _NUMBERS and entry[key] != first.get(key):
                 raise ConfigError(f"{where}[{i}]: {key} is {entry[key]!r}, but {first.get(key)!r} in the first channel")
         if set(entry) & set(_NUMBERS) != numbers:
             wanted = " and ".join(sorted(numbers)) or "no numbers"

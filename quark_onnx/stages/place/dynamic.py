@@ -34,8 +34,8 @@ def without_ranges(
         if weighty:
             found[name] = _reduced(node, requests[name], dynamic=dynamic)
     taken_in = {n.name or "" for request in found.values() for n in request.absorbed}
-    left = {node.name or "" for node in graph} - found.keys() - taken_in - notes.keys()
-    notes |= dict.fromkeys(left, AT_RUN_TIME if dynamic else ALONE)
+    known = found.keys() | taken_in | notes.keys()
+    notes |= {node.name or "": AT_RUN_TIME if dynamic else ALONE for node in graph if (node.name or "") not in known}
     return found
 
 

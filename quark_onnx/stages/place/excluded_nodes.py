@@ -12,7 +12,7 @@ from quark_onnx.graph import Graph, Node
 
 
 def excluded(graph: Graph, config: QuantizationConfig, known: Collection[str]) -> dict[str, str]:
-    """Nodes that the configuration keeps float, with the reason.
+    """Nodes that the configuration keeps float, with the reason, in the order of the graph.
 
     Args:
         known: names of nodes that the user's own model has; preparing may have folded some of them away.
@@ -45,7 +45,8 @@ def excluded(graph: Graph, config: QuantizationConfig, known: Collection[str]) -
         inside = _between(graph, _existing(starts, names), _existing(ends, names))
         reasons |= dict.fromkeys(inside, "inside subgraphs_to_exclude")
     banned = matching(config.nodes_to_exclude, names, "nodes_to_exclude")
-    return reasons | dict.fromkeys(banned, "named in nodes_to_exclude")
+    reasons |= dict.fromkeys(banned, "named in nodes_to_exclude")
+    return {node.name or "": reasons[node.name or ""] for node in graph if node.name in reasons}
 
 
 def _existing(wanted: Iterable[str], names: Collection[str]) -> set[str]:

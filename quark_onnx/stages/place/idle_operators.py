@@ -94,10 +94,11 @@ def tidied(graph: Graph, plan: Plan, target: Target) -> Plan:
         reasons = idle(graph, nodes, (), ops)
         nodes = {name: tensors for name, tensors in nodes.items() if name not in reasons}
         reasons |= _let_go(graph, nodes, ops)
-    moving = {n.name or "" for n in graph if n.name in nodes and is_op(n, *ops) and ops[n.op_type].kind == "same"}
+    moves = [n.name or "" for n in graph if n.name in nodes and is_op(n, *ops) and ops[n.op_type].kind == "same"]
+    moving = {name: nodes[name] for name in moves}
     tensors = {tensor for name, ends in nodes.items() if name not in moving for tensor in ends}
-    alone = moving.difference(connected({name: nodes[name] for name in moving}, tensors))
-    reasons |= dict.fromkeys(alone, MOVES)
+    joined = set(connected(moving, tensors))
+    reasons |= {name: MOVES for name in moving if name not in joined}
     return plan.keeping({name: ends for name, ends in nodes.items() if name not in reasons}, reasons)
 
 

@@ -110,7 +110,7 @@ def _add_moving(
     wanted = {name: [site.tensor for site in request.sites] for name, request in moving.items()}
     joined = list(moving) if force else connected(wanted, tensors)
     requests |= {name: moving[name] for name in joined}
-    notes |= dict.fromkeys(moving.keys() - set(joined), MOVES)
+    notes |= {name: MOVES for name in moving if name not in requests}
 
 
 def _plan(
