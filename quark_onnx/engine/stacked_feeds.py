@@ -154,7 +154,8 @@ def joined(arrays: Sequence[Array]) -> Array:
         places = [a.__array_interface__["data"][0] for a in arrays]
         if all(b - a == first.nbytes for a, b in pairwise(places)):
             whole = (len(arrays) * len(first), *first.shape[1:])
-            return np.lib.stride_tricks.as_strided(first, whole, first.strides, writeable=False)
+            strides = first.nbytes // len(first), *first.strides[1:]  # its own first one is any, where it has one row
+            return np.lib.stride_tricks.as_strided(first, whole, strides, writeable=False)
     return np.concatenate(arrays)
 
 

@@ -29,7 +29,7 @@ from quark_onnx import (
 from quark_onnx.cli import EXIT_CODES
 from quark_onnx.core.atomic_files import new_file, new_folder
 from quark_onnx.core.resource_faults import RESOURCES, shortage, told_as_such
-from quark_onnx.engine.activation_store import spilled
+from quark_onnx.engine.activation_store import Store
 from quark_onnx.engine.calibration_data import open_data
 from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.engine.runner import InputSpec, Runner, executed_model
@@ -136,7 +136,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a plan": plan_written,
     "a table": table_written,
     "feeds": lambda _: keep([{"x": normal(256, 256)}], limit=0),
-    "activations": lambda _: spilled([normal(256, 256)]),
+    "activations": lambda _: Store(0).put("x", [normal(256, 256)]),
     "weights of a large model": lambda _: large_weights.settle(large()),
     "what onnxruntime executes": lambda _: optimized(),
 }

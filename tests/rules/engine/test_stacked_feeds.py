@@ -253,3 +253,13 @@ def test_parts_of_one_array_are_joined_without_a_copy() -> None:
         [whole[:, :2], whole[:, 2:]],
     ):
         np.testing.assert_array_equal(joined(arrays), np.concatenate(arrays))
+
+
+@pytest.mark.parametrize(
+    "spread", [lambda a: a[:, None], lambda a: a[:, None, ::-1], lambda a: a[:, None].swapaxes(2, 3)]
+)
+def test_an_axis_of_one_row_may_have_any_stride(spread: Any) -> None:
+    """`images[:, None]` has samples of one row each, whose first stride is 0."""
+    parts = list(spread(normal(3, 2, 5)))
+    assert parts[0].strides[0] == 0
+    np.testing.assert_array_equal(joined(parts), np.concatenate(parts))
