@@ -139,6 +139,7 @@ def _prepared(
         biases=config.moves_biases,
         integers=integers,
         block=config.row.channel_block if integers else 1,
+        numbered=[name for name, one in config.tensor_overrides.items() if one.channels is not None],
         conversions=conversions,
         branches=branches,
     )

@@ -25,7 +25,7 @@ def deciding_from(bins: Bins, percent: float) -> float:
     It is below `LOUD`: whether louder values stand apart from all others, these bins tell as well.
     """
     reached = _reached(bins)
-    share = max(LEAST, MANY * (1 - percent / 100))
+    share = min(1.0, max(LEAST, MANY * (1 - percent / 100)))
     first = int(np.count_nonzero(reached >= share * reached[0])) - 1
     magnitude = float(edges(first))
     return magnitude if magnitude < LOUD and reached[first] <= MOST * reached[0] else 0.0

@@ -9,7 +9,7 @@ time takes the rest one by one: onnxruntime's needs twice as long for 200 channe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -44,11 +44,12 @@ class _Space:
     """Tensors with the same channels on axis 1; convolutions → the axes of their weights along which these lie."""
 
     channels: int
+    rank: int
     values: dict[Value, None] = field(default_factory=dict)
     axes: dict[Node, set[int]] = field(default_factory=dict)
 
 
-def match(conv: Node, block: int) -> Found | Skip:
+def match(conv: Node, block: int, numbered: Collection[str]) -> Found | Skip:
     """Read only: all that `apply` needs, or why there is nothing to do."""
     weight = constant(input_at(conv, 1))
     if weight is None or not _is_depthwise(conv, weight):
@@ -56,10 +57,13 @@ def match(conv: Node, block: int) -> Found | Skip:
     more = -weight.shape[0] % block
     if not 0 < more <= min(block // 2, weight.shape[0]):
         return Skip("its channels fill whole blocks, or too many would be empty")
-    space = _Space(weight.shape[0])
+    space = _Space(weight.shape[0], weight.ndim)
     refusal = _explore(space, conv)
     if refusal is not None:
         return refusal
+    for value in (value for node in space.axes for value in node.inputs[1:]):
+        if value is not None and value.name in numbered:
+            return Skip(f"{value.name!r} has numbers for each of its channels")
     arrays = tuple(array for node, axes in space.axes.items() for array in _widened(node, axes, more))
     return Found(arrays, tuple(space.values))
 
@@ -77,8 +81,10 @@ def _explore(space: _Space, conv: Node) -> Skip | None:
             continue
         space.values[value] = None
         producer, dims = value.producer(), shape(value)
-        if producer is None or value.is_graph_output() or dims is None or len(dims) < 3 or dims[1] != space.channels:
+        if producer is None or value.is_graph_output() or dims is None or dims[1:2] != (space.channels,):
             return Skip("its channels leave the graph, or their number is not known")
+        if len(dims) != space.rank:
+            return Skip(f"{value.name!r} has channels on another axis")
         for node in dict.fromkeys((producer, *value.consumers())):
             if node.graph is not conv.graph:
                 return Skip("its channels are read inside a control-flow body")
@@ -131,6 +137,6 @@ def apply(found: Found) -> None:
         value.shape = None
 
 
-def rule(block: int) -> Rule:
-    """The rule for a kernel that takes so many channels at a time."""
-    return Rule("fill-channels", ("Conv",), partial(match, block=block), apply)
+def rule(block: int, numbered: Collection[str]) -> Rule:
+    """The rule for a kernel that takes so many channels at a time, and tensors with numbers for each of their own."""
+    return Rule("fill-channels", ("Conv",), partial(match, block=block, numbered=numbered), apply)

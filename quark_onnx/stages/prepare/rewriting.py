@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from quark_onnx.core.errors import ModelError
@@ -82,6 +82,7 @@ def prepare(
     biases: bool = False,
     integers: Collection[str] = (),
     block: int = 1,
+    numbered: Collection[str] = (),
     conversions: Mapping[str, Collection[str]] | None = None,
     branches: Mapping[str, str] | None = None,
 ) -> Prepared:
@@ -97,6 +98,7 @@ def prepare(
         integers: operator types without a weight that the target runs on integers; a Clip among them if a quantizer
             takes it in. What is made of others is decided by this.
         block: channels that lie together where the target has them last (`Target.channel_block`).
+        numbered: tensors with numbers for each of their channels, which stay as many.
         conversions: see `convert`.
         branches: If → the branch that is to be taken, whatever its condition.
 
@@ -116,7 +118,8 @@ def prepare(
     infer_shapes(model)
     log += rewrite(model.graph, [drop_identity.RULE, *weights_of_integers.RULES])
     if optimize:
-        log += _optimize(model, integers, block)
+        layout = [fill_channels.rule(block, numbered), enlarge_planes.RULE] if block > 1 else []
+        log += _optimize(model, integers, layout)
     told = ask_session(model)
     if biases:
         log += rewrite(model.graph, [zero_bias.RULE])
@@ -153,13 +156,13 @@ def _with_gelu(model: Model, opset: int) -> int:
     return wanted
 
 
-def _optimize(model: Model, integers: Collection[str], block: int) -> list[Outcome]:
+def _optimize(model: Model, integers: Collection[str], layout: Sequence[Rule]) -> list[Outcome]:
     """All that is folded is folded, unless the file would grow by it for nothing."""
     trial = copy(model)
-    log, sizes = _rewritten(trial, integers, block)
+    log, sizes = _rewritten(trial, integers, layout)
     if computed := grown_constants(model, trial, sizes):
         smaller = copy(model)
-        told, _ = _rewritten(smaller, integers, block, computed)
+        told, _ = _rewritten(smaller, integers, layout, computed)
         if as_good(smaller, trial):
             trial, log = smaller, told
             log.append(Outcome("fold-constants", "", f"{', '.join(sorted(computed))}: larger than what it is made of"))
@@ -168,7 +171,7 @@ def _optimize(model: Model, integers: Collection[str], block: int) -> list[Outco
 
 
 def _rewritten(
-    model: Model, integers: Collection[str], block: int, computed: Collection[str] = ()
+    model: Model, integers: Collection[str], layout: Sequence[Rule], computed: Collection[str] = ()
 ) -> tuple[list[Outcome], dict[str, int]]:
     log, sizes = _fold(model, computed)
     composed = [gelu.RULE] if integers and (own_opset(model) or 0) >= gelu.OPSET else []
@@ -176,10 +179,10 @@ def _rewritten(
     remove_unused(model)
     if any(outcome.reason is None for outcome in layers):
         infer_shapes(model)
-    filled = rewrite(model.graph, [fill_channels.rule(block), enlarge_planes.RULE]) if block > 1 else []
-    if any(outcome.reason is None for outcome in filled):
+    laid = rewrite(model.graph, layout)
+    if any(outcome.reason is None for outcome in laid):
         infer_shapes(model)
-    return log + layers + filled, sizes
+    return log + layers + laid, sizes
 
 
 def _gates(integers: Collection[str]) -> tuple[Rule, ...]:

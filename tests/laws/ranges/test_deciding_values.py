@@ -14,7 +14,7 @@ from quark_onnx.numerics.ranges.deciding_values import MOST, deciding_from, sett
 from quark_onnx.numerics.ranges.masks_and_infinities import LOUD, why_unusable
 from quark_onnx.numerics.ranges.percentile import percentile
 
-PERCENTS = (99.9, 99.99, 99.9999, 100.0)
+PERCENTS = (1.0, 50.0, 98.0, 99.0, 99.9, 99.99, 99.9999, 100.0)
 
 shapes = {
     "signed": lambda x: x,

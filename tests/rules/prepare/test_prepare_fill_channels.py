@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from quantized_models import constants, settings
 from text_models import applied, assert_same, normal, ops, prepared, reasons, text_model, weights
+
+from quark_onnx.opened_job import open_job
 
 HEAD = "g (float[2,4,5,5] x) => (float[2,3,5,5] y) "
 DEEP = "[d] k = Conv <group = 12, pads = [1, 1, 1, 1]> (h, m, c) "
@@ -105,3 +108,28 @@ def test_channels_that_leave_the_graph_stay() -> None:
     text = "g (float[2,12,5,5] x) => (float[2,3,5,5] y) { k = Conv <group = 12> (x, m) l = Relu (k) y = Conv (l, v) }"
     result = prepared(text_model(text, m=normal(12, 1, 1, 1), v=normal(3, 12, 1, 1)), block=16)
     assert "its channels leave the graph, or their number is not known" in reasons(result, "fill-channels")
+
+
+@pytest.mark.parametrize("name", ["w", "b", "m", "v"])
+def test_channels_that_have_numbers_each_stay(name: str) -> None:
+    """Of any of the layers: the first, the last, that between them."""
+    result = prepared(model(BODIES["plain"]), block=16, numbered=[name])
+    assert f"'{name}' has numbers for each of its channels" in reasons(result, "fill-channels")
+    assert not applied(result, "fill-channels")
+    assert applied(prepared(model(BODIES["plain"]), block=16, numbered=["x"]), "fill-channels") == ["d"]
+
+
+def test_overrides_count_the_channels_that_the_model_has() -> None:
+    numbers = [{"axis": 0, "scale": 0.01, "zero_point": 0}] * 12
+    for overrides, channels in (({"m": numbers}, 12), ({"m": numbers[:1]}, 16)):
+        job = open_job(model(BODIES["plain"]), settings(TensorQuantOverrides=overrides))
+        assert constants(job.prepared)["m"].shape[0] == channels
+
+
+def test_as_many_on_another_axis_are_no_channels() -> None:
+    """A plane of 12 × 12, and 12 rows that are added to each of its channels."""
+    head = "g (float[2,4,12,12] x, float[1,3,12] rows) => (float[2,3,12,12] y) "
+    body = "{ h = Conv (x, w, b) " + DEEP + "[r] r = Conv (rows, one) l = Add (k, r)" + TAIL
+    result = prepared(model(body, head, one=normal(12, 3, 1)), block=16)
+    assert "'r' has channels on another axis" in reasons(result, "fill-channels")
+    assert not applied(result, "fill-channels")
