@@ -23,13 +23,14 @@ from quark_onnx.core.settings.whole_model import Config
 from quark_onnx.decided import Decided, running
 from quark_onnx.decided_bodies import with_bodies
 from quark_onnx.decided_ranges import ranged
+from quark_onnx.engine.activation_store import ROOM
 from quark_onnx.engine.blamed_model import blaming
 from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.compare import compare, compare_each
 from quark_onnx.engine.held_out_probes import PROBES, Samples, read
-from quark_onnx.engine.kept_feeds import Kept, quarter_of_memory, telling
+from quark_onnx.engine.kept_feeds import Kept, telling
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.proof_for_target import prove_for
 from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning, stopped_text
@@ -240,7 +241,7 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
             learns.taught[: how.data_size],
             how,
             channel_importance(job.prepared),
-            how.memory_limit or quarter_of_memory(),
+            how.memory_limit or ROOM,
             lambda text, done, total: clock.progress(f"tune {text}", done, total),
             judge,
         )

@@ -1,7 +1,12 @@
-"""Activations of many samples, by tensor, under a memory budget: what does not fit is kept in a temporary file."""
+"""Activations of many samples, by tensor, under a memory budget: what does not fit is kept in a temporary file.
+
+A file is mapped, so that readers need not know of it; whoever has read an array lets go of it, else the pages that were
+touched would count as memory of the process.
+"""
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -12,6 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 Samples = list[NDArray[Any]]
+
+ROOM = 32 << 20
+"""Bytes of activations in memory where nobody says how many. More save little: what lies in a file is mostly in the
+system's cache, which is free memory to others."""
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Have what was read of an array leave the process's memory, if it lies in a file: it is read again when needed."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # Windows has no madvise
+        begin = _address(array) - _address(np.frombuffer(base, np.uint8))
+        start = begin - begin % mmap.PAGESIZE
+        base.madvise(mmap.MADV_DONTNEED, start, begin + array.nbytes - start)
+
+
+def _address(array: NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 class Store:
@@ -41,7 +65,7 @@ class Store:
             files = [_File(open_files) for _ in names]
             for i, row in rows:
                 for name, samples, file, array in zip(names, found, files, row, strict=True):
-                    size = _bytes(array)
+                    size = size_of(array)
                     if self.held + size <= self.limit:
                         self._in_memory.setdefault(name, {})[i] = size
                         self.held += size
@@ -106,6 +130,6 @@ class _File:
             yield i, block[start : start + size].view(dtype).reshape(shape)
 
 
-def _bytes(sample: Any) -> int:
+def size_of(sample: Any) -> int:
     """Size of an array, or of all arrays of a sequence."""
-    return sum(map(_bytes, sample)) if isinstance(sample, list) else int(getattr(sample, "nbytes", 0))
+    return sum(map(size_of, sample)) if isinstance(sample, list) else int(getattr(sample, "nbytes", 0))

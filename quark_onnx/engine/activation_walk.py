@@ -13,13 +13,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.threads import cores
-from quark_onnx.engine.activation_store import Samples, Store
+from quark_onnx.engine.activation_store import Samples, Store, let_go, size_of
 from quark_onnx.engine.apply_plan import apply_codes
 from quark_onnx.engine.at_least_one import at_least_one
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.returned_memory import give_back
 from quark_onnx.engine.runner import Arrays, Runner
 from quark_onnx.engine.stacked_feeds import FLIPPED, ROWS_BY_VALUE, Shapes, Stack, apart, run, shapes_of, stacks
 from quark_onnx.graph import Model, Node
@@ -27,6 +29,9 @@ from quark_onnx.graph.segments import Segment, segments, submodel
 from quark_onnx.numerics.matrix_products import one_thread
 from quark_onnx.numerics.parallel_blocks import in_order
 from quark_onnx.numerics.quantizer import stored_codes
+
+GIVEN_BACK = 32 << 20
+"""Bytes of activations after which freed memory is returned: that of samples that went lies between those that came."""
 
 WORKERS = 2
 """Samples that run at a time, each on one thread: the result does not depend on how many there are."""
@@ -87,21 +92,24 @@ def walk(
         names = [value.name or "" for value in model.graph.inputs]
         exact.fill(names, ((i, [feed[name] for name in names]) for i, feed in enumerate(feeds)), len(feeds))
         for name in names:
-            rounded.put(name, exact[name] if name in floats else _entering(exact[name], name, plan))
+            entering = ((i, [array]) for i, array in enumerate(_entering(exact[name], name, plan, floats)))
+            rounded.fill([name], entering, len(feeds))
         stacked = {exact: stacks(model, {name: exact[name] for name in names}, len(feeds))}
         at_run_time = any(site.role == "dynamic" for site in plan.sites.values())  # a range of all that run together
         stacked[rounded] = apart(len(feeds)) if at_run_time else stacked[exact]
         for i, piece in enumerate(pieces[:-1] if _is_layer(pieces[-1], layers) else pieces):
             if _is_layer(piece, layers):
                 plan = visit(piece.nodes[0], Frontier(exact, rounded, pool), plan)
+                give_back()
             if piece.outputs:  # else nobody reads what it makes
                 part = submodel(model, piece)
                 tuned = apply_codes(part, plan if follow else given, floats)
                 done = [name for name in piece.inputs if last_reader[name] == i]
-                stacked[exact] = _run(Runner(part, threads=1), piece, exact, done, stacked[exact], pool)
+                runner = Runner(part, threads=1, lean=True)
+                stacked[exact] = _run(runner, piece, exact, done, stacked[exact], pool)
                 if all(len(stack.members) == 1 for stack in stacked[exact]):  # floats are mixed, so codes are
                     stacked[rounded] = apart(len(feeds))
-                runner = Runner(tuned, threads=1, fuse=False)
+                runner = Runner(tuned, threads=1, fuse=False, lean=True)
                 stacked[rounded] = _run(runner, piece, rounded, done, stacked[rounded], pool, FLIPPED)
             for name in (*piece.inputs, *piece.outputs):
                 if last_reader.get(name, -1) <= i:
@@ -116,11 +124,12 @@ def _is_layer(piece: Segment, layers: Collection[str]) -> bool:
     return piece.nodes[0].name in layers
 
 
-def _entering(samples: Samples, name: str, plan: Plan) -> Samples:
+def _entering(samples: Samples, name: str, plan: Plan, floats: Collection[str]) -> Iterator[Any]:
     """A model input as the quantized model holds it."""
-    if name not in plan.sites or plan.sites[name].role == "dynamic":
-        return samples
-    return [stored_codes(array, plan.qparams_of(name), plan.sites[name].format) for array in samples]
+    held = name not in plan.sites or plan.sites[name].role == "dynamic" or name in floats
+    for array in samples:
+        yield array if held else stored_codes(array, plan.qparams_of(name), plan.sites[name].format)
+        let_go(array)
 
 
 def _run(
@@ -151,6 +160,7 @@ def _run(
 
     def rows() -> Iterator[tuple[int, Arrays]]:
         nonlocal failed
+        behind = 0
         for first in (True, False):  # the first of their shapes tell whether others may run together
             jobs = [stack for stack in together if stack.first is first]
             jobs = [Stack((i,)) for stack in jobs for i in stack.members] if failed else jobs
@@ -159,8 +169,14 @@ def _run(
                 if first and as_one:
                     made[stack.kind] = shapes_of(found[0])
                 yield from zip(stack.members, found, strict=True)
+                for column, i in product(columns, stack.members):
+                    let_go(column[i])
                 for name, i in product(done, stack.members):
                     store.forget(name, i)
+                behind += sum(size_of(array) for arrays in found for array in arrays)
+                if behind > GIVEN_BACK:
+                    behind = 0
+                    give_back()
 
     store.fill(piece.outputs, rows(), count)
     return apart(count) if failed and piece.inputs else given

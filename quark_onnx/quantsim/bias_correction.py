@@ -21,9 +21,10 @@ from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.checked_fields import names, whole
 from quark_onnx.core.settings.fast_finetune import Nearest
+from quark_onnx.engine.activation_store import ROOM
 from quark_onnx.engine.calibration_data import Feed, told
 from quark_onnx.engine.infinite_masks import samples_of
-from quark_onnx.engine.kept_feeds import first, keep, quarter_of_memory, samples_in
+from quark_onnx.engine.kept_feeds import first, keep, samples_in
 from quark_onnx.engine.observe import observe
 from quark_onnx.graph import Model, ModelProto, Node
 from quark_onnx.graph.edit import set_constant
@@ -187,7 +188,7 @@ def _corrected(model: Model, plan: Plan, feeds: Sequence[Feed]) -> Mapping[str, 
     """The new values of biases."""
     options = Nearest(scale_search=False, update_bias=True)
     gains = channel_importance(model)
-    done = finetune(model, plan, feeds, options, gains, quarter_of_memory(), lambda text, at, layers: None)
+    done = finetune(model, plan, feeds, options, gains, ROOM, lambda text, at, layers: None)
     if done.interrupted:  # half a correction is none
         raise KeyboardInterrupt
     changed = sum(record.accepted for record in done.records)

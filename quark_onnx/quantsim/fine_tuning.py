@@ -15,9 +15,10 @@ from quark_onnx.core.records import LayerRecord, Tuning
 from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, FastFinetune
 from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.engine.activation_store import ROOM
 from quark_onnx.engine.calibration_data import Feed, told
 from quark_onnx.engine.infinite_masks import samples_of
-from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
+from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.graph import Model
 from quark_onnx.quantsim.sim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import raised
@@ -82,7 +83,7 @@ def tuned(
     def tell(text: str, done: int, layers: int) -> None:
         logger.info("%s, %d of %d layers", text, done, layers)
 
-    limit = quarter_of_memory()
+    limit = ROOM
     if isinstance(options, RangeLearning):
         done = learn(model, plan, feeds, options, limit, tell)
     else:

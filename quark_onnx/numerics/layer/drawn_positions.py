@@ -7,7 +7,7 @@ same size: with hundreds of samples, a call of numpy for each would take longer 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby
 from typing import NamedTuple
 
@@ -24,13 +24,15 @@ Arrays = Sequence[NDArray[np.generic]]
 class Samples(NamedTuple):
     """One input of the layer, float and quantized, sample by sample: (C, *spatial), or (…, K) when dense.
 
-    z = (codes − zero_point) · scale; floats pass with scale 1 and zero point 0.
+    z = (codes − zero_point) · scale; floats pass with scale 1 and zero point 0. `let_go` is called with each array that
+    has been read, for those that lie in files.
     """
 
     x: Arrays
     codes: Arrays
     scale: float = 1.0
     zero_point: int = 0
+    let_go: Callable[[NDArray[np.generic]], None] = lambda array: None
 
     @classmethod
     def of(cls, x: Arrays, codes: Arrays, scale: float = 1.0, zero_point: int = 0) -> Samples:
@@ -84,6 +86,8 @@ def read(
         for i, start, end in parts:
             x[0, start:end] = samples.x[i].reshape(-1, k)[at[i]]
             z[0, start:end] = samples.codes[i].reshape(-1, k)[at[i]]
+            samples.let_go(samples.x[i])
+            samples.let_go(samples.codes[i])
         _dequantize(z, samples)
         return x, z
     cells, channels = math.prod(shape.kernel), len(samples.x[which[0]]) // shape.group
@@ -97,6 +101,7 @@ def read(
         for i, start, end in alike:
             for side, arrays in zip(sides, (samples.x, samples.codes), strict=True):
                 side[..., start:end] = gather(arrays[i], index[:, start - first : end - first], shape.group)
+                samples.let_go(arrays[i])
     _dequantize(sides[1], samples)
     for side in sides:
         fill_outside(side, inside, 0)

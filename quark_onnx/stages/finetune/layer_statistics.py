@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.core.settings.fast_finetune import FastFinetune
+from quark_onnx.engine.activation_store import let_go
 from quark_onnx.engine.activation_walk import Frontier
 from quark_onnx.engine.layers import Unit
 from quark_onnx.engine.layers.layer_inputs import bias_rows, float_of, sides
@@ -87,7 +88,7 @@ def layer_samples(
     if unit.bias is not None and not shared:
         bias = float_bias(model, unit, weight.shape)
     layer = Layer(weight, bias, read.shape, None if shared else _interval(unit.activation))
-    return layer, Samples(read.x, read.z, scale, zero_point), most_positions(weight.shape, options.positions)
+    return layer, Samples(read.x, read.z, scale, zero_point, let_go), most_positions(weight.shape, options.positions)
 
 
 def most_positions(weight_shape: tuple[int, ...], positions: int) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from quark_onnx.core.plan import Skip
 from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.engine.activation_store import let_go
 from quark_onnx.engine.layers.layer_inputs import Sides
 from quark_onnx.numerics.layer.drawn_positions import Samples
 from quark_onnx.numerics.layer.held_out_split import Kept, held_out
@@ -34,7 +35,7 @@ def kept_positions(
     try:
         data = sample(
             layer,
-            Samples(read.x, read.z),
+            Samples(read.x, read.z, let_go=let_go),
             held,
             positions=positions,
             keep=len(read.x) * max(1, positions),

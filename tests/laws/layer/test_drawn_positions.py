@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,8 @@ def test_a_sample_reads_among_others_what_it_reads_alone(sizes: list[tuple[int, 
     rng = np.random.default_rng(len(sizes))
     x = [rng.standard_normal((4, *size)).astype(np.float32) for size in sizes]
     codes = [np.clip(np.rint(one / 0.05) - 7, -128, 127).astype(np.int8) for one in x]
-    samples = Samples(x, codes, 0.05, -7)
+    gone: list[Any] = []
+    samples = Samples(x, codes, 0.05, -7, gone.append)
     counts = counts_of(samples, SHAPE, 0)
     assert counts == [int(np.prod(SHAPE.output_size(size))) for size in sizes]
     at = drawn(counts, data.draw(st.integers(1, 20)), rng)
@@ -66,15 +68,18 @@ def test_a_sample_reads_among_others_what_it_reads_alone(sizes: list[tuple[int, 
         np.testing.assert_array_equal(found_z[:, part], want)
         start = part.stop
     assert found_x.shape == (2, start, 12)
+    assert sorted(map(id, gone)) == sorted(id(side[i]) for side in (x, codes) for i in which)
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.uint8, np.int16])
 def test_rows_of_a_matrix(kind: type[np.generic]) -> None:
     x = [np.arange(24).reshape(2, 3, 4).astype(np.float16), 100 + np.arange(8).reshape(2, 4).astype(np.float16)]
-    samples = Samples(x, [one.astype(kind) for one in x], 2.0, 1)
+    gone: list[Any] = []
+    samples = Samples(x, [one.astype(kind) for one in x], 2.0, 1, gone.append)
     assert counts_of(samples, None, 4) == [6, 2]
     at = [np.array([1, 5]), np.array([0])]
     found_x, found_z = read(samples, [1, 0], at, None, 4)
     want = np.concatenate([x[1][[0]], x[0].reshape(6, 4)[[1, 5]]])[None].astype(np.float32)
     np.testing.assert_array_equal(found_x, want)
     np.testing.assert_array_equal(found_z, (want - 1) * 2)
+    assert sorted(map(id, gone)) == sorted(id(side[i]) for side in (samples.x, samples.codes) for i in (0, 1))

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from mapped_memory import PROC, resident
 
-from quark_onnx.engine.activation_store import Store
+from quark_onnx.engine.activation_store import Store, let_go
 from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
 
 DTYPES = st.sampled_from(["float32", "float64", "float16", "int8", "uint8", "int64", "bool", "uint16"])
@@ -115,6 +116,30 @@ def test_nothing_stays_on_disk(folder: Path) -> None:
     assert kept[4999] == 4999
     del kept
     assert mapped() == before
+
+
+@pytest.mark.skipif(not PROC, reason="needs /proc")
+def test_who_lets_go_of_what_was_read_frees_its_memory() -> None:
+    samples = [np.full((2, 8, 4096), i, np.float32) for i in range(4)]
+    with Store(0) as store:
+        store.put("a", samples)
+        assert resident() == 0
+        found = store["a"]
+        assert [array.sum() for array in found] == [i * 2 * 8 * 4096 for i in range(4)]
+        assert resident() == 4 * samples[0].nbytes
+        let_go(found[0])
+        assert resident() == 3 * samples[0].nbytes
+        for view in (found[1][0], found[1][1], found[2][:1], np.swapaxes(found[2], 1, 2)[1], found[3].reshape(-1)):
+            let_go(view)
+        assert resident() == 0
+        assert_equal(found, samples)
+
+
+def test_arrays_in_memory_stay_when_they_are_let_go_of() -> None:
+    samples = [np.arange(8), np.arange(8).reshape(2, 4)[1], np.zeros((0, 3))]
+    for array, want in zip(samples, [array.copy() for array in samples], strict=True):
+        let_go(array)
+        assert_equal([array], [want])
 
 
 def test_an_error_inside_frees_everything(folder: Path) -> None:

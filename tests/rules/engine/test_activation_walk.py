@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
+from mapped_memory import PROC, resident
 from quantized_models import Feed, Made, feeds, graph, quantized
 from text_models import normal
 
 from quark_onnx.core.plan import Coded, Plan, QParams
+from quark_onnx.engine.activation_store import let_go
 from quark_onnx.engine.activation_walk import Frontier, walk
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.graph import Model, Node, io
@@ -120,6 +122,13 @@ NUMBERS = {
     "high": np.float32(100),
 }
 LAYERS = ["one", "two", "head"]
+AROUND = """(float[1,4,8,8] x) => (float[1,4,8,8] y) {
+    [one] a = Conv <group = 4, pads = [1, 1, 1, 1]> (x, w2, b2)
+    [two] b = Conv <group = 4, pads = [1, 1, 1, 1]> (a, w2, b2)
+    [add] c = Add (b, x)
+    [head] y = Conv <group = 4, pads = [1, 1, 1, 1]> (c, w2, b2)
+}"""
+"""Its input is read again behind two layers."""
 
 
 def residual(**fields: Any) -> tuple[Made, list[Feed]]:
@@ -227,6 +236,24 @@ def test_the_memory_limit_changes_nothing(limit: int) -> None:
     for key, sides in want.items():
         for a, b in zip(sides, got[key], strict=True):
             assert all(np.array_equal(p, q) and p.dtype == q.dtype for p, q in zip(a, b, strict=True))
+
+
+@pytest.mark.skipif(not PROC, reason="needs /proc")
+def test_what_lies_in_files_is_in_memory_only_while_it_is_read() -> None:
+    data = integers(graph(AROUND, **NUMBERS))
+    made = made_of(AROUND, data, NUMBERS)
+    seen: list[int] = []
+
+    def visit(node: Node, frontier: Frontier, plan: Plan) -> Plan:
+        seen.append(resident())
+        for side in (frontier.exact, frontier.rounded):
+            for array in side[node.inputs[0].name or ""]:
+                array.sum()
+                let_go(array)
+        return plan
+
+    walk(made.model, made.plan, data, ["one", "two", "head"], visit, 0)
+    assert seen == [0, 0, 0]
 
 
 def test_no_more_is_held_than_allowed_and_only_what_is_still_read() -> None:
