@@ -31,7 +31,7 @@ def test_more_work_never_takes_less(
     larger: Any = tuple(2 * n if i == axis and n > 1 else n for i, n in enumerate(shape))
     assert 0 < seconds <= expected_seconds(larger, positions, options, 8)
     assert seconds <= expected_seconds(shape, 2 * positions, options, 8)
-    assert seconds <= expected_seconds(shape, None, options, 8) or positions > most_positions(options, shape)
+    assert seconds <= expected_seconds(shape, None, options, 8) or positions > most_positions(shape, options.positions)
 
 
 def test_methods_and_settings_count() -> None:
