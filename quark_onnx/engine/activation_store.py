@@ -16,11 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quark_onnx.engine.returned_memory import give_back
+
 Samples = list[NDArray[Any]]
 
 ROOM = 32 << 20
 """Bytes of activations in memory where nobody says how many. More save little: what lies in a file is mostly in the
 system's cache, which is free memory to others."""
+
+
+GIVEN_BACK = 48 << 20
+"""Bytes that come, after which freed memory is returned: that of samples that went lies between those that came. Each
+time what is freed and soon used again costs page faults: behind every layer, a sixth of the whole call."""
 
 
 def let_go(array: NDArray[Any]) -> None:
@@ -49,6 +56,7 @@ class Store:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
+        self._came = 0
         self._tensors: dict[str, Samples] = {}
         self._in_memory: dict[str, dict[int, int]] = {}
 
@@ -65,7 +73,8 @@ class Store:
             files = [_File(open_files) for _ in names]
             for i, row in rows:
                 for name, samples, file, array in zip(names, found, files, row, strict=True):
-                    size = size_of(array)
+                    size = _bytes(array)
+                    self._came += size
                     if self.held + size <= self.limit:
                         self._in_memory.setdefault(name, {})[i] = size
                         self.held += size
@@ -73,6 +82,9 @@ class Store:
                         file.write(i, array)
                         continue
                     samples[i] = array
+                if self._came > GIVEN_BACK:
+                    self._came = 0
+                    give_back()
             for samples, file in zip(found, files, strict=True):
                 for i, view in file.views():
                     samples[i] = view
@@ -130,6 +142,6 @@ class _File:
             yield i, block[start : start + size].view(dtype).reshape(shape)
 
 
-def size_of(sample: Any) -> int:
+def _bytes(sample: Any) -> int:
     """Size of an array, or of all arrays of a sequence."""
-    return sum(map(size_of, sample)) if isinstance(sample, list) else int(getattr(sample, "nbytes", 0))
+    return sum(map(_bytes, sample)) if isinstance(sample, list) else int(getattr(sample, "nbytes", 0))
