@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 Samples = list[NDArray[Any]]
 
-ROOM = 32 << 20
-"""Bytes of activations in memory where nobody says how many. More save little: what lies in a file is mostly in the
-system's cache, which is free memory to others."""
+ROOM = 256 << 20
+"""Bytes of activations in memory where nobody says how many: those of small nets, of which a file would cost a twentieth
+of the time. What lies in a file is mostly in the system's cache, which is free memory to others."""
 
 
 def let_go(array: NDArray[Any]) -> None:
@@ -65,7 +65,7 @@ class Store:
             files = [_File(open_files) for _ in names]
             for i, row in rows:
                 for name, samples, file, array in zip(names, found, files, row, strict=True):
-                    size = size_of(array)
+                    size = _bytes(array)
                     if self.held + size <= self.limit:
                         self._in_memory.setdefault(name, {})[i] = size
                         self.held += size
@@ -130,6 +130,6 @@ class _File:
             yield i, block[start : start + size].view(dtype).reshape(shape)
 
 
-def size_of(sample: Any) -> int:
+def _bytes(sample: Any) -> int:
     """Size of an array, or of all arrays of a sequence."""
-    return sum(map(size_of, sample)) if isinstance(sample, list) else int(getattr(sample, "nbytes", 0))
+    return sum(map(_bytes, sample)) if isinstance(sample, list) else int(getattr(sample, "nbytes", 0))

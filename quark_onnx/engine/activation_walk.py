@@ -17,11 +17,10 @@ from typing import Any
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.threads import cores
-from quark_onnx.engine.activation_store import Samples, Store, let_go, size_of
+from quark_onnx.engine.activation_store import Samples, Store, let_go
 from quark_onnx.engine.apply_plan import apply_codes
 from quark_onnx.engine.at_least_one import at_least_one
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.returned_memory import give_back
 from quark_onnx.engine.runner import Arrays, Runner
 from quark_onnx.engine.stacked_feeds import FLIPPED, ROWS_BY_VALUE, Shapes, Stack, apart, run, shapes_of, stacks
 from quark_onnx.graph import Model, Node
@@ -29,9 +28,6 @@ from quark_onnx.graph.segments import Segment, segments, submodel
 from quark_onnx.numerics.matrix_products import one_thread
 from quark_onnx.numerics.parallel_blocks import in_order
 from quark_onnx.numerics.quantizer import stored_codes
-
-GIVEN_BACK = 32 << 20
-"""Bytes of activations after which freed memory is returned: that of samples that went lies between those that came."""
 
 WORKERS = 2
 """Samples that run at a time, each on one thread: the result does not depend on how many there are."""
@@ -100,16 +96,14 @@ def walk(
         for i, piece in enumerate(pieces[:-1] if _is_layer(pieces[-1], layers) else pieces):
             if _is_layer(piece, layers):
                 plan = visit(piece.nodes[0], Frontier(exact, rounded, pool), plan)
-                give_back()
             if piece.outputs:  # else nobody reads what it makes
                 part = submodel(model, piece)
                 tuned = apply_codes(part, plan if follow else given, floats)
                 done = [name for name in piece.inputs if last_reader[name] == i]
-                runner = Runner(part, threads=1, lean=True)
-                stacked[exact] = _run(runner, piece, exact, done, stacked[exact], pool)
+                stacked[exact] = _run(Runner(part, threads=1), piece, exact, done, stacked[exact], pool)
                 if all(len(stack.members) == 1 for stack in stacked[exact]):  # floats are mixed, so codes are
                     stacked[rounded] = apart(len(feeds))
-                runner = Runner(tuned, threads=1, fuse=False, lean=True)
+                runner = Runner(tuned, threads=1, fuse=False)
                 stacked[rounded] = _run(runner, piece, rounded, done, stacked[rounded], pool, FLIPPED)
             for name in (*piece.inputs, *piece.outputs):
                 if last_reader.get(name, -1) <= i:
@@ -160,7 +154,6 @@ def _run(
 
     def rows() -> Iterator[tuple[int, Arrays]]:
         nonlocal failed
-        behind = 0
         for first in (True, False):  # the first of their shapes tell whether others may run together
             jobs = [stack for stack in together if stack.first is first]
             jobs = [Stack((i,)) for stack in jobs for i in stack.members] if failed else jobs
@@ -173,10 +166,6 @@ def _run(
                     let_go(column[i])
                 for name, i in product(done, stack.members):
                     store.forget(name, i)
-                behind += sum(size_of(array) for arrays in found for array in arrays)
-                if behind > GIVEN_BACK:
-                    behind = 0
-                    give_back()
 
     store.fill(piece.outputs, rows(), count)
     return apart(count) if failed and piece.inputs else given

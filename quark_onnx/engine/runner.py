@@ -50,7 +50,6 @@ class Runner:
         fuse: run quantized layers on integer kernels; False keeps the float arithmetic of the simulation.
         keep: write onnxruntime's optimized graph, that for x64, to this path.
         new_data: no float model has run on the data yet, so that they may be at fault also where this one is quantized.
-        lean: keep no memory from one run for the next.
 
     Raises:
         ModelError, ResourceError: onnxruntime cannot load the model; the message holds its first line.
@@ -66,10 +65,8 @@ class Runner:
         fuse: bool = True,
         keep: Path | None = None,
         new_data: bool = False,
-        lean: bool = False,
     ) -> None:
         options = ort.SessionOptions()
-        options.enable_cpu_mem_arena = not lean
         options.log_severity_level = 4
         options.intra_op_num_threads = threads or allowed_threads()
         if not optimized:
