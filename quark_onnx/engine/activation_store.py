@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 Samples = list[NDArray[Any]]
 
 ROOM = 256 << 20
-"""Bytes of activations in memory where nobody says how many: those of small nets, of which a file would cost a twentieth
-of the time. What lies in a file is mostly in the system's cache, which is free memory to others."""
+"""Bytes of activations in memory where nobody says how many: those of small nets, of which a file would cost a
+twentieth of the time. What lies in a file is mostly in the system's cache, which is free memory to others."""
 
 
 def let_go(array: NDArray[Any]) -> None:

@@ -40,7 +40,7 @@ class FastFinetune:
                       "sampled": error after the activation on random positions
     positions         output positions of a layer that are kept, over all samples
     holdout           share of the samples that decide whether a layer is kept, and are not trained on
-    memory_limit      bytes of activations in memory, beyond which they lie in a temporary file; None: 32 MiB
+    memory_limit      bytes of activations in memory, beyond which they lie in a temporary file; None: 256 MiB
     ridge             share of the diagonal of the second moments that is added to it, against too few samples
     time_limit        seconds after which tuning ends, and what is left is rounded to the nearest; None: when it is done
 
