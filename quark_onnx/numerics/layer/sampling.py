@@ -38,6 +38,10 @@ T = TypeVar("T", bound=Summed)
 CHUNK = 2**24
 """Elements of patches that a job has in memory at once."""
 
+POSITIONS, DROPS = 1, 2
+"""What comes behind a seed: choices that are made with the seed itself, as the order of positions, have a stream of
+their own. (0 would be the same stream: entropy is filled up with zeros.)"""
+
 FEWEST, MOST = 2**8, 2**12
 """Positions of a job: with fewer, adding up the sums costs more than they do; with more, workers wait."""
 
@@ -108,7 +112,7 @@ def both_sides(
     """
     groups, _, inputs = layer.weight.shape
     counts = counts_of(samples, layer.shape, inputs)
-    at = drawn(counts, _per(positions, samples), np.random.default_rng(seed))
+    at = drawn(counts, _per(positions, samples), np.random.default_rng((*seed, POSITIONS)))
     size = groups * inputs
     chunk = min(max(FEWEST, CHUNK // size), MOST)
     jobs = [list(_chunks([i for i, h in enumerate(held) if h == side], at, chunk)) for side in (False, True)]
@@ -118,7 +122,7 @@ def both_sides(
     def work(which: list[int]) -> T:
         x, z = read(samples, which, at, layer.shape, inputs)
         if drop_ratio < 1:
-            rng = np.random.default_rng((*seed, which[0]))
+            rng = np.random.default_rng((*seed, DROPS, which[0]))
             z = np.where(rng.random(z.shape, np.float32) < drop_ratio, z, x)
         return make(x, z)
 

@@ -24,7 +24,7 @@ from quark_onnx.numerics.layer.sampling import Layer, drawn_in_all, sample
 
 Array = NDArray[Any]
 
-KEPT = 6000
+KEPT = 3000
 """Positions of a layer that are kept to judge it through its activation function."""
 
 PER_UNKNOWN = 20

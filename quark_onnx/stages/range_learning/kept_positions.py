@@ -18,6 +18,9 @@ from quark_onnx.numerics.layer.sampling import Layer, sample
 LOUD = 1e12
 """Numbers from here on are too large to be squared and added up in float32, with room for a layer that overshoots."""
 
+ORDER = 3
+"""What comes behind the seed for the order of positions: mini-batches are drawn with the seed itself."""
+
 LARGE = "the layer's input or output is not finite, or too large to be squared"
 
 
@@ -51,6 +54,6 @@ def kept_positions(
         return Skip(LARGE)
     if train.y.shape[1] < 2:
         return Skip("it has a single output position in all samples: give more of them")
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(train.y.shape[1])
+    order = np.random.default_rng((*seed, ORDER)).permutation(train.y.shape[1])
     shuffled = Kept(train.y[:, order], train.z[:, order])
     return shuffled, shuffled if judge is None else judge
