@@ -5,8 +5,8 @@ output on the held-out samples:
     raw      the plan's scale and codes, the bias as it was: what the layer is without tuning
     untuned  the plan's scale and codes, fitted bias
     nearest  searched scale, rounding to nearest, fitted bias
-    tuned    searched scale, learned rounding, fitted bias
-The learned rounding of few samples fits their noise; then a simpler candidate wins.
+    tuned    searched scale, the rounding that was learned or found, fitted bias
+The rounding of few samples fits their noise; then a simpler candidate wins.
 """
 
 from __future__ import annotations
