@@ -1,11 +1,11 @@
-"""How time and memory grow with a model: `python benchmarks/large_models.py [chain 2500 5000] [gemm 0.5 1] [transformer 12]`.
+"""How time and memory grow with a model: `python benchmarks/large_models.py [chain 5000] [gemm 1] [transformer 12]`.
 
 chain        so many small convolutions with a ReLU behind each: CPU seconds, and peak memory
 gemm         one matrix of so many GB in a single file: peak memory as a multiple of its size
-transformer  so many blocks of attention and two layers, width 1,024 (50 MB each), on 16 sequences of 128: seconds of each
-             stage, and peak memory
+transformer  so many blocks of attention and two layers, width 1,024 (50 MB each), on 16 sequences of 128: seconds of
+             each stage, and peak memory
 
-`--preset NAME --fields JSON` quantizes with another preset, or fields of it; `write KIND SIZE PATH` only makes the model.
+`--preset NAME --fields JSON` quantizes with another preset, or fields of it; `write KIND SIZE PATH` only makes a model.
 Prints a line of JSON per model. CPU seconds count all threads, imports excluded; each model is a process of its own.
 """
 
