@@ -40,7 +40,7 @@ class Reach(NamedTuple):
         return Reach(-self.high, -self.low)
 
     def or_(self, *others: Reach) -> Reach:
-        return Reach(min(self.low, *(r.low for r in others)), max(self.high, *(r.high for r in others)))
+        return Reach(min((self.low, *(r.low for r in others))), max((self.high, *(r.high for r in others))))
 
 
 Of = Callable[["ir.Value | None"], Reach]
@@ -142,9 +142,9 @@ def _behind(node: ir.Node, of: Of) -> Reach:
         return first.or_(*(other.negative() for other in others))
     whole = first.or_(*others)
     if is_op(node, "Max"):
-        return Reach(max(first.low, *(other.low for other in others), -math.inf), whole.high)
+        return Reach(max((first.low, *(other.low for other in others))), whole.high)
     if is_op(node, "Min"):
-        return Reach(whole.low, min(first.high, *(other.high for other in others), math.inf))
+        return Reach(whole.low, min((first.high, *(other.high for other in others))))
     return whole
 
 
