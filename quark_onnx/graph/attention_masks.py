@@ -172,7 +172,7 @@ def _added_inputs(graph: ir.Graph, ways: Ways) -> Iterator[ir.Value]:
 
 def _from_outside(value: ir.Value, ways: Ways) -> ir.Value | None:
     """The float input of the graph that the value is, moved or scaled; None where it is none, or is read otherwise."""
-    while all(not ways.keys().isdisjoint(n.outputs) or is_op(n, *SHAPE_ALONE) for n in value.consumers()):
+    while all(_is_on_the_way(reader, ways) or is_op(reader, *SHAPE_ALONE) for reader in value.consumers()):
         node = value.producer()
         if node is None:
             return value if is_float(value) and value.is_graph_input() else None
@@ -181,6 +181,10 @@ def _from_outside(value: ir.Value, ways: Ways) -> ir.Value | None:
             return None
         value = varying[0]
     return None
+
+
+def _is_on_the_way(node: ir.Node, ways: Ways) -> bool:
+    return is_op(node, *PASSES_MASKS) and not ways.keys().isdisjoint(node.outputs)
 
 
 def _deciding(hidden: Mapping[ir.Value, float]) -> Iterator[ir.Value]:

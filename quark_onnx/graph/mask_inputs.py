@@ -4,8 +4,8 @@
     kept(a)  =  a = 0         key_padding_mask: true for padding
     kept(a)  =  a > −50       an additive mask: 0 for a token, −∞ for padding
 
-The graph is computed for an input that holds one number everywhere, 0, 1 or 2, as it looks at a place that nothing else
-hides: what else there is of masks is 0 there, and a condition that is false whatever the rest of it says is false.
+The graph is computed for an input that is 0, or 1, everywhere, as it looks at a place that nothing else hides: what
+else there is of masks is 0 there, and a condition that is false whatever the rest of it says is false.
 """
 
 from __future__ import annotations
@@ -99,12 +99,10 @@ def _padding(graph: ir.Graph, masks: Masks, value: ir.Value) -> Literal["zero", 
         return "low"
     if value not in masks.deciding:
         return None
-    match [_hides(graph, masks, value, number) for number in (0.0, 1.0, 2.0)]:
-        case [True, False, _]:
-            return "zero"
-        case [False, True, _]:
-            return "nonzero"
-    return None
+    zero, one = (_hides(graph, masks, value, number) for number in (0.0, 1.0))
+    if zero == one:
+        return None
+    return "zero" if zero else "nonzero"
 
 
 def _hides(graph: ir.Graph, masks: Masks, source: ir.Value, number: float) -> bool:
