@@ -13,7 +13,7 @@ and the largest constant that may have got into it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ class Reach(NamedTuple):
         return Reach(-self.high, -self.low)
 
     def or_(self, *others: Reach) -> Reach:
-        return Reach(min(self.low, *(r.low for r in others)), max(self.high, *(r.high for r in others)))
+        return Reach(min((self.low, *(r.low for r in others))), max((self.high, *(r.high for r in others))))
 
 
 Of = Callable[["ir.Value | None"], Reach]
@@ -51,7 +51,7 @@ Ways = dict[ir.Value, set[int]]
 class Masks(NamedTuple):
     """What has to stay exact for a mask to do its work.
 
-    hidden    masks and masked scores → the number that hides
+    hidden    masks and masked scores → the number that hides; it is positive where it is subtracted later
     deciding  what says where it hides: all that conditions and factors of masks are computed from
     """
 
@@ -67,9 +67,14 @@ def masks_of(graph: ir.Graph) -> Masks:
     for node in graph:
         if outputs := [value for value in node.outputs if value in ways]:
             reaches.update(dict.fromkeys(outputs, _behind(node, of)))
-    least = {value: min(r.low if sign > 0 else -r.high for sign in ways[value]) for value, r in reaches.items()}
-    hidden = {value: number for value, number in least.items() if number <= -HIDES}
+    worst = {value: _worst(reach, ways[value]) for value, reach in reaches.items()}
+    hidden = {value: number for value, number in worst.items() if abs(number) >= HIDES}
     return Masks(hidden, frozenset(_deciding(hidden)))
+
+
+def _worst(reach: Reach, signs: Collection[int]) -> float:
+    """What hides most in a value that goes into a Softmax with these signs."""
+    return max([reach.low if sign > 0 else reach.high for sign in signs], key=abs)
 
 
 def _ways(graph: ir.Graph) -> Ways:
@@ -142,9 +147,9 @@ def _behind(node: ir.Node, of: Of) -> Reach:
         return first.or_(*(other.negative() for other in others))
     whole = first.or_(*others)
     if is_op(node, "Max"):
-        return Reach(max(first.low, *(other.low for other in others), -math.inf), whole.high)
+        return Reach(max((first.low, *(other.low for other in others))), whole.high)
     if is_op(node, "Min"):
-        return Reach(whole.low, min(first.high, *(other.high for other in others), math.inf))
+        return Reach(whole.low, min((first.high, *(other.high for other in others))))
     return whole
 
 
@@ -172,7 +177,7 @@ def _added_inputs(graph: ir.Graph, ways: Ways) -> Iterator[ir.Value]:
 
 def _from_outside(value: ir.Value, ways: Ways) -> ir.Value | None:
     """The float input of the graph that the value is, moved or scaled; None where it is none, or is read otherwise."""
-    while all(not ways.keys().isdisjoint(n.outputs) or is_op(n, *SHAPE_ALONE) for n in value.consumers()):
+    while all(_is_on_the_way(reader, ways) or is_op(reader, *SHAPE_ALONE) for reader in value.consumers()):
         node = value.producer()
         if node is None:
             return value if is_float(value) and value.is_graph_input() else None
@@ -181,6 +186,10 @@ def _from_outside(value: ir.Value, ways: Ways) -> ir.Value | None:
             return None
         value = varying[0]
     return None
+
+
+def _is_on_the_way(node: ir.Node, ways: Ways) -> bool:
+    return is_op(node, *PASSES_MASKS) and not ways.keys().isdisjoint(node.outputs)
 
 
 def _deciding(hidden: Mapping[ir.Value, float]) -> Iterator[ir.Value]:
