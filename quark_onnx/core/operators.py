@@ -200,8 +200,11 @@ SHAPE_OPS = frozenset({"Shape", "Size", "NonZero", "ConstantOfShape", "Range"})
 SHAPE_ALONE = frozenset({"Shape", "Size"})
 """Operators that ask for nothing of a tensor but its shape."""
 
-SHUTS_OUT: Mapping[str, int] = {"Softmax": 0, "LogSoftmax": 0, "ReduceLogSumExp": 0, "Exp": 0, "Attention": 3}
-"""Operators behind which nothing is left of −∞, and the input that it comes by."""
+SHUTS_OUT = frozenset({"Softmax", "LogSoftmax", "ReduceLogSumExp", "Exp"})
+"""Operators behind which nothing is left of −∞."""
+
+TAKES_MASKS: Mapping[str, tuple[int, ...]] = {"Attention": (3,), "MultiHeadAttention": (4, 5)}
+"""Whole attentions, of ONNX or com.microsoft, and their masks: floats are added to scores, of others a 0 hides."""
 
 PASSES_MASKS: Mapping[str, tuple[int, ...] | None] = {
     **{name: op.data for name, op in _MOVING.items() if name not in ("MaxPool", "Resize")},

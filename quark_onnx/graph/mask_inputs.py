@@ -112,6 +112,8 @@ def _hides(graph: ir.Graph, masks: Masks, source: ir.Value, number: float) -> bo
     for node in graph:
         if is_op(node, *PASSES_MASKS, *DECIDES) and not known.keys().isdisjoint(node.inputs):
             known.update(dict.fromkeys(node.outputs, _result(node, of, known)))
+    if any(known.get(value) == 0 for value in masks.shutting):
+        return True
     numbers = [known[value] for value in masks.hidden if value in known]
     return any(each is not None and abs(each) >= HIDES for each in numbers)
 

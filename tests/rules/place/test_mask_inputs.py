@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from quantized_models import graph
 from text_models import normal
 
+from quark_onnx.graph import io
 from quark_onnx.graph.mask_inputs import MaskInput, mask_inputs
+from quark_onnx.graph.passes import infer_shapes
 
 INF = np.float32(np.inf)
 MODEL = """({TYPE}[N,T] a, int64[N,T] ids{MORE}) => (float[N,T,8] y) {
@@ -70,6 +73,33 @@ def test_padding_is_told_by_what_is_hidden(way: str) -> None:
 def test_a_mask_that_is_added() -> None:
     assert inputs("float", ROWS + "z = Add (s, r)") == (MaskInput("a", "low"),)
     assert inputs("float", ROWS + "l = Cast <to = 1> (r) z = Sub (s, l)") == (MaskInput("a", "low"),)
+
+
+WHOLE = """({TYPE}[2,4] a, float[2,4,8] x) => (float[2,4,8] y) { {MASK} y = {ATTENTION} }"""
+ONNX = "Attention <q_num_heads = 2, kv_num_heads = 2> (x, x, x, m)"
+FUSED = "com.microsoft.MultiHeadAttention <num_heads = 2> (x, x, x, , {0})"
+FOUR = "u = Unsqueeze (a, ends) {} m = Expand (c, dims)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "mask", "attention", "padding"),
+    [
+        ("bool", FOUR.format("c = Identity (u)"), ONNX, "zero"),
+        ("bool", FOUR.format("c = Not (u)"), ONNX, "nonzero"),
+        ("float", FOUR.format("c = Identity (u)"), ONNX, "low"),
+        ("int32", "", FUSED.format("a"), "zero"),
+        ("float", FOUR.format("c = Identity (u)"), FUSED.format(", m"), "low"),
+    ],
+    ids=["true for tokens", "true for padding", "added", "of com.microsoft", "added in com.microsoft"],
+)
+def test_masks_of_whole_attentions(kind: str, mask: str, attention: str, padding: str) -> None:
+    text = WHOLE.replace("{TYPE}", kind).replace("{MASK}", mask).replace("{ATTENTION}", attention)
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 23, "com.microsoft": 1]> g {text}')
+    for name, array in {"ends": np.array([1, 2]), "dims": np.array([2, 1, 4, 4])}.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    model = io.load(proto)
+    infer_shapes(model)
+    assert mask_inputs(model) == (MaskInput("a", padding),)
 
 
 NONE = {
