@@ -27,6 +27,8 @@ CONSTANTS = {
     "count": np.int64(0),
     "pad": np.int64(1),
     "causal": np.triu(np.full((4, 4), -INF), 1),
+    "dims": np.array([1, 4, 4]),
+    "ends": np.array([0]),
     "places": np.arange(4).reshape(1, 4),
 }
 ROWS = "r = Unsqueeze (a, one) "
@@ -50,6 +52,12 @@ PADDING = {
     "in a causal mask": (
         "int64",
         "e = Add (causal, f) c = Equal (e, zero) m = Where (c, none, causal) z = Add (s, m)",
+        "zero",
+    ),
+    "in a causal mask that is computed": (
+        "int64",
+        """l = ConstantOfShape <value = float[1] {-1e9}> (dims) t = Trilu <upper = 1> (l, pad) o = Squeeze (t, ends)
+        e = Add (o, f) c = Equal (e, zero) m = Where (c, none, t) z = Add (s, m)""",
         "zero",
     ),
     "one mask, then the other": ("bool", "o = Less (places, r_) t = Where (o, none, s) z = Where (b, t, none)", "zero"),
