@@ -30,7 +30,7 @@ def ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
     job, feeds = begun.job, begun.feeds
     other = job.placed(job.config.moved) if job.config.include_auto_mp else None
     with clock.stage("calibrate"):
-        statistics = _observed(job, other, feeds, partial(clock.count, "calibrate", len(feeds)), cache)
+        statistics = _observed(begun, other, partial(clock.count, "calibrate", len(feeds)), cache)
     moments: Moments = {}
     if job.config.observes and not job.shares:
         with clock.stage("moments"):
@@ -53,15 +53,14 @@ def ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
     return replace(begun, plan=done.plan, protected=done.regions)
 
 
-def _observed(
-    job: Job, other: Plan | None, feeds: Sequence[Feed], tick: Tick, cache: Path | None
-) -> dict[str, Statistics]:
+def _observed(begun: Decided, other: Plan | None, tick: Tick, cache: Path | None) -> dict[str, Statistics]:
     """Statistics for the plan of the job and the other one: in full where a cache keeps them for any range method."""
+    job, feeds, counted = begun.job, begun.feeds, begun.counted
     tensors, moving = observed_tensors(job.sites), job.config.moving_average
     percent = {} if cache is not None else _decided_by_largest(job, other)
-    look = partial(observe, job.prepared, feeds, tensors, tick, moving, percent)
+    look = partial(observe, job.prepared, feeds, tensors, tick, moving, percent, counted)
     if cache is not None and tensors:
-        return remembered(cache, Key.of(job.prepared, feeds, moving), tensors, look)
+        return remembered(cache, Key.of(job.prepared, feeds, moving, counted), tensors, look)
     return look() if tensors else {}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError, PlanError
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import UNFIT
 from quark_onnx.core.settings.config import QuantizationConfig
@@ -28,11 +29,13 @@ from quark_onnx.graph.integer_nodes import told_of_integers
 from quark_onnx.graph.mask_inputs import MaskInput, mask_inputs
 from quark_onnx.graph.normal_form import remarks
 from quark_onnx.graph.value_info import declare_outputs, unknown
+from quark_onnx.graph.view import is_op
 from quark_onnx.stages.equalize import rescale
 from quark_onnx.stages.output_model import realize
 from quark_onnx.stages.place import place
 from quark_onnx.stages.place.float16 import half_scales, place_conversion
 from quark_onnx.stages.prepare import Conditions
+from quark_onnx.stages.ranges import observed_tensors
 
 ANEW = "make a new plan for it"
 """What to do about a plan of another model."""
@@ -92,6 +95,13 @@ class Job:
         found = () if wanted is False or random else mask_inputs(self.prepared)
         named = MaskInput(wanted, "zero") if wanted else None
         return next((mask for mask in found if wanted in (None, mask.name)), named)
+
+    @property
+    def measured(self) -> list[str]:
+        """Tensors that are looked at: with ranges of their own, read by layers, or returned."""
+        read = [node.inputs[0] for node in self.prepared.graph if is_op(node, *LAYERS)]
+        names = [value.name or "" for value in (*read, *self.prepared.graph.outputs) if value is not None]
+        return list(dict.fromkeys([*observed_tensors(self.sites), *names]))
 
     @property
     def doubts(self) -> tuple[str, ...]:

@@ -1,14 +1,17 @@
-"""The positions of samples that count: feeds without the others, or how to leave them out of a tensor."""
+"""The positions of samples that count: feeds without the others, or, where they cannot be cut, tensors without them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from quark_onnx.core.plan import Skip
 from quark_onnx.engine.calibration_data import Feed, InputSpec
 from quark_onnx.engine.kept_feeds import Kept
+from quark_onnx.engine.padded_axes import padded_axes
 from quark_onnx.engine.sample_mask import counting, marks_of
 from quark_onnx.engine.trimmed_feeds import trimming
 from quark_onnx.graph import Model
@@ -19,29 +22,48 @@ from quark_onnx.graph.mask_inputs import MaskInput
 class Counted:
     """What a mask says of tensors.
 
-    mask  what says which positions count
-    axes  tensor → along which axes its positions lie; of others all values count
-    told  what became of positions that do not count, in words
+    mask   what says which positions count
+    share  of all positions, those that count
+    uncut  why feeds are not cut to these; empty: they are
+    axes   tensor → along which axes its positions lie; of others all values count
     """
 
     mask: MaskInput
-    axes: Mapping[str, tuple[int, ...]]
-    told: str
+    share: float
+    uncut: str = ""
+    axes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def told(self) -> str:
+        """What became of the others, in words."""
+        name = repr(self.mask.name)
+        if self.uncut and not self.axes:
+            return f"all, also those that {name} says do not count: {self.uncut}"
+        where = f"they are left out of {len(self.axes)} tensors" if self.uncut else "samples were cut to the others"
+        return f"{self.share:.0%}: the rest is padding, as {name} says; {where}, and outputs are not compared there"
+
+    def values(self, name: str, array: Any, feed: Feed) -> Any:
+        """All values of a tensor that count, in a row where some do not."""
+        parts = self.parts(name, array, feed)
+        return array if len(parts) == 1 and parts[0] is array else np.concatenate([part.ravel() for part in parts])
+
+    def parts(self, name: str, array: Any, feed: Feed) -> list[Any]:
+        """What counts of a tensor, see `counting`."""
+        axes = self.axes.get(name)
+        return counting(array, axes, marks_of(self.mask, feed[self.mask.name])) if axes else [array]
 
     def pairs(self, name: str, x: Any, y: Any, feed: Feed) -> Iterator[tuple[Any, Any]]:
         """What counts of a tensor in two models, of which one may have made it of another shape: then it is all."""
-        axes = self.axes.get(name)
-        if not axes or x.shape != y.shape:
+        if name not in self.axes or x.shape != y.shape:
             return iter([(x, y)])
-        marks = marks_of(self.mask, feed[self.mask.name])
-        return zip(counting(x, axes, marks), counting(y, axes, marks), strict=True)
+        return zip(self.parts(name, x, feed), self.parts(name, y, feed), strict=True)
 
-
-def share(feeds: Sequence[Feed], mask: MaskInput) -> float:
-    """How many of the positions count."""
-    marks = [marks_of(mask, feed[mask.name]) for feed in feeds]
-    size = sum(each.size for each in marks)
-    return sum(int(each.sum()) for each in marks) / size if size else 1.0
+    def within(self, model: Model, tensors: Sequence[str], feeds: Sequence[Feed]) -> Counted:
+        """The same with axes of these tensors, where padding is left in the feeds."""
+        padded = next((feed for feed in feeds if not marks_of(self.mask, feed[self.mask.name]).all()), None)
+        if padded is None:
+            return self
+        return replace(self, axes={**self.axes, **padded_axes(model, tensors, padded, self.mask)})
 
 
 def without_padding(
@@ -52,11 +74,10 @@ def without_padding(
     Args:
         feeds: all that there are. taught: those that are learned of.
     """
-    counts = share(feeds, mask)
-    if counts == 1:
+    share = float(np.mean(np.concatenate([marks_of(mask, feed[mask.name]).ravel() for feed in feeds])))
+    if not share < 1:
         return taught, None
     found = trimming(model, inputs, feeds, mask)
     if isinstance(found, Skip):
-        return taught, Counted(mask, {}, f"all count, also where {mask.name!r} says that they do not: {found.reason}")
-    told = f"{1 - counts:.0%} are padding, as {mask.name!r} says, and do not count: samples were cut to the others"
-    return found(taught), Counted(mask, found.outputs, told)
+        return taught, Counted(mask, share, found.reason)
+    return found(taught), Counted(mask, share, axes=found.outputs)
