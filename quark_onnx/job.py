@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from quark_onnx.core.records import UNFIT
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, random_data
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.fusion_ledger import Inside
 from quark_onnx.engine.infinite_masks import samples_of
@@ -96,12 +97,14 @@ class Job:
         named = MaskInput(wanted, "zero") if wanted else None
         return next((mask for mask in found if wanted in (None, mask.name)), named)
 
-    @property
-    def measured(self) -> list[str]:
-        """Tensors that are looked at: with ranges of their own, read by layers, or returned."""
+    def counted(self, counted: Counted | None, feeds: Sequence[Feed]) -> Counted | None:
+        """The same with what it says of tensors that are looked at: with ranges, read by layers, or returned."""
+        if counted is None:
+            return None
         read = [node.inputs[0] for node in self.prepared.graph if is_op(node, *LAYERS)]
         names = [value.name or "" for value in (*read, *self.prepared.graph.outputs) if value is not None]
-        return list(dict.fromkeys([*observed_tensors(self.sites), *names]))
+        tensors = list(dict.fromkeys([*observed_tensors(self.sites), *names]))
+        return counted.within(self.prepared, tensors, feeds, asked=bool(self.config.option("SampleMask")))
 
     @property
     def doubts(self) -> tuple[str, ...]:

@@ -161,7 +161,7 @@ def decide(
         warnings,
         probes=samples.probes,
         probed=_probed(samples, resume),
-        counted=None if samples.counted is None else samples.counted.within(job.prepared, job.measured, feeds),
+        counted=job.counted(samples.counted, feeds),
     )
     if job.config.conversion is not None:
         return replace(begun, plan=resume or _converted(job, feeds))

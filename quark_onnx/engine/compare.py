@@ -11,7 +11,7 @@ import numpy as np
 
 from quark_onnx.core.records import Comparison
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.counted_positions import Counted
+from quark_onnx.engine.counted_positions import Counted, counted_pairs
 from quark_onnx.engine.runner import Arrays, Runner, fit
 from quark_onnx.engine.saturating_runner import Run, without_vnni
 from quark_onnx.graph import Model, Node, Value, io
@@ -125,8 +125,7 @@ class _Outputs:
         """One more feed; known: what it holds, and what the float model makes of it."""
         self._samples += 1
         for name, measure in self._measures.items():
-            x, y = known[name], found[name]
-            for pair in [(x, y)] if self._counted is None else self._counted.pairs(name, x, y, known):
+            for pair in counted_pairs(self._counted, name, known[name], found[name], known):
                 measure.add(*pair)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from quark_onnx.engine.sample_mask import counting, marks_of
 from quark_onnx.engine.trimmed_feeds import trimming
 from quark_onnx.graph import Model
 from quark_onnx.graph.mask_inputs import MaskInput
+from quark_onnx.graph.view import output_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,18 +53,28 @@ class Counted:
         axes = self.axes.get(name)
         return counting(array, axes, marks_of(self.mask, feed[self.mask.name])) if axes else [array]
 
-    def pairs(self, name: str, x: Any, y: Any, feed: Feed) -> Iterator[tuple[Any, Any]]:
-        """What counts of a tensor in two models, of which one may have made it of another shape: then it is all."""
-        if name not in self.axes or x.shape != y.shape:
-            return iter([(x, y)])
-        return zip(self.parts(name, x, feed), self.parts(name, y, feed), strict=True)
+    def within(self, model: Model, tensors: Sequence[str], feeds: Sequence[Feed], *, asked: bool) -> Counted:
+        """The same with axes of these tensors, where padding is left in the feeds.
 
-    def within(self, model: Model, tensors: Sequence[str], feeds: Sequence[Feed]) -> Counted:
-        """The same with axes of these tensors, where padding is left in the feeds."""
+        All positions count where padding has a say in an output, unless the user has asked for this mask: then it is as
+        the mask says, as far as one axis alone is as long.
+        """
         padded = next((feed for feed in feeds if not marks_of(self.mask, feed[self.mask.name]).all()), None)
         if padded is None:
             return self
-        return replace(self, axes={**self.axes, **padded_axes(model, tensors, padded, self.mask)})
+        axes, unknown = padded_axes(model, tensors, padded, self.mask)
+        heard = next((name for name in output_names(model) if name in unknown), None)
+        if heard is not None and not asked:
+            return replace(self, axes={}, uncut=f"output {heard!r} depends on them")
+        likely = {name: long for name, long in unknown.items() if len(long) == 1 and asked}
+        return replace(self, axes={**self.axes, **likely, **axes})
+
+
+def counted_pairs(counted: Counted | None, name: str, x: Any, y: Any, feed: Feed) -> Iterable[tuple[Any, Any]]:
+    """What counts of a tensor in two models, of which one may have made it of another shape: then it is all."""
+    if counted is None or name not in counted.axes or x.shape != y.shape:
+        return [(x, y)]
+    return zip(counted.parts(name, x, feed), counted.parts(name, y, feed), strict=True)
 
 
 def without_padding(

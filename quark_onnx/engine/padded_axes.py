@@ -23,9 +23,12 @@ from quark_onnx.engine.sample_mask import Marks, counting, marks_of
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.mask_inputs import MaskInput
 
+Axes = dict[str, tuple[int, ...]]
 
-def padded_axes(model: Model, tensors: Sequence[str], feed: Feed, mask: MaskInput) -> dict[str, tuple[int, ...]]:
-    """Axes of positions of the tensors that padding changes, where they can be told.
+
+def padded_axes(model: Model, tensors: Sequence[str], feed: Feed, mask: MaskInput) -> tuple[Axes, Axes]:
+    """Of the tensors that padding changes, axes of positions; and of those of which they cannot be told, because
+    padding changes what counts, too, all that are long enough.
 
     feed: one with padding.
     """
@@ -35,28 +38,30 @@ def padded_axes(model: Model, tensors: Sequence[str], feed: Feed, mask: MaskInpu
     fetched = [name for name in tensors if name not in inputs]
     runner = Runner(io.with_outputs(model, fetched), fetched)
     x, y = (each | dict(zip(fetched, runner(each), strict=True)) for each in (feed, other))
-    found = dict[str, tuple[int, ...]]()
+    found, unknown = Axes(), Axes()
     for name in tensors:
         if not isinstance(x[name], np.ndarray):
             continue
         same = (x[name] == y[name]) | ((x[name] != x[name]) & (y[name] != y[name]))
-        axes = _axes(np.asarray(~same), marks)
-        if axes:
-            found[name] = axes
-    return found
+        changed = np.asarray(~same)
+        if not changed.any():
+            continue
+        long = _long(changed.shape, marks)
+        for axes in (*combinations(long, 1), *combinations(long, 2)):
+            if not any(part.any() for part in counting(changed, axes, marks)):
+                found[name] = axes
+                break
+        else:
+            unknown[name] = long
+    return found, unknown
 
 
-def _axes(changed: NDArray[np.bool_], marks: Marks) -> tuple[int, ...] | None:
-    if not changed.any():
-        return ()
+def _long(shape: tuple[int, ...], marks: Marks) -> tuple[int, ...]:
+    """Axes that may be of positions; none where samples do not lie along the first one."""
     samples, length = marks.shape
-    if not changed.ndim or (samples > 1 and len(changed) != samples):
-        return None
-    long = [axis for axis in range(min(samples - 1, 1), changed.ndim) if changed.shape[axis] == length]
-    for axes in (*combinations(long, 1), *combinations(long, 2)):
-        if not any(part.any() for part in counting(changed, axes, marks)):
-            return axes
-    return None
+    if samples > 1 and shape[:1] != (samples,):
+        return ()
+    return tuple(axis for axis in range(min(samples - 1, 1), len(shape)) if shape[axis] == length)
 
 
 def _with_other_padding(array: NDArray[Any], marks: Marks) -> NDArray[Any]:

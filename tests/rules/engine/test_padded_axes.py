@@ -28,7 +28,7 @@ def opened(**how: object) -> Model:
 
 def axes(feed: dict[str, np.ndarray], **how: object) -> dict[str, tuple[int, ...]]:
     across = np.random.default_rng(3).standard_normal((12, 16)).astype(np.float32)
-    return padded_axes(opened(**how), TENSORS, feed | {"across": across}, MASK)
+    return padded_axes(opened(**how), TENSORS, feed | {"across": across}, MASK)[0]
 
 
 SHARED = {"x0": (1,), "turned": (2,), "square": (1,), "s": (1, 2), "p": (1,), "c": (1,), "y": (1,), "ids": (1,)}
@@ -54,7 +54,7 @@ def test_padding_is_left_out_of_statistics() -> None:
     """As if the feeds had been cut: the same counts, as far as kernels add up in one order."""
     fixed, bare = (open_job(encoder(1, length), get_default_config("XINT8")).plain for length in (16, "T"))
     feeds, names = sentences(), ["x0", "kt", "c", "y", "pooled"]
-    counted = Counted(MASK, 0.3, "fixed").within(fixed, names, feeds)
+    counted = Counted(MASK, 0.3, "fixed").within(fixed, names, feeds, asked=False)
     found = observe(fixed, feeds, names, lambda done: None, counted=counted)
     cut = [{name: array[:, feed["mask"][0] > 0] for name, array in feed.items()} for feed in feeds]
     wanted = observe(bare, cut, names, lambda done: None)
