@@ -298,8 +298,8 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
         io.let_go(job.prepared)
         io.check(quantized, job.model)
     with clock.stage("prove"):
-        inside = tuple(job.inside(plan))
-        rows, proof = prove_for(job.config.row, job.prepared, plan, quantized, probes, inside, decided.counted)
+        bodies = tuple(job.inside(plan))
+        rows, proof = prove_for(job.config.row, job.prepared, plan, quantized, probes, bodies, decided.counted)
     with clock.stage("write"):
         if output is not None:
             io.save(quantized, output, source=job.model, external=job.config.use_external_data_format)
@@ -337,4 +337,7 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
         protected=decided.protected,
         target=job.config.target,
     )
-    return Result(plan, model, report, output, Evidence(job.prepared, quantized, tuple(probes)))
+    inside = probes if decided.counted is None else decided.counted.cut(probes)
+    read = {value.name for value in job.prepared.graph.inputs}
+    seen = (tuple({n: a for n, a in feed.items() if n in read} for feed in feeds) for feeds in (probes, inside))
+    return Result(plan, model, report, output, Evidence(job.prepared, quantized, *seen))

@@ -110,11 +110,13 @@ class Evidence:
     model      the float model as quantizers were put into it: prepared and equalized, in float32
     quantized  what became of it
     feeds      the probes of the report
+    inside     the same without padding, where they can be cut: for figures of tensors inside
     """
 
     model: Model
     quantized: Model
     feeds: tuple[Feed, ...]
+    inside: tuple[Feed, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,4 +142,4 @@ class Result:
         Both models run from the input on, so the noise of earlier layers is included.
         """
         e = self.evidence
-        return tensor_sqnr(e.model, e.quantized, e.feeds, quantized_values(e.quantized), optimized=False)
+        return tensor_sqnr(e.model, e.quantized, e.inside, quantized_values(e.quantized), optimized=False)

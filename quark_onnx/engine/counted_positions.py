@@ -10,10 +10,10 @@ import numpy as np
 
 from quark_onnx.core.plan import Skip
 from quark_onnx.engine.calibration_data import Feed, InputSpec
-from quark_onnx.engine.kept_feeds import Kept
+from quark_onnx.engine.kept_feeds import Kept, keep
 from quark_onnx.engine.padded_axes import padded_axes
 from quark_onnx.engine.sample_mask import counting, marks_of
-from quark_onnx.engine.trimmed_feeds import trimming
+from quark_onnx.engine.trimmed_feeds import Trimming, trimming
 from quark_onnx.graph import Model
 from quark_onnx.graph.mask_inputs import MaskInput
 from quark_onnx.graph.view import output_names
@@ -23,25 +23,29 @@ from quark_onnx.graph.view import output_names
 class Counted:
     """What a mask says of tensors.
 
-    mask   what says which positions count
-    share  of all positions, those that count
-    uncut  why feeds are not cut to these; empty: they are
-    axes   tensor → along which axes its positions lie; of others all values count
+    mask      what says which positions count
+    share     of all positions, those that count
+    trimming  how feeds are cut to these; or why they are not
+    axes      tensor → along which axes its positions lie; of others all values count
     """
 
     mask: MaskInput
     share: float
-    uncut: str = ""
+    trimming: Trimming | Skip
     axes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def told(self) -> str:
         """What became of the others, in words."""
-        name = repr(self.mask.name)
-        if self.uncut and not self.axes:
-            return f"all, also those that {name} says do not count: {self.uncut}"
-        where = f"they are left out of {len(self.axes)} tensors" if self.uncut else "samples were cut to the others"
+        name, uncut = repr(self.mask.name), isinstance(self.trimming, Skip)
+        if isinstance(self.trimming, Skip) and not self.axes:
+            return f"all, also those that {name} says do not count: {self.trimming.reason}"
+        where = f"they are left out of {len(self.axes)} tensors" if uncut else "samples were cut to the others"
         return f"{self.share:.0%}: the rest is padding, as {name} says; {where}, and outputs are not compared there"
+
+    def cut(self, feeds: Sequence[Feed]) -> Kept:
+        """Feeds for figures of what is inside of models: without padding, where they are cut."""
+        return keep(feeds) if isinstance(self.trimming, Skip) else self.trimming(feeds)
 
     def values(self, name: str, array: Any, feed: Feed) -> Any:
         """All values of a tensor that count, in a row where some do not."""
@@ -65,7 +69,7 @@ class Counted:
         axes, unknown = padded_axes(model, tensors, padded, self.mask)
         heard = next((name for name in output_names(model) if name in unknown), None)
         if heard is not None and not asked:
-            return replace(self, axes={}, uncut=f"output {heard!r} depends on them")
+            return replace(self, axes={}, trimming=Skip(f"output {heard!r} depends on them"))
         likely = {name: long for name, long in unknown.items() if len(long) == 1 and asked}
         return replace(self, axes={**self.axes, **likely, **axes})
 
@@ -89,6 +93,5 @@ def without_padding(
     if not share < 1:
         return taught, None
     found = trimming(model, inputs, feeds, mask)
-    if isinstance(found, Skip):
-        return taught, Counted(mask, share, found.reason)
-    return found(taught), Counted(mask, share, axes=found.outputs)
+    counted = Counted(mask, share, found, {} if isinstance(found, Skip) else found.outputs)
+    return counted.cut(taught), counted

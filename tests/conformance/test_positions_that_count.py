@@ -35,6 +35,7 @@ def test_a_plan_is_that_of_samples_without_padding(preset: str) -> None:
     assert cut.report.positions == ""
     assert padded.report.outputs["y"].values == cut.report.outputs["y"].values
     assert padded.report.sqnr["y"] == pytest.approx(cut.report.sqnr["y"], abs=0.5)
+    assert padded.layer_sqnr() == cut.layer_sqnr()
 
 
 def test_without_a_mask_that_hides_scores_all_positions_count() -> None:
@@ -85,6 +86,7 @@ def test_a_mask_of_the_users_that_is_no_input(dims: str) -> None:
     q = found.plan.qparams["x"]
     assert float(q.scale) * 255 < 2.1 * largest
     assert found.report.sqnr["y"] > 30
+    assert all(feed.keys() == {"x"} for feed in found.evidence.feeds)
     whole = run(model, [{"x": feed["x"]} for feed in rows()])
     assert float(whole.plan.qparams["x"].scale) > 10 * float(q.scale)
 

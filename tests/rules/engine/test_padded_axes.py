@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from padded_encoders import MEAN, encoder, sentences
 
+from quark_onnx.core.plan import Skip
 from quark_onnx.core.settings.presets import get_default_config
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.observe import observe
@@ -54,7 +55,7 @@ def test_padding_is_left_out_of_statistics() -> None:
     """As if the feeds had been cut: the same counts, as far as kernels add up in one order."""
     fixed, bare = (open_job(encoder(1, length), get_default_config("XINT8")).plain for length in (16, "T"))
     feeds, names = sentences(), ["x0", "kt", "c", "y", "pooled"]
-    counted = Counted(MASK, 0.3, "fixed").within(fixed, names, feeds, asked=False)
+    counted = Counted(MASK, 0.3, Skip("fixed")).within(fixed, names, feeds, asked=False)
     found = observe(fixed, feeds, names, lambda done: None, counted=counted)
     cut = [{name: array[:, feed["mask"][0] > 0] for name, array in feed.items()} for feed in feeds]
     wanted = observe(bare, cut, names, lambda done: None)
