@@ -12,10 +12,11 @@ from quark_onnx.core.plan import Skip
 from quark_onnx.engine.calibration_data import Feed, InputSpec
 from quark_onnx.engine.kept_feeds import Kept, keep
 from quark_onnx.engine.padded_axes import padded_axes
+from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.sample_mask import counting, marks_of
 from quark_onnx.engine.trimmed_feeds import Trimming, trimming
 from quark_onnx.graph import Model
-from quark_onnx.graph.mask_inputs import MaskInput
+from quark_onnx.graph.mask_inputs import MaskInput, mask_inputs
 from quark_onnx.graph.view import output_names
 
 
@@ -95,3 +96,10 @@ def without_padding(
     found = trimming(model, inputs, feeds, mask)
     counted = Counted(mask, share, found, {} if isinstance(found, Skip) else found.outputs)
     return counted.cut(taught), counted
+
+
+def bare(model: Model, feeds: Sequence[Feed]) -> Sequence[Feed]:
+    """The feeds without padding, if the graph shows what is, and the model computes the same without."""
+    mask = next(iter(mask_inputs(model)), None)
+    found = Skip("") if mask is None else trimming(model, input_specs(model), feeds, mask)
+    return feeds if isinstance(found, Skip) else found(feeds)

@@ -14,6 +14,9 @@ from text_models import normal, text_model
 from quark_onnx import ModelQuantizer, get_default_config
 from quark_onnx.core.errors import ConfigError, DataError
 from quark_onnx.core.plan_diff import diff
+from quark_onnx.core.settings.fast_finetune import AdaQuant
+from quark_onnx.quantsim import QuantizationSimModel
+from quark_onnx.quantsim.fine_tuning import fine_tune
 from quark_onnx.result import Result
 
 
@@ -89,6 +92,14 @@ def test_a_mask_of_the_users_that_is_no_input(dims: str) -> None:
     assert all(feed.keys() == {"x"} for feed in found.evidence.feeds)
     whole = run(model, [{"x": feed["x"]} for feed in rows()])
     assert float(whole.plan.qparams["x"].scale) > 10 * float(q.scale)
+
+
+def test_a_simulation_is_tuned_without_padding() -> None:
+    sims = [QuantizationSimModel(encoder(), default_param_bw=4) for _ in range(2)]
+    for sim, feeds in zip(sims, (sentences(), bare(sentences())), strict=True):
+        sim.compute_encodings(sentences())
+        assert fine_tune(sim, feeds, AdaQuant(num_iterations=20))
+    assert diff(sims[0].plan, sims[1].plan) == []
 
 
 def test_a_mask_that_there_is_not_is_refused() -> None:
