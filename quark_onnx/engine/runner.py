@@ -78,8 +78,6 @@ class Runner:
         if keep is not None:
             options.add_session_config_entry("session.qdqisint8allowed", "0")  # as on x64, wherever this runs
             options.optimized_model_filepath = str(keep)
-            if io.is_heavy(model):
-                options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
         quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph.all_nodes())
         self._blames_data = new_data or not quantized
         self._has_run = False
@@ -91,6 +89,7 @@ class Runner:
                 folder = str(source.folder)
                 options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
                 options.add_session_config_entry("session.disable_prepacking", "1")  # it copies all weights
+                options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
             values = [ort.OrtValue.ortvalue_from_numpy(array) for array in source.weights.values()]
             options.add_external_initializers(list(source.weights), values)
             self._session = ort.InferenceSession(source.model, options, providers=["CPUExecutionProvider"])

@@ -13,7 +13,7 @@ and the largest constant that may have got into it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -51,7 +51,7 @@ Ways = dict[ir.Value, set[int]]
 class Masks(NamedTuple):
     """What has to stay exact for a mask to do its work.
 
-    hidden    masks and masked scores → the number that hides
+    hidden    masks and masked scores → the number that hides; it is positive where it is subtracted later
     deciding  what says where it hides: all that conditions and factors of masks are computed from
     """
 
@@ -67,9 +67,14 @@ def masks_of(graph: ir.Graph) -> Masks:
     for node in graph:
         if outputs := [value for value in node.outputs if value in ways]:
             reaches.update(dict.fromkeys(outputs, _behind(node, of)))
-    least = {value: min(r.low if sign > 0 else -r.high for sign in ways[value]) for value, r in reaches.items()}
-    hidden = {value: number for value, number in least.items() if number <= -HIDES}
+    worst = {value: _worst(reach, ways[value]) for value, reach in reaches.items()}
+    hidden = {value: number for value, number in worst.items() if abs(number) >= HIDES}
     return Masks(hidden, frozenset(_deciding(hidden)))
+
+
+def _worst(reach: Reach, signs: Collection[int]) -> float:
+    """What hides most in a value that goes into a Softmax with these signs."""
+    return max([reach.low if sign > 0 else reach.high for sign in signs], key=abs)
 
 
 def _ways(graph: ir.Graph) -> Ways:
