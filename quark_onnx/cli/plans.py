@@ -184,7 +184,7 @@ def apply_command(
     with progress(quiet=show.quiet) as tell:
         clock = Clock(tell)
         with clock.stage("prepare"):
-            job = open_job(model, config).rescaled(decided.factors, decided.shifts)
+            job = open_job(model, config).rescaled(decided.factors, decided.shifts, decided.smoothed)
         result = finish(Decided(job, decided), output, clock)
     if show.json:
         print_json({"model": str(model), "plan": str(plan), "output": str(output), **result.report.to_dict()})

@@ -37,7 +37,7 @@ CARRIED = (
 )
 """Options that presets set."""
 
-CARRIED_VALUES = {"BiasCorrection": "auto", "Protect": True}
+CARRIED_VALUES = {"BiasCorrection": "auto", "Protect": True, "SmoothQuant": "auto"}
 """Values that presets set: they act where there is something to act on."""
 
 OF_GRAPHS = ("InlineIf",)
@@ -51,6 +51,8 @@ OF_RANGES = (
     "CalibTensorRangeSymmetric",
     "CalibMovingAverageConstant",
     "MinimumRealRange",
+    "SmoothQuant",
+    "SmoothAlpha",
     "AlignPool",
     "QuantizeBias",
     "Int32Bias",
@@ -131,6 +133,16 @@ def _on(options: Mapping[str, Any], s: Situation) -> tuple[Rule, ...]:
             s.per_channel,
             "is part of equalization, and with a scale per channel there is nothing to even out; remove it or "
             "per_channel=True",
+        ),
+        (
+            ("SmoothQuant", "SmoothAlpha"),
+            s.target.pow2,
+            f"moves range between channels, and {target} rounds it to powers of two; remove it",
+        ),
+        (
+            ("SmoothAlpha",),
+            options.get("SmoothQuant") is False or isinstance(options.get("SmoothQuant"), Mapping),
+            "says how much SmoothQuant moves, and SmoothQuant says otherwise; remove one of the two",
         ),
         (OF_ENTROPY, "Entropy" not in s.methods, _unused("Entropy")),
         (OF_LAYERWISE, "LayerwisePercentile" not in s.methods, _unused("LayerwisePercentile")),
