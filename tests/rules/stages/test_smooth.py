@@ -291,9 +291,9 @@ def test_a_site_is_left_alone(text: str, arrays: dict[str, Any], how: How, reaso
 
 
 REFUSED = {  # weights that cannot take factors: their products are readers like any other
-    "tied": "(float[2,5,4] x) => (float[2,5,3] y, float[4,3] z) <float[4,3] w> { n = Tanh (x) z = Neg (w) y = MatMul (n, w) }",
+    "tied": f"{TOKENS[:-1]}, float[4,3] z) <float[4,3] w> {{ n = Tanh (x) z = Neg (w) y = MatMul (n, w) }}",
     "of two products": "(float[2,5,4] x) => (float[2,5,4] y) <float[4,4] w> { n = MatMul (x, w) y = MatMul (n, w) }",
-    "no matrix": "(float[2,5,4] x) => (float[2,5,3] y) <float[2,4,3] w> { n = Tanh (x) y = MatMul (n, w) }",
+    "no matrix": f"{TOKENS} <float[2,4,3] w> {{ n = Tanh (x) y = MatMul (n, w) }}",
 }
 
 

@@ -1,0 +1,72 @@
+"""Rows of activations: every second feed in a half, positions that count, and extremes of all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from quantized_models import graph
+
+from quark_onnx.engine import position_rows as rows_module
+from quark_onnx.engine.position_rows import position_rows
+from quark_onnx.graph import Model
+
+MODEL = "(float[B,T,3] x) => (float[B,T,3] y) { h = Abs (x) y = Neg (h) }"
+
+
+@pytest.fixture
+def model() -> Model:
+    return graph(MODEL)
+
+
+def data(count: int = 5, tokens: int = 4) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [{"x": rng.standard_normal((2, tokens, 3)).astype(np.float32) * (i + 1)} for i in range(count)]
+
+
+def test_halves_hold_every_second_feed(model: Model) -> None:
+    done: list[int] = []
+    feeds = data()
+    even, odd = position_rows(model, feeds, {"h": 3}, done.append)["h"]
+    assert done == [1, 2, 3, 4, 5]
+    for half, mine in ((even, feeds[::2]), (odd, feeds[1::2])):
+        every = np.abs(np.concatenate([feed["x"].reshape(-1, 3) for feed in mine]))
+        np.testing.assert_array_equal(half.rows, every)  # in order: there is room for all
+        np.testing.assert_array_equal((half.low, half.high), (every.min(0), every.max(0)))
+
+
+def test_an_input_of_the_model_needs_no_run(model: Model) -> None:
+    feeds = data(2)
+    first, _ = position_rows(model, feeds, {"x": 3}, lambda done: None)["x"]
+    np.testing.assert_array_equal(first.rows, feeds[0]["x"].reshape(-1, 3))
+
+
+def test_one_feed_is_one_half(model: Model) -> None:
+    assert len(position_rows(model, data(1), {"h": 3}, lambda done: None)["h"]) == 1
+
+
+def test_positions_that_do_not_count_are_not_seen(model: Model) -> None:
+    feeds = data(2)
+    masks = [np.array([[True, False, True, False], [False] * 4]), None]
+    first, second = position_rows(model, feeds, {"h": 3}, lambda done: None, masks)["h"]
+    every = np.abs(feeds[0]["x"])[masks[0]]
+    np.testing.assert_array_equal(first.rows, every)
+    np.testing.assert_array_equal(first.high, every.max(0))
+    assert len(second.rows) == 8
+
+
+def test_no_position_counts(model: Model) -> None:
+    (only,) = position_rows(model, data(1), {"h": 3}, lambda done: None, [np.zeros((2, 4), bool)])["h"]
+    assert only.rows.shape == (0, 3)
+    np.testing.assert_array_equal((only.low, only.high), np.zeros((2, 3)))
+
+
+def test_rows_are_few_and_the_same_again(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "ROWS", 6)
+    monkeypatch.setattr(rows_module, "LEAST", 2)
+    feeds = data(3, tokens=50)
+    found, again = (position_rows(model, feeds, {"h": 3}, lambda done: None)["h"] for _ in range(2))
+    assert [len(half.rows) for half in found] == [4, 2]  # two of each feed
+    for half, other in zip(found, again, strict=True):
+        np.testing.assert_array_equal(half.rows, other.rows)
+    monkeypatch.setattr(rows_module, "ROOM", 4 * 3)
+    assert sum(len(half.rows) for half in position_rows(model, feeds, {"h": 3}, lambda done: None)["h"]) == 3
