@@ -85,31 +85,34 @@ def _largest(values: Array, alike: Array) -> Array:
     return np.asarray(found[index])
 
 
-def crossed_error(
-    halves: Sequence[Half], weights: Sequence[Weight], format: Format, alike: Array, alpha: float
-) -> float:
-    """Noise by signal of the products where factors and range come from one half and the rows from the other.
+def crossed_errors(
+    halves: Sequence[Half], weights: Sequence[Weight], format: Format, alike: Array, alphas: Sequence[float]
+) -> list[float]:
+    """Of each α, noise by signal of the products; factors and range are of one half, the rows of the other.
 
     Args:
         halves: two of them; or one, whose rows have to do for both.
         format: of the activation's integers.
-        alpha: 0: nothing is smoothed.
+        alphas: 0: nothing is smoothed.
     """
-    pairs = list(zip(halves, halves[::-1], strict=True))
-    return float(np.mean([_error(judge.rows, taught, weights, format, alike, alpha) for taught, judge in pairs]))
+    found = np.zeros((len(halves), len(alphas)))
+    for i, (taught, judge) in enumerate(zip(halves, halves[::-1], strict=True)):
+        exact = [product(judge.rows, weight.columns) for weight in weights]
+        for j, alpha in enumerate(alphas):
+            top = np.maximum(taught.high, -taught.low)
+            s = smoothing_factors(top, weights, alpha, alike) if alpha else np.ones(len(top), np.float32)
+            found[i, j] = _noise(judge.rows, taught, weights, format, s, exact)
+    return [float(error) for error in found.mean(0)]
 
 
-def _error(rows: F32, taught: Half, weights: Sequence[Weight], format: Format, alike: Array, alpha: float) -> float:
-    s = np.ones(rows.shape[1], np.float32)
-    if alpha:
-        s = smoothing_factors(np.maximum(taught.high, -taught.low), weights, alpha, alike)
+def _noise(rows: F32, taught: Half, weights: Sequence[Weight], format: Format, s: F32, exact: Sequence[Array]) -> float:
+    """Noise by signal of products with a smoothed input, the mean over the weights."""
     grid = qparams(float((taught.low / s).min()), float((taught.high / s).max()), format)
     x = dequantize(quantize(rows / s, grid, format), grid, format)
     noise = 0.0
-    for weight in weights:
-        exact = product(rows, weight.columns)
-        signal = float(np.square(exact, dtype=np.float64).sum())
-        lost = float(np.square(product(x, _rounded(weight, s)) - exact, dtype=np.float64).sum())
+    for weight, known in zip(weights, exact, strict=True):
+        signal = float(np.square(known, dtype=np.float64).sum())
+        lost = float(np.square(product(x, _rounded(weight, s)) - known, dtype=np.float64).sum())
         noise += lost / signal if signal > 0 else 0.0
     return noise / len(weights)
 

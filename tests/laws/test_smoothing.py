@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from quark_onnx.core.number_formats import Format
-from quark_onnx.numerics.smoothing import SPREAD, Half, Weight, crossed_error, smoothing_factors
+from quark_onnx.numerics.smoothing import SPREAD, Half, Weight, crossed_errors, smoothing_factors
 
 law = settings(deadline=None, max_examples=50)
 sizes = arrays(np.float32, 6, elements=st.floats(0, 100, width=32))
@@ -79,7 +79,7 @@ def uneven(count: int, seed: int) -> np.ndarray:
 def test_one_large_channel_costs_less_when_it_is_smoothed(format: Format) -> None:
     w = weight(np.random.default_rng(5).standard_normal((6, 40)).astype(np.float32) * np.float32(0.1), format)
     halves = [half(uneven(200, 1)), half(uneven(200, 2))]
-    plain, smooth = (crossed_error(halves, [w], X, APART, alpha) for alpha in (0.0, 0.7))
+    plain, smooth = crossed_errors(halves, [w], X, APART, (0.0, 0.7))
     assert smooth < plain
     # the noise is that of a grid of 255 steps over the largest channel, spread over the five small ones
     assert smooth > 1e-6
@@ -89,11 +89,11 @@ def test_rows_of_the_half_that_gave_the_range_do_not_judge() -> None:
     """What goes beyond the range in the other half alone is clipped there: the errors of both halves are averaged."""
     w = weight(np.eye(6, dtype=np.float32))
     narrow, wide = half(uneven(50, 1) / 60), half(uneven(50, 2))
-    crossed = crossed_error([narrow, wide], [w], X, APART, 0.0)
-    own = np.mean([crossed_error([one, one], [w], X, APART, 0.0) for one in (narrow, wide)])
+    (crossed,) = crossed_errors([narrow, wide], [w], X, APART, (0.0,))
+    own = np.mean([crossed_errors([one, one], [w], X, APART, (0.0,)) for one in (narrow, wide)])
     assert crossed > 100 * own
 
 
 def test_nothing_is_lost_where_there_is_no_signal() -> None:
     rows = half(np.zeros((4, 6)))
-    assert crossed_error([rows, rows], [weight(np.ones((6, 2), np.float32))], X, APART, 0.5) == 0
+    assert crossed_errors([rows, rows], [weight(np.ones((6, 2), np.float32))], X, APART, (0.5,)) == [0]

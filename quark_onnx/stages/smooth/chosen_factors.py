@@ -16,7 +16,7 @@ from quark_onnx.core.records import SmoothRecord
 from quark_onnx.graph import Model
 from quark_onnx.graph.large_weights import spilled
 from quark_onnx.numerics.matrix_products import one_thread
-from quark_onnx.numerics.smoothing import ALPHAS, Half, crossed_error, smoothing_factors
+from quark_onnx.numerics.smoothing import ALPHAS, Half, crossed_errors, smoothing_factors
 from quark_onnx.stages.smooth.channel_marks import Shapes
 from quark_onnx.stages.smooth.folded_division import Fold, factor_of, fold
 from quark_onnx.stages.smooth.product_sites import Site, find, has_positions, transposed
@@ -126,13 +126,14 @@ def _choose(site: Site, plan: Plan, seen: Sequence[Half], shapes: Shapes, how: H
     if not all(np.isfinite(pair).all() for pair in ends):
         return Skip("it, or a weight, holds infinite or NaN values")
     alike = into.alike(site.channels)
-    error = partial(crossed_error, halves, weights, format, alike)
-    tried = {alpha: _decibels(error(alpha)) for alpha in (ALPHAS if how.alpha is None else (how.alpha,))}
-    best, before = max(tried, key=lambda alpha: tried[alpha]), _decibels(error(0))
-    if how.judged and tried[best] < before + (FREE if into.divided else GAIN):
-        return Skip(f"its products gain too little: {before:.1f} dB, {tried[best]:.1f} at best")
+    alphas = ALPHAS if how.alpha is None else (how.alpha,)
+    errors = crossed_errors(halves, weights, format, alike, (0.0, *alphas))
+    before, *tried = (-10 * math.log10(max(noise, 1e-20)) for noise in errors)
+    after, best = max(zip(tried, alphas, strict=True))
+    if how.judged and after < before + (FREE if into.divided else GAIN):
+        return Skip(f"its products gain too little: {before:.1f} dB, {after:.1f} at best")
     top = np.max([np.maximum(half.high, -half.low) for half in halves], axis=0)
-    record = _record(site, into=into.into, alpha=best, before=before, after=tried[best])
+    record = _record(site, into=into.into, alpha=best, before=before, after=after)
     return _Chosen(smoothing_factors(top, weights, best, alike), into if into.divided else None, record)
 
 
@@ -151,7 +152,3 @@ def _into(site: Site, plan: Plan, shapes: Shapes, how: How) -> Fold | Skip:
 def _free(plan: Plan, weight: str) -> bool:
     """Whether columns of a weight may be scaled at no cost: it is float, or each has a scale of its own."""
     return weight not in plan.sites or plan.sites[weight].format.axis is not None
-
-
-def _decibels(noise: float) -> float:
-    return -10 * math.log10(max(noise, 1e-20))

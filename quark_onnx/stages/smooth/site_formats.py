@@ -14,7 +14,7 @@ from quark_onnx.graph.view import constant
 from quark_onnx.numerics.smoothing import Weight
 from quark_onnx.stages.smooth.product_sites import Site, transposed
 
-COLUMNS = 256
+COLUMNS = 128
 """Columns of a weight that are looked at, at most twice as many as that: each is a product of its own."""
 
 
