@@ -18,7 +18,7 @@ from quark_onnx.engine.position_rows import position_rows
 from quark_onnx.engine.value_shapes import value_shapes
 from quark_onnx.job import Job
 from quark_onnx.stages.equalize import equalize, tensors_needed
-from quark_onnx.stages.smooth import How, channels_needed, left_alone, smooth
+from quark_onnx.stages.smooth import How, channels_needed, find, left_alone, places, smooth
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -60,18 +60,19 @@ def _smoothed(plain: Job, job: Job, feeds: Sequence[Feed], clock: Clock) -> tupl
     how, config = job.config.smoothing, job.config
     if not how.on or not config.observes or config.row.pow2 or (how.judged and not config.row.on_cpu):
         return job, ()
-    needed = channels_needed(job.prepared)
-    if not needed:
+    if not find(job.prepared)[0]:
         return job, ()
-    if how.judged and (len(feeds) < 2 or sum(map(samples_in, feeds)) < JUDGES):
-        return job, left_alone(job.prepared, f"too few samples to judge by: it takes {JUDGES} in two feeds")
     with clock.stage("smooth"):
+        asked = How(how.alpha, how.judged, products=not config.row.fixed_point)
+        found = places(job.prepared, job.sites, value_shapes(job.prepared, feeds[0]), asked)
+        needed = channels_needed(found)
+        few = how.judged and (len(feeds) < 2 or sum(map(samples_in, feeds)) < JUDGES)
+        if few or not needed:
+            return job, left_alone(found, f"too few samples to judge by: it takes {JUDGES} in two feeds")
         seen = position_rows(job.prepared, feeds, needed, partial(clock.count, "smooth", len(feeds)))
-        shapes = value_shapes(job.prepared, feeds[0])
-        products = config.row.spares_idle or config.row.inputs_only
-        found = smooth(job.prepared, job.sites, seen, shapes, How(how.alpha, how.judged, products))
-        factors, shifts = _together(job.sites.factors, job.sites.shifts, found.factors)
-        return plain.rescaled(factors, shifts, found.smoothed), found.records
+        done = smooth(job.sites, found, seen, asked)
+        factors, shifts = _together(job.sites.factors, job.sites.shifts, done.factors)
+        return plain.rescaled(factors, shifts, done.smoothed), done.records
 
 
 def _together(factors: Arrays, shifts: Arrays, further: Arrays) -> tuple[Arrays, Arrays]:

@@ -64,6 +64,7 @@ OF_RANGES = (
 
 OF_BIASES = ("QuantizeBias", "Int32Bias", "Int16Bias")
 OF_EQUALIZATION = ("CLESteps", "CLEBalanceMethod", "HighBiasAbsorption")
+OF_SMOOTHING = ("SmoothQuant", "SmoothAlpha")
 OF_ENTROPY = ("NumBins", "NumQuantizedBins")
 OF_LAYERWISE = ("PercentileCandidates", "LWPMetric")
 OF_RANDOM = ("RandomDataReaderInputShape", "RandomDataReaderInputDataRange")
@@ -135,11 +136,7 @@ def _on(options: Mapping[str, Any], s: Situation) -> tuple[Rule, ...]:
             "is part of equalization, and with a scale per channel there is nothing to even out; remove it or "
             "per_channel=True",
         ),
-        (
-            ("SmoothQuant", "SmoothAlpha"),
-            s.target.pow2,
-            f"moves range between channels, and {target} rounds it to powers of two; remove it",
-        ),
+        (OF_SMOOTHING, s.target.pow2, f"moves what {target} rounds to powers of two; remove it"),
         (
             ("SmoothAlpha",),
             options.get("SmoothQuant") is False or isinstance(options.get("SmoothQuant"), Mapping),

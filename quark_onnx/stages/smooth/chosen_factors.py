@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,86 +59,109 @@ class How:
     products: bool = True
 
 
-def smooth(
-    model: Model, plan: Plan, seen: Mapping[str, Sequence[Half]], shapes: Shapes, how: How | None = None
-) -> Smoothed:
-    """Choose the factors; the model is only read.
+class Place(NamedTuple):
+    """A site, and what takes the division in; a fold without initializers stands for a Mul."""
+
+    site: Site
+    into: Fold
+
+
+Places = Sequence[Place | SmoothRecord]
+"""Of every site in the order of the graph; a record says why it is left alone."""
+
+
+def places(model: Model, plan: Plan, shapes: Shapes, how: How) -> Places:
+    """What could be smoothed.
 
     Args:
         plan: where quantizers stand.
-        seen: of the activation of every site, see `numerics.smoothing`.
         shapes: of all values, in some run.
+    """
+    found = ((site, _into(site, plan, shapes, how)) for site in find(model)[0])
+    return [_record(site, into.reason) if isinstance(into, Skip) else Place(site, into) for site, into in found]
+
+
+def channels_needed(found: Places) -> dict[str, int]:
+    """The activations that have to be looked at, with their channels."""
+    return {one.site.name: one.site.channels for one in found if isinstance(one, Place)}
+
+
+def left_alone(found: Places, reason: str) -> tuple[SmoothRecord, ...]:
+    """Records of all, where nothing can be done."""
+    return tuple(_record(one.site, reason) if isinstance(one, Place) else one for one in found)
+
+
+def smooth(plan: Plan, found: Places, seen: Mapping[str, Sequence[Half]], how: How) -> Smoothed:
+    """Choose the factors.
+
+    Args:
+        plan: where quantizers stand.
+        seen: of all `channels_needed`, see `numerics.smoothing`.
     """
     factors: dict[str, Array] = {}
     smoothed: dict[str, Array] = {}
     records = []
     with one_thread():
-        for site in find(model)[0]:
-            found = _choose(site, plan, seen.get(site.name, ()), shapes, how or How())
-            if isinstance(found, Skip):
-                records.append(_record(site, reason=found.reason))
+        for one in found:
+            chosen = one if isinstance(one, SmoothRecord) else _choose(one, plan, seen[one.site.name], how)
+            if isinstance(chosen, SmoothRecord):
+                records.append(chosen)
                 continue
-            records.append(found.record)
-            for name, factor in found.factors(site).items():
+            records.append(chosen.record)
+            for name, factor in chosen.factors.items():
                 factors[name] = spilled(factor * factors[name]) if name in factors else factor
-            if found.fold is None:
-                smoothed[site.name] = 1 / found.s
+            if not chosen.place.into.divided:
+                smoothed[chosen.place.site.name] = 1 / chosen.s
     return Smoothed(factors, smoothed, tuple(records))
 
 
-def left_alone(model: Model, reason: str) -> tuple[SmoothRecord, ...]:
-    """Records of all sites, where nothing can be done."""
-    return tuple(_record(site, reason=reason) for site in find(model)[0])
-
-
-def _record(site: Site, **what: Any) -> SmoothRecord:
-    return SmoothRecord(site.name, tuple(product.name or "" for product in site.products), **what)
+def _record(site: Site, reason: str = "", **what: Any) -> SmoothRecord:
+    return SmoothRecord(site.name, tuple(product.name or "" for product in site.products), reason=reason, **what)
 
 
 @dataclass(frozen=True, eq=False)
 class _Chosen:
-    """Factors of a site; without a fold a Mul divides."""
+    """Factors of a site."""
 
+    place: Place
     s: Array
-    fold: Fold | None
     record: SmoothRecord
 
-    def factors(self, site: Site) -> dict[str, Array]:
+    @property
+    def factors(self) -> dict[str, Array]:
         """Of all initializers."""
-        found = {} if self.fold is None else {n: factor_of(marks, self.s) for n, marks in self.fold.divided.items()}
-        for product in site.products:
+        found = {name: factor_of(marks, self.s) for name, marks in self.place.into.divided.items()}
+        for product in self.place.site.products:
             weight = product.inputs[1]
             assert weight is not None
             found[weight.name or ""] = self.s if transposed(product) else self.s[:, None]
         return found
 
 
-def _choose(site: Site, plan: Plan, seen: Sequence[Half], shapes: Shapes, how: How) -> _Chosen | Skip:
+def _choose(place: Place, plan: Plan, seen: Sequence[Half], how: How) -> _Chosen | SmoothRecord:
     """What becomes of a site, or why it is left alone."""
+    site, into = place
     halves = [half for half in seen if len(half.rows)]
-    into = _into(site, plan, shapes, how) if halves else Skip("no values are known of it")
-    if isinstance(into, Skip):
-        return into
     format, weights = integers_of(site, plan), weights_of(site, plan)
-    if format is None:
-        return Skip("none of its products reads integers with a scale from calibration")
     ends = [(side.low, side.high) for side in halves] + [(weight.low, weight.high) for weight in weights]
-    if not all(np.isfinite(pair).all() for pair in ends):
-        return Skip("it, or a weight, holds infinite or NaN values")
+    if format is None or not halves or not all(np.isfinite(pair).all() for pair in ends):
+        return _record(site, "no values are known of it, or it or a weight holds infinite or NaN values")
     alike = into.alike(site.channels)
     alphas = ALPHAS if how.alpha is None else (how.alpha,)
     errors = crossed_errors(halves, weights, format, alike, (0.0, *alphas))
     before, *tried = (-10 * math.log10(max(noise, 1e-20)) for noise in errors)
     after, best = max(zip(tried, alphas, strict=True))
     if how.judged and after < before + (FREE if into.divided else GAIN):
-        return Skip(f"its products gain too little: {before:.1f} dB, {after:.1f} at best")
+        return _record(site, f"its products gain too little: {before:.1f} dB, {after:.1f} at best")
     top = np.max([np.maximum(half.high, -half.low) for half in halves], axis=0)
     record = _record(site, into=into.into, alpha=best, before=before, after=after)
-    return _Chosen(smoothing_factors(top, weights, best, alike), into if into.divided else None, record)
+    return _Chosen(place, smoothing_factors(top, weights, best, alike), record)
 
 
 def _into(site: Site, plan: Plan, shapes: Shapes, how: How) -> Fold | Skip:
-    """What takes the division in; a fold without initializers stands for a Mul."""
+    """What takes the division of a site in, or why none is made."""
+    if integers_of(site, plan) is None:
+        return Skip("none of its products reads integers with a scale from calibration")
     if (other := other_integers(site, plan)) is not None:
         return Skip(f"{other.op_type} {other.name!r} reads it as integers, too")
     found = fold(site, shapes, partial(_free, plan))

@@ -43,11 +43,6 @@ class Site(NamedTuple):
         return not self.others and not self.value.is_graph_output()
 
 
-def channels_needed(model: Model) -> dict[str, int]:
-    """The activations of all sites, with their channels."""
-    return {site.name: site.channels for site in find(model)[0]}
-
-
 def find(model: Model) -> tuple[list[Site], dict[str, str]]:
     """All sites in the order of the graph, and for each product that cannot be part of one the reason."""
     roots: dict[Value, None] = {}

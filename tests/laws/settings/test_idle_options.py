@@ -121,7 +121,7 @@ OF_TARGETS = {
     "weights": ("tensorrt", {"WeightSymmetric": False}, "target 'tensorrt' needs symmetric weights"),
     "activations": ("vitisai", {"ActivationSymmetric": False}, "target 'vitisai' needs symmetric activations"),
     "scales": ("vitisai", {"UsePowerOf2Scale": False}, "target 'vitisai' needs scales that are powers of two"),
-    "smoothing": ("vitisai", {"SmoothQuant": True}, "target 'vitisai' rounds it to powers of two"),
+    "smoothing": ("vitisai", {"SmoothQuant": True}, "target 'vitisai' rounds to powers of two"),
     "blocks": ("vitisai", {"BlockSize": 16}, "target 'vitisai' does not run that"),
     "blocks of QNN": ("qnn", {"BlockSize": 16, "activation_type": "uint8"}, "target 'qnn' does not run that"),
     "run time": ("tensorrt", {"use_dynamic_quant": True}, "target 'tensorrt' needs scales beforehand"),

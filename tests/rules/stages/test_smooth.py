@@ -15,7 +15,7 @@ from quark_onnx.engine.position_rows import position_rows
 from quark_onnx.engine.value_shapes import value_shapes
 from quark_onnx.graph import Model, io
 from quark_onnx.stages.equalize import rescale
-from quark_onnx.stages.smooth import How, Smoothed, channels_needed, smooth, with_products
+from quark_onnx.stages.smooth import How, Smoothed, channels_needed, find, places, smooth, with_products
 
 TOKENS = "(float[2,5,4] x) => (float[2,5,3] y)"
 UNEVEN = np.array([0.2, 1.0, 40.0, 3.0], np.float32)
@@ -37,8 +37,9 @@ class Done(NamedTuple):
 
 
 def decided(model: Model, plan: Plan, data: list[Feed], how: How) -> Smoothed:
-    seen = position_rows(model, data, channels_needed(model), lambda done: None)
-    return smooth(model, plan, seen, value_shapes(model, data[0]), how)
+    found = places(model, plan, value_shapes(model, data[0]), how)
+    seen = position_rows(model, data, channels_needed(found), lambda done: None)
+    return smooth(plan, found, seen, how)
 
 
 def smoothed(text: str, how: How = ALWAYS, *, opset: int = 17, per_channel: bool = True, **arrays: Any) -> Done:
@@ -299,4 +300,4 @@ REFUSED = {  # weights that cannot take factors: their products are readers like
 
 @pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
 def test_weights_that_cannot_take_factors(text: str) -> None:
-    assert channels_needed(graph(text)) == {}
+    assert find(graph(text))[0] == []
