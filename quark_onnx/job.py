@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.frozen_dict import FrozenDict
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import UNFIT
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, random_data
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.fusion_ledger import Inside
 from quark_onnx.engine.infinite_masks import samples_of
@@ -29,11 +31,13 @@ from quark_onnx.graph.integer_nodes import told_of_integers
 from quark_onnx.graph.mask_inputs import MaskInput, mask_inputs
 from quark_onnx.graph.normal_form import remarks
 from quark_onnx.graph.value_info import declare_outputs, unknown
+from quark_onnx.graph.view import is_op
 from quark_onnx.stages.equalize import rescale
 from quark_onnx.stages.output_model import realize
 from quark_onnx.stages.place import place
 from quark_onnx.stages.place.float16 import half_scales, place_conversion
 from quark_onnx.stages.prepare import Conditions
+from quark_onnx.stages.ranges import observed_tensors
 from quark_onnx.stages.smooth import with_products
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -98,6 +102,15 @@ class Job:
         found = () if wanted is False or random else mask_inputs(self.prepared)
         named = MaskInput(wanted, "zero") if wanted else None
         return next((mask for mask in found if wanted in (None, mask.name)), named)
+
+    def counted(self, counted: Counted | None, feeds: Sequence[Feed]) -> Counted | None:
+        """The same with what it says of tensors that are looked at: with ranges, read by layers, or returned."""
+        if counted is None:
+            return None
+        read = [node.inputs[0] for node in self.prepared.graph if is_op(node, *LAYERS)]
+        names = [value.name or "" for value in (*read, *self.prepared.graph.outputs) if value is not None]
+        tensors = list(dict.fromkeys([*observed_tensors(self.sites), *names]))
+        return counted.within(self.prepared, tensors, feeds, asked=bool(self.config.option("SampleMask")))
 
     @property
     def doubts(self) -> tuple[str, ...]:

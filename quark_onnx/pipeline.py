@@ -28,6 +28,7 @@ from quark_onnx.engine.blamed_model import blaming
 from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.compare import compare, compare_each
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.held_out_probes import PROBES, Samples, read
 from quark_onnx.engine.kept_feeds import Kept, telling
 from quark_onnx.engine.plan_against_model import refuse_misfit
@@ -145,7 +146,7 @@ def decide(
     if job.idle and job.config.conversion is None:
         return with_bodies(replace(_without_data(job, clock, resume), feeds=feeds), inside, resume)
     with blaming(job.plain, told[0]):
-        job, smoothed = (_resumed(job, resume), ()) if resume else rescaled(job, feeds, clock)
+        job, smoothed = (_resumed(job, resume), ()) if resume else rescaled(job, feeds, clock, samples.counted)
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, told)
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
@@ -156,7 +157,7 @@ def decide(
         warnings,
         probes=samples.probes,
         probed=_probed(samples, resume),
-        counted=samples.counted,
+        counted=job.counted(samples.counted, feeds),
         smoothed=smoothed,
     )
     if job.config.conversion is not None:
@@ -222,7 +223,7 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
     learns = lesson(options, decided.feeds)
     judge = None
     if options.selective_update:
-        judge = partial(_score, job, decided.feeds[:PROBES], evaluator)
+        judge = partial(_score, job, decided.feeds[:PROBES], evaluator, decided.counted)
 
     def tune(how: FastFinetune) -> Tuning:
         return finetune(
@@ -234,27 +235,30 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
             how.memory_limit or ROOM,
             lambda text, done, total: clock.progress(f"tune {text}", done, total),
             judge,
+            decided.counted,
         )
 
     with clock.stage("tune"):
-        done, correction = judged(learns, decided.plan, tune, partial(_written, job, learns.judges))
+        done, correction = judged(learns, decided.plan, tune, partial(_written, job, learns.judges, decided.counted))
     stopped = (stopped_text(done, options.time_limit),) if done.interrupted or done.late else ()
     warnings = (*decided.warnings, *stopped)
     found = replace(decided, plan=done.plan, records=done.records, untuned=done.reasons, warnings=warnings)
     return replace(found, correction=correction)
 
 
-def _written(job: Job, feeds: Sequence[Feed], plan: Plan) -> tuple[Comparison, Sequence[Comparison]]:
+def _written(
+    job: Job, feeds: Sequence[Feed], counted: Counted | None, plan: Plan
+) -> tuple[Comparison, Sequence[Comparison]]:
     """The outputs under a plan, with the arithmetic that the file says: no processor has a say in a decision."""
-    return compare_each(job.prepared, job.realize(plan), feeds)
+    return compare_each(job.prepared, job.realize(plan), feeds, counted)
 
 
-def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: Plan) -> float:
+def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, counted: Counted | None, plan: Plan) -> float:
     """How good the model is under a plan: by the user's evaluator, or what its worst output is worth."""
     quantized = job.realize(plan)
     if evaluator is not None:
         return float(evaluator(io.to_proto(quantized)))
-    worst = compare(job.prepared, quantized, feeds, optimized=job.config.row.on_cpu).worst
+    worst = compare(job.prepared, quantized, feeds, optimized=job.config.row.on_cpu, counted=counted).worst
     if worst is None:
         raise ConfigError(
             "SelectiveUpdate judges layers by the outputs, and on these samples no output holds a value: give an "
@@ -276,8 +280,8 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
         io.let_go(job.prepared)
         io.check(quantized, job.model)
     with clock.stage("prove"):
-        inside = tuple(job.inside(plan))
-        rows, proof = prove_for(job.config.row, job.prepared, plan, quantized, probes, inside, decided.counted)
+        bodies = tuple(job.inside(plan))
+        rows, proof = prove_for(job.config.row, job.prepared, plan, quantized, probes, bodies, decided.counted)
     with clock.stage("write"):
         if output is not None:
             io.save(quantized, output, source=job.model, external=job.config.use_external_data_format)
@@ -306,6 +310,7 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
         stored=stored,
         samples=len(decided.feeds),
         probes=decided.probed,
+        positions="" if decided.counted is None else decided.counted.told,
         judged=len(probes),
         tuned=decided.records,
         untuned=decided.untuned,
@@ -315,4 +320,7 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
         protected=decided.protected,
         target=job.config.target,
     )
-    return Result(plan, model, report, output, Evidence(job.prepared, quantized, tuple(probes)))
+    inside = probes if decided.counted is None else decided.counted.cut(probes)
+    read = {value.name for value in job.prepared.graph.inputs}
+    seen = (tuple({n: a for n, a in feed.items() if n in read} for feed in feeds) for feeds in (probes, inside))
+    return Result(plan, model, report, output, Evidence(job.prepared, quantized, *seen))

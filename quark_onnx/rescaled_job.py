@@ -13,6 +13,7 @@ from quark_onnx.clock import Clock
 from quark_onnx.core.records import SmoothRecord
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.kept_feeds import samples_in
 from quark_onnx.engine.position_rows import position_rows
 from quark_onnx.engine.value_shapes import value_shapes
@@ -29,11 +30,16 @@ JUDGES = 8
 """Samples below which nothing is smoothed that has to gain by it: half of them judge what the others teach."""
 
 
-def rescaled(job: Job, feeds: Sequence[Feed], clock: Clock) -> tuple[Job, tuple[SmoothRecord, ...]]:
-    """Both, one after the other, and what became of each site of the second."""
+def rescaled(
+    job: Job, feeds: Sequence[Feed], clock: Clock, counted: Counted | None = None
+) -> tuple[Job, tuple[SmoothRecord, ...]]:
+    """Both, one after the other, and what became of each site of the second.
+
+    counted: which positions of the feeds count; None: all.
+    """
     if job.config.conversion is not None:
         return job, ()
-    return _smoothed(job, _equalized(job, feeds, clock), feeds, clock)
+    return _smoothed(job, _equalized(job, feeds, clock), feeds, clock, counted)
 
 
 def _equalized(job: Job, feeds: Sequence[Feed], clock: Clock) -> Job:
@@ -51,7 +57,9 @@ def _equalized(job: Job, feeds: Sequence[Feed], clock: Clock) -> Job:
         return job.rescaled(found.factors, found.shifts)
 
 
-def _smoothed(plain: Job, job: Job, feeds: Sequence[Feed], clock: Clock) -> tuple[Job, tuple[SmoothRecord, ...]]:
+def _smoothed(
+    plain: Job, job: Job, feeds: Sequence[Feed], clock: Clock, counted: Counted | None
+) -> tuple[Job, tuple[SmoothRecord, ...]]:
     """SmoothQuant of an equalized job, and what became of each site.
 
     Args:
@@ -69,7 +77,8 @@ def _smoothed(plain: Job, job: Job, feeds: Sequence[Feed], clock: Clock) -> tupl
         few = how.judged and (len(feeds) < 2 or sum(map(samples_in, feeds)) < JUDGES)
         if few or not needed:
             return job, left_alone(found, f"too few samples to judge by: it takes {JUDGES} in two feeds")
-        seen = position_rows(job.prepared, feeds, needed, partial(clock.count, "smooth", len(feeds)))
+        tick, counts = partial(clock.count, "smooth", len(feeds)), job.counted(counted, feeds)
+        seen = position_rows(job.prepared, feeds, needed, tick, counts)
         done = smooth(job.sites, found, seen, asked)
         factors, shifts = _together(job.sites.factors, job.sites.shifts, done.factors)
         return plain.rescaled(factors, shifts, done.smoothed), done.records

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.smoothing import Half
@@ -32,7 +33,7 @@ def position_rows(
     feeds: Sequence[Feed],
     channels: Mapping[str, int],
     tick: Tick,
-    masks: Sequence[Array | None] | None = None,
+    counted: Counted | None = None,
 ) -> dict[str, list[Half]]:
     """Of each tensor what is seen of it in the even feeds, and in the odd ones; one half where there is one feed.
 
@@ -41,8 +42,7 @@ def position_rows(
     Args:
         channels: tensor → size of its last axis.
         tick: called with the number of feeds done.
-        masks: of each feed which positions count, in the shape of the positions; None: all do. Tensors with another
-            number of positions are looked at as a whole.
+        counted: which positions count; None: all.
 
     Raises:
         DataError: the model fails on a feed.
@@ -56,11 +56,9 @@ def position_rows(
     runner = Runner(io.with_outputs(model, fetched), fetched or None)
     for number, (feed, arrays) in enumerate(runner.stream(feeds)):
         values = feed | dict(zip(runner.outputs, arrays, strict=True))
-        mask = None if masks is None else masks[number]
         for name, kept in found.items():
-            rows = values[name].reshape(-1, channels[name])
-            if mask is not None and mask.size == len(rows):
-                rows = rows[mask.reshape(-1)]
+            array = values[name] if counted is None else counted.values(name, values[name], feed)
+            rows = array.reshape(-1, channels[name])
             kept[number % halves].add(rows, each, number)
         tick(number + 1)
     return {name: [half.seen for half in kept] for name, kept in found.items()}

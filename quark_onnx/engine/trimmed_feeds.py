@@ -158,7 +158,7 @@ def trimming(model: Model, inputs: Sequence[InputSpec], feeds: Sequence[Feed], m
                     outputs[name] = axes or outputs.get(name, ())
     except (DataError, ModelError) as error:
         return Skip(f"the model does not run without padding: {error}")
-    return Trimming(mask, layout, outputs)
+    return Trimming(mask, layout, {name: axes for name, axes in outputs.items() if axes})
 
 
 def _chosen(layout: Layout, marks: Sequence[Marks]) -> list[int]:

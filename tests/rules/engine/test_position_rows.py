@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from quantized_models import graph
 
+from quark_onnx.core.plan import Skip
 from quark_onnx.engine import position_rows as rows_module
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.position_rows import position_rows
 from quark_onnx.graph import Model
+from quark_onnx.graph.mask_inputs import MaskInput
 
 MODEL = "(float[B,T,3] x) => (float[B,T,3] y) { h = Abs (x) y = Neg (h) }"
 
@@ -44,18 +47,24 @@ def test_one_feed_is_one_half(model: Model) -> None:
     assert len(position_rows(model, data(1), {"h": 3}, lambda done: None)["h"]) == 1
 
 
-def test_positions_that_do_not_count_are_not_seen(model: Model) -> None:
-    feeds = data(2)
-    masks = [np.array([[True, False, True, False], [False] * 4]), None]
-    first, second = position_rows(model, feeds, {"h": 3}, lambda done: None, masks)["h"]
-    every = np.abs(feeds[0]["x"])[masks[0]]
-    np.testing.assert_array_equal(first.rows, every)
-    np.testing.assert_array_equal(first.high, every.max(0))
-    assert len(second.rows) == 8
+COUNTED = Counted(MaskInput("mask", "zero"), 0.25, Skip("as it is"), {"h": (1,)})
 
 
-def test_no_position_counts(model: Model) -> None:
-    (only,) = position_rows(model, data(1), {"h": 3}, lambda done: None, [np.zeros((2, 4), bool)])["h"]
+def with_mask(marks: list[list[int]]) -> dict[str, np.ndarray]:
+    return {**data(1)[0], "mask": np.array(marks)}
+
+
+def test_positions_that_do_not_count_are_not_seen() -> None:
+    model = graph(MODEL.replace("x)", "x, int64[B,T] mask)", 1))
+    feed = with_mask([[1, 0, 1, 0], [0, 0, 0, 1]])
+    (only,) = position_rows(model, [feed], {"h": 3}, lambda done: None, COUNTED)["h"]
+    every = np.abs(feed["x"])[feed["mask"] > 0]
+    np.testing.assert_array_equal(only.rows, every)
+    np.testing.assert_array_equal(only.high, every.max(0))
+
+
+def test_of_no_values_nothing_is_seen(model: Model) -> None:
+    (only,) = position_rows(model, [{"x": np.zeros((2, 0, 3), np.float32)}], {"h": 3}, lambda done: None)["h"]
     assert only.rows.shape == (0, 3)
     np.testing.assert_array_equal((only.low, only.high), np.zeros((2, 3)))
 
