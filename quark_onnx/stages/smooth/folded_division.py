@@ -124,7 +124,7 @@ class _Walk:
         """
         if isinstance(marks, Skip) or value is None:
             return marks if isinstance(marks, Skip) else Skip("an input is missing")
-        readers = [node for node in value.consumers() if not is_op(node, *SHAPE_ALONE)]
+        readers = [use.node for use in value.uses() if not is_op(use.node, *SHAPE_ALONE)]
         alone = len(readers) == 1 if apart is None else all(map(apart, readers))
         if not alone or value.is_graph_output():
             return Skip(f"{value.name!r} is read elsewhere")

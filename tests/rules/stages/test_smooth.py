@@ -173,6 +173,10 @@ OWN_MUL: dict[str, tuple[str, dict[str, Any]]] = {  # the nearest models where n
         f"{ATTENTION[:-1]}, float[2,5,4] z) <float[4,3] w> {{ {HEADS} z = Neg (vb) y = MatMul (n, w) }}",
         OF_HEADS,
     ),
+    "a square": (
+        f"{TOKENS} <float[4,3] w> {{ h = MatMul (x, wu) n = Mul (h, h) y = MatMul (n, w) }}",
+        {"wu": normal(4, 4) * UNEVEN},
+    ),
     "a gate on both sides": (
         f"{TOKENS} <float[4,3] w> {{ h = MatMul (x, wu) s = Sigmoid (h) n = Mul (h, s) y = MatMul (n, w) }}",
         {"wu": normal(4, 4) * UNEVEN},
