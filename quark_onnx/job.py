@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError, PlanError
+from quark_onnx.core.frozen_dict import FrozenDict
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import UNFIT
@@ -37,6 +38,11 @@ from quark_onnx.stages.place import place
 from quark_onnx.stages.place.float16 import half_scales, place_conversion
 from quark_onnx.stages.prepare import Conditions
 from quark_onnx.stages.ranges import observed_tensors
+from quark_onnx.stages.smooth import with_products
+
+Arrays = Mapping[str, NDArray[Any]]
+
+NONE: Arrays = FrozenDict()
 
 ANEW = "make a new plan for it"
 """What to do about a plan of another model."""
@@ -199,17 +205,22 @@ class Job:
         beside = [mask_spec(mask)] if mask and mask not in names else []
         return samples_of(self.model, source, path=path, limit=limit, image_options=options, beside=beside)
 
-    def rescaled(self, factors: Mapping[str, NDArray[Any]], shifts: Mapping[str, NDArray[Any]]) -> Job:
-        """The job with its prepared model equalized. Sites stay: placement does not look at values of weights.
+    def rescaled(self, factors: Arrays, shifts: Arrays, smoothed: Arrays = NONE) -> Job:
+        """The job with its prepared model equalized and smoothed; where a Mul is new, sites are placed anew.
+
+        Placement does not look at values of weights.
 
         Raises:
-            PlanError: the model has no such weights: the factors are of a plan of another one.
+            PlanError: the model has no such weights or activations: the factors are of a plan of another one.
         """
-        if not factors and not shifts:
+        if not factors and not shifts and not smoothed:
             return self
         try:
             model = rescale(self.prepared, factors, shifts)
+            model = with_products(model, smoothed) if smoothed else model
         except (KeyError, ValueError) as error:  # a plan's, that has other weights
             raise PlanError(f"the plan equalizes weights that this model does not have ({error}); {ANEW}") from error
-        sites = replace(self.sites, model=io.fingerprint(model), factors=factors, shifts=shifts)
-        return replace(self, prepared=model, sites=sites)
+        job = replace(self, prepared=model)
+        sites = job.placed(self.config) if smoothed else self.sites
+        sites = replace(sites, model=io.fingerprint(model), factors=factors, shifts=shifts, smoothed=smoothed)
+        return replace(job, sites=sites)

@@ -27,7 +27,6 @@ from quark_onnx.engine.activation_store import ROOM
 from quark_onnx.engine.blamed_model import blaming
 from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
-from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.compare import compare, compare_each
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.held_out_probes import PROBES, Samples, read
@@ -38,17 +37,14 @@ from quark_onnx.engine.result_wording import output_warnings, proof_warnings, si
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.job import ANEW, Job
 from quark_onnx.opened_job import open_job
+from quark_onnx.rescaled_job import rescaled
 from quark_onnx.result import Evidence, Probed, Report, Result
 from quark_onnx.stages.channel_importance import channel_importance
-from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune, judged, lesson
 from quark_onnx.stages.output_model import spare_large
 from quark_onnx.stages.verify import verify
 
 logger = logging.getLogger("quark_onnx")
-
-MAX_SWEEPS = 20
-"""Sweeps of equalization when it is to go on until nothing moves."""
 
 Evaluator = Callable[[ModelProto], float]
 
@@ -150,7 +146,7 @@ def decide(
     if job.idle and job.config.conversion is None:
         return with_bodies(replace(_without_data(job, clock, resume), feeds=feeds), inside, resume)
     with blaming(job.plain, told[0]):
-        job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
+        job, smoothed = (_resumed(job, resume), ()) if resume else rescaled(job, feeds, clock, samples.counted)
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, told)
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
@@ -162,6 +158,7 @@ def decide(
         probes=samples.probes,
         probed=_probed(samples, resume),
         counted=job.counted(samples.counted, feeds),
+        smoothed=smoothed,
     )
     if job.config.conversion is not None:
         return replace(begun, plan=resume or _converted(job, feeds))
@@ -207,26 +204,11 @@ def _resumed(job: Job, plan: Plan) -> Job:
     """The job with the model that the plan was made for."""
     if (fault := plan.fault()) is not None:
         raise PlanError(f"the plan to resume, {fault}; {ANEW}")
-    job = job.rescaled(plan.factors, plan.shifts)
+    job = job.rescaled(plan.factors, plan.shifts, plan.smoothed)
     if plan.model != job.sites.model:
         raise PlanError(f"the plan was made for model {plan.model}, this one is {job.sites.model}; {ANEW}")
     refuse_misfit(job.prepared, plan)
     return job
-
-
-def _equalized(job: Job, feeds: Sequence[Feed], clock: Clock) -> Job:
-    """Cross-layer equalization of the float model, with the extremes in front of clips from one pass of the data.
-
-    With a scale per channel there is nothing to even out, and the changed activations would cost accuracy.
-    """
-    if not job.config.include_cle or job.config.per_channel or job.config.conversion is not None:
-        return job
-    absorb, steps = bool(job.config.option("HighBiasAbsorption")), job.config.option("CLESteps")
-    with clock.stage("equalize"):
-        needed = tensors_needed(job.prepared, absorb=absorb)
-        extremes = channel_extremes(job.prepared, feeds, needed, partial(clock.count, "equalize", len(feeds)))
-        found = equalize(job.prepared, extremes, sweeps=MAX_SWEEPS if steps < 0 else steps, absorb=absorb)
-        return job.rescaled(found.factors, found.shifts)
 
 
 def _converted(job: Job, feeds: Sequence[Feed]) -> Plan:
@@ -334,6 +316,7 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
         untuned=decided.untuned,
         correction=decided.correction,
         mixed=decided.mixed,
+        smoothed=decided.smoothed,
         protected=decided.protected,
         target=job.config.target,
     )

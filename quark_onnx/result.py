@@ -17,6 +17,7 @@ from quark_onnx.core.records import (
     Measured,
     MixRecord,
     ProtectedRegion,
+    SmoothRecord,
 )
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.calibration_data import Feed
@@ -54,6 +55,7 @@ class Report:
     correction  whether bias correction was kept, where that was judged, and what the worst output is worth either way
     mixed      a record per layer that mixed precision could move, least harmful first
     protected  a record per region that protection left float
+    smoothed   a record per activation that SmoothQuant looked at
     target     what the model was quantized for; the ledger is that of onnxruntime's CPU provider in any case
     """
 
@@ -75,6 +77,7 @@ class Report:
     correction: Correction | None = None
     mixed: tuple[MixRecord, ...] = ()
     protected: tuple[ProtectedRegion, ...] = ()
+    smoothed: tuple[SmoothRecord, ...] = ()
     target: str = "cpu"
     probes: Probed = ""
     judged: int = 0

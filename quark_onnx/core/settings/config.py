@@ -23,6 +23,7 @@ from quark_onnx.core.settings.idle_options import Situation, refuse_idle
 from quark_onnx.core.settings.mixed_precision import Mixing, mixing_from_quark
 from quark_onnx.core.settings.protection import Protection
 from quark_onnx.core.settings.range_methods import ALIASES, CUTS_BOTH_ENDS, METHODS, WEIGHT_ONLY, Ranging
+from quark_onnx.core.settings.smoothing import Smoothing
 from quark_onnx.core.settings.targets import PAIRS, TARGETS, Target
 from quark_onnx.core.settings.tensor_overrides import Override, asked_for, tensor_overrides, type_overrides
 
@@ -313,6 +314,11 @@ class QuantizationConfig:
             return replace(chosen, scale_search=True) if self.searches_scales else chosen
         judged, searched = self.option("BiasCorrection") == "auto", self.searches_scales
         return Nearest(scale_search=searched, update_bias=self.corrects, judged=judged) if self.tunes else None
+
+    @property
+    def smoothing(self) -> Smoothing:
+        """Settings of SmoothQuant."""
+        return Smoothing.of(self.option("SmoothQuant"), self.option("SmoothAlpha"))
 
     @property
     def mixing(self) -> Mixing:
