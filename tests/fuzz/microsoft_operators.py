@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from model_builder import Array, Builder
+from model_builder import Array, Builder, Rejected
 from recipe import Recipe
 
 HEADS = 2
@@ -55,9 +55,13 @@ def _simplified_norm(b: Builder) -> None:
 
 
 def _embedding(b: Builder) -> None:
-    ids = b.pick(lambda array: array.dtype == np.int64 and array.ndim == 2 and array.min() >= 0, real=False)
-    ids, width, steps = b.add("Cast", [ids], to=6), 2 * HEADS, b.dims(ids)[1]
-    tables = [b.weight(7, width), b.weight(steps + 1, width), "", b.weight(width), b.weight(width)]
+    try:
+        ids = b.pick(lambda array: array.dtype == np.int64 and array.ndim == 2 and array.min() >= 0, real=False)
+    except Rejected:
+        ids = b.add("ArgMax", [b.pick(lambda array: array.ndim == 3 and _single(array))], axis=2, keepdims=0)
+    rows, width, steps = int(b.at(ids).max()) + 7, 2 * HEADS, b.dims(ids)[1]
+    ids = b.add("Cast", [ids], to=6)
+    tables = [b.weight(rows, width), b.weight(steps + 1, width), "", b.weight(width), b.weight(width)]
     _add(b, "EmbedLayerNormalization", [ids, "", *tables], 2, epsilon=1e-3)
 
 
