@@ -130,7 +130,7 @@ def run(model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> np.ndarra
 
 
 def quantized(proto: onnx.ModelProto, preset: str = "S8S8_AAWS", **fields: Any) -> Any:
-    config = replace(get_default_config(preset), per_channel=True, **fields)
+    config = replace(get_default_config(preset), per_channel=preset != "FP16", **fields)
     return ModelQuantizer(Config(config)).quantize_model(proto, None, samples(proto, 8, 1))
 
 
@@ -159,6 +159,30 @@ def test_weights_come_out_without_static_ranges_too(preset: str, count: int) -> 
     made = {output: node.op_type for node in result.model.graph.node for output in node.output}
     assert {made.get(node.input[1]) for node in products} == {"DequantizeLinear"}
     assert decibel(proto, result.model) > 12
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder", "generator"])
+def test_conversion_to_float16_reaches_them(name: str) -> None:
+    """Casts stand at the interface alone."""
+    proto = built(name)
+    result = quantized(proto, "FP16")
+    assert decibel(proto, result.model) > 45
+    floats = {value.name for value in proto.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    casts = [node for node in result.model.graph.node if node.op_type == "Cast"]
+    assert {node.input[0] for node in casts if node.input[0] in floats} == floats
+    assert len(casts) == len(floats) + len(proto.graph.output)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_float16_models(wide: bool) -> None:
+    """What stays whole goes back to float16 with the rest."""
+    proto = built("encoder")
+    half = quantized(proto, "FP16").model
+    result = quantized(half, convert_fp16_to_fp32=wide)
+    assert decibel(half, result.model) > 25
+    kinds = {onnx.TensorProto.DataType.Name(array.data_type) for array in result.model.graph.initializer}
+    assert ("FLOAT16" in kinds) is not wide
+    assert "MultiHeadAttention" in [node.op_type for node in result.model.graph.node]
 
 
 def test_weights_that_stay_inside_are_told() -> None:
