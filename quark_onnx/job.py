@@ -22,9 +22,11 @@ from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
 from quark_onnx.engine.normalizations_apart import keep_apart
 from quark_onnx.engine.runner import input_specs
+from quark_onnx.engine.sample_mask import mask_spec
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.from_float16 import Widened
 from quark_onnx.graph.integer_nodes import told_of_integers
+from quark_onnx.graph.mask_inputs import MaskInput, mask_inputs
 from quark_onnx.graph.normal_form import remarks
 from quark_onnx.graph.value_info import declare_outputs, unknown
 from quark_onnx.stages.equalize import rescale
@@ -83,6 +85,14 @@ class Job:
     def plain(self) -> Model:
         """The user's model, in float32."""
         return self.model if self.widened is None else self.widened.model
+
+    @property
+    def mask(self) -> MaskInput | None:
+        """What of a feed says which positions count: as the user says, or the graph; None: all do."""
+        wanted, random = self.config.option("SampleMask"), self.config.option("UseRandomData")
+        found = () if wanted is False or random else mask_inputs(self.prepared)
+        named = MaskInput(wanted, "zero") if wanted else None
+        return next((mask for mask in found if wanted in (None, mask.name)), named)
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -172,9 +182,11 @@ class Job:
             samples = option("CalibDataSize") or 8
             shapes, inputs = option("RandomDataReaderInputShape"), input_specs(self.model)
             return random_data(inputs, samples=samples, shapes=shapes, ranges=ranges)
-        images = option("CalibImages")
+        images, limit = option("CalibImages"), option("CalibDataSize")
         options = None if images is None else ImageOptions.from_dict(images)
-        return samples_of(self.model, source, path=path, limit=option("CalibDataSize"), image_options=options)
+        mask, names = option("SampleMask"), {value.name for value in self.model.graph.inputs}
+        beside = [mask_spec(mask)] if mask and mask not in names else []
+        return samples_of(self.model, source, path=path, limit=limit, image_options=options, beside=beside)
 
     def rescaled(self, factors: Mapping[str, NDArray[Any]], shifts: Mapping[str, NDArray[Any]]) -> Job:
         """The job with its prepared model equalized. Sites stay: placement does not look at values of weights.

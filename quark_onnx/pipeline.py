@@ -140,7 +140,7 @@ def decide(
     if data is None:
         return with_bodies(_without_data(job, clock, resume), inside, resume)
     with clock.stage("read"):
-        samples = read(data, job.plain)
+        samples = read(data, job.plain, job.mask)
         feeds = samples.taught
         told = feeds.at(telling(feeds)[:2])
         job = job.seen(told[0])
@@ -153,7 +153,15 @@ def decide(
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, told)
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
-    begun = Decided(job, resume or job.sites, feeds, warnings, probes=samples.probes, probed=_probed(samples, resume))
+    begun = Decided(
+        job,
+        resume or job.sites,
+        feeds,
+        warnings,
+        probes=samples.probes,
+        probed=_probed(samples, resume),
+        counted=samples.counted,
+    )
     if job.config.conversion is not None:
         return replace(begun, plan=resume or _converted(job, feeds))
 
@@ -286,7 +294,8 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
         io.let_go(job.prepared)
         io.check(quantized, job.model)
     with clock.stage("prove"):
-        rows, proof = prove_for(job.config.row, job.prepared, plan, quantized, probes, tuple(job.inside(plan)))
+        inside = tuple(job.inside(plan))
+        rows, proof = prove_for(job.config.row, job.prepared, plan, quantized, probes, inside, decided.counted)
     with clock.stage("write"):
         if output is not None:
             io.save(quantized, output, source=job.model, external=job.config.use_external_data_format)

@@ -215,6 +215,22 @@ ATTENTION = frozenset(
 )
 """Operators that multiply activations with each other and hold no weight, with the domain where it is not ONNX's."""
 
+SHUTS_OUT: Mapping[str, int] = {"Softmax": 0, "LogSoftmax": 0, "ReduceLogSumExp": 0, "Exp": 0, "Attention": 3}
+"""Operators behind which nothing is left of −∞, and the input that it comes by."""
+
+PASSES_MASKS: Mapping[str, tuple[int, ...] | None] = {
+    **{name: op.data for name, op in _MOVING.items() if name not in ("MaxPool", "Resize")},
+    **dict.fromkeys(("Cast", "Clip", "Div", "GatherND", "Identity", "Trilu"), (0,)),
+    **dict.fromkeys(("Pad", "ScatterElements", "ScatterND"), (0, 2)),
+    **dict.fromkeys(("Add", "Concat", "Max", "Min", "Mul", "Neg", "Sub", "Sum"), None),
+    "Where": (1, 2),
+}
+"""Operators that a mask goes through on its way to the scores, and the inputs that it comes by; None: any."""
+
+_COMPARES = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+DECIDES = frozenset({"Abs", "And", "Ceil", "Floor", "IsInf", "IsNaN", "Not", "Or", "Round", "Sign", "Xor", *_COMPARES})
+"""Operators on elements that say where something is, beside those that pass masks."""
+
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """Operators with bodies."""
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from quark_onnx.core.records import Comparison
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.runner import Arrays, Runner, fit
 from quark_onnx.engine.saturating_runner import Run, without_vnni
 from quark_onnx.graph import Model, Node, Value, io
@@ -82,13 +83,17 @@ def compare(model: Model, quantized: Model, feeds: Iterable[Feed], *, optimized:
     return found
 
 
-def compare_ways(model: Model, quantized: Model, feeds: Iterable[Feed], ways: Sequence[Way]) -> list[Comparison]:
+def compare_ways(
+    model: Model, quantized: Model, feeds: Iterable[Feed], ways: Sequence[Way], counted: Counted | None = None
+) -> list[Comparison]:
     """The same for each way to run the quantized model; the float one runs once.
+
+    counted: which positions of the outputs are looked at; None: all.
 
     Raises:
         ModelError: among the ways is `without_vnni`, and a kernel saturates that cannot be computed in numpy.
     """
-    totals = [_Outputs(model) for _ in ways]
+    totals = [_Outputs(model, counted) for _ in ways]
     for expected, answers in _all_outputs(model, quantized, feeds, ways):
         for total, found in zip(totals, answers, strict=True):
             total.add(expected, found)
@@ -109,14 +114,17 @@ def compare_each(model: Model, quantized: Model, feeds: Iterable[Feed]) -> tuple
 class _Outputs:
     """Sums over what two models make of the feeds that are added."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, counted: Counted | None = None) -> None:
         self._measures = {value.name or "": OutputMeasure(shape(value)) for value in model.graph.outputs}
-        self._samples = 0
+        self._samples, self._counted = 0, counted
 
-    def add(self, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    def add(self, known: Feed, found: Mapping[str, Any]) -> None:
+        """One more feed; known: what it holds, and what the float model makes of it."""
         self._samples += 1
         for name, measure in self._measures.items():
-            measure.add(expected[name], found[name])
+            x, y = known[name], found[name]
+            for pair in [(x, y)] if self._counted is None else self._counted.pairs(name, x, y, known):
+                measure.add(*pair)
 
     @property
     def comparison(self) -> Comparison:
@@ -126,7 +134,7 @@ class _Outputs:
 def _all_outputs(
     model: Model, quantized: Model, feeds: Iterable[Feed], ways: Sequence[Way]
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """What the float model makes of each feed, and the quantized one in each way."""
+    """What each feed holds and the float model makes of it, and the quantized one in each way."""
     names = output_names(model)
     return _sides(model, quantized, feeds, {name: name for name in names}, ways, io.is_heavy(model))
 
@@ -137,7 +145,8 @@ def tensor_sqnr(
     """SQNR in dB, over all feeds, of each pair of float tensors: in the float model → in the quantized one."""
     ratios: dict[str, Sqnr] = {}
     for expected, (found,) in _sides(model, quantized, feeds, pairs, ("run" if optimized else "written",)):
-        for name, x in expected.items():
+        for name in pairs:
+            x = expected[name]
             if isinstance(x, np.ndarray) and x.dtype.kind == "f":  # sequences and maps come as Python objects
                 ratios.setdefault(name, Sqnr()).add(x, found[name])
     return {name: ratio.db for name, ratio in ratios.items()}
@@ -151,7 +160,7 @@ def _sides(
     ways: Sequence[Way],
     at_once: bool = False,
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """What the float model makes of each feed, and the quantized one in each way, under the names of the float one.
+    """What each feed holds and the float model makes of it, and the quantized one in each way, under the same names.
 
     at_once: each session runs on all feeds and is closed, as two would be more than the size of the model.
     """
@@ -159,7 +168,7 @@ def _sides(
     answers = _answers(model, [name for name in pairs if name not in inputs], feeds, at_once=at_once)
     together = _in_turn if at_once else _side_by_side
     for known, found in together(quantized, list(pairs.values()), ways, answers):
-        yield {name: known[name] for name in pairs}, [dict(zip(pairs, arrays, strict=True)) for arrays in found]
+        yield known, [dict(zip(pairs, arrays, strict=True)) for arrays in found]
 
 
 Answered = Iterable[tuple[Feed, Feed]]

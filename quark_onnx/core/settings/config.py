@@ -18,7 +18,7 @@ from quark_onnx.core.number_formats import FLOATS, TYPES, Format, ScaleType, typ
 from quark_onnx.core.settings.checked_fields import named, names, subgraphs
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.extra_options_check import checked_options
-from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, FastFinetune, Nearest, from_quark
+from quark_onnx.core.settings.fast_finetune import FastFinetune, Method, Nearest, from_quark
 from quark_onnx.core.settings.idle_options import Situation, refuse_idle
 from quark_onnx.core.settings.mixed_precision import Mixing, mixing_from_quark
 from quark_onnx.core.settings.protection import Protection
@@ -302,7 +302,7 @@ class QuantizationConfig:
         )
 
     @property
-    def finetune(self) -> AdaRound | AdaQuant | None:
+    def finetune(self) -> Method | None:
         """Method and settings of fast fine-tuning; None without `include_fast_ft`."""
         return from_quark(self.option("FastFinetune") or {}) if self.include_fast_ft else None
 

@@ -71,6 +71,12 @@ OPTIONS: dict[str, Option] = {
     "OpTypesToExcludeOutputQuantization": Option(
         (list, tuple), (), "outputs of these operator types get no quantizer of their own"
     ),
+    "SampleMask": Option(
+        (str, bool),
+        None,
+        "name of the model input, or of what feeds hold besides, that is 0 at positions which do not count, such as "
+        "padding; False: all count; default: the padding mask that the graph shows",
+    ),
     "CalibImages": Option(
         dict, None, "how image files become inputs: {size, layout, mean, std, scale, color, crop}, see ImageOptions"
     ),

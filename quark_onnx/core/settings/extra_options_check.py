@@ -82,6 +82,8 @@ def _check_values(values: Mapping[str, Any]) -> None:
     if percentile is not None and not 50 < percentile <= 100:
         raise ConfigError(f"extra option Percentile must be above 50 and at most 100, not {percentile}")
     Protection.of(True if values.get("Protect") is None else values["Protect"])
+    if values.get("SampleMask") in (True, ""):
+        raise ConfigError("extra option SampleMask must be a name, or False; leave it out for what the graph shows")
     for key, known in _WORDS.items():
         if values.get(key) not in (None, *known):
             raise ConfigError(f"extra option {key} must be {' or '.join(map(repr, known))}, not {values[key]!r}")

@@ -16,6 +16,7 @@ from quark_onnx.core.settings.targets import Target
 
 OF_DATA = (
     "CalibDataSize",
+    "SampleMask",
     "CalibImages",
     "UseRandomData",
     "RandomDataReaderInputShape",
@@ -159,6 +160,7 @@ def _on(options: Mapping[str, Any], s: Situation) -> tuple[Rule, ...]:
         (("BlockSize",), not s.target.blocks, f"gives a weight many scales, and {target} does not run that; remove it"),
         (OF_RANDOM, options.get("UseRandomData") is None, "describes random data; set UseRandomData=True or remove it"),
         (("CalibImages",), random, "is about image files, and UseRandomData=True asks for none; remove one of the two"),
+        (("SampleMask",), random, "is about samples, and UseRandomData=True asks for none; remove one of the two"),
     )
 
 
