@@ -23,6 +23,7 @@ from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.fusion_ledger import Inside
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
+from quark_onnx.engine.normalizations_apart import keep_apart
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.engine.sample_mask import mask_spec
 from quark_onnx.graph import Model, ModelProto, io
@@ -164,6 +165,7 @@ class Job:
         quantized = realize(self.prepared, plan, self.config.conversion, half, inside)
         declare_outputs(quantized, self.model)
         if self.config.row.on_cpu:
+            keep_apart(quantized, self.prepared)
             shield(quantized, {node for node, reason in plan.notes.items() if reason.startswith(UNFIT)})
         return quantized
 

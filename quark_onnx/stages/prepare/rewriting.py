@@ -41,7 +41,7 @@ from quark_onnx.stages.prepare import (
 )
 from quark_onnx.stages.prepare.conversion_identity import convert
 from quark_onnx.stages.prepare.grown_constants import as_good, grown_constants
-from quark_onnx.stages.prepare.microsoft import as_standard, better_opsets
+from quark_onnx.stages.prepare.microsoft import as_standard, better_opsets, still_inside
 from quark_onnx.stages.prepare.taken_branches import Conditions, take_branches
 
 BRANCHES = (inline_if.RULE, drop_identity.RULE)
@@ -130,6 +130,7 @@ def prepare(
     convert(model.graph, conversions or {})
     latest = {(outcome.rule, outcome.node): outcome for outcome in log}
     remarks = [text.format(listed(names)) for text, names in ((STALE, stale), (FROM_SESSION, told)) if names]
+    remarks += still_inside(list(latest.values()))
     return Prepared(model, tuple(latest.values()), tuple(remarks), conditions)
 
 

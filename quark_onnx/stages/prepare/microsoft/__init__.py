@@ -5,6 +5,6 @@ inference nor its converters know anything. onnxruntime makes the same kernels o
 model, where they still pay. What multiplies two activations stays whole: see `attention_weights`.
 """
 
-from quark_onnx.stages.prepare.microsoft.as_standard import as_standard, better_opsets
+from quark_onnx.stages.prepare.microsoft.as_standard import as_standard, better_opsets, still_inside
 
-__all__ = ["as_standard", "better_opsets"]
+__all__ = ["as_standard", "better_opsets", "still_inside"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from quark_onnx.engine.missing_types import ask_session
 from quark_onnx.graph import Model
 from quark_onnx.graph.passes import infer_shapes
@@ -40,6 +42,15 @@ def as_standard(model: Model, *, forms: bool) -> list[Outcome]:
     if any(one.reason is None for one in log.values()):
         infer_shapes(model)
     return list(log.values())
+
+
+def still_inside(log: Sequence[Outcome]) -> list[str]:
+    """A remark for each reason why weights could not be taken out of what holds them."""
+    reasons: dict[str, list[str]] = {}
+    for one in log:
+        if one.rule == attention_weights.RULE.name and one.reason is not None:
+            reasons.setdefault(one.reason, []).append(one.node)
+    return [f"the weights inside {', '.join(map(repr, nodes))} stay float: {why}" for why, nodes in reasons.items()]
 
 
 def better_opsets(model: Model) -> set[int]:
