@@ -1,7 +1,10 @@
-"""How time and memory grow with a model: `python benchmarks/large_models.py [chain 2500 5000] [gemm 0.5 1]`.
+"""How time and memory grow with a model: `python benchmarks/large_models.py [chain 2500 5000] [gemm 0.5 1]
+[transformer 12]`.
 
-chain  so many small convolutions with a ReLU behind each: CPU seconds, and peak memory
-gemm   one matrix of so many GB in a single file: peak memory as a multiple of its size
+chain        so many small convolutions with a ReLU behind each: CPU seconds, and peak memory
+gemm         one matrix of so many GB in a single file: peak memory as a multiple of its size
+transformer  so many blocks of attention and two layers, width 1,024, 50 MB each, on 16 sequences of 128:
+             MATMUL_NBITS_GPTQ, the others S8S8_AAWS
 
 Prints a line of JSON per model. CPU seconds count all threads, imports excluded; each model is a process of its own.
 """
@@ -16,6 +19,7 @@ from pathlib import Path
 from measure import ROOT, machine, measured, metered
 
 SAMPLES = 8
+TOKENS, WIDTH = 128, 1024
 FLOAT = 1  # onnx's number of the type
 SIDE = 16384
 """Inputs of the matrix."""
@@ -54,7 +58,18 @@ def _model(graph: object) -> object:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-MODELS = {"chain": chain, "gemm": gemm}
+def transformer(blocks: float) -> tuple[object, tuple[int, ...]]:
+    """The model, and the shape of a sample."""
+    from zoo_models import transformer as made
+
+    model = made(WIDTH, int(blocks), TOKENS, 0)
+    for node in model.graph.node:  # every model here reads x0
+        node.input[:] = ["x0" if name == "x" else name for name in node.input]
+    model.graph.input[0].name = "x0"
+    return model, (2, TOKENS, WIDTH)
+
+
+MODELS = {"chain": chain, "gemm": gemm, "transformer": transformer}
 
 
 def write(kind: str, size: str, path: str) -> None:
@@ -66,7 +81,7 @@ def write(kind: str, size: str, path: str) -> None:
     print(json.dumps({"shape": shape}))
 
 
-def quantize(path: str, shape: str) -> None:
+def quantize(path: str, shape: str, kind: str) -> None:
     """Quantize, and print what it took."""
     import numpy as np
     import onnxscript.optimizer  # noqa: F401  imported before the clock starts
@@ -75,9 +90,10 @@ def quantize(path: str, shape: str) -> None:
 
     rng = np.random.default_rng(1)
     feeds = [{"x0": rng.standard_normal(json.loads(shape), np.float32)} for _ in range(SAMPLES)]
+    preset = "MATMUL_NBITS_GPTQ" if kind == "transformer" else "S8S8_AAWS"
     with metered() as found:
-        report = ModelQuantizer(get_default_config("S8S8_AAWS")).quantize_model(path, path + ".int8", feeds).report
-    print(json.dumps({**found, "stages": report.seconds}))
+        report = ModelQuantizer(get_default_config(preset)).quantize_model(path, path + ".int8", feeds).report
+    print(json.dumps({**found, "stages": report.seconds, "sqnr_db": report.sqnr}))
 
 
 def main(kinds: dict[str, list[str]]) -> None:
@@ -87,7 +103,7 @@ def main(kinds: dict[str, list[str]]) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"{kind}.onnx"
                 shape = measured([sys.executable, __file__, "write", kind, size, path], ROOT)["shape"]
-                found = measured([sys.executable, __file__, "quantize", path, json.dumps(shape)], ROOT)
+                found = measured([sys.executable, __file__, "quantize", path, json.dumps(shape), kind], ROOT)
             print(json.dumps({"kind": kind, "size": size, **found, "machine": machine()}), flush=True)
 
 
