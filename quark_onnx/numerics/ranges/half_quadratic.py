@@ -3,7 +3,7 @@
     minimize |w − ŵ|ᵖ,  ŵ = s (q − z):    e ← shrink(w − ŵ),  (s, z) ← least squares of w − e on the codes q
 
 An error that is large, as where a value is clipped, is mostly left to e, so that the grid fits the others. Differs from
-the original: the scale is fitted too, errors are measured in steps, zero points are whole numbers, as ONNX has them, and
+the original: the scale is fitted too, errors count in steps, zero points are whole numbers, as ONNX has them, and
 of all grids on the way, from a few starts, the one with the least squared error is taken.
 """
 

@@ -107,7 +107,7 @@ def test_the_preset_needs_no_data_and_beats_the_plain_one() -> None:
 
 def test_it_is_for_weights_alone() -> None:
     assert configured(WeightCalibrateMethod="HQQ").searches_scales is False
-    with pytest.raises(ConfigError, match="HQQ.*WeightCalibrateMethod"):
+    with pytest.raises(ConfigError, match=r"HQQ.*WeightCalibrateMethod"):
         configured(calibrate_method="HQQ")
     with pytest.raises(ConfigError, match="HQQ"):
         configured(TensorQuantOverrides={"x": [{"calibrate_method": "HQQ"}]})
