@@ -210,8 +210,8 @@ class GPTQ(FastFinetune):
     """
 
     act_order: bool = field(True, flag)
-    polish: int = field(5, whole(0))
-    ridge: float = field(0.01, real(0, 1))
+    polish: int = field(1, whole(0))
+    ridge: float = field(0.1, real(0, 1))
 
     algorithm: ClassVar[str] = "gptq"
 

@@ -12,7 +12,7 @@ from rounding_problems import Problem
 
 from quark_onnx.numerics.rounding.block_scales import fitted_blocks, search_blocks
 from quark_onnx.numerics.rounding.coordinate_descent import descend
-from quark_onnx.numerics.rounding.gptq import gptq
+from quark_onnx.numerics.rounding.gptq import factored, gptq
 from quark_onnx.numerics.rounding.methods import Rounding
 from quark_onnx.numerics.rounding.objectives import Quadratic
 from quark_onnx.numerics.rounding.scale_fit import fitted_scale
@@ -73,8 +73,8 @@ def test_every_method_gains_much_and_adaround_as_much_as_gptq() -> None:
 @given(seeds)
 def test_a_block_of_all_inputs_is_a_row(seed: int) -> None:
     row, block = Problem(seed), Problem(seed, block=12)
-    codes = gptq(row.down, row.up, row.scale, row.q)
-    np.testing.assert_array_equal(gptq(block.down, block.up, block.scale, block.q), codes)
+    codes = gptq(row.down, row.up, row.scale, row.q, factored(row.q))
+    np.testing.assert_array_equal(gptq(block.down, block.up, block.scale, block.q, factored(row.q)), codes)
     swept = descend(row.nearest(), row.down, row.up, row.scale, row.q, 3)
     np.testing.assert_array_equal(descend(block.nearest(), block.down, block.up, block.scale, block.q, 3), swept)
     ones = np.ones_like(row.scale)
@@ -94,9 +94,9 @@ def test_the_order_of_blocks_means_nothing(seed: int, order: list[int]) -> None:
     weight, grid = p.weight[..., at], p.grid().at(p.scale[..., at])
     found = search_blocks(p.weight, p.grid(), p.q.importance, (1.0, 0.8, 0.6))
     np.testing.assert_array_equal(search_blocks(weight, grid, moved.importance, (1.0, 0.8, 0.6)), found[..., at])
-    codes = gptq(*up_or_down(p.weight, found, -7, 7), found, p.q)
+    codes = gptq(*up_or_down(p.weight, found, -7, 7), found, p.q, factored(p.q))
     np.testing.assert_array_equal(
-        gptq(*up_or_down(weight, found[..., at], -7, 7), found[..., at], moved), codes[..., at]
+        gptq(*up_or_down(weight, found[..., at], -7, 7), found[..., at], moved, factored(moved)), codes[..., at]
     )
 
 
