@@ -1,4 +1,4 @@
-"""Scales of blocks of inputs: of the parts of the largest the best for each; then fitted to the codes, and these to them.
+"""Scales of blocks of inputs: of the parts of the largest the best for each, then fitted to codes, and codes to them.
 
 Both look at the error of the layer's output. The search takes inputs for uncorrelated, which makes the blocks of a row
 independent; the fit does not: with c the codes of a block and half the gradient of the loss there, the block is best at
