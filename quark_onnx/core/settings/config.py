@@ -283,7 +283,7 @@ class QuantizationConfig:
     def weight_ranging(self) -> Ranging:
         """How ranges of weights are chosen; SeqMSE starts from MinMax."""
         method = self.option("WeightCalibrateMethod") or "MinMax"
-        return self.ranging("MinMax" if method in WEIGHT_ONLY else method, observed=False)
+        return self.ranging("MinMax" if method == "SeqMSE" else method, observed=False)
 
     def ranging(self, method: str, *, observed: bool = True) -> Ranging:
         """A range method with the settings of this configuration.
@@ -366,7 +366,7 @@ class QuantizationConfig:
     @property
     def searches_scales(self) -> bool:
         """Whether weight scales are chosen by the output error of their layer."""
-        return self.option("WeightCalibrateMethod") in WEIGHT_ONLY
+        return bool(self.option("WeightCalibrateMethod") == "SeqMSE")
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back to an equal configuration."""

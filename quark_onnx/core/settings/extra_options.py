@@ -142,6 +142,11 @@ UNSUPPORTED = {
     "MinMSEModePof2Scale": "MinMSE looks at all values; remove it",
     "MinMSEModeFloatScale": "MinMSE looks at all values; remove it",
     "UseQDQContribOps": _STANDARD,
+    "UseMatMulNBits": "start from the preset MATMUL_NBITS or one of its variants; onnxruntime makes MatMulNBits of it",
+    "MatMulNBitsParams": (
+        "Algorithm is the ending of the preset, as in MATMUL_NBITS_GPTQ, GroupSize is BlockSize, Symmetric is "
+        "WeightSymmetric, Bits is part of weight_type, and AccuracyLevel a setting of the session that runs the model"
+    ),
     "AlignSlice": "operators that only move values share one scale anyway; remove it",
     "AlignPad": "operators that only move values share one scale anyway; remove it",
     "AlignTranspose": "operators that only move values share one scale anyway; remove it",

@@ -96,6 +96,13 @@ def _tuned(config: QuantizationConfig, algorithm: str) -> QuantizationConfig:
 _INT8, _INT16 = _named("U8S8_AAWS", "MinMax"), _named("U16S16_AAWS", "MinMax")
 _FINE8, _FINE16 = (_named(name, Percentile=99.9999) for name in ("U8S8_AAWS", "U16S16_AAWS"))
 
+_NBITS = QuantizationConfig(
+    weight_type="int4",
+    op_types_to_quantize=("MatMul", "Gemm"),  # preparing makes a Gemm of MatMul + Add
+    include_cle=False,
+    extra_options={"WeightsOnly": True, "BlockSize": 128},
+)
+
 _TUNABLE: dict[str, QuantizationConfig] = {
     DEFAULT: _protected("cpu"),
     "S8S8_AAWS": _named("S8S8_AAWS", Percentile=99.9999),
@@ -111,12 +118,7 @@ _TUNABLE: dict[str, QuantizationConfig] = {
     "INT16_CNN_DEFAULT": _INT16,
     "INT8_TRANSFORMER_DEFAULT": _transformer(_INT8, CalibMovingAverage=True),
     "INT16_TRANSFORMER_DEFAULT": _transformer(_INT16, CalibMovingAverage=True),
-    "MATMUL_NBITS": QuantizationConfig(
-        weight_type="int4",
-        op_types_to_quantize=("MatMul", "Gemm"),  # preparing makes a Gemm of MatMul + Add
-        include_cle=False,
-        extra_options={"WeightsOnly": True, "BlockSize": 128},
-    ),
+    "MATMUL_NBITS": _NBITS,
 }
 
 _OTHERS: dict[str, QuantizationConfig] = {
@@ -128,6 +130,7 @@ _OTHERS: dict[str, QuantizationConfig] = {
     "UINT8_DYNAMIC_QUANT": QuantizationConfig(
         activation_type="uint8", weight_type="uint8", use_dynamic_quant=True, include_cle=False
     ),
+    "MATMUL_NBITS_HQQ": replace(_NBITS, extra_options={**_NBITS.extra_options, "WeightCalibrateMethod": "HQQ"}),
     "FP16": QuantizationConfig(activation_type="float16", weight_type="float16", include_cle=False),
     "BF16": QuantizationConfig(activation_type="bfloat16", weight_type="bfloat16", include_cle=False),
 }

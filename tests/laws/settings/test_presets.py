@@ -42,7 +42,7 @@ TUNED = {  # what else a preset of its own is
     "INT8_TRANSFORMER_ACCURATE": (U8, S8_SYMMETRIC, ("MatMul", "Gemm")),
     "INT16_TRANSFORMER_ACCURATE": (U16, S16_SYMMETRIC, ("MatMul", "Gemm")),
 }
-OTHERS = {"S16S16_MIXED_S8S8", "UINT8_DYNAMIC_QUANT", "FP16", "BF16"}
+OTHERS = {"S16S16_MIXED_S8S8", "UINT8_DYNAMIC_QUANT", "MATMUL_NBITS_HQQ", "FP16", "BF16"}
 SUFFIXES = {"": None, "_ADAROUND": AdaRound(), "_ADAQUANT": AdaQuant(), "_GPTQ": GPTQ()}
 
 
