@@ -29,7 +29,7 @@ from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.compare import compare, compare_each
-from quark_onnx.engine.held_out_probes import PROBES, Samples, read
+from quark_onnx.engine.held_out_probes import PROBES, Samples, most_probes, read
 from quark_onnx.engine.kept_feeds import Kept, telling
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.proof_for_target import prove_for
@@ -279,7 +279,8 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
 
 
 def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
-    job, plan, probes = decided.job, decided.plan, list(decided.probes)
+    job, plan = decided.job, decided.plan
+    probes = list(decided.probes[: most_probes(job.prepared)])
     with clock.stage("apply"):
         quantized = job.realize(plan)
         io.settle(quantized)

@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.kept_feeds import Kept, keep, samples_in, telling
 from quark_onnx.engine.runner import fit
-from quark_onnx.graph import Model
+from quark_onnx.graph import Model, io
 
 PROBES = 16
 """Samples that prove, where there are enough; feeds, where those that teach must do."""
 
 LEAST = 20
 """Samples from which on some are held out."""
+
+FEWEST = 4
+"""Probes of the largest models; heavy ones have fewer, the more weights they have."""
 
 PART = 5
 """One of so many samples is held out, and one of so many feeds at most."""
@@ -40,6 +43,13 @@ class Samples:
     taught: Kept
     probes: Kept
     held_out: bool
+
+
+def most_probes(model: Model) -> int:
+    """How many of them a proof runs on: three sessions go over each, which a model of 600 MB would spend a third of the
+    whole call on.
+    """
+    return max(FEWEST, PROBES * io.FILES_ABOVE // max(io.weight_bytes(model), io.FILES_ABOVE))
 
 
 def read(data: CalibrationData, model: Model) -> Samples:
