@@ -175,7 +175,8 @@ class Job:
         return samples_of(self.model, source, path=path, limit=option("CalibDataSize"), image_options=options)
 
     def rescaled(self, factors: Mapping[str, NDArray[Any]], shifts: Mapping[str, NDArray[Any]]) -> Job:
-        """The job with its prepared model equalized. Sites stay: placement does not look at values of weights.
+        """The job with its prepared model equalized. Sites stay: placement asks of values no more than
+        whether a weight is a table as well, and formats are right also where it is none any more.
 
         Raises:
             PlanError: the model has no such weights: the factors are of a plan of another one.

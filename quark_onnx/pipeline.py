@@ -42,6 +42,7 @@ from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune, judged, lesson
 from quark_onnx.stages.output_model import spare_large
+from quark_onnx.stages.tied_tables import tied
 from quark_onnx.stages.verify import verify
 
 logger = logging.getLogger("quark_onnx")
@@ -279,7 +280,8 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
 
 
 def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
-    job, plan = decided.job, decided.plan
+    job = decided.job
+    plan = tied(job.prepared, decided.plan) if job.config.conversion is None else decided.plan
     probes = list(decided.probes[: most_probes(job.prepared)])
     with clock.stage("apply"):
         quantized = job.realize(plan)

@@ -26,7 +26,7 @@ from quark_onnx.graph.edit import (
 )
 from quark_onnx.graph.large_weights import let_go
 from quark_onnx.graph.passes import remove_unused
-from quark_onnx.graph.shared_constants import reunite, share_constants
+from quark_onnx.graph.shared_constants import reunite, share_constants, turn_tables
 from quark_onnx.graph.view import constant, input_at, is_op, rank, sole_reader
 from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.quantizer import carrier, clip_bounds, quantize
@@ -52,6 +52,7 @@ def apply(model: Model, plan: Plan, bodies: Mapping[str, Model] | None = None) -
         Writer(quantized.graph, plan).write()
     remove_unused(quantized)
     reunite(quantized.graph)
+    turn_tables(quantized.graph)
     if bodies:
         share_constants(quantized)
     forget_types(quantized.graph)

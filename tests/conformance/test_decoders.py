@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from text_models import normal, text_model
 
@@ -31,6 +32,8 @@ TEXT = """g (int64[B,S] ids, float[B,2,P,16] past_k, float[B,2,P,16] past_v)
 }"""
 ENDS = {
     "transposed": "tt = Transpose <perm = [1,0]> (table) [last] logits = MatMul (m, tt)",
+    "gemm": "m2 = Reshape (m, two) [last] l2 = Gemm <transB = 1> (m2, table) logits = Unsqueeze (l2, first)",
+    "scaled": "tw = Mul (table, half) tt = Transpose <perm = [1,0]> (tw) [last] logits = MatMul (m, tt)",
     "apart": "[last] logits = MatMul (m, other)",
 }
 NUMBERS: Mapping[str, np.ndarray] = {
@@ -40,6 +43,9 @@ NUMBERS: Mapping[str, np.ndarray] = {
     "zero": np.zeros(WIDTH, np.float32),
     "heads": np.array([0, 0, 2, 16]),
     "flat": np.array([0, 0, WIDTH]),
+    "two": np.array([-1, WIDTH]),
+    "first": np.array([0]),
+    "half": np.float32([0.5]),
     "root": np.float32([0.25]),
 }
 WEIGHTS = {"q", "k", "v", "out", "last"}
@@ -88,3 +94,29 @@ def test_the_quantized_model_takes_any_past() -> None:
     session = ort.InferenceSession(quantize("S8S8_AAWS", STEPS["all"]).model.SerializeToString())
     for past in (0, 1, 40):
         assert session.run(["k"], step(past, past))[0].shape[2] == past + (1 if past else 5)
+
+
+ONE_COPY = [*((preset, "transposed") for preset in PRESETS), ("INT8_PROTECTED", "gemm")]
+
+
+@pytest.mark.parametrize(
+    ("preset", "end"), [*((preset, "transposed") for preset in ONE_COPY), ("INT8_PROTECTED", "gemm")]
+)
+def test_a_table_that_is_a_weight_as_well_is_stored_once(preset: str, end: str) -> None:
+    """With a scale per row, in whatever way weights of the preset have theirs; and the product runs on integers."""
+    found = quantize(preset, STEPS["all"], end)
+    large = [w for w in found.model.graph.initializer if np.prod(w.dims) >= WORDS * WIDTH]
+    assert [(list(w.dims), w.data_type) for w in large] == [([WORDS, WIDTH], onnx.TensorProto.INT8)]
+    rows = {row.node: row.status for row in found.report.ledger}
+    assert {rows["words"], rows["last"]} == {"integer"}
+    assert min(found.report.sqnr.values()) > (18 if preset == "MATMUL_NBITS" else 25)
+
+
+def test_a_weight_of_other_numbers_is_its_own() -> None:
+    """Equalized with what is in front of it, for one: then it has codes and scales of its own."""
+    found = quantize("MATMUL_NBITS", STEPS["all"], "apart")
+    kinds = {w.name: w.data_type for w in found.model.graph.initializer if np.prod(w.dims) >= WORDS * WIDTH}
+    assert kinds == {"table_quantized": onnx.TensorProto.INT8, "other_quantized": onnx.TensorProto.INT4}
+    tied = quantize("MATMUL_NBITS", STEPS["all"], "scaled")
+    assert {"table", "tt"} <= {w.name.removesuffix("_quantized") for w in tied.model.graph.initializer}
+    assert not any(node.op_type == "Transpose" and "tt" in node.output[0] for node in tied.model.graph.node)

@@ -62,7 +62,7 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
     absorbed = {n.name or "": name for name, request in requests.items() for n in request.absorbed}
     force = config.option("ForceQuantizeNoInputCheck") and not target.inputs_only and not config.protection.on
     _add_moving(moving, requests, notes, force=force)
-    requests |= tables(graph, notes, config) if target.on_cpu else {}
+    requests |= tables(graph, requests, notes, config) if target.on_cpu else {}
     return _plan(model, requests, absorbed, notes, config)
 
 

@@ -10,15 +10,18 @@ the Gather along on integers.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 from quark_onnx.core.number_formats import Format
-from quark_onnx.core.plan import TABLE
+from quark_onnx.core.plan import TABLE, Site
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import Graph, Node, Value
+from quark_onnx.graph.shared_constants import as_rows
 from quark_onnx.graph.view import constant, is_op, shape
 from quark_onnx.stages.place.dynamic import ALONE, AT_RUN_TIME
 from quark_onnx.stages.place.idle_operators import MOVES
+from quark_onnx.stages.place.overridden_site import output_axis
 from quark_onnx.stages.place.site_request import SiteRequest
 
 SMALLEST = 1 << 14
@@ -27,8 +30,13 @@ SMALLEST = 1 << 14
 ROWS = Format(8, signed=True, symmetric=True, axis=0)
 
 
-def tables(graph: Graph, notes: dict[str, str], config: QuantizationConfig) -> dict[str, SiteRequest]:
-    """Requests of the Gathers that nothing but their neighbours leave float; the `notes` on these go."""
+def tables(
+    graph: Graph, requests: Mapping[str, SiteRequest], notes: dict[str, str], config: QuantizationConfig
+) -> dict[str, SiteRequest]:
+    """Requests of the Gathers that nothing but their neighbours leave float; the `notes` on these go.
+
+    requests: of layers. A weight that holds what a table does gets the format of its rows: see `stages.tied_tables`.
+    """
     found = {}
     for node in graph:
         name, table = node.name or "", node.inputs[0] if node.inputs else None
@@ -36,9 +44,23 @@ def tables(graph: Graph, notes: dict[str, str], config: QuantizationConfig) -> d
             continue
         if _is_table(table, graph):
             request = found[name] = SiteRequest(TABLE)
-            request.want(table, "weight", replace(ROWS, bits=max(ROWS.bits, config.weight.bits)))
+            rows = replace(ROWS, bits=max(ROWS.bits, config.weight.bits))
+            request.want(table, "weight", rows)
+            for other in requests.values():
+                other.sites = [_alike(graph, site, table, rows, config) for site in other.sites]
             del notes[name]
     return found
+
+
+def _alike(graph: Graph, site: Site, table: Value, rows: Format, config: QuantizationConfig) -> Site:
+    """The site; of a weight with the numbers of the table, with a scale for each of its rows."""
+    weight = graph.initializers.get(site.tensor) if site.role == "weight" else None
+    array, numbers = constant(weight), constant(table)
+    if weight is None or array is None or numbers is None:
+        return site
+    axis = output_axis(weight, config.row.ops)
+    turned = as_rows(array, numbers)
+    return site if turned is None or axis != int(turned) else replace(site, format=replace(rows, axis=axis))
 
 
 def _is_table(value: Value, graph: Graph) -> bool:
