@@ -210,7 +210,8 @@ class Job:
     def rescaled(self, factors: Arrays, shifts: Arrays, smoothed: Arrays = NONE) -> Job:
         """The job with its prepared model equalized and smoothed; where a Mul is new, sites are placed anew.
 
-        Placement does not look at values of weights.
+        Placement asks of values of weights no more than whether one is a table as well, and formats are right also
+        where it is none any more.
 
         Raises:
             PlanError: the model has no such weights or activations: the factors are of a plan of another one.

@@ -29,7 +29,7 @@ from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.compare import compare, compare_each
 from quark_onnx.engine.counted_positions import Counted
-from quark_onnx.engine.held_out_probes import PROBES, Samples, read
+from quark_onnx.engine.held_out_probes import PROBES, Samples, most_probes, read
 from quark_onnx.engine.kept_feeds import Kept, telling
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.proof_for_target import prove_for
@@ -42,6 +42,7 @@ from quark_onnx.result import Evidence, Probed, Report, Result
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.finetune import finetune, judged, lesson
 from quark_onnx.stages.output_model import spare_large
+from quark_onnx.stages.tied_tables import tied
 from quark_onnx.stages.verify import verify
 
 logger = logging.getLogger("quark_onnx")
@@ -273,7 +274,9 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
 
 
 def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
-    job, plan, probes = decided.job, decided.plan, list(decided.probes)
+    job = decided.job
+    plan = tied(job.prepared, decided.plan) if job.config.conversion is None else decided.plan
+    probes = list(decided.probes[: most_probes(job.prepared)])
     with clock.stage("apply"):
         quantized = job.realize(plan)
         io.settle(quantized)

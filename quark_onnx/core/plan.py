@@ -42,6 +42,9 @@ FILES = ("plan.json", "arrays.npz", "config.json", BODIES)
 
 Role = Literal["activation", "dynamic", "constant", "weight", "bias"]
 
+TABLE = "table"
+"""The rule of a weight whose rows are looked up: integers come out, and a scale for each."""
+
 Ends = float | tuple[float, ...]
 
 

@@ -98,7 +98,7 @@ _FINE8, _FINE16 = (_named(name, Percentile=99.9999) for name in ("U8S8_AAWS", "U
 
 _NBITS = QuantizationConfig(
     weight_type="int4",
-    op_types_to_quantize=("MatMul", "Gemm"),  # preparing makes a Gemm of MatMul + Add
+    op_types_to_quantize=("MatMul", "Gemm", "Gather"),  # preparing makes a Gemm of MatMul + Add
     include_cle=False,
     extra_options={"WeightsOnly": True, "BlockSize": 128},
 )
@@ -128,7 +128,7 @@ _OTHERS: dict[str, QuantizationConfig] = {
     "INT16_TRANSFORMER_ACCURATE": _tuned(_transformer(_FINE16), "adaround"),
     "S16S16_MIXED_S8S8": replace(_named("S16S16_AAWS", Percentile=99.9999), include_auto_mp=True),
     "UINT8_DYNAMIC_QUANT": QuantizationConfig(
-        activation_type="uint8", weight_type="uint8", use_dynamic_quant=True, include_cle=False
+        activation_type="uint8", weight_type="int8", per_channel=True, use_dynamic_quant=True, include_cle=False
     ),
     "MATMUL_NBITS_HQQ": replace(_NBITS, extra_options={**_NBITS.extra_options, "WeightCalibrateMethod": "HQQ"}),
     "FP16": QuantizationConfig(activation_type="float16", weight_type="float16", include_cle=False),

@@ -22,6 +22,7 @@ from quark_onnx.stages.place.saturating_weights import without_saturation
 from quark_onnx.stages.place.shared_scales import grouped
 from quark_onnx.stages.place.site_request import Context, SiteRequest
 from quark_onnx.stages.place.storage_types import REMARK, unsigned_activations, wide_enough
+from quark_onnx.stages.place.tables import tables
 
 _RULES = {**RULES, "residual": residual}
 
@@ -64,6 +65,7 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
     absorbed = {n.name or "": name for name, request in requests.items() for n in request.absorbed}
     force = config.option("ForceQuantizeNoInputCheck") and not target.inputs_only and not config.protection.on
     _add_moving(moving, requests, notes, force=force)
+    requests |= tables(graph, requests, notes, config) if target.on_cpu else {}
     return _plan(model, requests, absorbed, notes, config)
 
 

@@ -107,10 +107,11 @@ def test_presets_of_their_own_kind() -> None:
     assert mixed.include_auto_mp
     assert (mixed.activation.bits, mixed.weight.bits) == (16, 16)
     assert dynamic.use_dynamic_quant
-    assert (dynamic.activation, dynamic.weight, dynamic.bias_bits) == (U8, U8, None)
+    assert (dynamic.activation, dynamic.weight, dynamic.bias_bits) == (U8, S8_SYMMETRIC, None)
+    assert dynamic.per_channel
     assert (nbits.weight, nbits.bias_bits) == (Format(4, True, True), None)
     assert (nbits.option("WeightsOnly"), nbits.option("BlockSize")) == (True, 128)
-    assert nbits.op_types_to_quantize == ("MatMul", "Gemm")
+    assert nbits.op_types_to_quantize == ("MatMul", "Gemm", "Gather")
     assert (half.conversion, brain.conversion) == ("float16", "bfloat16")
 
 
