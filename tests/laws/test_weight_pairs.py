@@ -84,13 +84,14 @@ def test_every_way_to_round_ends_with_safe_pairs(seed: int, k: int) -> None:
     unit = np.maximum(scale**2 * q.curvature, 1e-30)
     learned = q, unit, TuningSettings(num_iterations=30)
     grid, ones = WeightGrid(scale, low, high, PER_CHANNEL, safe_pairs=True), np.ones_like(scale)
+    unswept = TuningSettings("gptq", fit_scale=False, polish=0)
     found = {
         "nearest": start,
         "descend": descend(start, low, high, scale, q, 3, True),
         "polish": polish(start, *bounds, scale, q, 3, None, True),
         "adaround": adaround(weight, grid, *learned).codes,
         "adaquant": adaquant(weight, grid, *learned).codes,
-        "gptq": Rounding(weight, q, None, grid, TuningSettings("gptq", fit_scale=False), ones, 0 * ones).found()[0],
+        "gptq": Rounding(weight, q, None, grid, unswept, ones, 0 * ones).found()[0],
     }
     at_start = q.loss(start)
     for name, codes in found.items():

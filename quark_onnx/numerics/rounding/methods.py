@@ -3,8 +3,8 @@
 `TuningSettings.quick` stands for the latter. With no iterations, as 8 bits have it, that is coordinate descent from the
 nearest codes: AdaRound ends at the same error there. With some, as below 8 bits, what the method "gptq" does: GPTQ,
 descent and pairs; scale and codes in turn, each the best for the other; and the iterations at this scale, of which then
-a fifth is enough. Up to `FEW` inputs all roundings are tried, and nothing is learned. Weights in blocks have GPTQ at any
-number of bits, and one block fitted after the other behind it. Decisions 007 and 027 have the measurements.
+a fifth is enough. Up to `FEW` inputs all roundings are tried, and nothing is learned. Weights in blocks have GPTQ with
+any number of bits, and one block fitted after the other behind it. Decisions 007 and 027 have the measurements.
 """
 
 from __future__ import annotations
