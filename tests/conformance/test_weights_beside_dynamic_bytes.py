@@ -18,7 +18,7 @@ TEXT = """g (float[N, 64] x) => (float[N, 16] y) {
 LARGE = np.float32(0.9) + normal(64, 32) / 50
 """Neighbours of one sign near the end of the grid: 255 · (127 + 127) is twice what 16 bits hold."""
 NUMBERS = {"w": LARGE, "b": normal(32), "v": normal(16, 32, seed=1) / 20, "c": normal(16, seed=2) / 20}
-DATA = [{"x": np.abs(normal(8, 64, seed=seed)) / 20} for seed in range(24)]
+DATA = [{"x": np.float32(0.04) + normal(8, 64, seed=seed) / 500} for seed in range(24)]
 
 
 def quantize(**changes: str) -> Result:
