@@ -74,6 +74,7 @@ _SAME_FLOAT = Op("same", data=(0,), fuses=False)
 _ONE = Op("act", data=(0,))
 _ALL = Op("act")
 _NORM = Op("norm", data=(0,))
+_NORM_IN_FLOAT = Op("act", data=(0,), reads_float=True, fuses=False)
 _POOLED = (2.0**-8, 2.0**8)  # ratio / pixels must be from 2⁻³² to 2⁸, and there may be up to 2²⁴ pixels
 
 CPU: dict[str, Op] = {
@@ -95,7 +96,8 @@ CPU: dict[str, Op] = {
     "GlobalAveragePool": Op("act", kernels=("QLinearGlobalAveragePool",), ratio=_POOLED),
     "LeakyRelu": Op("act", kernels=("QLinearLeakyRelu",)),
     "Identity": Op("act"),  # of `convert`: between two types
-    "LayerNormalization": Op("act", data=(0,), reads_float=True, fuses=False),
+    "LayerNormalization": _NORM_IN_FLOAT,
+    "RMSNormalization": _NORM_IN_FLOAT,
     "Softmax": Op("fixed", range=(0.0, 1.0), kernels=("QLinearSoftmax",)),
     "Sigmoid": Op("fixed", range=(0.0, 1.0), kernels=("QLinearSigmoid",)),
     "Relu": Op("clamp"),
@@ -121,6 +123,7 @@ CPU: dict[str, Op] = {
 _ELSEWHERE = {
     name: replace(op, adds_bias=False, fuses=True, kernels=(), float_output=False, adds_pairs=False, ratio=None)
     for name, op in CPU.items()
+    if not op.reads_float
 }
 _MOVING = {name: op for name, op in _ELSEWHERE.items() if op.kind == "same"}
 
@@ -199,6 +202,37 @@ SHAPE_OPS = frozenset({"Shape", "Size", "NonZero", "ConstantOfShape", "Range"})
 
 SHAPE_ALONE = frozenset({"Shape", "Size"})
 """Operators that ask for nothing of a tensor but its shape."""
+
+ATTENTION = frozenset(
+    {
+        "Attention",
+        "com.microsoft.DecoderMaskedMultiHeadAttention",
+        "com.microsoft.GroupQueryAttention",
+        "com.microsoft.MultiHeadAttention",
+        "com.microsoft.PackedMultiHeadAttention",
+        "com.microsoft.SparseAttention",
+    }
+)
+"""Operators that multiply activations with each other and hold no weight, with the domain where it is not ONNX's."""
+
+SHUTS_OUT = frozenset({"Softmax", "LogSoftmax", "ReduceLogSumExp", "Exp"})
+"""Operators behind which nothing is left of −∞."""
+
+TAKES_MASKS: Mapping[str, tuple[int, ...]] = {"Attention": (3,), "MultiHeadAttention": (4, 5)}
+"""Whole attentions, of ONNX or com.microsoft, and their masks: floats are added to scores, of others a 0 hides."""
+
+PASSES_MASKS: Mapping[str, tuple[int, ...] | None] = {
+    **{name: op.data for name, op in _MOVING.items() if name not in ("MaxPool", "Resize")},
+    **dict.fromkeys(("Cast", "Clip", "Div", "GatherND", "Identity", "Trilu"), (0,)),
+    **dict.fromkeys(("Pad", "ScatterElements", "ScatterND"), (0, 2)),
+    **dict.fromkeys(("Add", "Concat", "Max", "Min", "Mul", "Neg", "Sub", "Sum"), None),
+    "Where": (1, 2),
+}
+"""Operators that a mask goes through on its way to the scores, and the inputs that it comes by; None: any."""
+
+_COMPARES = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+DECIDES = frozenset({"Abs", "And", "Ceil", "Floor", "IsInf", "IsNaN", "Not", "Or", "Round", "Sign", "Xor", *_COMPARES})
+"""Operators on elements that say where something is, beside those that pass masks."""
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """Operators with bodies."""

@@ -105,6 +105,7 @@ class Runner:
             raise ModelError(text, _node(error)) from error
         self._has_run = False
         self.inputs = [i.name for i in self._session.get_inputs()]
+        self._known = {*self.inputs, *(i.name for i in self._session.get_overridable_initializers())}
         self.outputs = view.output_names(model) if outputs is None else list(outputs)
 
     @property
@@ -119,14 +120,15 @@ class Runner:
         return other
 
     def __call__(self, feed: Feed) -> Arrays:
-        """The outputs for one feed.
+        """The outputs for one feed; what it holds besides the inputs, a mask of the user's, is passed over.
 
         Raises:
             DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
             ModelError: it has never run, and fails on zeros, too; or it is quantized, and the float one may run.
         """
         try:
-            found = list(self._session.run(self.outputs, feed))
+            given = {name: array for name, array in feed.items() if name in self._known}
+            found = list(self._session.run(self.outputs, given))
         except Exception as error:
             reason = _reason(error)
             if (lack := shortage(error, said=reason)) is not None:

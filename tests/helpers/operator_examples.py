@@ -28,6 +28,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "GlobalAveragePool": (IMAGE + " { [n] y = GlobalAveragePool (x) }", "x:activation y:activation"),
     "LeakyRelu": (IMAGE + " { [n] y = LeakyRelu (x) }", "x:activation y:activation"),
     "LayerNormalization": (IMAGE + " <float[6] k> { [n] y = LayerNormalization (x, k) }", "y:activation"),
+    "RMSNormalization": (IMAGE + " <float[6] k> { [n] y = RMSNormalization (x, k) }", "y:activation"),
     "Softmax": (f"{ROW} {PRODUCT}".replace("OP", "Softmax"), "h:activation w:weight x:activation y:activation"),
     "Sigmoid": (f"{ROW} {PRODUCT}".replace("OP", "Sigmoid"), "h:activation w:weight x:activation y:activation"),
     "Identity": (f"{ROW} {PRODUCT}".replace("OP", "Identity"), "h:activation w:weight x:activation y:activation"),
@@ -79,3 +80,6 @@ TABLE: dict[str, tuple[str, str]] = {
         "x:activation y:activation=x",
     ),
 }
+
+SINCE = {"RMSNormalization": 23}
+"""Operator sets that brought operators which not every model has."""
