@@ -34,12 +34,12 @@ class Op:
     exact        constant inputs that must survive rounding unchanged; else the operator stays float
     range        the output range, known beforehand
     wide_range   the only output range that the target runs in 16 bits
-    reads_float  computed in float whatever we do: its input is left alone, its output quantized for the next reader
     takes        operators behind it that it runs together with: one quantizer, behind the last of them
     adds_bias    takes in the constant Add behind it, in its float accumulator
     fuses        the target has an integer kernel, or drops the Q/DQ around it
     kernels      names of the integer kernels in onnxruntime's optimized graph
-    float_output its kernels return floats, too, or alone: no quantizer behind it, where nobody reads integers
+    float_output its kernels return floats, too, or alone: what it makes counts as floats, and has a quantizer of its own
+                 only where all who read it read integers
     adds_pairs   these kernels add products of neighbouring weights in 16 bits on x64 without VNNI
     ratio        from and to what the scale of an input (in a Mul: the product of both) may be to that of the output;
                  beyond, these kernels fail, or compute sums that do not fit into int32
@@ -54,7 +54,6 @@ class Op:
     exact: tuple[int, ...] = ()
     range: Range | None = None
     wide_range: Range | None = None
-    reads_float: bool = False
     takes: tuple[str, ...] = ()
     adds_bias: bool = False
     fuses: bool = True
@@ -95,7 +94,6 @@ CPU: dict[str, Op] = {
     "GlobalAveragePool": Op("act", kernels=("QLinearGlobalAveragePool",), ratio=_POOLED),
     "LeakyRelu": Op("act", kernels=("QLinearLeakyRelu",)),
     "Identity": Op("act"),  # of `convert`: between two types
-    "LayerNormalization": Op("act", data=(0,), reads_float=True, fuses=False),
     "Softmax": Op("fixed", range=(0.0, 1.0), kernels=("QLinearSoftmax",)),
     "Sigmoid": Op("fixed", range=(0.0, 1.0), kernels=("QLinearSigmoid",)),
     "Relu": Op("clamp"),

@@ -46,17 +46,21 @@ def graph(text: str, opset: int = 17, **arrays: Any) -> Model:
 def graph_between(text: str, opset: int = 17, **arrays: Any) -> Model:
     """The model of `graph`, with a layer in front of every float input that is read, and behind every float output.
 
-    So its operators get integers, and what they compute is read as integers. All that is added is named `outer_…`:
-    the layers, their weights, and the model's inputs and outputs; inputs and outputs of the text keep their names.
+    So its operators get integers, which another layer needs anyway, and what they compute is read as integers. All that
+    is added is named `outer_…`: the layers, their weights, and the model's inputs and outputs; inputs and outputs of
+    the text keep their names.
     """
     proto = onnx.shape_inference.infer_shapes(_parsed(text, opset, arrays))
     inner = proto.graph
     read = {name for node in inner.node for name in node.input}
     for info in [info for info in inner.input if _is_data(info) and info.name in read]:
         outer = _outer_layer(inner, info, f"outer_{info.name}", info.name)
+        other = onnx.helper.make_node("MatMul", [info.name, outer.input[1]], [f"outer_{info.name}_other"])
         inner.node.insert(0, outer)
+        inner.node.append(other)
+        inner.output.add(name=other.output[0], type=info.type)
         info.name = outer.input[0]
-    for info in [info for info in inner.output if _is_data(info)]:
+    for info in [info for info in inner.output if _is_data(info) and not info.name.startswith("outer_")]:
         outer = _outer_layer(inner, info, info.name, f"outer_{info.name}")
         inner.node.append(outer)
         info.name = outer.output[0]
