@@ -1,13 +1,17 @@
-"""How time and memory grow with a model: `python benchmarks/large_models.py [chain 2500 5000] [gemm 0.5 1]`.
+"""How time and memory grow with a model: `python benchmarks/large_models.py [chain 5000] [gemm 1] [transformer 12]`.
 
-chain  so many small convolutions with a ReLU behind each: CPU seconds, and peak memory
-gemm   one matrix of so many GB in a single file: peak memory as a multiple of its size
+chain        so many small convolutions with a ReLU behind each: CPU seconds, and peak memory
+gemm         one matrix of so many GB in a single file: peak memory as a multiple of its size
+transformer  so many blocks of attention and two layers, width 1,024 (50 MB each), on 16 sequences of 128: seconds of
+             each stage, and peak memory
 
+`--preset NAME --fields JSON` quantizes with another preset, or fields of it; `write KIND SIZE PATH` only makes a model.
 Prints a line of JSON per model. CPU seconds count all threads, imports excluded; each model is a process of its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -15,8 +19,11 @@ from pathlib import Path
 
 from measure import ROOT, machine, measured, metered
 
-SAMPLES = 8
+SAMPLES = {"transformer": 16}
+"""Of other kinds there are 8."""
+
 FLOAT = 1  # onnx's number of the type
+WIDTH, TOKENS = 1024, 128
 SIDE = 16384
 """Inputs of the matrix."""
 
@@ -48,55 +55,71 @@ def gemm(size: float) -> tuple[object, tuple[int, ...]]:
     return _model(helper.make_graph([node], "gemm", *ends, [numpy_helper.from_array(weight, "w")])), (1, SIDE)
 
 
+def transformer(blocks: int) -> tuple[object, tuple[int, ...]]:
+    """The model, and the shape of a sample."""
+    import zoo_models
+
+    return zoo_models.transformer(WIDTH, blocks, TOKENS, 0), (1, TOKENS, WIDTH)
+
+
 def _model(graph: object) -> object:
     from onnx import helper
 
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-MODELS = {"chain": chain, "gemm": gemm}
+MODELS = {"chain": chain, "gemm": gemm, "transformer": transformer}
 
 
 def write(kind: str, size: str, path: str) -> None:
-    """Write the model; prints the shape of a sample."""
+    """Write the model; prints the shape of a sample, and how many there are."""
     import onnx
 
-    model, shape = MODELS[kind](int(size) if kind == "chain" else float(size))  # type: ignore[operator]
+    model, shape = MODELS[kind](float(size) if kind == "gemm" else int(size))  # type: ignore[operator]
     onnx.save(model, path)
-    print(json.dumps({"shape": shape}))
+    print(json.dumps({"samples": [SAMPLES.get(kind, 8), *shape]}))
 
 
-def quantize(path: str, shape: str) -> None:
+def quantize(path: str, preset: str, fields: str, samples: str) -> None:
     """Quantize, and print what it took."""
+    from dataclasses import replace
+
     import numpy as np
     import onnxscript.optimizer  # noqa: F401  imported before the clock starts
 
     from quark_onnx import ModelQuantizer, get_default_config
 
     rng = np.random.default_rng(1)
-    feeds = [{"x0": rng.standard_normal(json.loads(shape), np.float32)} for _ in range(SAMPLES)]
+    feeds = list(rng.standard_normal(json.loads(samples), np.float32))
+    config = replace(get_default_config(preset), **json.loads(fields))
     with metered() as found:
-        report = ModelQuantizer(get_default_config("S8S8_AAWS")).quantize_model(path, path + ".int8", feeds).report
-    print(json.dumps({**found, "stages": report.seconds}))
+        report = ModelQuantizer(config).quantize_model(path, path + ".quantized", feeds).report
+    size = Path(path + ".quantized").stat().st_size
+    print(json.dumps({**found, "stages": report.seconds, "fused": report.fused, "sqnr": report.sqnr, "bytes": size}))
 
 
-def main(kinds: dict[str, list[str]]) -> None:
+def main(words: list[str]) -> None:
     """Measure every model in a process that another one of its own has written."""
-    for kind, sizes in kinds.items():
-        for size in sizes:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / f"{kind}.onnx"
-                shape = measured([sys.executable, __file__, "write", kind, size, path], ROOT)["shape"]
-                found = measured([sys.executable, __file__, "quantize", path, json.dumps(shape)], ROOT)
-            print(json.dumps({"kind": kind, "size": size, **found, "machine": machine()}), flush=True)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("words", nargs="*", default=["chain", "2500", "5000", "gemm", "0.5", "1"])
+    parser.add_argument("--preset", default="S8S8_AAWS")
+    parser.add_argument("--fields", default="{}")
+    asked, kind = parser.parse_args(words), ""
+    for word in asked.words:
+        if word in MODELS:
+            kind = word
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{kind}.onnx"
+            samples = measured([sys.executable, __file__, "write", kind, word, path], ROOT)["samples"]
+            how = [asked.preset, asked.fields, json.dumps(samples)]
+            found = measured([sys.executable, __file__, "quantize", path, *how], ROOT)
+        print(json.dumps({"kind": kind, "size": word, **found, "machine": machine()}), flush=True)
 
 
 if __name__ == "__main__":
-    first, *rest = sys.argv[1:] or ["chain", "2500", "5000", "gemm", "0.5", "1"]
+    first, *rest = sys.argv[1:] or [""]
     if first in ("write", "quantize"):
         {"write": write, "quantize": quantize}[first](*rest)
     else:
-        asked: dict[str, list[str]] = {}
-        for word in (first, *rest):
-            asked.setdefault(word, []) if word in MODELS else asked[list(asked)[-1]].append(word)
-        main(asked)
+        main(sys.argv[1:])

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from quark_onnx.core.errors import ModelError
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import UNFIT, Correction, LayerRecord, MixRecord, ProtectedRegion
+from quark_onnx.core.records import UNFIT, Correction, LayerRecord, MixRecord, ProtectedRegion, SmoothRecord
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.fusion_ledger import made_from
 from quark_onnx.engine.kept_feeds import Kept, keep
 from quark_onnx.job import Job
@@ -25,7 +26,8 @@ logger = logging.getLogger("quark_onnx")
 
 @dataclass(frozen=True, eq=False)
 class Decided:
-    """A job whose plan is complete, and what was learned on the way, of `feeds`; `probes` are to prove it."""
+    """A job whose plan is complete, and what was learned on the way, of `feeds`; `probes` are to prove it, at positions
+    that are `counted`."""
 
     job: Job
     plan: Plan
@@ -36,8 +38,10 @@ class Decided:
     correction: Correction | None = None
     mixed: tuple[MixRecord, ...] = ()
     protected: tuple[ProtectedRegion, ...] = ()
+    smoothed: tuple[SmoothRecord, ...] = ()
     probes: Sequence[Feed] = ()
     probed: Probed = ""
+    counted: Counted | None = None
 
     def sparing(self, error: ModelError) -> Decided:
         """The same with the node float whose integer kernel onnxruntime fails at, be that inside a body.

@@ -55,7 +55,8 @@ def _list() -> None:
             tuned = "yes" if config.finetune else "also" if name + endings[0] in PRESETS else ""
             table.add_row(name, *_cells(config), tuned)
     out.print(table)
-    out.print(f"{DEFAULT} is the default. Those with `also` exist with {' and '.join(endings)} at the end, too.")
+    more = f"{', '.join(endings[:-1])} and {endings[-1]}"
+    out.print(f"{DEFAULT} is the default. Those with `also` exist with {more} at the end, too.")
     out.print("Names of the form of S8S8_AAWS spell other types: U8S4_AAWS, S16S8_AAWS_ADAQUANT.")
     out.print("To have one explained:  quark-onnx presets NAME")
 
@@ -130,7 +131,7 @@ def _converted(type: str) -> dict[str, str]:
 
 def _activations(config: QuantizationConfig) -> str:
     if config.option("WeightsOnly"):
-        return "float; no data needed"
+        return "float" if config.needs_data else "float; no data needed"
     if config.use_dynamic_quant:
         return f"{config.activation_type}, each with the scale of its own values, found at run time; no data needed"
     return f"{_integers(config.activation)}; one scale for the whole tensor"
@@ -182,11 +183,13 @@ def _finetuning(config: QuantizationConfig) -> str:
     how = {
         "adaround": "AdaRound learns which weights to round up and which down",
         "adaquant": "AdaQuant trains the weights on their grid",
+        "gptq": "GPTQ rounds the inputs of a layer one after the other, each making up for those before it",
     }[tuning.algorithm]
+    steps = tuning.steps(config.weight.bits)
+    how += f", layer by layer{f', at most {steps} iterations each' if steps else ''}"
     given = ", ".join(f"{key} {value}" for key, value in tuning.to_dict().items() if key != "OptimAlgorithm")
     return (
-        f"{how}, layer by layer, at most {tuning.steps(8)} iterations each; a layer is kept only if its error on "
-        f"samples held out of it gets less{f' ({given})' if given else ''}"
+        f"{how}; a layer is kept only if its error on samples held out of it gets less{f' ({given})' if given else ''}"
     )
 
 

@@ -38,7 +38,7 @@ class Op:
     adds_bias    takes in the constant Add behind it, in its float accumulator
     fuses        the target has an integer kernel, or drops the Q/DQ around it
     kernels      names of the integer kernels in onnxruntime's optimized graph
-    float_output its kernels return floats, too, or alone: what it makes counts as floats, and has a quantizer of its own
+    float_output its kernels return floats, too, or alone: what it makes counts as floats, and has its own quantizer
                  only where all who read it read integers
     adds_pairs   these kernels add products of neighbouring weights in 16 bits on x64 without VNNI
     ratio        from and to what the scale of an input (in a Mul: the product of both) may be to that of the output;
@@ -197,6 +197,37 @@ SHAPE_OPS = frozenset({"Shape", "Size", "NonZero", "ConstantOfShape", "Range"})
 
 SHAPE_ALONE = frozenset({"Shape", "Size"})
 """Operators that ask for nothing of a tensor but its shape."""
+
+ATTENTION = frozenset(
+    {
+        "Attention",
+        "com.microsoft.DecoderMaskedMultiHeadAttention",
+        "com.microsoft.GroupQueryAttention",
+        "com.microsoft.MultiHeadAttention",
+        "com.microsoft.PackedMultiHeadAttention",
+        "com.microsoft.SparseAttention",
+    }
+)
+"""Operators that multiply activations with each other and hold no weight, with the domain where it is not ONNX's."""
+
+SHUTS_OUT = frozenset({"Softmax", "LogSoftmax", "ReduceLogSumExp", "Exp"})
+"""Operators behind which nothing is left of −∞."""
+
+TAKES_MASKS: Mapping[str, tuple[int, ...]] = {"Attention": (3,), "MultiHeadAttention": (4, 5)}
+"""Whole attentions, of ONNX or com.microsoft, and their masks: floats are added to scores, of others a 0 hides."""
+
+PASSES_MASKS: Mapping[str, tuple[int, ...] | None] = {
+    **{name: op.data for name, op in _MOVING.items() if name not in ("MaxPool", "Resize")},
+    **dict.fromkeys(("Cast", "Clip", "Div", "GatherND", "Identity", "Trilu"), (0,)),
+    **dict.fromkeys(("Pad", "ScatterElements", "ScatterND"), (0, 2)),
+    **dict.fromkeys(("Add", "Concat", "Max", "Min", "Mul", "Neg", "Sub", "Sum"), None),
+    "Where": (1, 2),
+}
+"""Operators that a mask goes through on its way to the scores, and the inputs that it comes by; None: any."""
+
+_COMPARES = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+DECIDES = frozenset({"Abs", "And", "Ceil", "Floor", "IsInf", "IsNaN", "Not", "Or", "Round", "Sign", "Xor", *_COMPARES})
+"""Operators on elements that say where something is, beside those that pass masks."""
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """Operators with bodies."""

@@ -1,6 +1,7 @@
 """The plan: everything the quantizer decided, in one immutable value, before a single node is edited.
 
     factors, shifts  ← equalize   what weights and biases of the float model were multiplied by, and raised by
+    factors, smoothed ← smooth    … and what products read activations multiplied by
     sites            ← place      where a quantizer stands, which rule put it there
     qparams          ← ranges     scale and zero point of every group of sites
     notes            ← both       why a node stayed float
@@ -40,6 +41,9 @@ FILES = ("plan.json", "arrays.npz", "config.json", BODIES)
 """What the folder of a plan may hold."""
 
 Role = Literal["activation", "dynamic", "constant", "weight", "bias"]
+
+TABLE = "table"
+"""The rule of a weight whose rows are looked up: integers come out, and a scale for each."""
 
 Ends = float | tuple[float, ...]
 
@@ -118,6 +122,7 @@ class Plan:
     remarks  tensor → what was unusual about it
     factors  initializer → array it was multiplied by
     shifts   initializer → array that was added to it
+    smoothed activation → array that a Mul in front of the products which read it multiplies it by
     rounded  weight → its integers, where rounding to nearest does not do
     codes    weight → its tuned integers; a weight without either is rounded to nearest
     values   bias, or parameter of a normalization → its tuned float value
@@ -132,6 +137,7 @@ class Plan:
     remarks: Mapping[str, str] = field(default_factory=dict)
     factors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     shifts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    smoothed: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     rounded: Mapping[str, Coded] = field(default_factory=dict)
     codes: Mapping[str, Coded] = field(default_factory=dict)
     values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
@@ -275,6 +281,7 @@ ARRAYS: dict[str, tuple[str, ...]] = {
     "qparams": ("scale", "zero_point"),
     "factors": (),
     "shifts": (),
+    "smoothed": (),
     "rounded": ("codes", "scale"),
     "codes": ("codes", "scale"),
     "values": (),

@@ -69,6 +69,27 @@ class Correction:
 
 
 @dataclass(frozen=True)
+class SmoothRecord:
+    """An activation that products with constant weights read, and what SmoothQuant made of it.
+
+    products  the nodes that read it
+    into      what takes the division in
+    alpha     how much of its range moved into the weights; 0: it is left alone
+    before    dB of the products with integers, without it; None: not measured
+    after     the same with it
+    reason    why it is left alone
+    """
+
+    tensor: str
+    products: tuple[str, ...]
+    into: str = ""
+    alpha: float = 0.0
+    before: float | None = None
+    after: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class MixRecord:
     """One layer of automatic mixed precision.
 

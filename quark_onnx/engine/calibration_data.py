@@ -60,7 +60,7 @@ class CalibrationData:
         if limit is not None and limit < 1:
             raise ConfigError(f"the limit of calibration samples is {limit}; give at least 1, or None for all")
         self._source = source_of(source, inputs)
-        self._inputs, self._limit, self._used, self._masks = tuple(inputs), limit, False, masks
+        self.inputs, self._limit, self._used, self._masks = tuple(inputs), limit, False, masks
         # A wrapped CalibrationData goes on noting in its own list, and its random-data warning must not get lost.
         self.warnings: list[str] = source.warnings if isinstance(source, CalibrationData) else list(self._source.notes)
 
@@ -91,7 +91,7 @@ class CalibrationData:
                 self._note(warning)
         if index < 0:
             raise DataError(f"the calibration data has no samples (left for this pass); {WHAT_TO_PASS}")
-        if not seen and self._inputs:
+        if not seen and self.inputs:
             raise DataError(f"all arrays of all {index + 1} samples are empty: {WHAT_TO_PASS}")
         if count and self._limit is not None and not self._source.once:
             yield from ((feed, True) for feed in self._beyond(islice(items, count), judge))
@@ -114,7 +114,7 @@ class CalibrationData:
 
     def _parts(self, feed: Feed, where: str, judge: Judge | None) -> Iterator[Feed]:
         """The feed in fixed batches; DataError where it holds −∞ that the model does not take for a mask."""
-        for part in _split(feed, self._inputs, where):
+        for part in _split(feed, self.inputs, where):
             floats = {name: array for name, array in part.items() if array.dtype.kind == "f" and array.size}
             masked = [name for name, array in floats.items() if array.min() == -np.inf]
             if masked and judge is not None and (output := judge(part)) is not None:
@@ -127,9 +127,9 @@ class CalibrationData:
 
     def _feed(self, value: object, where: str) -> Feed:
         """The item as a feed that stays what it is when the next one is read."""
-        named = _named(value, self._inputs, where)
-        feed = {spec.name: _conform(named[spec.name], spec, where, self._note) for spec in self._inputs}
-        for spec in self._inputs:
+        named = _named(value, self.inputs, where)
+        feed = {spec.name: _conform(named[spec.name], spec, where, self._note) for spec in self.inputs}
+        for spec in self.inputs:
             _refuse_infinite(feed[spec.name], spec, where, masks=self._masks is not None)
         return {name: array.copy() for name, array in feed.items()} if self._source.fleeting else feed
 
@@ -311,6 +311,8 @@ def _fit_type(array: Array, spec: InputSpec, who: str, note: Note, *, bare: bool
             return array.astype(object)
     elif have == want:
         return array
+    elif spec.truth and have.kind in "iuf":
+        return array.astype(bool)
     elif _castable(array, want, bare):
         note(f"input {spec.name!r}: {'Python values' if bare else have} were cast to {want}")
         with np.errstate(over="ignore"):  # becomes an infinity, which is refused with a better message

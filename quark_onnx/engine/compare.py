@@ -11,6 +11,7 @@ import numpy as np
 
 from quark_onnx.core.records import Comparison
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.counted_positions import Counted, counted_pairs
 from quark_onnx.engine.runner import Arrays, Runner, fit
 from quark_onnx.engine.saturating_runner import Run, without_vnni
 from quark_onnx.graph import Model, Node, Value, io
@@ -73,33 +74,40 @@ def _in_front_of_clip(value: Value) -> Value:
     return clipped
 
 
-def compare(model: Model, quantized: Model, feeds: Iterable[Feed], *, optimized: bool) -> Comparison:
+def compare(
+    model: Model, quantized: Model, feeds: Iterable[Feed], *, optimized: bool, counted: Counted | None = None
+) -> Comparison:
     """All outputs of the float model against those of the same names in the quantized one, over all feeds.
 
     optimized: run the quantized model as a user's runtime would, or exactly as it is written.
+    counted: which positions of the outputs are looked at; None: all.
     """
-    (found,) = compare_ways(model, quantized, feeds, ("run" if optimized else "written",))
+    (found,) = compare_ways(model, quantized, feeds, ("run" if optimized else "written",), counted)
     return found
 
 
-def compare_ways(model: Model, quantized: Model, feeds: Iterable[Feed], ways: Sequence[Way]) -> list[Comparison]:
+def compare_ways(
+    model: Model, quantized: Model, feeds: Iterable[Feed], ways: Sequence[Way], counted: Counted | None = None
+) -> list[Comparison]:
     """The same for each way to run the quantized model; the float one runs once.
 
     Raises:
         ModelError: among the ways is `without_vnni`, and a kernel saturates that cannot be computed in numpy.
     """
-    totals = [_Outputs(model) for _ in ways]
+    totals = [_Outputs(model, counted) for _ in ways]
     for expected, answers in _all_outputs(model, quantized, feeds, ways):
         for total, found in zip(totals, answers, strict=True):
             total.add(expected, found)
     return [total.comparison for total in totals]
 
 
-def compare_each(model: Model, quantized: Model, feeds: Iterable[Feed]) -> tuple[Comparison, list[Comparison]]:
+def compare_each(
+    model: Model, quantized: Model, feeds: Iterable[Feed], counted: Counted | None = None
+) -> tuple[Comparison, list[Comparison]]:
     """All outputs of the quantized model as it is written, over all feeds, and for each feed alone."""
-    whole, alone = _Outputs(model), []
+    whole, alone = _Outputs(model, counted), []
     for expected, (found,) in _all_outputs(model, quantized, feeds, ("written",)):
-        single = _Outputs(model)
+        single = _Outputs(model, counted)
         for sums in (whole, single):
             sums.add(expected, found)
         alone.append(single.comparison)
@@ -109,14 +117,16 @@ def compare_each(model: Model, quantized: Model, feeds: Iterable[Feed]) -> tuple
 class _Outputs:
     """Sums over what two models make of the feeds that are added."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, counted: Counted | None = None) -> None:
         self._measures = {value.name or "": OutputMeasure(shape(value)) for value in model.graph.outputs}
-        self._samples = 0
+        self._samples, self._counted = 0, counted
 
-    def add(self, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    def add(self, known: Feed, found: Mapping[str, Any]) -> None:
+        """One more feed; known: what it holds, and what the float model makes of it."""
         self._samples += 1
         for name, measure in self._measures.items():
-            measure.add(expected[name], found[name])
+            for pair in counted_pairs(self._counted, name, known[name], found[name], known):
+                measure.add(*pair)
 
     @property
     def comparison(self) -> Comparison:
@@ -126,7 +136,7 @@ class _Outputs:
 def _all_outputs(
     model: Model, quantized: Model, feeds: Iterable[Feed], ways: Sequence[Way]
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """What the float model makes of each feed, and the quantized one in each way."""
+    """What each feed holds and the float model makes of it, and the quantized one in each way."""
     names = output_names(model)
     return _sides(model, quantized, feeds, {name: name for name in names}, ways, io.is_heavy(model))
 
@@ -137,7 +147,8 @@ def tensor_sqnr(
     """SQNR in dB, over all feeds, of each pair of float tensors: in the float model → in the quantized one."""
     ratios: dict[str, Sqnr] = {}
     for expected, (found,) in _sides(model, quantized, feeds, pairs, ("run" if optimized else "written",)):
-        for name, x in expected.items():
+        for name in pairs:
+            x = expected[name]
             if isinstance(x, np.ndarray) and x.dtype.kind == "f":  # sequences and maps come as Python objects
                 ratios.setdefault(name, Sqnr()).add(x, found[name])
     return {name: ratio.db for name, ratio in ratios.items()}
@@ -151,7 +162,7 @@ def _sides(
     ways: Sequence[Way],
     at_once: bool = False,
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """What the float model makes of each feed, and the quantized one in each way, under the names of the float one.
+    """What each feed holds and the float model makes of it, and the quantized one in each way, under the same names.
 
     at_once: each session runs on all feeds and is closed, as two would be more than the size of the model.
     """
@@ -159,7 +170,7 @@ def _sides(
     answers = _answers(model, [name for name in pairs if name not in inputs], feeds, at_once=at_once)
     together = _in_turn if at_once else _side_by_side
     for known, found in together(quantized, list(pairs.values()), ways, answers):
-        yield {name: known[name] for name in pairs}, [dict(zip(pairs, arrays, strict=True)) for arrays in found]
+        yield known, [dict(zip(pairs, arrays, strict=True)) for arrays in found]
 
 
 Answered = Iterable[tuple[Feed, Feed]]

@@ -28,11 +28,15 @@ WHAT_TO_PASS = (
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model input accepts. In `shape` a None dimension is dynamic; shape None: not even the rank is known."""
+    """What a model input accepts. In `shape` a None dimension is dynamic; shape None: not even the rank is known.
+
+    truth: numbers of any type are taken, for whether they are 0.
+    """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...] | None
+    truth: bool = False
 
     @property
     def batch(self) -> int | None:

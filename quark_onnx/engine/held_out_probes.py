@@ -14,15 +14,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
+from quark_onnx.engine.counted_positions import Counted, without_padding
 from quark_onnx.engine.kept_feeds import Kept, keep, samples_in, telling
 from quark_onnx.engine.runner import fit
-from quark_onnx.graph import Model
+from quark_onnx.graph import Model, io
+from quark_onnx.graph.mask_inputs import MaskInput
 
 PROBES = 16
 """Samples that prove, where there are enough; feeds, where those that teach must do."""
 
 LEAST = 20
 """Samples from which on some are held out."""
+
+FEWEST = 4
+"""Probes of the largest models; heavy ones have fewer, the more weights they have."""
 
 PART = 5
 """One of so many samples is held out, and one of so many feeds at most."""
@@ -33,17 +38,29 @@ class Samples:
     """Feeds of a model.
 
     taught    all that anything is learned of
-    probes    what proves the result
+    probes    what proves the result, as it was given: models will meet padding
     held_out  whether nothing was learned of the probes
+    counted   which positions of them are judged; None: all
     """
 
     taught: Kept
     probes: Kept
     held_out: bool
+    counted: Counted | None = None
 
 
-def read(data: CalibrationData, model: Model) -> Samples:
-    """All feeds, in the float types of the model.
+def most_probes(model: Model) -> int:
+    """How many of them a proof runs on: three sessions go over each, which a model of 600 MB would spend a third of the
+    whole call on.
+    """
+    return max(FEWEST, PROBES * io.FILES_ABOVE // max(io.weight_bytes(model), io.FILES_ABOVE))
+
+
+def read(data: CalibrationData, model: Model, mask: MaskInput | None = None) -> Samples:
+    """All feeds, in the float types of the model; nothing is to be learned of positions that do not count.
+
+    Args:
+        mask: what of a feed says which positions count; None: all do.
 
     Raises:
         DataError: a sample does not fit, or there is none.
@@ -62,7 +79,11 @@ def read(data: CalibrationData, model: Model) -> Samples:
     usable = [i for i in telling(feeds) if i < first]
     chosen = held_out(rows, first, usable if 2 * len(usable) > first else None)
     taught = feeds.at([i for i in range(first) if i not in chosen])
-    return Samples(taught, feeds.at(chosen) if chosen else taught[:PROBES], bool(chosen))
+    probes = feeds.at(chosen) if chosen else taught[:PROBES]
+    counted = None
+    if mask is not None:
+        taught, counted = without_padding(model, data.inputs, feeds, taught, mask)
+    return Samples(taught, probes, bool(chosen), counted)
 
 
 def held_out(rows: Sequence[int], first: int, usable: Sequence[int] | None = None) -> list[int]:

@@ -6,11 +6,12 @@ In front of a Softmax nothing comes of −∞. Anywhere else it spreads, or beco
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
-from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, open_data
+from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, InputSpec, open_data
 from quark_onnx.engine.runner import Runner, input_specs
 from quark_onnx.graph import Model
 from quark_onnx.numerics.output_pairs import paired
@@ -43,7 +44,11 @@ def samples_of(
     path: str | os.PathLike[str] | None = None,
     limit: int | None = None,
     image_options: ImageOptions | None = None,
+    beside: Sequence[InputSpec] = (),
 ) -> CalibrationData:
-    """The samples of a model, as `open_data` reads them, with −∞ where the model takes it for a mask."""
-    asked = partial(Asked, model)
-    return open_data(source, input_specs(model), path=path, limit=limit, image_options=image_options, masks=asked)
+    """The samples of a model, as `open_data` reads them, with −∞ where the model takes it for a mask.
+
+    beside: what samples hold besides the model's inputs.
+    """
+    asked, inputs = partial(Asked, model), (*input_specs(model), *beside)
+    return open_data(source, inputs, path=path, limit=limit, image_options=image_options, masks=asked)

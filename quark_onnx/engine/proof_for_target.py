@@ -15,36 +15,48 @@ from quark_onnx.core.records import Proof
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import compare
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.fusion_ledger import Inside, Row, certificates_of, ledger, unseen
 from quark_onnx.engine.prove_outputs import prove_outputs
 from quark_onnx.graph import Model
 
 
 def prove_for(
-    target: Target, model: Model, plan: Plan, quantized: Model, feeds: Sequence[Feed], bodies: Sequence[Inside] = ()
+    target: Target,
+    model: Model,
+    plan: Plan,
+    quantized: Model,
+    feeds: Sequence[Feed],
+    bodies: Sequence[Inside] = (),
+    counted: Counted | None = None,
 ) -> tuple[list[Row], Proof]:
     """A row for every node of `model`, and of bodies inside it, and the outputs on these feeds.
+
+    counted: which positions of the outputs are looked at; None: all.
 
     Raises:
         ModelError: onnxruntime's CPU provider, which is the target, fails on the quantized model.
     """
     if target.on_cpu:
         rows = ledger(model, plan, quantized, target, bodies)
-        return rows, prove_outputs(model, quantized, feeds, certificates_of(rows)) if feeds else Proof()
+        proof = prove_outputs(model, quantized, feeds, certificates_of(rows), counted) if feeds else Proof()
+        return rows, proof
     try:
         rows = ledger(model, plan, quantized, target, bodies)
     except ModelError as error:
-        return unseen((Inside("", model, plan), *bodies)), _as_written(model, quantized, feeds, error)
+        return unseen((Inside("", model, plan), *bodies)), _as_written(model, quantized, feeds, error, counted)
     try:
-        return rows, prove_outputs(model, quantized, feeds, {}) if feeds else Proof()
+        return rows, prove_outputs(model, quantized, feeds, {}, counted) if feeds else Proof()
     except ModelError as error:
-        return rows, _as_written(model, quantized, feeds, error)
+        return rows, _as_written(model, quantized, feeds, error, counted)
 
 
-def _as_written(model: Model, quantized: Model, feeds: Sequence[Feed], why: ModelError) -> Proof:
+def _as_written(
+    model: Model, quantized: Model, feeds: Sequence[Feed], why: ModelError, counted: Counted | None
+) -> Proof:
     """Judged without the provider's optimizations, where it has kernels for what is written; else not at all."""
     try:
-        written = compare(model, quantized, feeds, optimized=False)
+        written = compare(model, quantized, feeds, optimized=False, counted=counted)
     except ModelError:
         return Proof(failure=str(why))
     return Proof(written, written, failure=str(why))

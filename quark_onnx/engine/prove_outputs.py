@@ -13,6 +13,7 @@ from quark_onnx.core.errors import ModelError
 from quark_onnx.core.records import Comparison, Departure, Measured, Proof
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import compare_ways
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.departing_layers import departing_layers
 from quark_onnx.engine.output_chance import below
 from quark_onnx.engine.saturation_certificate import NAMED, Certificate
@@ -27,16 +28,21 @@ FEW = 2
 
 
 def prove_outputs(
-    model: Model, quantized: Model, feeds: Iterable[Feed], certificates: Mapping[str, Certificate]
+    model: Model,
+    quantized: Model,
+    feeds: Iterable[Feed],
+    certificates: Mapping[str, Certificate],
+    counted: Counted | None = None,
 ) -> Proof:
     """Run the quantized model both ways, and explain what differs.
 
     Args:
         certificates: of its integer nodes (`certify`). Where some may saturate and nothing shows here, the first
             samples are computed as x64 without VNNI does, too; empty: it is not for such processors.
+        counted: which positions of the outputs are looked at; None: all.
     """
     first: list[Feed] = []
-    run, written = compare_ways(model, quantized, _keeping(feeds, first), ("run", "written"))
+    run, written = compare_ways(model, quantized, _keeping(feeds, first), ("run", "written"), counted)
     if not run.samples:
         return Proof()
     output = departing(run, written)
@@ -45,7 +51,7 @@ def prove_outputs(
         there = Departure(True, output, run.outputs[output], written.outputs[output], tuple(layers), cause, run.samples)
         return Proof(run, written, departure=there)
     unsafe = [name for name, found in certificates.items() if found.verdict != "exact"]
-    return _elsewhere(model, quantized, first, unsafe, Proof(run, written)) if unsafe else Proof(run, written)
+    return _elsewhere(model, quantized, first, unsafe, Proof(run, written), counted) if unsafe else Proof(run, written)
 
 
 def _keeping(feeds: Iterable[Feed], first: list[Feed]) -> Iterator[Feed]:
@@ -55,12 +61,14 @@ def _keeping(feeds: Iterable[Feed], first: list[Feed]) -> Iterator[Feed]:
         yield feed
 
 
-def _elsewhere(model: Model, quantized: Model, feeds: list[Feed], unsafe: list[str], proof: Proof) -> Proof:
+def _elsewhere(
+    model: Model, quantized: Model, feeds: list[Feed], unsafe: list[str], proof: Proof, counted: Counted | None
+) -> Proof:
     """With what x64 without VNNI makes of the first samples."""
     if io.is_large(model):
         return Proof(proof.run, proof.written, unmeasured="the model is too large to be computed so")
     try:
-        saturated, here, written = compare_ways(model, quantized, feeds, ("without_vnni", "run", "written"))
+        saturated, here, written = compare_ways(model, quantized, feeds, ("without_vnni", "run", "written"), counted)
     except ModelError as error:
         return Proof(proof.run, proof.written, unmeasured=str(error))
     output, there = departing(saturated, here), None  # where this processor saturates, all samples have told already

@@ -78,8 +78,6 @@ class Runner:
         if keep is not None:
             options.add_session_config_entry("session.qdqisint8allowed", "0")  # as on x64, wherever this runs
             options.optimized_model_filepath = str(keep)
-            if io.is_heavy(model):
-                options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
         quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph.all_nodes())
         self._blames_data = new_data or not quantized
         self._has_run = False
@@ -91,6 +89,7 @@ class Runner:
                 folder = str(source.folder)
                 options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
                 options.add_session_config_entry("session.disable_prepacking", "1")  # it copies all weights
+                options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
             values = [ort.OrtValue.ortvalue_from_numpy(array) for array in source.weights.values()]
             options.add_external_initializers(list(source.weights), values)
             self._session = ort.InferenceSession(source.model, options, providers=["CPUExecutionProvider"])
@@ -105,6 +104,7 @@ class Runner:
             raise ModelError(text, _node(error)) from error
         self._has_run = False
         self.inputs = [i.name for i in self._session.get_inputs()]
+        self._known = {*self.inputs, *(i.name for i in self._session.get_overridable_initializers())}
         self.outputs = view.output_names(model) if outputs is None else list(outputs)
 
     @property
@@ -119,14 +119,15 @@ class Runner:
         return other
 
     def __call__(self, feed: Feed) -> Arrays:
-        """The outputs for one feed.
+        """The outputs for one feed; what it holds besides the inputs, a mask of the user's, is passed over.
 
         Raises:
             DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
             ModelError: it has never run, and fails on zeros, too; or it is quantized, and the float one may run.
         """
         try:
-            found = list(self._session.run(self.outputs, feed))
+            given = {name: array for name, array in feed.items() if name in self._known}
+            found = list(self._session.run(self.outputs, given))
         except Exception as error:
             reason = _reason(error)
             if (lack := shortage(error, said=reason)) is not None:

@@ -128,6 +128,11 @@ def set_integer(node: ir.Node, name: str, number: int) -> None:
     node.attributes.add(ir.AttrInt64(name, number))
 
 
+def set_float(node: ir.Node, name: str, number: float) -> None:
+    """Another value for an attribute that is a floating-point number."""
+    node.attributes.add(ir.AttrFloat32(name, number))
+
+
 def set_text(node: ir.Node, name: str, text: str) -> None:
     """Another value for an attribute that is a text."""
     node.attributes.add(ir.AttrString(name, text))
@@ -140,14 +145,33 @@ def remove_unread(nodes: Sequence[ir.Node]) -> None:
             remove(node)
 
 
-def become(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
-    """The node keeps its name, its place and its first output; all else is that of a plain `op_type`."""
-    node.op_type = op_type
+def become(
+    node: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    domain: str = "",
+    keep: Sequence[str] = (),
+) -> None:
+    """The node keeps its name, its place, its first output and the attributes to `keep`; all else is that of a plain
+    `op_type`."""
+    kept = [node.attributes[name] for name in keep if name in node.attributes]
+    node.op_type, node.domain = op_type, domain
     node.attributes.clear()
+    for attribute in kept:
+        node.attributes.add(attribute)
     node.resize_outputs(1)
     node.resize_inputs(len(inputs))
     for index, value in enumerate(inputs):
         node.replace_input_with(index, value)
+
+
+def add_outputs(node: ir.Node, hints: Sequence[str]) -> list[ir.Value]:
+    """More outputs of a node, named freshly after these hints."""
+    before = len(node.outputs)
+    node.resize_outputs(before + len(hints))
+    for value, hint in zip(node.outputs[before:], hints, strict=True):
+        value.name = fresh_name(graph_of(node), hint)
+    return list(node.outputs[before:])
 
 
 def become_constants(node: ir.Node, arrays: Sequence[Any]) -> list[ir.Value]:

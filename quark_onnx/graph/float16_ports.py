@@ -2,8 +2,9 @@
 
 An input of a fixed type, such as the scales of Resize, stays float32, and so does a type variable without float16, such
 as that of Range. Operators that make numbers of a type that an attribute names, such as RandomNormal, stay float32: few
-runtimes make float16 ones. Nodes that no schema knows stay as they are, and so do nodes that read or write a value of
-unknown type, or sequences, which no Cast can convert.
+runtimes make float16 ones. Of onnxruntime's own, of which onnx has no schemas, those of transformers are known. All
+others that no schema knows stay as they are, and so do nodes that read or write a value of unknown type, or sequences,
+which no Cast can convert.
 """
 
 from __future__ import annotations
@@ -17,6 +18,26 @@ import onnx_ir as ir
 
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph.element_types import element_type
+
+OWN: Mapping[str, tuple[int, ...]] = {
+    "Attention": (),
+    "BiasGelu": (),
+    "EmbedLayerNormalization": (),
+    "FastGelu": (),
+    "FusedMatMul": (),
+    "Gelu": (),
+    "GroupQueryAttention": (),
+    "LayerNormalization": (1, 2),
+    "MultiHeadAttention": (),
+    "QuickGelu": (),
+    "RotaryEmbedding": (),
+    "SimplifiedLayerNormalization": (1,),
+    "SkipLayerNormalization": (1, 2),
+    "SkipSimplifiedLayerNormalization": (1, 2),
+}
+"""Operators of onnxruntime alone that compute in float16 as well, and their outputs that are float32 all the same."""
+
+_MOST_OUTPUTS = 4  # of these
 
 
 @dataclass(frozen=True)
@@ -34,7 +55,7 @@ def no_ports(node: ir.Node) -> Ports:
 
 def ports(node: ir.Node, opsets: Mapping[str, int]) -> Ports | Skip:
     """The ports of a node, or why it has none. Types must have been inferred."""
-    outputs = [value for value in node.outputs if value.name]
+    outputs = [value for value in node.outputs if value.uses() or value.is_graph_output()]
     for value in (*node.inputs, *outputs):
         if value is not None and value.type is None:
             return Skip(f"the type of {value.name!r} is unknown")
@@ -68,7 +89,8 @@ def _allowed(op_type: str, opset: int, domain: str) -> tuple[tuple[bool, ...], t
     try:
         schema = onnx.defs.get_schema(op_type, opset, domain)
     except onnx.defs.SchemaError:
-        return None
+        fixed = OWN.get(op_type) if domain in ("", "com.microsoft") else None
+        return None if fixed is None else ((True,), tuple(at not in fixed for at in range(_MOST_OUTPUTS)))
     if {"dtype", "output_datatype"} & schema.attributes.keys():  # float16 by schema, not by kernels
         return (False,) * len(schema.inputs), (False,) * len(schema.outputs)
     variables = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}

@@ -6,6 +6,8 @@ model has the same schema in both, only the number changes; else onnx's converte
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import onnx
@@ -20,6 +22,8 @@ from quark_onnx.graph.normal_form import FIRST_WITHOUT_INPUTS
 from quark_onnx.graph.older_meanings import carry_over
 from quark_onnx.graph.passes import infer_shapes
 from quark_onnx.graph.without_weights import light_proto, refusal
+
+_APART = "quark_onnx.apart"  # the domain of operators that onnx's converter must not look at
 
 
 @lru_cache(maxsize=1)
@@ -98,7 +102,8 @@ def _brought(model: ir.Model, current: int, wanted: int) -> ir.Graph | Skip:
     if current > (known := onnx.defs.onnx_opset_version()):
         return Skip(f"onnx {onnx.__version__} knows operators up to opset {known}, not what changed after that")
     types = sorted({node.op_type for node in model.graph.all_nodes() if node.domain == ""})
-    changed = [name for name in types if onnx.defs.get_schema(name, current).since_version > wanted]
+    schemas = {name: onnx.defs.get_schema(name, current) for name in types if onnx.defs.has(name, current)}
+    changed = [name for name, schema in schemas.items() if schema.since_version > wanted]
     graph = _converted(model, wanted) if changed else model.graph
     return Skip(f"{', '.join(changed)} changed after it ({graph.reason})") if isinstance(graph, Skip) else graph
 
@@ -108,18 +113,44 @@ def _converted(model: ir.Model, wanted: int) -> ir.Graph | Skip:
     infer_shapes(model)  # some conversions need ranks; not every version of onnx infers them by itself
     carry_over(model, own_opset(model) or wanted, wanted)
     try:
-        proto = light_proto(model)
+        with _strangers_apart(model, own_opset(model) or wanted):
+            proto = light_proto(model)
         converted = version_converter.convert_version(proto, wanted)
         if (fault := refusal(converted)) and refusal(proto) is None:
             raise ValueError(fault)
         if _interface(converted) != _interface(proto):
             raise ValueError("the conversion would change the inputs or outputs")
         graph: ir.Graph = ir.from_proto(converted).graph
+        _at_home(graph)
     except Exception as error:  # the converter, protobuf and the checker each have errors of their own
         let_out(error)
         return Skip(_reason(error))
     _restore(graph, model.graph)
     return graph
+
+
+@contextmanager
+def _strangers_apart(model: ir.Model, opset: int) -> Iterator[None]:
+    """Operators of ONNX's domain that onnx does not know, in a domain that the converter leaves alone.
+
+    They are onnxruntime's own, such as SimplifiedLayerNormalization, and are the same in all operator sets.
+    """
+    nodes = [node for node in model.graph.all_nodes() if node.domain == "" and not onnx.defs.has(node.op_type, opset)]
+    for node in nodes:
+        node.domain, model.opset_imports[_APART] = _APART, 1
+    try:
+        yield
+    finally:
+        for node in nodes:
+            node.domain = ""
+        model.opset_imports.pop(_APART, None)
+
+
+def _at_home(graph: ir.Graph) -> None:
+    """Strangers of a converted graph come back."""
+    graph.opset_imports.pop(_APART, None)
+    for node in graph.all_nodes():
+        node.domain = "" if node.domain == _APART else node.domain
 
 
 def _interface(proto: onnx.ModelProto) -> list[tuple[str, str | None, int, int]]:

@@ -13,9 +13,12 @@ from onnx_ir.passes import common
 from quark_onnx.core.errors import ModelError
 from quark_onnx.core.resource_faults import let_out
 from quark_onnx.graph.edit import claim, forget_names, fresh_name
+from quark_onnx.graph.view import input_at, is_op
 from quark_onnx.graph.without_weights import light_proto
 
 logger = logging.getLogger(__name__)
+
+_PAST = 4  # the input of Attention with the keys of its past
 
 
 def run(model: ir.Model, *passes: ir.passes.PassBase) -> None:
@@ -83,8 +86,17 @@ def _propagates(graph: ir.Graph) -> bool:
 
 
 def remove_unused(model: ir.Model) -> None:
-    """Nodes, initializers and opset imports that no output needs go."""
+    """Nodes, initializers and opset imports that no output needs go.
+
+    An Attention that has a past keeps all its outputs: onnxruntime computes none without a present.
+    """
+    kept = {n: [value.name for value in n.outputs] for n in model.graph.all_nodes() if is_op(n, "Attention")}
     run(model, common.RemoveUnusedNodesPass(), common.RemoveUnusedOpsetsPass())
+    for node, names in kept.items():
+        if input_at(node, _PAST) is not None:
+            node.resize_outputs(len(names))
+            for value, name in zip(node.outputs, names, strict=True):
+                value.name = name
 
 
 def name_nodes(model: ir.Model) -> None:

@@ -15,15 +15,17 @@ from quark_onnx.core.plan import Skip
 class Rule:
     """One rewrite.
 
-    roots  operator types at which `match` is tried
-    match  node → what `apply` needs, or why there is nothing to do
-    apply  performs the rewrite with what `match` returned; cannot fail
+    roots   operator types at which `match` is tried
+    match   node → what `apply` needs, or why there is nothing to do
+    apply   performs the rewrite with what `match` returned; cannot fail
+    domain  of the operators; empty: ONNX's own
     """
 
     name: str
     roots: tuple[str, ...]
     match: Callable[[ir.Node], Any]
     apply: Callable[[Any], None]
+    domain: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def rewrite(graph: ir.Graph, rules: Sequence[Rule], max_rounds: int = 100) -> li
 def _round(graph: ir.Graph, rule: Rule, log: dict[tuple[str, str], Outcome]) -> bool:
     changed = False
     for node in graph:
-        if node.op_type not in rule.roots or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in rule.roots or node.domain.removeprefix("ai.onnx") != rule.domain:
             continue
         name = node.name or "?"
         found = rule.match(node)

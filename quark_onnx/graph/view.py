@@ -76,6 +76,14 @@ def shape(value: ir.Value | None) -> tuple[int | None, ...] | None:
     return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
 
 
+def same_first(one: ir.Value | None, other: ir.Value | None) -> bool:
+    """Whether the first dimensions of both are known to be the same number, or go by the same name."""
+    if one is None or other is None or not one.shape or not other.shape:
+        return False
+    a, b = one.shape[0], other.shape[0]
+    return a == b and (isinstance(a, int) or a.value is not None)
+
+
 def numpy_dtype(value: ir.Value) -> np.dtype[Any] | None:
     """The numpy type of a tensor's elements; object for strings; None when unknown, and of a sequence or optional."""
     if value.dtype in (None, ir.DataType.UNDEFINED) or not isinstance(value.type, ir.TensorType):

@@ -46,8 +46,12 @@ class ObservingSession:
         """Outputs for one feed, as InferenceSession.run has them.
 
         Raises:
-            DataError: the model fails on the feed, or has no such output.
+            DataError: the model fails on the feed, or has no such input or output.
         """
+        known = [value.name for value in self.get_inputs()]
+        for name in input_feed:
+            if name not in known:
+                raise DataError(f"the model has no input {name!r}{nearest(name, known)}")
         wanted = self._outputs if output_names is None else list(output_names)
         for name in wanted:
             if name not in self._outputs:

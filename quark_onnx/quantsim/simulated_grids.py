@@ -14,6 +14,7 @@ from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.graph import Model, io
+from quark_onnx.graph.attention_masks import Masks, masks_of
 from quark_onnx.graph.edit import set_arrays
 from quark_onnx.graph.value_info import declare_outputs
 from quark_onnx.graph.view import constant
@@ -30,6 +31,9 @@ logger = logging.getLogger("quark_onnx")
 PARAMETERS = ("weight", "bias")
 """Roles of parameters; other constants are read as activations."""
 
+SWITCH = (-1.0, 1.0)
+"""Of what a mask is made of, 1 − mask or mask − 1, where all that was seen of it is 0."""
+
 Chosen = dict[str, QParams | None]
 
 
@@ -37,7 +41,8 @@ def choose(
     model: Model, sites: Mapping[str, Site], statistics: Mapping[str, Statistics], how: QuantizationConfig
 ) -> Chosen:
     """Grids by group; None, with a warning, for what cannot be quantized."""
-    sites = {tensor: _masked(model, site, statistics.get(tensor)) for tensor, site in sites.items()}
+    masks = masks_of(model.graph)
+    sites = {tensor: _masked(model, site, statistics.get(tensor), masks) for tensor, site in sites.items()}
     plan = Plan("", sites, {tensor: (tensor,) for tensor in sites})  # every tensor on its own
     done = choose_ranges(model, plan, statistics, how)
     for tensor, reason in done.notes.items():
@@ -45,14 +50,21 @@ def choose(
     return {site.group: done.qparams.get(site.group) for site in sites.values()}
 
 
-def _masked(model: Model, site: Site, seen: Statistics | None) -> Site:
-    """The site, with a range of its own where the tensor holds a mask: the range of its values would be absurd."""
+def _masked(model: Model, site: Site, seen: Statistics | None, masks: Masks) -> Site:
+    """The site, with a range of its own where the tensor holds a mask: the range of its values would be absurd.
+
+    The same where a mask, or what it is made of, was not seen: a range of the other values would lose it.
+    """
     if site.range is not None or site.role in PARAMETERS:
         return site
     array = constant(model.graph.initializers.get(site.tensor))
     seen = Statistics.of(array) if site.role == "constant" and array is not None else seen
-    found = None if seen is None else range_with_mask(seen, 1 << site.format.bits)
-    return replace(site, range=found)
+    if seen is None:
+        return site
+    told = {value.name: number for value, number in masks.hidden.items()}
+    if site.tensor in {value.name for value in masks.deciding} and site.tensor not in told:
+        return replace(site, range=SWITCH) if seen.lo == seen.hi == 0 else site
+    return replace(site, range=range_with_mask(seen, 1 << site.format.bits, told.get(site.tensor, 0.0)))
 
 
 def plan_of(model: Model, quantizers: Iterable[Quantizer]) -> Plan:

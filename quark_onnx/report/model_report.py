@@ -271,6 +271,7 @@ class ModelReport:
     samples: int = 0
     probes: str = ""
     judged: int = 0
+    positions: str = ""
     advice: tuple[Advice, ...] = ()
 
     @property

@@ -51,7 +51,7 @@ def round_weights(model: Model, plan: Plan, moments: Moments, how: str) -> Plan:
         array = np.asarray(constant(model.graph.initializers[tensor]), np.float32)
         rows = layer.rows(array)
         let_go(model.graph.initializers[tensor].const_value)
-        grid = grid_of(q, site.format, rows.shape[:2])
+        grid = grid_of(q, site.format, rows.shape)
         inputs = _inputs(rows.shape, moments.get(_channels(node)))
         free = alone and site.range is None  # a scale that is given stays
         scales = [representable(grid.scale * np.float32(factor), site.format) for factor in GROWTH] if free else []
@@ -65,7 +65,7 @@ def round_weights(model: Model, plan: Plan, moments: Moments, how: str) -> Plan:
             told = STORED.format(found.decibel, node.name)
             remarks[tensor] = f"{remarks[tensor]}; {told}" if tensor in remarks else told
             continue
-        whole, scale = coded(found.codes, found.scale, q, found.scale.shape)
+        whole, scale = coded(found.codes, found.scale, q, site.format)
         del found
         rounded[tensor] = Coded(spilled(layer.weight(whole, array)), scale)
     return replace(plan, sites=sites, qparams=chosen, rounded=rounded, remarks=remarks)

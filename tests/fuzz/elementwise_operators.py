@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from model_builder import Array, Builder
+from model_builder import Builder
 from recipe import Recipe
 
 _UNARY: dict[str, tuple[int, dict[str, Any]]] = {
@@ -173,14 +173,6 @@ def _dropout(b: Builder) -> None:
         b.add("Dropout", [name, b.constant(0.3, np.float32)])
 
 
-def _microsoft(op_type: str) -> Recipe:
-    return Recipe(lambda b: b.add(op_type, [b.pick(_single)], domain="com.microsoft"), weight=0.5)
-
-
-def _single(array: Array) -> bool:
-    return bool(array.dtype == np.float32)
-
-
 OPERATORS = (
     {name: _unary(name, attributes) for name, (_, attributes) in _UNARY.items()}
     | {name: _binary(name) for name in ("Add", "Sub", "Mul", "Div")}
@@ -189,7 +181,6 @@ OPERATORS = (
     | {name: _comparison(name, 12) for name in ("GreaterOrEqual", "LessOrEqual")}
     | {"Equal": _comparison("Equal", 11)}
     | {name: _logical(name) for name in _LOGICAL}
-    | {f"com.microsoft.{name}": _microsoft(name) for name in ("Gelu", "QuickGelu", "FastGelu")}
     | {
         "Not": Recipe(_not, weight=0.3),
         "Where": Recipe(_where, 9),

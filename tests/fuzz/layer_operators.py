@@ -176,12 +176,6 @@ def _attention(b: Builder) -> None:
     b.add("Attention", parts, q_num_heads=2, kv_num_heads=2)
 
 
-def _skip_layer_norm(b: Builder) -> None:
-    name = b.pick(lambda array: array.ndim == 3 and array.dtype == np.float32)
-    other, width = b.pick(lambda array: array.shape == b.dims(name)), b.dims(name)[-1]
-    b.add("SkipLayerNormalization", [name, other, b.weight(width), b.weight(width)], domain="com.microsoft")
-
-
 OPERATORS = {
     "Conv": Recipe(_conv, weight=8),
     "ConvTranspose": Recipe(_conv_transpose, 11, weight=2),
@@ -205,5 +199,4 @@ OPERATORS = {
     **{name: _global(name) for name in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")},
     **{name: _softmax(name) for name in ("Softmax", "LogSoftmax", "Hardmax")},
     "Attention": Recipe(_attention, 23),
-    "com.microsoft.SkipLayerNormalization": Recipe(_skip_layer_norm, weight=0.5),
 }

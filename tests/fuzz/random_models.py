@@ -10,6 +10,7 @@ import control_flow
 import elementwise_operators
 import graph_patterns
 import layer_operators
+import microsoft_operators
 import moving_operators
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from recipe import Recipe
 OPERATORS: dict[str, Recipe] = (
     elementwise_operators.OPERATORS
     | layer_operators.OPERATORS
+    | microsoft_operators.OPERATORS
     | moving_operators.OPERATORS
     | graph_patterns.OPERATORS
     | control_flow.OPERATORS

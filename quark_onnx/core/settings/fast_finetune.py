@@ -1,7 +1,7 @@
-"""What fast fine-tuning does with the weights of each layer: `AdaRound` or `AdaQuant`, and their settings.
+"""What fast fine-tuning does with the weights of each layer: `AdaRound`, `AdaQuant` or `GPTQ`, and settings.
 
 Names are those of AMD Quark (`NumIterations` in its dictionaries is `num_iterations` here); docs/fast_finetune.md
-has the table of all of them, with AIMET's names and what is refused. Both work for weights of 2 to 16 bits.
+has the table of all of them, with AIMET's names and what is refused. All work for weights of 2 to 16 bits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TUNABLE = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LayerNormalization", "Ins
 
 @dataclass(frozen=True)
 class FastFinetune:
-    """What both methods have in common. Make one of `AdaRound` and `AdaQuant`: the class selects the method.
+    """What all methods have in common. Make an `AdaRound`, `AdaQuant` or `GPTQ`: the class is the method.
 
     data_size         use at most this many calibration samples; None: all
     batch_size        samples per iteration with objective "sampled", see `batch_rows`; no effect with "moments"
@@ -75,7 +75,7 @@ class FastFinetune:
 
     def __post_init__(self) -> None:
         if not self.algorithm:
-            raise ConfigError("FastFinetune is the base of two methods; make an AdaRound or an AdaQuant")
+            raise ConfigError("FastFinetune is the base of the methods; make an AdaRound, AdaQuant or GPTQ")
         for entry in fields(self):
             name = f"{entry.name} ({quark_key(entry.name)})"
             object.__setattr__(self, entry.name, entry.metadata["check"](name, getattr(self, entry.name)))
@@ -198,6 +198,37 @@ class AdaQuant(FastFinetune):
 
 
 @dataclass(frozen=True)
+class GPTQ(FastFinetune):
+    """Rounds one input after the other, each making up for those before it (Frantar et al. 2022); no iterations.
+
+    act_order  inputs that are largest on average come first; False: in the order of the weight
+    polish     sweeps of coordinate descent behind it; with a scale per block, in each of which that is fitted first
+    The rest: `FastFinetune`; `scale_search` and `ridge` are what others call mse and percdamp.
+
+    Raises:
+        ConfigError: a setting of iterations is given.
+    """
+
+    act_order: bool = field(True, flag)
+    polish: int = field(3, whole(0))
+    ridge: float = field(0.1, real(0, 1))
+
+    algorithm: ClassVar[str] = "gptq"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for entry in fields(self):
+            if entry.name in _OF_ITERATIONS and getattr(self, entry.name) != entry.default:
+                raise ConfigError(
+                    f"{entry.name} ({quark_key(entry.name)}) is for iterations, and gptq has none; leave it out, or "
+                    "take adaround"
+                )
+
+    def steps(self, bits: int) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
 class Nearest(FastFinetune):
     """Rounds to nearest, and no more than scales (`scale_search`) and biases (`update_bias`) are looked for.
 
@@ -213,7 +244,9 @@ class Nearest(FastFinetune):
     algorithm: ClassVar[str] = "nearest"
 
 
-METHODS: dict[str, type[AdaRound] | type[AdaQuant]] = {c.algorithm: c for c in (AdaRound, AdaQuant)}
+Method = AdaRound | AdaQuant | GPTQ
+
+METHODS: dict[str, type[Method]] = {c.algorithm: c for c in (AdaRound, AdaQuant, GPTQ)}
 """The methods by `OptimAlgorithm`."""
 
 _RATES = {"LearningRate", "LRAdjust"}
@@ -222,7 +255,7 @@ _OF_ITERATIONS = {
     *("num_iterations", "num_batches", "batch_size", "learning_rate", "lr_adjust", "early_stop", "objective"),
     *("reg_param", "beta_range", "warm_start"),
 }
-"""Fields of `AdaRound` that say how its iterations go."""
+"""Fields that say how iterations go."""
 
 _CPU = "it runs on the processor, with numpy and onnxruntime only; give 'cpu' or leave it out"
 _RAM = "nothing is kept on disk, and layers share passes as far as memory goes; set MemoryLimit, in bytes"
@@ -250,7 +283,7 @@ def quark_key(name: str) -> str:
     return "".join("LR" if part == "lr" else part.capitalize() for part in name.split("_"))
 
 
-def from_quark(values: Mapping[str, Any]) -> AdaRound | AdaQuant:
+def from_quark(values: Mapping[str, Any]) -> Method:
     """The method and settings in Quark's dictionary; missing keys and None stand for the defaults of this package.
 
     Without RateUnit the rates of AdaQuant are Quark's, in units of the weight (LearningRate then is 1e-5 by default).

@@ -4,7 +4,8 @@
 
 A name such as `S8S8_AAWS` is read as: activation type, weight type, A(symmetric or Symmetric) activation, W(eight)
 likewise; any name of that form is a preset, also `S16S4_ASWS`. The other names are those of AMD Quark. Static integer
-presets also exist with `_ADAROUND` and `_ADAQUANT` at the end: the same, and weights are fine-tuned afterwards.
+presets and `MATMUL_NBITS` also exist with `_ADAROUND`, `_ADAQUANT` and `_GPTQ` at the end: the same, and weights are
+fine-tuned afterwards.
 """
 
 from __future__ import annotations
@@ -95,7 +96,14 @@ def _tuned(config: QuantizationConfig, algorithm: str) -> QuantizationConfig:
 _INT8, _INT16 = _named("U8S8_AAWS", "MinMax"), _named("U16S16_AAWS", "MinMax")
 _FINE8, _FINE16 = (_named(name, Percentile=99.9999) for name in ("U8S8_AAWS", "U16S16_AAWS"))
 
-_STATIC: dict[str, QuantizationConfig] = {
+_NBITS = QuantizationConfig(
+    weight_type="int4",
+    op_types_to_quantize=("MatMul", "Gemm", "Gather"),  # preparing makes a Gemm of MatMul + Add
+    include_cle=False,
+    extra_options={"WeightsOnly": True, "BlockSize": 128},
+)
+
+_TUNABLE: dict[str, QuantizationConfig] = {
     DEFAULT: _protected("cpu"),
     "S8S8_AAWS": _named("S8S8_AAWS", Percentile=99.9999),
     "U8S8_AAWS": _named("U8S8_AAWS"),
@@ -110,6 +118,7 @@ _STATIC: dict[str, QuantizationConfig] = {
     "INT16_CNN_DEFAULT": _INT16,
     "INT8_TRANSFORMER_DEFAULT": _transformer(_INT8, CalibMovingAverage=True),
     "INT16_TRANSFORMER_DEFAULT": _transformer(_INT16, CalibMovingAverage=True),
+    "MATMUL_NBITS": _NBITS,
 }
 
 _OTHERS: dict[str, QuantizationConfig] = {
@@ -119,25 +128,20 @@ _OTHERS: dict[str, QuantizationConfig] = {
     "INT16_TRANSFORMER_ACCURATE": _tuned(_transformer(_FINE16), "adaround"),
     "S16S16_MIXED_S8S8": replace(_named("S16S16_AAWS", Percentile=99.9999), include_auto_mp=True),
     "UINT8_DYNAMIC_QUANT": QuantizationConfig(
-        activation_type="uint8", weight_type="uint8", use_dynamic_quant=True, include_cle=False
+        activation_type="uint8", weight_type="int8", per_channel=True, use_dynamic_quant=True, include_cle=False
     ),
-    "MATMUL_NBITS": QuantizationConfig(
-        weight_type="int4",
-        op_types_to_quantize=("MatMul", "Gemm"),  # preparing makes a Gemm of MatMul + Add
-        include_cle=False,
-        extra_options={"WeightsOnly": True, "BlockSize": 128},
-    ),
+    "MATMUL_NBITS_HQQ": replace(_NBITS, extra_options={**_NBITS.extra_options, "WeightCalibrateMethod": "HQQ"}),
     "FP16": QuantizationConfig(activation_type="float16", weight_type="float16", include_cle=False),
     "BF16": QuantizationConfig(activation_type="bfloat16", weight_type="bfloat16", include_cle=False),
 }
 """Presets that come as they are, without the endings."""
 
 _ENDINGS = tuple(f"_{algorithm.upper()}" for algorithm in METHODS)
-"""What a static integer preset takes behind its name."""
+"""What a preset of integers takes behind its name."""
 
 PRESETS = {
     f"{name}{suffix}": _tuned(config, suffix[1:].lower()) if suffix else config
-    for name, config in _STATIC.items()
+    for name, config in _TUNABLE.items()
     for suffix in ("", *_ENDINGS)
 } | _OTHERS
 """All presets that have a place in the list, by name."""
@@ -167,7 +171,9 @@ def get_default_config(name: str = DEFAULT) -> QuantizationConfig:
             f"preset {name!r} is not offered: {_BLOCK_FLOAT_REASON}; INT8, 16-bit and 4-bit integers, FP16 and BF16 are"
         )
     if ending and base in _OTHERS:
-        raise ConfigError(f"preset {base!r} does not come with {ending}: use it as it is, or a static integer preset")
+        raise ConfigError(
+            f"preset {base!r} does not come with {ending}: use it as it is, or another preset of integers"
+        )
     raise ConfigError(f"unknown preset {name!r}{nearest(str(name), PRESETS)}")
 
 

@@ -27,9 +27,10 @@ class Sides(NamedTuple):
 
 
 def sides(unit: Unit, frontier: Frontier, plan: Plan, most: int | None) -> Sides | Skip:
-    """The samples that a layer reads, at most so many, empty ones left out; or why it cannot learn from them."""
-    pairs = zip(*frontier.read(unit.node, unit.data, plan), strict=True)
-    x, z = ([s for side in sides for s in unit.geometry.samples(side)] for sides in zip(*pairs, strict=True))
+    """What counts of the samples that a layer reads, at most so many, empty ones left out; or why it cannot learn."""
+    stores = frontier.read(unit.node, unit.data, plan)
+    counting = ([part for i, a in enumerate(s) for part in frontier.counted(unit.data, i, a)] for s in stores)
+    x, z = ([sample for part in parts for sample in unit.geometry.samples(part)] for parts in counting)
     if [s.shape for s in x] != [s.shape for s in z]:
         return Skip("its input has another shape in the quantized model")
     x, z = ([s for s in side if s.size][:most] for side in (x, z))

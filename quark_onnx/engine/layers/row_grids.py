@@ -1,4 +1,4 @@
-"""Between the plan's scales, one or one per channel, and the (G, R) that numerics work with."""
+"""Between the plan's scales, one, one per channel or per block, and the (G, R) or (G, R, K) that numerics work with."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_ROW, PER_T
 Array = NDArray[Any]
 
 
-def grid_of(q: QParams, format: Format, shape: tuple[int, int]) -> WeightGrid:
-    """The grid of a weight of G groups and R rows.
+def grid_of(q: QParams, format: Format, shape: tuple[int, int, int]) -> WeightGrid:
+    """The grid of a weight (G, R, K).
 
     Scales per channel are one per row of every group, or (grouped ConvTranspose) one per row for all groups.
     """
-    groups, rows = shape
+    groups, rows, _ = shape
+    numbers = [np.asarray(a, np.float32) for a in (q.scale, q.zero_point)]
+    if format.block is not None:
+        scale, zero = (_turned(along(a, _stored(shape, format), format), format)[None] for a in numbers)
+        return WeightGrid(scale, format.lo - zero, format.hi - zero, PER_CHANNEL, format.safe_pairs, format.block)
     per_row = PER_CHANNEL if q.scale.size == groups * rows else PER_ROW
     shared = per_row if q.scale.ndim else PER_TENSOR
-    scale, zero = (_by_row(np.asarray(a, np.float32), shape) for a in (q.scale, q.zero_point))
+    scale, zero = (_by_row(a, shape[:2]) for a in numbers)
     return WeightGrid(scale, (format.lo - zero)[..., None], (format.hi - zero)[..., None], shared, format.safe_pairs)
 
 
@@ -75,13 +79,28 @@ def bias_grid(plan: Plan, bias: str | None) -> OwnGrid | None:
     return None if site is None or site.format.bits == 32 else OwnGrid(plan.qparams_of(site.tensor), site.format)
 
 
-def coded(codes: Array, scale: Array, q: QParams, shape: tuple[int, int]) -> tuple[Array, Array]:
+def coded(codes: Array, scale: Array, q: QParams, format: Format) -> tuple[Array, Array]:
     """Codes (G, R, K) with the zero point added, and the scale in the shape of the plan's."""
     whole = codes if codes.dtype.kind == "i" else np.rint(codes)
-    whole = np.add(whole, _by_row(q.zero_point, shape)[..., None], dtype=np.int32, casting="unsafe")
+    if format.block is not None:
+        zero = _turned(along(q.zero_point, _stored(codes.shape, format), format), format)[None]
+        own = _turned(scale[0, :, :: format.block], format)
+        return np.add(whole, zero, dtype=np.int32, casting="unsafe"), np.ascontiguousarray(own, np.float32)
+    zero = _by_row(q.zero_point, codes.shape[:2])[..., None]
+    whole = np.add(whole, zero, dtype=np.int32, casting="unsafe")
     if q.scale.ndim == 0:
         return whole, scale[0, 0].astype(np.float32)
     return whole, (scale.reshape(-1) if q.scale.size == scale.size else scale[0]).astype(np.float32)
+
+
+def _turned(matrix: Array, format: Format) -> Array:
+    """Between a matrix with blocks as it is stored and its rows, either way: blocks go along the inputs of a row."""
+    return matrix if format.axis == 1 else matrix.T
+
+
+def _stored(shape: tuple[int, ...], format: Format) -> tuple[int, ...]:
+    """The shape of a matrix (1, R, K) with blocks, as it is stored."""
+    return shape[1:] if format.axis == 1 else shape[:0:-1]
 
 
 def _by_row(parameter: Array, shape: tuple[int, int]) -> Array:

@@ -85,8 +85,6 @@ def _unit(node: Node, plan: Plan) -> Unit | Skip:
     site = plan.sites.get(weight.name or "")
     if site is None or site.role != "weight":
         return Skip("the weight has no integer initializer")
-    if site.format.block:
-        return Skip("its weight has a scale per block: only scales per tensor or channel are tuned")
     shape = geometry(node, weight, data, at)
     if isinstance(shape, Skip):
         return shape

@@ -13,12 +13,13 @@ from quark_onnx.numerics.layer.held_out_split import LayerData, Part
 from quark_onnx.numerics.layer.integer_bias import LIMIT, OwnGrid
 from quark_onnx.numerics.rounding.moments import ActiveMeans, Sums, with_bias
 from quark_onnx.numerics.rounding.objectives import Sampled
+from quark_onnx.numerics.rounding.weight_grid import each
 
 F32 = NDArray[np.float32]
 
 
 class Candidate(NamedTuple):
-    """codes (G, R, K) whole float32, scale (G, R), bias (G, R)."""
+    """codes (G, R, K) whole float32, scale (G, R) or, with blocks, (G, R, K), bias (G, R)."""
 
     name: str
     codes: F32
@@ -28,7 +29,7 @@ class Candidate(NamedTuple):
     @property
     def weight(self) -> F32:
         """(G, R, K) dequantized."""
-        return self.codes * self.scale[..., None]
+        return self.codes * each(self.scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ class Scorer:
 
     def with_bias(self, name: str, codes: F32, scale: F32, fitter: Sums | ActiveMeans) -> Candidate:
         """The candidate whose bias is the best for its weight, of those that its type holds."""
-        bias: NDArray[np.floating] = fitter.bias(codes * scale[..., None])
+        bias: NDArray[np.floating] = fitter.bias(codes * each(scale))
         if self.bias_step is not None:
             limit = scale.astype(np.float64) * self.bias_step * LIMIT
             bias = np.clip(bias, -limit, limit)

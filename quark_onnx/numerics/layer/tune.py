@@ -23,12 +23,13 @@ from quark_onnx.numerics.activation_functions import Activation
 from quark_onnx.numerics.layer.candidates import Candidate, Scorer
 from quark_onnx.numerics.layer.held_out_split import LayerData
 from quark_onnx.numerics.layer.integer_bias import OwnGrid
+from quark_onnx.numerics.rounding.block_scales import search_blocks
 from quark_onnx.numerics.rounding.methods import Rounding
 from quark_onnx.numerics.rounding.moments import Moments
 from quark_onnx.numerics.rounding.objectives import Quadratic, Sampled
 from quark_onnx.numerics.rounding.scale_search import search_scale
 from quark_onnx.numerics.rounding.settings import TuningSettings
-from quark_onnx.numerics.rounding.weight_grid import WeightGrid, nearest
+from quark_onnx.numerics.rounding.weight_grid import WeightGrid, each, nearest
 
 F32 = NDArray[np.float32]
 
@@ -42,7 +43,7 @@ IDENTITY = Activation()
 
 
 class Tuned(NamedTuple):
-    """codes (G, R, K) whole float32, scale (G, R), bias (G, R), or None as it came.
+    """codes (G, R, K) whole float32, scale as in the grid, bias (G, R), or None as it came.
 
     loss, held  Σ over rows of gain · mean (f(ŷ) − f(y))² on the training and held-out samples, of `raw` and of this
     choice      the candidate that this is; accepted: it is not `raw`
@@ -105,7 +106,7 @@ def tune(
     sampled = _sampled(data, fixed, activation, settings)
     scale, floor = grid.scale, _floor(start, input_scale, grid.shared)
     if settings.scale_search:
-        grid = replace(grid, scale=np.maximum(grid.scale, floor))
+        grid = grid if input_scale is None else grid.at(np.maximum(grid.scale, floor))
         scale = _scale(weight, q, sampled, grid, settings, scorer.gain, floor)
     rounded, iterations = [("untuned", near(grid.scale), grid.scale), ("nearest", near(scale), scale)], 0
     if settings.method != "nearest" and q is not None:
@@ -125,7 +126,7 @@ def tune(
 def _near(weight: F32, grid: WeightGrid, codes: F32 | None, scale: F32) -> F32:
     """Rounded to nearest; rows at the grid's own scale as the plan has them."""
     found = nearest(weight, scale, grid.low, grid.high, grid.safe_pairs)
-    return found if codes is None else np.where((scale == grid.scale)[..., None], codes, found)
+    return found if codes is None else np.where(each(scale == grid.scale), codes, found)
 
 
 def _outcome(scorer: Scorer, raw: Candidate, best: Candidate, iterations: int, unbiased: bool) -> Tuned:
@@ -175,6 +176,8 @@ def _scale(
     half = None if sampled is None else replace(sampled, y=sampled.y[:, ::2], z=sampled.z[:, ::2])
     judged = half or q
     assert judged is not None  # without squares, positions are kept
+    if grid.block is not None:
+        return search_blocks(weight, grid, judged.importance, settings.factors)
     plain = settings.method == "nearest" or weight.size * weight.shape[-1] > WIDE
     return search_scale(
         weight, judged.loss, grid.low, grid.high, grid.scale, grid.shared,

@@ -65,17 +65,22 @@ def _loud_from(s: Statistics, levels: int) -> int | None:
     return None
 
 
-def range_with_mask(s: Statistics, levels: int) -> tuple[float, float] | None:
+def range_with_mask(s: Statistics, levels: int, known: float = 0.0) -> tuple[float, float] | None:
     """The range of a tensor to which a mask was added, −3.4e38 or −∞ in front of a Softmax; None: it is no such one.
 
     Masked values are clipped to `MARGIN` below all others, where a Softmax still makes nothing of them: e⁻¹⁰ is a
     hundredth of a step of 8 bits. A tensor of nothing but zeros and the mask, which is added to others, gets −`LOUD`.
+
+    Args:
+        known: the mask that the tensor may hold, seen or not; one above 0 is subtracted later. 0: values have to tell.
     """
+    if known > 0:
+        return (0.0, LOUD) if s.lo == s.hi == 0 else None
     if s.nonfinite > s.masked:
         return None
     absurd = int(np.searchsorted(edges(np.arange(INFINITE)), ABSURD))
     loud = _loud_from(s, levels) if max(-s.lo, s.hi) < ABSURD else absurd
-    loud = absurd if loud is None and s.masked else loud
+    loud = absurd if loud is None and (s.masked or known) else loud
     if loud is None or (s.positive.filled >= loud).any():
         return None
     above, below = (side.filled[side.filled < loud] for side in (s.positive, s.negative))

@@ -16,7 +16,7 @@ from quark_onnx.numerics.rounding.adam import Adam
 from quark_onnx.numerics.rounding.learning import Rounded, Watch, falling, learn
 from quark_onnx.numerics.rounding.objectives import Objective
 from quark_onnx.numerics.rounding.settings import TuningSettings
-from quark_onnx.numerics.rounding.weight_grid import WeightGrid
+from quark_onnx.numerics.rounding.weight_grid import WeightGrid, each
 from quark_onnx.numerics.weight_pairs import project, repair
 
 F32 = NDArray[np.float32]
@@ -33,7 +33,7 @@ def adaquant(weight: F32, grid: WeightGrid, objective: Objective, unit: F32, set
         unit: (G, R) or (G, 1) > 0, in units of the objective.
         settings: `learning_rate` is in code steps, for Adam.
     """
-    learner = _Straight(weight, grid, np.broadcast_to(unit, grid.scale.shape), settings)
+    learner = _Straight(weight, grid, np.broadcast_to(unit, grid.scale.shape[:2]), settings)
     return learn(learner, objective, learner.codes, grid.scale, unit, settings)
 
 
@@ -44,7 +44,7 @@ class _Straight:
 
     def __init__(self, weight: F32, grid: WeightGrid, unit: F32, settings: TuningSettings) -> None:
         self.grid, self.settings = grid, settings
-        self.s = grid.scale[..., None]
+        self.s = each(grid.scale)
         self.x: F32 = weight / self.s
         self.per_code: F32 = (self.s / unit[..., None]).astype(np.float32)
         self.adam = Adam.of(self.x.shape)

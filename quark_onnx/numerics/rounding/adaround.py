@@ -19,7 +19,7 @@ from quark_onnx.numerics.rounding.adam import Adam
 from quark_onnx.numerics.rounding.learning import Rounded, Watch, falling, learn
 from quark_onnx.numerics.rounding.objectives import Objective
 from quark_onnx.numerics.rounding.settings import TuningSettings
-from quark_onnx.numerics.rounding.weight_grid import WeightGrid, clip, nearest, steps
+from quark_onnx.numerics.rounding.weight_grid import WeightGrid, clip, each, nearest, steps
 from quark_onnx.numerics.weight_pairs import repair
 
 F32 = NDArray[np.float32]
@@ -60,7 +60,7 @@ class _UpOrDown:
         self.grid, self.settings = grid, settings
         u = steps(weight, grid.scale, grid.low, grid.high, grid.safe_pairs)
         self.down = np.floor(u)
-        self.v, self.s = initial(u - self.down), grid.scale[..., None]
+        self.v, self.s = initial(u - self.down), each(grid.scale)
         self.per_code: F32 = (self.s / unit[..., None]).astype(np.float32)
         self.free = (self.down >= grid.low) & (self.down < grid.high)  # elsewhere both choices clamp to one code
         self.adam, self.cost = Adam.of(self.v.shape), math.inf

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from quark_onnx.numerics.matrix_products import product
 from quark_onnx.numerics.parallel_blocks import in_order, row_blocks
 from quark_onnx.numerics.rounding.objectives import Quadratic
-from quark_onnx.numerics.rounding.weight_grid import Bound
+from quark_onnx.numerics.rounding.weight_grid import Bound, each
 from quark_onnx.numerics.weight_pairs import LIMIT, unsafe_pairs
 
 F32 = NDArray[np.float32]
@@ -71,7 +71,7 @@ def polish(
 
 def neighbours(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic) -> tuple[F32, F32]:
     """Each code and the better of its two neighbours, as lower and higher code."""
-    half = product(codes * scale[..., None] - q.origin, q.hessian) - q.residual
+    half = product(codes * each(scale) - q.origin, q.hessian) - q.residual
     other = np.clip(codes - np.copysign(np.float32(1), half), low, high)
     return np.minimum(codes, other), np.maximum(codes, other)
 
@@ -101,7 +101,7 @@ def _switched(
     Switching i and j by steps a and b changes the loss by  a²H_ii + 2a·half_i + b²H_jj + 2b·half_j + 2ab·H_ij.
     """
     hessian, ends = q.hessian[part[0].reshape(-1)], low[part] + high[part]
-    some, s = codes[part], scale[part][..., None]
+    some, s = codes[part], each(scale[part])
     half = product(some * s - q.origin[part], hessian) - q.residual[part]  # half the gradient
     step = (ends - 2 * some) * s  # to the other code
     cost = step**2 * np.einsum("gkk->gk", hessian)[:, None]
@@ -109,8 +109,8 @@ def _switched(
         fixed = unsafe_pairs(low[part]) | unsafe_pairs(high[part])
         cost[..., : cost.shape[-1] // 2 * 2][np.repeat(fixed, 2, -1)] = np.inf
     single = 2 * step * half + cost  # change of the loss by switching one
-    inputs, every = some.shape[-1], np.arange(s.size)
-    moved = np.zeros(s.shape[:2], bool)
+    inputs, moved = some.shape[-1], np.zeros(some.shape[:2], bool)
+    every = np.arange(moved.size)
     for i in range(inputs):
         both = hessian[:, i][:, None] * (2 * step[..., i : i + 1])
         both *= step
@@ -137,7 +137,7 @@ def exhaust(low: F32, high: F32, scale: F32, q: Quadratic, safe_pairs: bool = Fa
     best, least = low, np.full(scale.shape, np.inf, np.float32)
     for choice in itertools.product((False, True), repeat=low.shape[-1]):
         codes = np.where(np.array(choice), high, low)
-        loss = q.loss(codes * scale[..., None])
+        loss = q.loss(codes * each(scale))
         if safe_pairs:
             loss = np.where(unsafe_pairs(codes).any(-1), np.float32(np.inf), loss)
         better = loss < least
@@ -156,34 +156,34 @@ def descend(
     """
     codes = codes.copy()
     bounds = [np.broadcast_to(np.asarray(bound, np.float32), codes.shape) for bound in (low, high)]
-    half = product(codes * scale[..., None] - q.origin, q.hessian) - q.residual  # half the gradient
+    worth = np.broadcast_to(each(scale), codes.shape)
+    half = product(codes * worth - q.origin, q.hessian) - q.residual  # half the gradient
     for _ in range(sweeps):
         moved = 0.0
         for start in range(0, codes.shape[-1], COLUMNS):
             part = slice(start, start + COLUMNS)
-            block = half[..., part], codes[..., part], bounds, scale, q.hessian[:, part, part], part
-            step = _descend_block(*block, safe_pairs)
+            inside = [array[..., part] for array in (half, codes, *bounds, worth)]
+            step = _descend_block(inside, q.hessian[:, part, part], safe_pairs)
             changed = float(np.abs(step).sum())
             if changed:
                 moved += changed
                 codes[..., part] += step
-                half += product(step * scale[..., None], q.hessian[:, part])
+                half += product(step * worth[..., part], q.hessian[:, part])
         if moved <= SETTLED * codes.size:
             break
     return codes
 
 
-def _descend_block(
-    half: F32, codes: F32, bounds: list[F32], scale: F32, hessian: F32, part: slice, safe_pairs: bool
-) -> F32:
-    """(G, R, columns) steps of the codes. Inside, columns come first, so that each is one piece of memory."""
-    g, c, low, high = (
-        np.ascontiguousarray(a.transpose(2, 0, 1)) for a in (half, codes, *(bound[..., part] for bound in bounds))
-    )
+def _descend_block(inside: list[F32], hessian: F32, safe_pairs: bool) -> F32:
+    """(G, R, columns) steps of the codes, from half the gradient, codes, bounds and what a code is worth there.
+
+    Inside, columns come first, so that each is one piece of memory.
+    """
+    g, c, low, high, scale = (np.ascontiguousarray(a.transpose(2, 0, 1)) for a in inside)
     h = np.ascontiguousarray(hessian.transpose(2, 1, 0)[..., None])  # (j, i, G, 1)
     step = np.empty_like(c)
     for j in range(len(c)):
-        best = np.rint(c[j] - g[j] / (h[j, j] * scale))
+        best = np.rint(c[j] - g[j] / (h[j, j] * scale[j]))
         np.maximum(best, low[j], out=best)
         np.minimum(best, high[j], out=best)
         if safe_pairs and (partner := j ^ 1) < len(c):
@@ -191,5 +191,5 @@ def _descend_block(
             np.maximum(best, -LIMIT - other, out=best)
             np.minimum(best, LIMIT - other, out=best)
         np.subtract(best, c[j], out=step[j])
-        g[j + 1 :] += h[j, j + 1 :] * (step[j] * scale)
+        g[j + 1 :] += h[j, j + 1 :] * (step[j] * scale[j])
     return np.ascontiguousarray(step.transpose(1, 2, 0))

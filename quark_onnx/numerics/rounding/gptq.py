@@ -11,11 +11,14 @@ each weight, and in that no inverse is made. Columns that cost most come first, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.matrix_products import product
 from quark_onnx.numerics.rounding.objectives import Quadratic
+from quark_onnx.numerics.rounding.weight_grid import each
 
 F32 = NDArray[np.float32]
 
@@ -26,28 +29,44 @@ RIDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Parts of the mean of diag H that are added to it one after the other, until it is positive definite in float32."""
 
 
-def gptq(low: F32, high: F32, scale: F32, q: Quadratic) -> F32:
-    """Codes (G, R, K) within low and high, (G, R, K); scale (G, R).
+class Factor(NamedTuple):
+    """U (G, K, K) and D (G, K) of the columns in the order (G, K) in which they are rounded."""
+
+    order: NDArray[np.intp]
+    upper: F32
+    diagonal: F32
+
+
+def factored(q: Quadratic, act_order: bool = True) -> Factor | None:
+    """H in parts, those columns first that cost most, or as they come; None where it is not finite."""
+    order = np.argsort(-q.importance if act_order else 0 * q.importance, axis=-1, kind="stable")
+    found = _factor(np.take_along_axis(np.take_along_axis(q.hessian, order[:, :, None], 1), order[:, None], 2))
+    return None if found is None else Factor(order, *found)
+
+
+def gptq(low: F32, high: F32, scale: F32, q: Quadratic, factor: Factor | None) -> F32:
+    """Codes (G, R, K) within low and high, (G, R, K); scale (G, R), or (G, R, K) with blocks; factor of `factored`.
 
     Where H cannot be made positive definite, as it is not finite, codes next to the origin.
     """
-    order = np.argsort(-np.einsum("gkk->gk", q.hessian), axis=-1, kind="stable")
-    factor = _factor(np.take_along_axis(np.take_along_axis(q.hessian, order[:, :, None], 1), order[:, None], 2))
     if factor is None:
-        return np.asarray(np.clip(np.rint(q.origin / scale[..., None]), low, high))
-    upper, diagonal = factor
+        return np.asarray(np.clip(np.rint(q.origin / each(scale)), low, high))
+    order, upper, diagonal = factor
     columns = order[:, None]
-    origin, low, high, residual = (np.take_along_axis(a, columns, 2) for a in (q.origin, low, high, q.residual))
+    worth = np.broadcast_to(each(scale), q.origin.shape)
+    given = (np.take_along_axis(a, columns, 2) for a in (q.origin, low, high, q.residual, worth))
+    origin, low, high, residual, worth = given
     wanted = _solved(upper, residual) / diagonal[:, None]
     error, codes = np.empty_like(origin), np.empty_like(origin)
     for part in _blocks(origin.shape[-1]):
         inner = np.ascontiguousarray(upper[:, part, part])
         target = origin[..., part] + wanted[..., part] - product(error[..., : part.start], upper[:, : part.start, part])
-        target, own = (np.ascontiguousarray(a.transpose(2, 0, 1)) for a in (target, origin[..., part]))
+        inside = (target, *(a[..., part] for a in (origin, low, high, worth)))
+        target, own, least, most, s = (np.ascontiguousarray(a.transpose(2, 0, 1)) for a in inside)
         for j, column in enumerate(range(part.start, part.stop)):
-            code = np.clip(np.rint(target[j] / scale), low[..., column], high[..., column])
+            code = np.clip(np.rint(target[j] / s[j]), least[j], most[j])
             codes[..., column] = code
-            off = code * scale - own[j]
+            off = code * s[j] - own[j]
             error[..., column] = off
             target[j + 1 :] -= inner[:, j, j + 1 :].T[..., None] * off
     back = np.argsort(order, axis=-1)[:, None]

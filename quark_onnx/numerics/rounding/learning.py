@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.numerics.rounding.objectives import Objective
 from quark_onnx.numerics.rounding.settings import TuningSettings
+from quark_onnx.numerics.rounding.weight_grid import each
 
 F32 = NDArray[np.float32]
 
@@ -53,11 +54,11 @@ def learn(
     """The best rounding on the way, row by row; it begins with `start`, (G, R, K) codes.
 
     Args:
-        scale: (G, R).
+        scale: (G, R), or (G, R, K) with blocks.
         unit: (G, R) or (G, 1) > 0: what losses are divided by before they are added up.
         settings: `early_stop` ends the iterations when the loss, averaged over a window, no longer falls.
     """
-    best, watch, done = _Best(objective, scale[..., None], start), Watch(), 0
+    best, watch, done = _Best(objective, each(scale), start), Watch(), 0
     seen = learner.whole and objective.exact  # every loss is that of a rounding, over all data
     iterations = settings.num_iterations
     window = settings.window or max(1, iterations // WINDOWS)
@@ -77,7 +78,7 @@ def learn(
 
 
 class _Best:
-    """The codes with the lowest loss of every row so far. s: what a code is worth, (G, R, 1)."""
+    """The codes with the lowest loss of every row so far. s: what a code is worth, (G, R, 1 or K)."""
 
     def __init__(self, objective: Objective, s: F32, codes: F32) -> None:
         self.objective, self.s, self.codes = objective, s, codes

@@ -18,18 +18,22 @@ from numpy.typing import NDArray
 from quark_onnx.numerics.parallel_blocks import in_order, row_blocks
 from quark_onnx.numerics.rounding.adaquant import adaquant
 from quark_onnx.numerics.rounding.adaround import adaround
+from quark_onnx.numerics.rounding.block_scales import refined
 from quark_onnx.numerics.rounding.coordinate_descent import FEW, descend, exhaust, polish
-from quark_onnx.numerics.rounding.gptq import gptq
+from quark_onnx.numerics.rounding.gptq import Factor, factored, gptq
 from quark_onnx.numerics.rounding.learning import Rounded
 from quark_onnx.numerics.rounding.objectives import Objective, Quadratic, Sampled
 from quark_onnx.numerics.rounding.scale_fit import fitted_scale
 from quark_onnx.numerics.rounding.settings import TuningSettings
-from quark_onnx.numerics.rounding.weight_grid import WeightGrid, nearest, up_or_down
+from quark_onnx.numerics.rounding.weight_grid import WeightGrid, each, nearest, up_or_down
 
 F32 = NDArray[np.float32]
 
 WIDE = 1536
 """Inputs above which an iteration on K×K moments costs several times one on a mini-batch of positions."""
+
+TOGETHER = 2**19
+"""Weights whose rows GPTQ rounds at once: the loop through the columns has to be worth it."""
 
 FITS = 2
 """How often the scale is fitted to the codes, and these to the scale."""
@@ -37,7 +41,10 @@ FITS = 2
 Method = Callable[[F32, WeightGrid, Objective, F32, TuningSettings], Rounded]
 
 METHODS: dict[str, Method] = {"adaround": adaround, "adaquant": adaquant}
-"""How the rounding is learned, by `TuningSettings.method`; "nearest" learns nothing."""
+"""How the rounding is learned, by `TuningSettings.method`."""
+
+UNLEARNED = ("nearest", "gptq")
+"""Methods without iterations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +55,7 @@ class Rounding:
     q        the error of its linear output
     sampled  that behind its activation function, on kept positions; None: none were kept
     gain     (G, R) how much the network cares for a row, where rows share a scale
-    floor    (G, R) no scale may be smaller
+    floor    (G, R) no scale may be smaller; those of blocks may be any
     pool     for blocks of rows; the result does not depend on it
     """
 
@@ -62,21 +69,23 @@ class Rounding:
     pool: Executor | None = None
 
     def found(self) -> tuple[F32, F32, int]:
-        """Codes (G, R, K) by the method that is asked for, their scale (G, R), and iterations.
+        """Codes (G, R, K) by the method that is asked for, their scale as in the grid, and iterations.
 
         Raises:
             ValueError: there is no such method.
         """
         method = self.settings.method
-        if method not in ("nearest", *METHODS):
-            raise ValueError(f"unknown method {method!r}; known are nearest, {', '.join(METHODS)}")
+        if method not in (*UNLEARNED, *METHODS):
+            raise ValueError(f"unknown method {method!r}; known are {', '.join((*UNLEARNED, *METHODS))}")
         if method == "nearest" or not self.q.curvature.max() > 0:  # no input varies: every rounding is as good
             return self._nearest(), self.grid.scale, 0
+        if method == "gptq":
+            return (*self._fitted_in_parts(), 0)
         if not self.settings.quick:
             return self._learned(METHODS[method])
         if not self.settings.num_iterations:
-            return self._descended(), self.grid.scale, 0
-        codes, scale = self._fitted()
+            return (self._descended(), self.grid.scale, 0) if self.grid.block is None else (*self._fitted_in_parts(), 0)
+        codes, scale = self._fitted(factored(self.q)) if self.grid.block is None else self._fitted_in_parts()
         if self.weight.shape[2] <= FEW:  # all roundings have been tried
             return codes, scale, 0
         learned, _, iterations = replace(self, grid=self.grid.at(scale))._learned(METHODS[method])
@@ -95,7 +104,7 @@ class Rounding:
         sampled = None if self.sampled is None or not (wide or self.settings.objective == "sampled") else self.sampled
         objective: Objective = sampled or self.q
         scale = self.grid.scale
-        cost = scale**2 * self.q.curvature
+        cost = np.square(each(scale)).mean(-1) * self.q.curvature
         unit = np.maximum(cost, max(1e-8 * float(cost.max()), 1e-30))  # dead rows must not divide by zero
 
         def solve(part: slice) -> Rounded:
@@ -107,9 +116,9 @@ class Rounding:
         if self.settings.polish:
             low, high = self._next_to(scale)
             if method is adaquant:
-                low, high = (np.broadcast_to(bound, (*scale.shape, 1)) for bound in (self.grid.low, self.grid.high))
+                low, high = self.grid.bounds()
             polished = polish(codes, low, high, scale, self.q, self.settings.polish, self.pool, self.grid.safe_pairs)
-            worse = objective.loss(polished * scale[..., None]) > objective.loss(codes * scale[..., None])
+            worse = objective.loss(polished * each(scale)) > objective.loss(codes * each(scale))
             codes = np.where(worse[..., None], codes, polished)
         return codes, scale, iterations
 
@@ -120,25 +129,48 @@ class Rounding:
             return exhaust(*close, scale, self.q, self.grid.safe_pairs)
         return descend(self._nearest(), *close, scale, self.q, self.settings.polish, self.grid.safe_pairs)
 
-    def _fitted(self) -> tuple[F32, F32]:
-        """GPTQ; scale and codes in turn, each the best for the other; pairs. Rows that gain nothing by it stay."""
+    def _fitted_in_parts(self) -> tuple[F32, F32]:
+        """As `_fitted`, some rows at a time, unless they share a scale."""
+        factor = factored(self.q, self.settings.act_order)
+        parts = row_blocks(self.weight.shape, TOGETHER) if not self.grid.shared else [slice(None)]
+        found = in_order(lambda part: self._rows(part)._fitted(factor), parts, self.pool)
+        codes, scales = (np.concatenate(arrays, 1) for arrays in zip(*found, strict=True))
+        return codes, scales
+
+    def _rows(self, part: slice) -> Rounding:
+        """The same for some of the rows, on the calling thread."""
+        sampled = None if self.sampled is None else self.sampled.rows(part)
+        weight, gain, floor = (array[:, part] for array in (self.weight, self.gain, self.floor))
+        return Rounding(weight, self.q.rows(part), sampled, self.grid.rows(part), self.settings, gain, floor)
+
+    def _fitted(self, factor: Factor | None) -> tuple[F32, F32]:
+        """GPTQ; scale and codes in turn, each the best for the other. Rows that gain nothing by it stay."""
+        scale, how = self.grid.scale, self.settings
+        close = self._next_to(scale)
+        codes = gptq(*close, scale, self.q, factor)
+        if self.grid.block is None:
+            found = self._fitted_rows(codes, close)
+        else:
+            found = refined(codes, self.q, self.grid, how.polish, fit=how.fit_scale)
+        return self._better((self._nearest(), scale), found)
+
+    def _fitted_rows(self, codes: F32, close: tuple[F32, F32]) -> tuple[F32, F32]:
+        """Codes of GPTQ after descent, the scale fitted to them, and pairs."""
         scale, sweeps = self.grid.scale, self.settings.polish
-        codes, close = self._nearest(), self._next_to(scale)
-        start = codes, scale
-        codes = descend(gptq(*close, scale, self.q), *close, scale, self.q, sweeps)
+        codes = descend(codes, *close, scale, self.q, sweeps)
         for _ in range(FITS if self.settings.fit_scale else 0):
             scale = fitted_scale(codes, scale, self.q, self.grid.shared, self.gain, self.floor)
             close = self._next_to(scale)
             codes = descend(np.clip(codes, *close), *close, scale, self.q, sweeps)
-        codes = polish(codes, *close, scale, self.q, sweeps, self.pool)
-        return self._better(start, (codes, scale))
+        return polish(codes, *close, scale, self.q, sweeps, self.pool), scale
 
     def _better(self, first: tuple[F32, F32], second: tuple[F32, F32]) -> tuple[F32, F32]:
         """The second in rows that it serves, behind the activation function; rows that share a scale go together."""
         judge = self.q.loss if self.sampled is None else self.sampled.loss
-        losses = (judge(codes * scale[..., None]) * self.gain for codes, scale in (first, second))
+        losses = (judge(codes * each(scale)) * self.gain for codes, scale in (first, second))
         if self.grid.shared:
             losses = (loss.sum(self.grid.shared, keepdims=True) for loss in losses)
         before, after = losses
         takes = np.broadcast_to(after < before, self.gain.shape)
-        return np.where(takes[..., None], second[0], first[0]), np.where(takes, second[1], first[1])
+        scales = takes if self.grid.block is None else takes[..., None]
+        return np.where(takes[..., None], second[0], first[0]), np.where(scales, second[1], first[1])

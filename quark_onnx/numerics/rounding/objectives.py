@@ -107,6 +107,11 @@ class Quadratic:
         return Quadratic(self.origin[:, rows], self.hessian, self.residual[:, rows], self.floor[:, rows])
 
     @property
+    def importance(self) -> F32:
+        """(G, K) what the square of an error of each weight costs by itself."""
+        return np.asarray(np.einsum("gkk->gk", self.hessian))
+
+    @property
     def curvature(self) -> F32:
         """(G, 1) mean of diag H: what the square of an average weight's step costs."""
         trace: F32 = np.einsum("gkk->g", self.hessian)[:, None]
@@ -162,6 +167,11 @@ class Sampled:
         if self.lever is not None:
             grad -= error.sum(1)[..., None] * self.lever
         return loss, grad
+
+    @property
+    def importance(self) -> F32:
+        """(G, K) mean square of every input."""
+        return np.asarray(np.square(self.z).mean(1))
 
     def loss(self, weight: F32, bias: F32 | None = None) -> F32:
         """(G, R) over all positions; bias (G, R) instead of the objective's own, if given."""

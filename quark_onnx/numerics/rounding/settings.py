@@ -16,6 +16,7 @@ class TuningSettings:
     batch     positions in a mini-batch of the objective "sampled"
     factors   scales to try, as parts of the plan's
     fit_scale   the scale may be any number, and be fitted to codes
+    act_order   of GPTQ: the inputs with the largest mean square first
     quick     find by other means what iterations would learn, see `methods`
     """
 
@@ -37,5 +38,6 @@ class TuningSettings:
     fit_scale: bool = True
     quick: bool = False
     polish: int = 5
+    act_order: bool = True
     ridge: float = 0.03
     update_bias: bool = True

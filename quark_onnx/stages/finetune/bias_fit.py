@@ -17,7 +17,7 @@ from quark_onnx.graph import Node
 from quark_onnx.numerics.layer.bias_shift import Errors, Shifted, shift
 from quark_onnx.numerics.layer.held_out_split import held_out
 from quark_onnx.numerics.layer.sampling import both_sides, stride_of
-from quark_onnx.numerics.rounding.weight_grid import nearest
+from quark_onnx.numerics.rounding.weight_grid import each, nearest
 from quark_onnx.stages.finetune.layer_statistics import KEPT, SINGLE, float_bias, layer_samples
 from quark_onnx.stages.finetune.tuned_layers import TunedLayers
 
@@ -48,11 +48,11 @@ class BiasFit:
             return read
         layer, samples, positions = read
         site, q = plan.sites[unit.weight], plan.qparams_of(unit.weight)
-        grid = grid_of(q, site.format, layer.weight.shape[:2])
+        grid = grid_of(q, site.format, layer.weight.shape)
         codes = rounded_rows(plan, unit, q)
         if codes is None:
             codes = nearest(layer.weight, grid.scale, grid.low, grid.high, grid.safe_pairs)
-        weight = codes * grid.scale[..., None]
+        weight = codes * each(grid.scale)
         stride = stride_of(layer, samples, positions, min(KEPT, positions))
         train, held = both_sides(
             layer,

@@ -19,6 +19,7 @@ from quark_onnx.numerics.layer.held_out_split import LayerData
 from quark_onnx.numerics.layer.integer_bias import LIMIT
 from quark_onnx.numerics.layer.tune import Tuned
 from quark_onnx.numerics.rounding.moments import with_bias
+from quark_onnx.numerics.rounding.weight_grid import each
 from quark_onnx.stages.finetune.layer_statistics import float_bias
 
 Array = NDArray[Any]
@@ -44,7 +45,7 @@ class Changes:
 
         To each is added what the rounding of the weight shifts its output by, where held-out samples agree.
         """
-        weight = tuned.codes * tuned.scale[..., None]
+        weight = tuned.codes * each(tuned.scale)
         moved = {}
         for use, data in uses:
             if use.bias is None or not self._moves(use):
@@ -68,7 +69,7 @@ class Changes:
         codes, o = dict(self.plan.codes), self.options
         if tuned.accepted and (o.scale_search or not isinstance(o, Nearest)):
             original, q = float_of(self.model, unit.weight), self.plan.qparams_of(unit.weight)
-            whole, scale = coded(tuned.codes, tuned.scale, q, tuned.scale.shape)
+            whole, scale = coded(tuned.codes, tuned.scale, q, self.plan.sites[unit.weight].format)
             codes[unit.weight] = Coded(unit.geometry.weight(whole, original), scale)
         values = dict(self.plan.values)
         for name, value in moved.items():
@@ -79,8 +80,8 @@ class Changes:
         """Whether an int32 bias fits at the scale of the weight; `tune` sees to it where there is one layer."""
         if unit.bias is None or unit.bias not in after.sites or bias_grid(after, unit.bias) is not None:
             return True
-        shape = unit.geometry.rows(float_of(self.model, unit.weight)).shape[:2]
+        shape = unit.geometry.rows(float_of(self.model, unit.weight)).shape
         grid = grid_of(after.qparams_of(unit.weight), after.sites[unit.weight].format, shape)
         step = after.qparams_of(unit.data).scale * grid.scale
         value = after.values.get(unit.bias, float_of(self.model, unit.bias)).reshape(-1)
-        return bool((np.abs(np.broadcast_to(value, (step.size,)).reshape(shape)) <= step * LIMIT).all())
+        return bool((np.abs(np.broadcast_to(value, (step.size,)).reshape(step.shape)) <= step * LIMIT).all())

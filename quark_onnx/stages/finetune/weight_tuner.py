@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.plan import Plan, Site, Skip
-from quark_onnx.core.settings.fast_finetune import AdaRound, Nearest
+from quark_onnx.core.settings.fast_finetune import GPTQ, AdaRound, Nearest
 from quark_onnx.engine.activation_walk import Frontier
 from quark_onnx.engine.layers import Unit
 from quark_onnx.engine.layers.layer_inputs import float_of
@@ -74,7 +74,7 @@ class WeightTuner:
             weight,
             None if shared or unit.bias is None else float_bias(model, unit, weight.shape),
             data,
-            grid_of(q, site.format, weight.shape[:2]),
+            grid_of(q, site.format, weight.shape),
             self._settings(unit, site, samples, shared),
             codes=rounded_rows(plan, unit, q),
             activation=Activation() if shared else unit.activation,
@@ -87,8 +87,9 @@ class WeightTuner:
     def _settings(self, unit: Unit, site: Site, samples: int, shared: bool) -> TuningSettings:
         o = self.layers.options
         free = o.scale_search and site.range is None  # a scale that is given stays
-        names = ("learning_rate", "lr_adjust", "early_stop", "window", "quick")
+        names: tuple[str, ...] = ("learning_rate", "lr_adjust", "early_stop", "window", "quick")
         names += ("polish", "ridge", *(("reg_param", "beta_range", "warm_start") if isinstance(o, AdaRound) else ()))
+        names += ("act_order",) if isinstance(o, GPTQ) else ()
         return TuningSettings(
             method=o.algorithm,
             objective="moments" if shared else o.objective,  # of layers that are seen together no positions are kept

@@ -23,7 +23,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from quark_onnx.core.operators import SHAPE_ALONE, Op
-from quark_onnx.core.plan import Plan
+from quark_onnx.core.plan import TABLE, Plan
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.view import constant, is_op, shape, sole_reader
@@ -103,7 +103,8 @@ def connected(wanted: Mapping[str, Sequence[str]], tensors: Collection[str]) -> 
 def tidied(graph: Graph, plan: Plan, target: Target) -> Plan:
     """The plan without what integers buy nothing any more, after nodes have been taken out of it."""
     ops = target.ops
-    reasons, nodes = {}, dict(plan.nodes)
+    lookups = {node for node, ends in plan.nodes.items() if any(plan.sites[tensor].rule == TABLE for tensor in ends)}
+    reasons, nodes = {}, {name: ends for name, ends in plan.nodes.items() if name not in lookups}
     if target.spares_idle:
         reasons = idle(graph, nodes, (), ops)
         nodes = {name: tensors for name, tensors in nodes.items() if name not in reasons}
@@ -113,7 +114,8 @@ def tidied(graph: Graph, plan: Plan, target: Target) -> Plan:
     tensors = {tensor for name, ends in nodes.items() if name not in moving for tensor in ends}
     joined = set(connected(moving, tensors))
     reasons |= {name: MOVES for name in moving if name not in joined}
-    tidy = plan.keeping({name: ends for name, ends in nodes.items() if name not in reasons}, reasons)
+    left = {name: nodes.get(name, ends) for name, ends in plan.nodes.items() if name in nodes or name in lookups}
+    tidy = plan.keeping({name: ends for name, ends in left.items() if name not in reasons}, reasons)
     return replace(tidy, sites=with_floats_beside(graph, tidy.sites, tidy.nodes)) if target.spares_idle else tidy
 
 

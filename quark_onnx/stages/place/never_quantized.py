@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from quark_onnx.core.operators import CONTROL_FLOW, RANDOM, SHAPE_OPS, Op
+from quark_onnx.core.operators import ATTENTION, CONTROL_FLOW, RANDOM, SHAPE_OPS, Op
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.integer_nodes import is_integer
 from quark_onnx.graph.view import input_at, is_constant, is_op, numpy_dtype, shape
 
 AT_LOAD = "computed from constants that are smaller: onnxruntime does it once, while it loads the model"
+
+WHOLE = "multiplies activations with each other: one kernel in float is faster than integer products and quantizers"
 
 ALREADY = "works on integers already: it is left as it is"
 
@@ -22,6 +24,8 @@ def why_exempt(node: Node, shape_values: set[Value], target: Target) -> str | No
         return "control flow: what it computes is computed in its bodies"
     if is_integer(node):
         return ALREADY
+    if target.on_cpu and _title(node) in ATTENTION:
+        return WHOLE
     if not is_op(node, *target.ops):
         return f"{_title(node)} is not in the operator table of the {target.title} target"
     if any(value in shape_values for value in node.outputs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from quark_onnx.core.plan import Plan, Site, Skip
+from quark_onnx.core.plan import Ends, Plan, Site, Skip
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import Graph, Model, io
 from quark_onnx.stages.place.dynamic import without_ranges
@@ -14,6 +14,7 @@ from quark_onnx.stages.place.float_readers import with_floats_beside
 from quark_onnx.stages.place.gate_floors import with_floors
 from quark_onnx.stages.place.idle_operators import CLAMP, MOVES, connected, floating, idle, without_output
 from quark_onnx.stages.place.known_ranges import with_known_ranges
+from quark_onnx.stages.place.masked_nodes import masked_nodes, ranges_behind
 from quark_onnx.stages.place.never_quantized import AT_LOAD, enlarged_constants, shape_values, why_exempt
 from quark_onnx.stages.place.operator_rules import RULES
 from quark_onnx.stages.place.overrides import overridden
@@ -22,6 +23,7 @@ from quark_onnx.stages.place.saturating_weights import without_saturation
 from quark_onnx.stages.place.shared_scales import grouped
 from quark_onnx.stages.place.site_request import Context, SiteRequest
 from quark_onnx.stages.place.storage_types import REMARK, unsigned_activations, wide_enough
+from quark_onnx.stages.place.tables import tables
 
 _RULES = {**RULES, "residual": residual}
 
@@ -37,7 +39,8 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
         ConfigError: the configuration names a node or operator type that does not exist.
     """
     graph = model.graph
-    notes = _exemptions(graph, config, known)
+    masked = masked_nodes(graph)
+    notes = _exemptions(graph, masked, config, known)
     context, target = Context(config, notes), config.row
     requests: dict[str, SiteRequest] = {}
     moving: dict[str, SiteRequest] = {}
@@ -57,6 +60,7 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
             absorbed |= dict.fromkeys((n.name or "" for n in request.absorbed), name)
     if not config.observes:
         requests, moving = without_ranges(graph, requests, notes, config), {}
+    _keep_ranges(ranges_behind(graph, masked, target.ops, config.activation.bits), requests, moving)
     if target.spares_idle:
         _drop_idle(graph, requests, moving, notes, config)
     absorbed = {n.name or "": name for name, request in requests.items() for n in request.absorbed}
@@ -65,14 +69,17 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
         for name in floating(graph, _quantized(requests), moving, target.ops):
             notes[name], _ = MOVES, moving.pop(name)
     _add_moving(moving, requests, notes, force=force)
+    requests |= tables(graph, requests, notes, config) if target.on_cpu else {}
     return _plan(model, requests, absorbed, notes, config)
 
 
-def _exemptions(graph: Graph, config: QuantizationConfig, known: Collection[str]) -> dict[str, str]:
+def _exemptions(
+    graph: Graph, masked: Mapping[str, str], config: QuantizationConfig, known: Collection[str]
+) -> dict[str, str]:
     shapes = shape_values(graph, config.row.ops)
     constants = enlarged_constants(graph)
     reasons = {node.name or "": AT_LOAD for node in graph if constants.intersection(node.outputs)}
-    reasons |= excluded(graph, config, known)
+    reasons |= {**masked, **excluded(graph, config, known)}
     notes = {}
     for node in graph:
         reason = why_exempt(node, shapes, config.row) or reasons.get(node.name or "")
@@ -92,12 +99,16 @@ def _drop_idle(
     ops = config.row.ops
     reasons = idle(graph, _quantized(requests), moving, ops)
     gone = [requests.pop(name) for name in reasons if name in requests]
-    known = {site.tensor: site.range for request in gone for site in request.sites if site.range is not None}
-    for request in (*requests.values(), *moving.values()):
-        request.sites = [replace(site, range=site.range or known.get(site.tensor)) for site in request.sites]
+    _keep_ranges({site.tensor: site.range for request in gone for site in request.sites}, requests, moving)
     notes |= reasons
     for node in without_output(graph, _quantized(requests), moving, ops):
         notes |= {clamp.name or "": CLAMP for clamp in requests[node.name or ""].give_floats(node)}
+
+
+def _keep_ranges(known: Mapping[str, tuple[Ends, Ends] | None], *requests: Mapping[str, SiteRequest]) -> None:
+    """The known ranges of what is computed in float stay with its readers."""
+    for request in (one for part in requests for one in part.values()):
+        request.sites = [replace(site, range=site.range or known.get(site.tensor)) for site in request.sites]
 
 
 def _quantized(requests: Mapping[str, SiteRequest]) -> dict[str, tuple[str, ...]]:

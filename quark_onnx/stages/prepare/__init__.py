@@ -2,6 +2,7 @@
 
     lift       functions inlined, Constant nodes become initializers, every node gets a name
     opset      one that has what the formats need, and whose quantizers onnxruntime implements
+    standard   operators of com.microsoft become those of ONNX that they were made of (`microsoft`)
     fold       what depends on constants and known dimensions only, ConstantOfShape included; not what
                would only make the file larger
     rewrite    one rule per file of this folder, each with its algebra

@@ -41,6 +41,7 @@ from quark_onnx.stages.prepare import (
 )
 from quark_onnx.stages.prepare.conversion_identity import convert
 from quark_onnx.stages.prepare.grown_constants import as_good, grown_constants
+from quark_onnx.stages.prepare.microsoft import as_standard, better_opsets, still_inside
 from quark_onnx.stages.prepare.taken_branches import Conditions, take_branches
 
 BRANCHES = (inline_if.RULE, drop_identity.RULE)
@@ -117,6 +118,8 @@ def prepare(
     stale = drop_stale(model)
     infer_shapes(model)
     log += rewrite(model.graph, [drop_identity.RULE, *weights_of_integers.RULES])
+    if optimize and quantizers:
+        log += as_standard(model, forms=bool(integers))
     if optimize:
         layout = [fill_channels.rule(block, numbered), enlarge_planes.RULE] if block > 1 else []
         log += _optimize(model, integers, layout)
@@ -127,12 +130,13 @@ def prepare(
     convert(model.graph, conversions or {})
     latest = {(outcome.rule, outcome.node): outcome for outcome in log}
     remarks = [text.format(listed(names)) for text, names in ((STALE, stale), (FROM_SESSION, told)) if names]
+    remarks += still_inside(list(latest.values()))
     return Prepared(model, tuple(latest.values()), tuple(remarks), conditions)
 
 
 def _fitted(model: Model, opset: int, integers: Collection[str], *, quantizers: bool) -> list[Outcome]:
     """Raise or lower the operator set, if need be; arguments as of `prepare`."""
-    opset = _with_gelu(model, opset) if integers else opset
+    opset = _worthwhile(model, opset) if integers else opset
     highest = max(opset, own_opset(model) or opset)
     done = fit_opset(model, opset, newest_opset(highest) if quantizers else highest)
     if done is None:
@@ -141,19 +145,28 @@ def _fitted(model: Model, opset: int, integers: Collection[str], *, quantizers: 
     return [Outcome(done, "", None)]
 
 
-def _with_gelu(model: Model, opset: int) -> int:
-    """The operator set to ask for: that of Gelu, where the operator pays, and the model can be raised so far."""
-    wanted = max(opset, gelu.OPSET)
-    if (own_opset(model) or opset) >= gelu.OPSET or not any(is_op(node, "Erf", "Tanh") for node in model.graph):
-        return opset
-    infer_shapes(model)
-    if not gelu.pays(model.graph) or newest_opset(wanted) < wanted:
-        return opset
-    try:
-        fit_opset(copy(model), wanted, wanted)
-    except ModelError:
-        return opset
-    return wanted
+def _worthwhile(model: Model, opset: int) -> int:
+    """The operator set to ask for: the highest that operators are better off in, and the model can be raised to."""
+    for better in sorted(_better(model), reverse=True):
+        wanted = max(opset, better)
+        if (own_opset(model) or opset) >= wanted:
+            return opset
+        try:
+            if newest_opset(wanted) >= wanted:
+                fit_opset(copy(model), wanted, wanted)
+                return wanted
+        except ModelError:
+            continue
+    return opset
+
+
+def _better(model: Model) -> set[int]:
+    """Operator sets with operators that pay."""
+    found = better_opsets(model)
+    if any(is_op(node, "Erf", "Tanh") for node in model.graph):
+        infer_shapes(model)
+        found |= {gelu.OPSET} if gelu.pays(model.graph) else set()
+    return found
 
 
 def _optimize(model: Model, integers: Collection[str], layout: Sequence[Rule]) -> list[Outcome]:

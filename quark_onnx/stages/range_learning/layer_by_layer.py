@@ -48,5 +48,7 @@ def _why_not(model: Model, unit: Unit, plan: Plan) -> str | None:
         return "its weight is tuned already"
     if unit.data in model.graph.initializers:
         return "its input is a constant"
+    if plan.sites[unit.weight].format.block:
+        return "its weight has a scale per block: only scales per tensor or channel are learned"
     groups, rows, inputs = unit.geometry.rows(float_of(model, unit.weight)).shape
     return beyond_memory(bytes_of((groups, rows, inputs)))

@@ -103,7 +103,7 @@ class LayerLearner:
             float_bias = bias_rows(float_of(self.model, unit.bias), weight.shape)
             value = plan.values.get(unit.bias)
             bias = float_bias if value is None else bias_rows(value.astype(np.float32), weight.shape)
-        grid = grid_of(plan.qparams_of(unit.weight), plan.sites[unit.weight].format, weight.shape[:2])
+        grid = grid_of(plan.qparams_of(unit.weight), plan.sites[unit.weight].format, weight.shape)
         out = written(plan, unit, self.taken)
         reading = quantizer_of(plan, unit.data) if is_fixed_grid(plan.sites.get(unit.data)) else None
         writing = None if out is None else quantizer_of(plan, out.tensor)
@@ -143,8 +143,8 @@ class LayerLearner:
         """The plan with what was learned."""
         unit, free = task.unit, task.free
         codes, values, chosen = dict(plan.codes), dict(plan.values), dict(plan.qparams)
-        q, shape = plan.qparams_of(unit.weight), state.scale.shape
-        whole, scale = coded(state.codes, state.scale, q, shape)
+        q, format = plan.qparams_of(unit.weight), plan.sites[unit.weight].format
+        whole, scale = coded(state.codes, state.scale, q, format)
         if free.scale:
             chosen[plan.sites[unit.weight].group] = QParams(np.asarray(scale), q.zero_point)
         if free.weight:

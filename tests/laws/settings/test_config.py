@@ -27,6 +27,7 @@ numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53
 values: dict[str, st.SearchStrategy[Any]] = {
     "Percentile": st.floats(50, 100, exclude_min=True) | st.integers(51, 100),
     "CalibDataSize": st.integers(1, 10**6),
+    "SampleMask": st.sampled_from(["mask", False]),
     "CalibImages": st.dictionaries(st.sampled_from(["size", "mean"]), st.tuples(numbers, numbers) | numbers),
     "UserCustomOpLibPath": st.lists(st.text()),
     "RandomDataReaderInputShape": st.dictionaries(st.text(), st.lists(st.integers(1, 9)).map(tuple)),
@@ -46,6 +47,8 @@ values: dict[str, st.SearchStrategy[Any]] = {
     "Int16Bias": st.none(),
     "CLESteps": st.just(-1) | st.integers(1, 99),
     "CLEBalanceMethod": st.just("max"),
+    "SmoothQuant": st.just("auto") | st.booleans() | st.just({"name": "smooth_quant", "alpha": 0.25}),
+    "SmoothAlpha": st.floats(0, 1, exclude_min=True),
     "InlineIf": st.dictionaries(st.text(), st.sampled_from(["then", "else"])),
     "FastFinetune": st.sampled_from(
         [{}, {"OptimAlgorithm": "adaquant", "BatchSize": 2}, AdaRound(polish=1), AdaQuant(learning_rate=0.5)]
@@ -67,6 +70,8 @@ def idle(key: str, extra: dict[str, Any], method: str, per_channel: bool) -> boo
         "UsePowerOf2Scale": "NonOverflow" in methods,
         "Int32Bias": extra.get("QuantizeBias") is False,
         "CalibImages": extra.get("UseRandomData"),
+        "SmoothAlpha": extra.get("SmoothQuant") is False or isinstance(extra.get("SmoothQuant"), dict),
+        "SampleMask": extra.get("UseRandomData"),
     }
     random = key in OF_RANDOM and extra.get("UseRandomData") is None
     equalization = key in OF_EQUALIZATION and per_channel
@@ -210,7 +215,10 @@ def test_a_bad_value_is_refused(field: str, value: object, message: str) -> None
 
 BAD_OPTIONS = [
     *[(key, value) for key, option in OPTIONS.items() if option.type is bool for value in (1, "True", 0.0)],
-    *[(key, "x") for key, option in OPTIONS.items() if option.type is not bool],
+    *[(key, "x") for key, option in OPTIONS.items() if option.type is not bool and key != "SampleMask"],
+    ("SampleMask", True),
+    ("SampleMask", ""),
+    ("SampleMask", 1),
     *[("Percentile", value) for value in (50, 0.99, 100.1, float("nan"), -1, True)],
     *[("CalibDataSize", value) for value in (0, -1, 1.5, True)],
     *[("RandomDataReaderInputShape", value) for value in ([1, 3], True)],

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from quark_onnx import ConfigError, QuantizationConfig
 from quark_onnx.core.settings.extra_options import UNSUPPORTED as REFUSED_OPTIONS
 from quark_onnx.core.settings.fast_finetune import (
+    GPTQ,
     METHODS,
     TUNABLE,
     UNSUPPORTED,
@@ -57,12 +58,15 @@ OF_ADAROUND: dict[str, st.SearchStrategy[Any]] = {
     "beta_range": st.tuples(rates, rates).map(lambda pair: tuple(sorted(pair, reverse=True))),
     "warm_start": st.floats(0, 1, exclude_max=True),
 }
-OF_ADAQUANT = {"rate_unit": st.sampled_from(["step", "weight"])}
+OF_ADAQUANT: dict[str, st.SearchStrategy[Any]] = {"rate_unit": st.sampled_from(["step", "weight"])}
+OF_GPTQ: dict[str, st.SearchStrategy[Any]] = {"act_order": st.booleans()}
+ITERATED = {"num_iterations", "num_batches", "batch_size", "learning_rate", "lr_adjust", "early_stop", "objective"}
 
 
 def settings_of(method: type[FastFinetune]) -> st.SearchStrategy[FastFinetune]:
-    own = OF_ADAROUND if method is AdaRound else OF_ADAQUANT
-    return st.fixed_dictionaries({}, optional={**FIELDS, **own}).map(lambda values: method(**values))
+    own = {AdaRound: OF_ADAROUND, AdaQuant: OF_ADAQUANT, GPTQ: OF_GPTQ}[method]
+    known = {name: values for name, values in FIELDS.items() if method is not GPTQ or name not in ITERATED}
+    return st.fixed_dictionaries({}, optional={**known, **own}).map(lambda values: method(**values))
 
 
 anything = st.one_of([settings_of(method) for method in METHODS.values()])
@@ -84,6 +88,7 @@ def test_a_configuration_gives_back_the_object(tuning: FastFinetune) -> None:
 def test_the_strategies_have_every_field() -> None:
     assert {entry.name for entry in dataclasses.fields(AdaRound)} == {*FIELDS, *OF_ADAROUND}
     assert {entry.name for entry in dataclasses.fields(AdaQuant)} == {*FIELDS, *OF_ADAQUANT}
+    assert {entry.name for entry in dataclasses.fields(GPTQ)} == {*FIELDS, *OF_GPTQ}
 
 
 def test_the_defaults() -> None:
@@ -95,6 +100,16 @@ def test_the_defaults() -> None:
     assert (two.steps(8), two.learning_rate, two.rate_unit, two.update_bias) == (500, 0.02, "step", True)
     assert one.seed == one.fixed_seed == 1705472343
     assert from_quark({}) == one
+    assert GPTQ().to_dict() == {"OptimAlgorithm": "gptq"}
+    assert (GPTQ().steps(4), GPTQ().ridge, GPTQ().act_order, GPTQ().scale_search) == (0, 0.1, True, True)
+
+
+@pytest.mark.parametrize("name", sorted(ITERATED))
+def test_gptq_has_no_iterations(name: str) -> None:
+    given = {"lr_adjust": (1, 0.1), "early_stop": False, "objective": "sampled"}.get(name, 7)
+    with pytest.raises(ConfigError, match=rf"{name} \({quark_key(name)}\) is for iterations, and gptq has none"):
+        GPTQ(**{name: given})
+    assert GPTQ(**{name: getattr(GPTQ(), name)}) == GPTQ()
 
 
 # Quark's keys
@@ -182,13 +197,17 @@ def test_a_key_of_the_other_method_is_refused(key: str) -> None:
         from_quark({"OptimAlgorithm": "adaquant", key: EFFECT[key][0]})
     with pytest.raises(ConfigError, match="RateUnit belongs to AdaQuant, not to AdaRound"):
         from_quark({"RateUnit": "step"})
+    with pytest.raises(ConfigError, match="ActOrder belongs to GPTQ, not to AdaRound"):
+        from_quark({"ActOrder": False})
+    with pytest.raises(ConfigError, match=f"{key} belongs to AdaRound, not to GPTQ"):
+        from_quark({"OptimAlgorithm": "gptq", key: EFFECT[key][0]})
 
 
 def test_the_algorithm_selects_the_method() -> None:
     assert from_quark({"OptimAlgorithm": "AdaQuant"}) == AdaQuant()
     with pytest.raises(ConfigError, match="OptimAlgorithm: unknown value 'adaround2'; did you mean 'adaround'"):
         from_quark({"OptimAlgorithm": "adaround2"})
-    with pytest.raises(ConfigError, match="make an AdaRound or an AdaQuant"):
+    with pytest.raises(ConfigError, match="make an AdaRound, AdaQuant or GPTQ"):
         FastFinetune()
 
 
@@ -244,12 +263,13 @@ BAD_VALUES = [
     *[("beta_range", value) for value in ((2, 20), (0, 0), 20, (20,), ("a", "b"))],
     *[("warm_start", value) for value in (1, -0.1, True)],
     *[("rate_unit", value) for value in ("steps", None)],
+    ("act_order", 1),
 ]
 
 
 @pytest.mark.parametrize(("name", "value"), BAD_VALUES)
 def test_a_bad_value_is_refused_by_name(name: str, value: object) -> None:
-    method = AdaQuant if name in OF_ADAQUANT else AdaRound
+    method = AdaQuant if name in OF_ADAQUANT else GPTQ if name in OF_GPTQ else AdaRound
     with pytest.raises(ConfigError, match=rf"{name} \({quark_key(name)}\)"):
         method(**{name: value})
 
@@ -324,14 +344,14 @@ ROWS = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in PAGE
 
 
 def default_text(name: str) -> str:
-    found = [getattr(method(), name) for method in (AdaRound, AdaQuant) if hasattr(method(), name)]
+    found = [getattr(method(), name) for method in METHODS.values() if hasattr(method(), name)]
     texts = ["all six" if value == TUNABLE else str(value) for value in found]
     return " / ".join(dict.fromkeys(texts))
 
 
 def test_the_page_has_every_field_with_its_default() -> None:
     rows = {cells[0].strip("`"): cells for cells in ROWS if len(cells) == 5}
-    assert rows.keys() == {*FIELDS, *OF_ADAROUND, *OF_ADAQUANT}
+    assert rows.keys() == {*FIELDS, *OF_ADAROUND, *OF_ADAQUANT, *OF_GPTQ}
     for name, cells in rows.items():
         key = quark_key(name)
         assert cells[1] == (f"`{key}`" if key in EFFECT else "–")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from quark_onnx import PRESETS, Config, ConfigError, get_default_config
 from quark_onnx.core.number_formats import Format
-from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound
+from quark_onnx.core.settings.fast_finetune import GPTQ, AdaQuant, AdaRound
 from quark_onnx.core.settings.presets import DEFAULT, beginning
 from quark_onnx.core.settings.protection import Protection
 from quark_onnx.core.settings.targets import TARGETS
@@ -42,11 +42,12 @@ TUNED = {  # what else a preset of its own is
     "INT8_TRANSFORMER_ACCURATE": (U8, S8_SYMMETRIC, ("MatMul", "Gemm")),
     "INT16_TRANSFORMER_ACCURATE": (U16, S16_SYMMETRIC, ("MatMul", "Gemm")),
 }
-OTHERS = {"S16S16_MIXED_S8S8", "UINT8_DYNAMIC_QUANT", "MATMUL_NBITS", "FP16", "BF16"}
+OTHERS = {"S16S16_MIXED_S8S8", "UINT8_DYNAMIC_QUANT", "MATMUL_NBITS_HQQ", "FP16", "BF16"}
+SUFFIXES = {"": None, "_ADAROUND": AdaRound(), "_ADAQUANT": AdaQuant(), "_GPTQ": GPTQ()}
 
 
 def test_the_table_has_every_preset() -> None:
-    families = {name + suffix for name in (DEFAULT, *TABLE) for suffix in ("", "_ADAROUND", "_ADAQUANT")}
+    families = {name + suffix for name in (DEFAULT, *TABLE, "MATMUL_NBITS") for suffix in SUFFIXES}
     assert PRESETS.keys() == families | TUNED.keys() | OTHERS
 
 
@@ -63,7 +64,7 @@ def test_the_default_is_s8s8_aaws_and_all_that_needs_no_search() -> None:
     assert dataclasses.replace(default, per_channel=False, extra_options=options) == quark
 
 
-@pytest.mark.parametrize("suffix", ["", "_ADAROUND", "_ADAQUANT"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_default_fits_itself_to_the_target(target: str, suffix: str) -> None:
     name, config = beginning(DEFAULT + suffix, {"target": target})
@@ -106,10 +107,11 @@ def test_presets_of_their_own_kind() -> None:
     assert mixed.include_auto_mp
     assert (mixed.activation.bits, mixed.weight.bits) == (16, 16)
     assert dynamic.use_dynamic_quant
-    assert (dynamic.activation, dynamic.weight, dynamic.bias_bits) == (U8, U8, None)
+    assert (dynamic.activation, dynamic.weight, dynamic.bias_bits) == (U8, S8_SYMMETRIC, None)
+    assert dynamic.per_channel
     assert (nbits.weight, nbits.bias_bits) == (Format(4, True, True), None)
     assert (nbits.option("WeightsOnly"), nbits.option("BlockSize")) == (True, 128)
-    assert nbits.op_types_to_quantize == ("MatMul", "Gemm")
+    assert nbits.op_types_to_quantize == ("MatMul", "Gemm", "Gather")
     assert (half.conversion, brain.conversion) == ("float16", "bfloat16")
 
 
@@ -121,11 +123,11 @@ def test_transformers_use_a_moving_average() -> None:
     assert not get_default_config("INT8_CNN_DEFAULT").option("CalibMovingAverage")
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", [*TABLE, "MATMUL_NBITS"])
 def test_tuned_variants_differ_in_nothing_else(name: str) -> None:
-    plain, rounded, quant = (get_default_config(name + suffix) for suffix in ("", "_ADAROUND", "_ADAQUANT"))
-    assert (plain.finetune, rounded.finetune, quant.finetune) == (None, AdaRound(), AdaQuant())
-    for variant in (rounded, quant):
+    plain, *variants = found = [get_default_config(name + suffix) for suffix in SUFFIXES]
+    assert [config.finetune for config in found] == list(SUFFIXES.values())
+    for variant in variants:
         options = {key: value for key, value in variant.extra_options.items() if key != "FastFinetune"}
         assert dataclasses.replace(variant, include_fast_ft=False, extra_options=options) == plain
 
@@ -171,7 +173,7 @@ def test_block_float_is_refused_with_the_reason(name: str) -> None:
         get_default_config(name)
 
 
-@pytest.mark.parametrize("name", ["FP16_ADAROUND", "BF16_ADAQUANT", "MATMUL_NBITS_ADAROUND"])
+@pytest.mark.parametrize("name", ["FP16_ADAROUND", "BF16_ADAQUANT", "UINT8_DYNAMIC_QUANT_GPTQ"])
 def test_what_cannot_be_tuned_says_so(name: str) -> None:
     base, _, ending = name.rpartition("_")
     with pytest.raises(ConfigError, match=f"'{base}' does not come with _{ending}"):

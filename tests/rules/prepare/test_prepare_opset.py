@@ -9,6 +9,7 @@ from text_models import applied, assert_same, batchnorm, normal, ops, prepared, 
 
 from quark_onnx import ModelQuantizer, get_default_config
 from quark_onnx.core.errors import ConfigError, ModelError
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.runner import newest_opset
 from quark_onnx.graph import io
 from quark_onnx.graph.without_weights import light_proto
@@ -113,6 +114,19 @@ def test_other_domains_beside() -> None:
     result = prepared(proto)
     assert dict(result.model.opset_imports) == {"": 13, "com.microsoft": 1}
     assert_same(proto, result, {"x": normal(2, 3)}, terms=4)
+
+
+@pytest.mark.parametrize("nodes", ["n = LayerNormalization (x, g)", "n = SimplifiedLayerNormalization (x, g)"])
+def test_operators_of_onnxruntime_alone_in_the_domain_of_onnx(nodes: str) -> None:
+    """onnx has no LayerNormalization before 17, and no SimplifiedLayerNormalization at all; onnxruntime has both."""
+    proto = text_model(f"g (float[2,4] x) => (float[2,4] y) {{ {nodes} y = Softmax (n) }}", 11, 6, g=normal(4))
+    result = prepare(open_model(proto), opset=18, optimize=False)
+    assert result.model.opset_imports == {"": 18}
+    assert {node.domain for node in result.model.graph} == {""}
+    assert_same(proto, result, {"x": normal(2, 4)}, terms=4)
+    unknown = proto.SerializeToString().replace(b"LayerNormalization", b"LayerNormalizatiom")
+    with pytest.raises(ModelError, match="LayerNormalizatiom"):
+        open_model(onnx.ModelProto.FromString(unknown))
 
 
 def test_refusal_names_the_way_out() -> None:

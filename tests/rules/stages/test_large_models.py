@@ -140,6 +140,17 @@ def test_a_heavy_model_stays_one_file(
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+def test_a_heavy_model_whose_quantized_one_is_light(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in a temporary file all the same, with what stayed float: there the ledger finds its weights."""
+    monkeypatch.setattr(io, "FILES_ABOVE", 6000)
+    monkeypatch.setattr(large_weights, "LOOSE", 100)
+    monkeypatch.setattr(large_weights, "SMALL", 100)
+    config = replace(get_default_config("S8S8_AAWS"), nodes_to_exclude=("third",))
+    found = ModelQuantizer(config).quantize_model(given_as("protobuf", source, source.parent), None, FEEDS)
+    assert found.report.bytes["quantized"] < 6000 < found.report.bytes["float"]
+    assert found.report.ledger[0].certificate is not None
+
+
 def test_weights_in_one_folder_stay_where_they_are(source: Path, temporary: Path) -> None:
     model = io.load(source)
     assert large_weights.settled(model)

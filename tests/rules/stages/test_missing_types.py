@@ -57,9 +57,9 @@ def quantized(proto: onnx.ModelProto, name: str = "S8S8_AAWS", feeds: Any = FEED
 @pytest.mark.parametrize(
     ("node", "domains", "opset"),
     [
-        ("b = com.microsoft.Gelu (a)", ["com.microsoft"], 12),
-        ("b = com.microsoft.FusedMatMul (a, w)", ["com.microsoft"], 12),
-        ("b = com.microsoft.QuickGelu (a)", ["com.microsoft"], 17),
+        ("b = com.microsoft.Trilu (a)", ["com.microsoft"], 12),
+        ("b = com.microsoft.Trilu <upper = 0> (a)", ["com.microsoft"], 12),
+        ("b = com.microsoft.Trilu (a)", ["com.microsoft"], 17),
     ],
 )
 def test_the_session_knows_types_that_onnx_does_not(node: str, domains: list[str], opset: int) -> None:
@@ -67,6 +67,15 @@ def test_the_session_knows_types_that_onnx_does_not(node: str, domains: list[str
     job = open_job(model(f"a = MatMul (x, w) {node} [m] y = MatMul (b, w)", *domains, opset=opset), preset())
     assert "m" in job.sites.nodes
     assert job.sites.remarks["*"].startswith("onnxruntime told the types of 'b'")
+
+
+@pytest.mark.parametrize("node", ["Gelu (a)", "FusedMatMul (a, w)", "QuickGelu (a)"])
+def test_what_becomes_an_operator_of_onnx_is_known_without_it(node: str) -> None:
+    job = open_job(
+        model(f"a = MatMul (x, w) b = com.microsoft.{node} [m] y = MatMul (b, w)", "com.microsoft"), preset()
+    )
+    assert "m" in job.sites.nodes
+    assert "onnxruntime told" not in job.sites.remarks["*"]
 
 
 def test_group_normalization_is_typed_by_the_session() -> None:

@@ -918,11 +918,3 @@ def test_a_shared_weight_moves_narrow_biases_on_their_grids() -> None:
         q, format = done.plan.qparams_of(name), done.plan.sites[name].format
         codes = quantize(value, q, format)
         assert np.abs(value - dequantize(codes, q, format)).max() <= 0.51 * float(q.scale)
-
-
-def test_weights_in_blocks_are_left_with_a_reason() -> None:
-    made = of(SINGLE["Gemm"], weight_type="int4", BlockSize=16)
-    done = tuned(made, ROUND)
-    assert done.reasons == {"n": "its weight has a scale per block: only scales per tensor or channel are tuned"}
-    assert done.plan is made.plan or same(done.plan, made.plan)
-    assert tuned(of(SINGLE["Gemm"], weight_type="int4"), ROUND).records
