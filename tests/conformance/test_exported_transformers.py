@@ -18,12 +18,11 @@ PRODUCTS = {"bert": 13, "bert_relu": 13, "bert_norm_by_hand": 13, "gpt": 13, "gp
 PRODUCTS |= {"llama_past": 15, "vit": 14, "swin": 15}
 """Weights of Conv, Gemm and MatMul."""
 
-SQNR = {"bert": 19, "bert_relu": 21, "bert_norm_by_hand": 20, "gpt": 19, "gpt_inf_mask": 18, "vit": 17, "swin": 27}
+SQNR = {"bert": 20, "bert_relu": 20, "bert_norm_by_hand": 20, "gpt": 22, "gpt_inf_mask": 22, "vit": 21, "swin": 28}
 SQNR |= {"llama": 14, "llama_past": 11}
-"""dB of the worst output on samples that calibration has not seen."""
+"""dB of every output on samples that calibration has not seen."""
 
-PRESET = get_default_config("S8S8_AAWS")
-CONFIG = replace(PRESET, per_channel=True, extra_options={**PRESET.extra_options, "Protect": False})
+CONFIG = replace(get_default_config("S8S8_AAWS"), per_channel=True)
 
 
 @cache
@@ -42,7 +41,7 @@ def test_all_products_are_on_integers_and_outputs_keep_their_signal(name: str) -
     for past in (5, 0) if design == "llama_past" else (5,):
         feeds = exported_feeds(name, 8, seed=1, past=past)
         for found in compare_ways(model, quantized, feeds, ("written", "run")):
-            assert found.worst is not None and found.worst > SQNR[design]
+            assert min(found.sqnr.values()) > SQNR[design]
 
 
 @pytest.mark.parametrize("design", PRODUCTS)
