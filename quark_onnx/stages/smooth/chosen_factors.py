@@ -31,6 +31,10 @@ FREE = 0.1
 """The same where the division costs nothing."""
 
 
+ENOUGH = 8
+"""Bits above which only weights lose something."""
+
+
 @dataclass(frozen=True, eq=False)
 class Smoothed:
     """What is done.
@@ -160,8 +164,11 @@ def _choose(place: Place, plan: Plan, seen: Sequence[Part], how: How) -> _Chosen
 
 def _into(site: Site, plan: Plan, shapes: Shapes, how: How) -> Fold | Skip:
     """What takes the division of a site in, or why none is made."""
-    if integers_of(site, plan) is None:
+    format = integers_of(site, plan)
+    if format is None:
         return Skip("none of its products reads integers with a scale from calibration")
+    if how.judged and format.bits > ENOUGH:
+        return Skip(f"{format.bits} bits leave small channels codes enough")
     if (other := other_integers(site, plan)) is not None:
         return Skip(f"{other.op_type} {other.name!r} reads it as integers, too")
     found = fold(site, shapes, partial(_free, plan))

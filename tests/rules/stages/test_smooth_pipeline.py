@@ -140,6 +140,12 @@ def test_without_ranges_there_is_nothing_to_smooth(fields: dict[str, Any]) -> No
     assert quantized(**fields).report.smoothed == ()
 
 
+def test_sixteen_bits_leave_codes_enough() -> None:
+    reasons = {record.reason for record in quantized(activation_type="int16").report.smoothed}
+    assert reasons == {"16 bits leave small channels codes enough"}
+    assert quantized(activation_type="int16", SmoothQuant=True).plan.factors != {}
+
+
 def test_other_targets_are_asked_for_it() -> None:
     """In fixed point a Mul would be one more rounding: only what a normalization takes in is smoothed."""
     fields = {"target": "qnn", "activation_type": "uint8"}
