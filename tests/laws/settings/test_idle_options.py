@@ -159,6 +159,7 @@ def test_every_option_is_of_one_kind() -> None:
         "FastFinetune",
         "WeightsOnly",
         "BlockSize",
+        "WeightCalibrateMethod",
     }
 
 
