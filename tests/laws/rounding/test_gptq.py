@@ -79,7 +79,7 @@ def test_groups_are_rounded_on_their_own() -> None:
 
 @pytest.mark.parametrize("k", [12, 13])
 def test_large_factors_are_found_in_strips(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """U D U' is H again, in the order of the columns; a matrix that is not positive definite gets a ridge there, too."""
+    """U D U' is H again, in the order of the columns; what is not positive definite gets a ridge there, too."""
     p = Problem(5, k=k)
     whole = factored(p.q)
     monkeypatch.setattr(columns, "DIRECT", 4)
