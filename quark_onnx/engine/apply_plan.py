@@ -127,7 +127,7 @@ class Writer:
                 outputs[i] = producer.inputs[0]
 
     def activation(self, site: Site) -> None:
-        """value → QuantizeLinear → DequantizeLinear → every reader, graph output included.
+        """value → QuantizeLinear → DequantizeLinear → every reader, graph output included; or those who asked for it.
 
         Who asks for nothing but the shape reads the codes: onnxruntime would dequantize the tensor for it alone. A grid
         that is narrower than its type has a Clip in front, so that no code of the type lies outside.
@@ -146,12 +146,15 @@ class Writer:
         placed = self.placed(site, value, nodes)
         self._insert(value, placed)
         result = placed[-1].outputs[0]
-        inside = [node for node in value.consumers() if node not in readers]
-        if quantizer in placed:
+        keep = [node for node in value.consumers() if node not in readers]
+        if site.beside:
+            keep += [node for node in readers if self._reads_float(value, node)]
+        elif quantizer in placed:
             others = [node for node in readers if not is_op(node, *SHAPE_ALONE)]
-            read_instead(value, quantizer.outputs[0], keep=[*inside, *others])
-        read_instead(value, result, keep=inside)
-        if value.is_graph_output() and not value.is_graph_input() and site.tensor not in self.floats:
+            read_instead(value, quantizer.outputs[0], keep=[*keep, *others])
+        read_instead(value, result, keep=keep)
+        outside = site.beside or site.tensor in self.floats
+        if value.is_graph_output() and not value.is_graph_input() and not outside:
             self._take_output(value, result)
 
     def placed(self, site: Site, value: Value, nodes: list[Node]) -> list[Node]:
