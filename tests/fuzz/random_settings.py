@@ -86,7 +86,9 @@ class Settings:
         asked = {} if self.target is None else {"target": self.target}
         _, start = beginning(self.preset, asked)
         options = {**start.extra_options, **self.options}
-        if start.include_fast_ft:
+        if (
+            start.include_fast_ft and start.option("FastFinetune")["OptimAlgorithm"] != "gptq"
+        ):  # which has no iterations
             options["FastFinetune"] = {**start.option("FastFinetune"), **SHORT}
         return replace(start, **asked, **self.fields, extra_options=options)
 
