@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from quark_onnx.engine.missing_types import ask_session
 from quark_onnx.graph import Model
@@ -39,13 +39,18 @@ def as_standard(model: Model, *, forms: bool) -> list[Outcome]:
     """
     rules = (*WEIGHTS, *FORMS) if forms else WEIGHTS
     log: dict[tuple[str, str], Outcome] = {}
-    for learn in (infer_shapes, ask_session):  # a session costs more, and is seldom needed
-        if not any(node.op_type in ROOTS for node in model.graph):
-            break
+    learn: Callable[[Model], object] = infer_shapes
+    asked = False
+    while any(node.op_type in ROOTS for node in model.graph):
         learn(model)
-        log |= {(one.rule, one.node): one for one in rewrite(model.graph, rules)}
-        if all(one.reason != UNKNOWN for one in log.values()):
+        found = rewrite(model.graph, rules)
+        log |= {(one.rule, one.node): one for one in found}
+        if any(one.reason is None for one in found):  # what is behind may be known now
+            learn = infer_shapes
+        elif asked or all(one.reason != UNKNOWN for one in found):
             break
+        else:  # a session costs more, and is seldom needed
+            learn, asked = ask_session, True
     if any(one.reason is None for one in log.values()):
         infer_shapes(model)
     return list(log.values())
