@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from quark_onnx.core.errors import ModelError
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import UNFIT, Correction, LayerRecord, MixRecord, ProtectedRegion
+from quark_onnx.core.records import UNFIT, Correction, LayerRecord, MixRecord, ProtectedRegion, SmoothRecord
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.fusion_ledger import made_from
@@ -38,6 +38,7 @@ class Decided:
     correction: Correction | None = None
     mixed: tuple[MixRecord, ...] = ()
     protected: tuple[ProtectedRegion, ...] = ()
+    smoothed: tuple[SmoothRecord, ...] = ()
     probes: Sequence[Feed] = ()
     probed: Probed = ""
     counted: Counted | None = None

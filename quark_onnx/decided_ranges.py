@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,6 @@ from quark_onnx.clock import Clock
 from quark_onnx.core.plan import Plan
 from quark_onnx.decided import Decided
 from quark_onnx.engine.calibration_cache import Key, remembered
-from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.channel_moments import Moments, channel_moments
 from quark_onnx.engine.observe import Tick, observe
 from quark_onnx.job import Job
@@ -30,7 +29,7 @@ def ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
     job, feeds = begun.job, begun.feeds
     other = job.placed(job.config.moved) if job.config.include_auto_mp else None
     with clock.stage("calibrate"):
-        statistics = _observed(job, other, feeds, partial(clock.count, "calibrate", len(feeds)), cache)
+        statistics = _observed(begun, other, partial(clock.count, "calibrate", len(feeds)), cache)
     moments: Moments = {}
     if job.config.observes and not job.shares:
         with clock.stage("moments"):
@@ -38,7 +37,7 @@ def ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
             moments = channel_moments(job.prepared, feeds, wanted, partial(clock.count, "moments", len(feeds)))
     scaled = partial(_with_scales, job, statistics, moments)
     if other is not None:
-        mixed = _mixed(job, other, feeds, clock, scaled)
+        mixed = _mixed(begun, other, clock, scaled)
         return replace(begun, plan=mixed.plan, warnings=(*begun.warnings, *mixed.warnings), mixed=mixed.records)
     with clock.stage("ranges"):
         plan = scaled(job.sites)
@@ -49,19 +48,19 @@ def ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
         plan = hands.tidy(plan.without_named(asked)) if asked else plan
         if not feeds or not plan.nodes or job.config.row.fixed_point:
             return replace(begun, plan=plan)
-        done = protect(job.prepared, plan, feeds, hands, tuned=job.config.include_fast_ft)
+        tuned = job.config.include_fast_ft
+        done = protect(job.prepared, plan, feeds, hands, tuned=tuned, counted=begun.counted)
     return replace(begun, plan=done.plan, protected=done.regions)
 
 
-def _observed(
-    job: Job, other: Plan | None, feeds: Sequence[Feed], tick: Tick, cache: Path | None
-) -> dict[str, Statistics]:
+def _observed(begun: Decided, other: Plan | None, tick: Tick, cache: Path | None) -> dict[str, Statistics]:
     """Statistics for the plan of the job and the other one: in full where a cache keeps them for any range method."""
+    job, feeds, counted = begun.job, begun.feeds, begun.counted
     tensors, moving = observed_tensors(job.sites), job.config.moving_average
     percent = {} if cache is not None else _decided_by_largest(job, other)
-    look = partial(observe, job.prepared, feeds, tensors, tick, moving, percent)
+    look = partial(observe, job.prepared, feeds, tensors, tick, moving, percent, counted)
     if cache is not None and tensors:
-        return remembered(cache, Key.of(job.prepared, feeds, moving), tensors, look)
+        return remembered(cache, Key.of(job.prepared, feeds, moving, counted), tensors, look)
     return look() if tensors else {}
 
 
@@ -95,11 +94,22 @@ def _with_scales(job: Job, statistics: Mapping[str, Statistics], moments: Moment
     return round_weights(job.prepared, plan, moments, job.config.weight_pairs)
 
 
-def _mixed(job: Job, other: Plan, feeds: Sequence[Feed], clock: Clock, ranged: Callable[[Plan], Plan]) -> Mixed:
+def _mixed(begun: Decided, other: Plan, clock: Clock, ranged: Callable[[Plan], Plan]) -> Mixed:
     """Automatic mixed precision: which layers have the types of the configuration, and which those of `other`."""
-    config = job.config
+    job, config, feeds = begun.job, begun.job.config, begun.feeds
     narrows = config.mixing.narrows(config.activation_type, config.weight_type)
     with clock.stage("mix"):
         tick = partial(clock.progress, "mix")
-        how = {"narrows": narrows, "fuse": config.row.on_cpu}
-        return mix(job.prepared, job.sites, other, config.mixing, feeds, ranged, job.realize, tick, **how)
+        return mix(
+            job.prepared,
+            job.sites,
+            other,
+            config.mixing,
+            feeds,
+            ranged,
+            job.realize,
+            tick,
+            narrows=narrows,
+            fuse=config.row.on_cpu,
+            counted=begun.counted,
+        )

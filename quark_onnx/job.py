@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError, PlanError
+from quark_onnx.core.frozen_dict import FrozenDict
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import UNFIT
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, random_data
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.fusion_ledger import Inside
 from quark_onnx.engine.infinite_masks import samples_of
@@ -29,11 +32,18 @@ from quark_onnx.graph.integer_nodes import told_of_integers
 from quark_onnx.graph.mask_inputs import MaskInput, mask_inputs
 from quark_onnx.graph.normal_form import remarks
 from quark_onnx.graph.value_info import declare_outputs, unknown
+from quark_onnx.graph.view import is_op
 from quark_onnx.stages.equalize import rescale
 from quark_onnx.stages.output_model import realize
 from quark_onnx.stages.place import place
 from quark_onnx.stages.place.float16 import half_scales, place_conversion
 from quark_onnx.stages.prepare import Conditions
+from quark_onnx.stages.ranges import observed_tensors
+from quark_onnx.stages.smooth import with_products
+
+Arrays = Mapping[str, NDArray[Any]]
+
+NONE: Arrays = FrozenDict()
 
 ANEW = "make a new plan for it"
 """What to do about a plan of another model."""
@@ -93,6 +103,15 @@ class Job:
         found = () if wanted is False or random else mask_inputs(self.prepared)
         named = MaskInput(wanted, "zero") if wanted else None
         return next((mask for mask in found if wanted in (None, mask.name)), named)
+
+    def counted(self, counted: Counted | None, feeds: Sequence[Feed]) -> Counted | None:
+        """The same with what it says of tensors that are looked at: with ranges, read by layers, or returned."""
+        if counted is None:
+            return None
+        read = [node.inputs[0] for node in self.prepared.graph if is_op(node, *LAYERS)]
+        names = [value.name or "" for value in (*read, *self.prepared.graph.outputs) if value is not None]
+        tensors = list(dict.fromkeys([*observed_tensors(self.sites), *names]))
+        return counted.within(self.prepared, tensors, feeds, asked=bool(self.config.option("SampleMask")))
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -188,17 +207,23 @@ class Job:
         beside = [mask_spec(mask)] if mask and mask not in names else []
         return samples_of(self.model, source, path=path, limit=limit, image_options=options, beside=beside)
 
-    def rescaled(self, factors: Mapping[str, NDArray[Any]], shifts: Mapping[str, NDArray[Any]]) -> Job:
-        """The job with its prepared model equalized. Sites stay: placement does not look at values of weights.
+    def rescaled(self, factors: Arrays, shifts: Arrays, smoothed: Arrays = NONE) -> Job:
+        """The job with its prepared model equalized and smoothed; where a Mul is new, sites are placed anew.
+
+        Placement asks of values of weights no more than whether one is a table as well, and formats are right also
+        where it is none any more.
 
         Raises:
-            PlanError: the model has no such weights: the factors are of a plan of another one.
+            PlanError: the model has no such weights or activations: the factors are of a plan of another one.
         """
-        if not factors and not shifts:
+        if not factors and not shifts and not smoothed:
             return self
         try:
             model = rescale(self.prepared, factors, shifts)
+            model = with_products(model, smoothed) if smoothed else model
         except (KeyError, ValueError) as error:  # a plan's, that has other weights
             raise PlanError(f"the plan equalizes weights that this model does not have ({error}); {ANEW}") from error
-        sites = replace(self.sites, model=io.fingerprint(model), factors=factors, shifts=shifts)
-        return replace(self, prepared=model, sites=sites)
+        job = replace(self, prepared=model)
+        sites = job.placed(self.config) if smoothed else self.sites
+        sites = replace(sites, model=io.fingerprint(model), factors=factors, shifts=shifts, smoothed=smoothed)
+        return replace(job, sites=sites)

@@ -27,9 +27,9 @@ from quark_onnx.engine.activation_store import ROOM
 from quark_onnx.engine.blamed_model import blaming
 from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
-from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.compare import compare, compare_each
-from quark_onnx.engine.held_out_probes import PROBES, Samples, read
+from quark_onnx.engine.counted_positions import Counted
+from quark_onnx.engine.held_out_probes import PROBES, Samples, most_probes, read
 from quark_onnx.engine.kept_feeds import Kept, telling
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.engine.proof_for_target import prove_for
@@ -37,17 +37,15 @@ from quark_onnx.engine.result_wording import output_warnings, proof_warnings, si
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.job import ANEW, Job
 from quark_onnx.opened_job import open_job
+from quark_onnx.rescaled_job import rescaled
 from quark_onnx.result import Evidence, Probed, Report, Result
 from quark_onnx.stages.channel_importance import channel_importance
-from quark_onnx.stages.equalize import equalize, tensors_needed
 from quark_onnx.stages.finetune import finetune, judged, lesson
 from quark_onnx.stages.output_model import spare_large
+from quark_onnx.stages.tied_tables import tied
 from quark_onnx.stages.verify import verify
 
 logger = logging.getLogger("quark_onnx")
-
-MAX_SWEEPS = 20
-"""Sweeps of equalization when it is to go on until nothing moves."""
 
 Evaluator = Callable[[ModelProto], float]
 
@@ -149,7 +147,7 @@ def decide(
     if job.idle and job.config.conversion is None:
         return with_bodies(replace(_without_data(job, clock, resume), feeds=feeds), inside, resume)
     with blaming(job.plain, told[0]):
-        job = _resumed(job, resume) if resume else _equalized(job, feeds, clock)
+        job, smoothed = (_resumed(job, resume), ()) if resume else rescaled(job, feeds, clock, samples.counted)
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, told)
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
@@ -160,7 +158,8 @@ def decide(
         warnings,
         probes=samples.probes,
         probed=_probed(samples, resume),
-        counted=samples.counted,
+        counted=job.counted(samples.counted, feeds),
+        smoothed=smoothed,
     )
     if job.config.conversion is not None:
         return replace(begun, plan=resume or _converted(job, feeds))
@@ -206,26 +205,11 @@ def _resumed(job: Job, plan: Plan) -> Job:
     """The job with the model that the plan was made for."""
     if (fault := plan.fault()) is not None:
         raise PlanError(f"the plan to resume, {fault}; {ANEW}")
-    job = job.rescaled(plan.factors, plan.shifts)
+    job = job.rescaled(plan.factors, plan.shifts, plan.smoothed)
     if plan.model != job.sites.model:
         raise PlanError(f"the plan was made for model {plan.model}, this one is {job.sites.model}; {ANEW}")
     refuse_misfit(job.prepared, plan)
     return job
-
-
-def _equalized(job: Job, feeds: Sequence[Feed], clock: Clock) -> Job:
-    """Cross-layer equalization of the float model, with the extremes in front of clips from one pass of the data.
-
-    With a scale per channel there is nothing to even out, and the changed activations would cost accuracy.
-    """
-    if not job.config.include_cle or job.config.per_channel or job.config.conversion is not None:
-        return job
-    absorb, steps = bool(job.config.option("HighBiasAbsorption")), job.config.option("CLESteps")
-    with clock.stage("equalize"):
-        needed = tensors_needed(job.prepared, absorb=absorb)
-        extremes = channel_extremes(job.prepared, feeds, needed, partial(clock.count, "equalize", len(feeds)))
-        found = equalize(job.prepared, extremes, sweeps=MAX_SWEEPS if steps < 0 else steps, absorb=absorb)
-        return job.rescaled(found.factors, found.shifts)
 
 
 def _converted(job: Job, feeds: Sequence[Feed]) -> Plan:
@@ -240,7 +224,7 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
     learns = lesson(options, decided.feeds)
     judge = None
     if options.selective_update:
-        judge = partial(_score, job, decided.feeds[:PROBES], evaluator)
+        judge = partial(_score, job, decided.feeds[:PROBES], evaluator, decided.counted)
 
     def tune(how: FastFinetune) -> Tuning:
         return finetune(
@@ -252,27 +236,30 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
             how.memory_limit or ROOM,
             lambda text, done, total: clock.progress(f"tune {text}", done, total),
             judge,
+            decided.counted,
         )
 
     with clock.stage("tune"):
-        done, correction = judged(learns, decided.plan, tune, partial(_written, job, learns.judges))
+        done, correction = judged(learns, decided.plan, tune, partial(_written, job, learns.judges, decided.counted))
     stopped = (stopped_text(done, options.time_limit),) if done.interrupted or done.late else ()
     warnings = (*decided.warnings, *stopped)
     found = replace(decided, plan=done.plan, records=done.records, untuned=done.reasons, warnings=warnings)
     return replace(found, correction=correction)
 
 
-def _written(job: Job, feeds: Sequence[Feed], plan: Plan) -> tuple[Comparison, Sequence[Comparison]]:
+def _written(
+    job: Job, feeds: Sequence[Feed], counted: Counted | None, plan: Plan
+) -> tuple[Comparison, Sequence[Comparison]]:
     """The outputs under a plan, with the arithmetic that the file says: no processor has a say in a decision."""
-    return compare_each(job.prepared, job.realize(plan), feeds)
+    return compare_each(job.prepared, job.realize(plan), feeds, counted)
 
 
-def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, plan: Plan) -> float:
+def _score(job: Job, feeds: Sequence[Feed], evaluator: Evaluator | None, counted: Counted | None, plan: Plan) -> float:
     """How good the model is under a plan: by the user's evaluator, or what its worst output is worth."""
     quantized = job.realize(plan)
     if evaluator is not None:
         return float(evaluator(io.to_proto(quantized)))
-    worst = compare(job.prepared, quantized, feeds, optimized=job.config.row.on_cpu).worst
+    worst = compare(job.prepared, quantized, feeds, optimized=job.config.row.on_cpu, counted=counted).worst
     if worst is None:
         raise ConfigError(
             "SelectiveUpdate judges layers by the outputs, and on these samples no output holds a value: give an "
@@ -287,15 +274,17 @@ def finish(decided: Decided, output: Path | None, clock: Clock) -> Result:
 
 
 def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
-    job, plan, probes = decided.job, decided.plan, list(decided.probes)
+    job = decided.job
+    plan = tied(job.prepared, decided.plan) if job.config.conversion is None else decided.plan
+    probes = list(decided.probes[: most_probes(job.prepared)])
     with clock.stage("apply"):
         quantized = job.realize(plan)
         io.settle(quantized)
         io.let_go(job.prepared)
         io.check(quantized, job.model)
     with clock.stage("prove"):
-        inside = tuple(job.inside(plan))
-        rows, proof = prove_for(job.config.row, job.prepared, plan, quantized, probes, inside, decided.counted)
+        bodies = tuple(job.inside(plan))
+        rows, proof = prove_for(job.config.row, job.prepared, plan, quantized, probes, bodies, decided.counted)
     with clock.stage("write"):
         if output is not None:
             io.save(quantized, output, source=job.model, external=job.config.use_external_data_format)
@@ -324,12 +313,17 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
         stored=stored,
         samples=len(decided.feeds),
         probes=decided.probed,
+        positions="" if decided.counted is None else decided.counted.told,
         judged=len(probes),
         tuned=decided.records,
         untuned=decided.untuned,
         correction=decided.correction,
         mixed=decided.mixed,
+        smoothed=decided.smoothed,
         protected=decided.protected,
         target=job.config.target,
     )
-    return Result(plan, model, report, output, Evidence(job.prepared, quantized, tuple(probes)))
+    inside = probes if decided.counted is None else decided.counted.cut(probes)
+    read = {value.name for value in job.prepared.graph.inputs}
+    seen = (tuple({n: a for n, a in feed.items() if n in read} for feed in feeds) for feeds in (probes, inside))
+    return Result(plan, model, report, output, Evidence(job.prepared, quantized, *seen))

@@ -17,6 +17,7 @@ from quark_onnx.core.records import (
     Measured,
     MixRecord,
     ProtectedRegion,
+    SmoothRecord,
 )
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.calibration_data import Feed
@@ -48,11 +49,13 @@ class Report:
     probes     what the proofs used: samples that were held out, of which nothing was learned (known for this run alone,
                where it went on from a plan); the first ones of calibration, where there are too few; or none
     judged     feeds that the proofs used
+    positions  how many of the samples' positions count, and what became of padding; empty: there is none
     tuned      a record per layer that fine-tuning or bias correction looked at
     untuned    layer that it could not work on → the reason
     correction  whether bias correction was kept, where that was judged, and what the worst output is worth either way
     mixed      a record per layer that mixed precision could move, least harmful first
     protected  a record per region that protection left float
+    smoothed   a record per activation that SmoothQuant looked at
     target     what the model was quantized for; the ledger is that of onnxruntime's CPU provider in any case
     """
 
@@ -74,9 +77,11 @@ class Report:
     correction: Correction | None = None
     mixed: tuple[MixRecord, ...] = ()
     protected: tuple[ProtectedRegion, ...] = ()
+    smoothed: tuple[SmoothRecord, ...] = ()
     target: str = "cpu"
     probes: Probed = ""
     judged: int = 0
+    positions: str = ""
 
     @property
     def fused(self) -> dict[str, tuple[int, int]]:
@@ -108,11 +113,13 @@ class Evidence:
     model      the float model as quantizers were put into it: prepared and equalized, in float32
     quantized  what became of it
     feeds      the probes of the report
+    inside     the same without padding, where they can be cut: for figures of tensors inside
     """
 
     model: Model
     quantized: Model
     feeds: tuple[Feed, ...]
+    inside: tuple[Feed, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,4 +145,4 @@ class Result:
         Both models run from the input on, so the noise of earlier layers is included.
         """
         e = self.evidence
-        return tensor_sqnr(e.model, e.quantized, e.feeds, quantized_values(e.quantized), optimized=False)
+        return tensor_sqnr(e.model, e.quantized, e.inside, quantized_values(e.quantized), optimized=False)

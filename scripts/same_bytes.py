@@ -41,10 +41,11 @@ def variants() -> Iterator[tuple[str, str, dict[str, Any]]]:
     for task in CONVS:
         for preset in PRESETS:
             quick = {"extra_options": QUICK} if preset.endswith("_ADAROUND") else {}
-            if not preset.endswith("_ADAQUANT"):
+            if not preset.endswith(("_ADAQUANT", "_GPTQ")):
                 yield task, preset, quick
         yield task, "S8S8_AAWS_ADAROUND", {"per_channel": True}
         yield task, "S8S8_AAWS_ADAQUANT", {}
+        yield task, "S8S4_AAWS_GPTQ", {"per_channel": True}
         yield task, "S8S8_AAWS_ADAROUND", {"per_channel": True, "weight_type": "int4", "extra_options": QUICK}
         for key in ("BiasCorrection", "HighBiasAbsorption"):
             yield task, "S8S8_AAWS", {"extra_options": {key: True}}

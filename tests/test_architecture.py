@@ -35,7 +35,9 @@ ALLOWED = {  # what each part may import of the others
     "decided": "core engine stages job result",
     "decided_bodies": "core graph engine job decided",
     "decided_ranges": "core numerics engine stages clock job decided",
-    "pipeline": "core numerics graph engine stages clock job opened_job result decided decided_bodies decided_ranges",
+    "rescaled_job": "core engine stages clock job",
+    "pipeline": "core numerics graph engine stages clock job opened_job result decided decided_bodies decided_ranges "
+    "rescaled_job",
     "": "core result pipeline",  # quark_onnx/__init__.py
     "demo": "core numerics graph engine stages clock result pipeline",
     "quantsim": "core numerics graph engine stages encodings job result pipeline",

@@ -161,7 +161,8 @@ def _base(model: Model, quantized: Model, path: Path, plan: Path | None) -> tupl
         pairs, base = match(model, quantized)
         return base, pairs
     made = Plan.load(plan)
-    return open_job(path, saved_config(plan)).rescaled(made.factors, made.shifts).prepared, quantized_values(quantized)
+    job = open_job(path, saved_config(plan)).rescaled(made.factors, made.shifts, made.smoothed)
+    return job.prepared, quantized_values(quantized)
 
 
 def _doubt(report: ModelReport) -> list[str]:

@@ -66,7 +66,7 @@ class ConfigFlags:
         _how("--method", metavar="NAME", help="How ranges of activations are chosen: MinMax, Percentile, MinMSE, …"),
     ] = None
     weight_method: Annotated[
-        str | None, _how("--weight-method", metavar="NAME", help="How ranges of weights are chosen; also SeqMSE.")
+        str | None, _how("--weight-method", metavar="NAME", help="How ranges of weights are chosen; also SeqMSE, HQQ.")
     ] = None
     activation_type: Annotated[
         str | None, _how(metavar="TYPE", help="Activations become int8, uint8, …: 2 to 16 bits; or float16, bfloat16.")

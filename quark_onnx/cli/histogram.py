@@ -81,7 +81,7 @@ def histogram_command(
         chosen = _chosen(decided.plan, tensor)
         with clock.stage("observe"):
             tick = partial(clock.count, "observe", len(decided.feeds))
-            statistics = observe(decided.job.prepared, decided.feeds, chosen, tick)
+            statistics = observe(decided.job.prepared, decided.feeds, chosen, tick, counted=decided.counted)
         with clock.stage("plot"):
             plots = _plot(decided.plan, statistics, output, suffix)
     warn(decided.warnings)

@@ -16,7 +16,7 @@ import typer
 from quark_onnx.cli.console import out, print_json, progress, say, warn
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, read_config
-from quark_onnx.cli.report_text import print_report, protected_text
+from quark_onnx.cli.report_text import print_report, protected_text, smoothed_text
 from quark_onnx.cli.tables import counted, facts, float_table, remarks_text
 from quark_onnx.cli.tuning_text import interrupted, tuning_rows, worst_table
 from quark_onnx.clock import Clock
@@ -126,7 +126,7 @@ def plan_command(
     if show.json:
         document = {"model": str(model), "plan": str(output), "config": config, "interrupted": stopped}
         document |= {"tuned": decided.records, "untuned": decided.untuned, "correction": decided.correction}
-        document |= {"protected": decided.protected}
+        document |= {"protected": decided.protected, "smoothed": decided.smoothed}
         print_json({**document, **_figures(job, plan)})
     elif not show.quiet:
         _print_plan(decided, clock.seconds.get("tune", 0.0))
@@ -156,6 +156,7 @@ def _print_plan(decided: Decided, seconds: float) -> None:
         "Quantized": counted(figures["quantized"]) or "nothing",
         "Quantizers": counted(figures["sites"]),
         **tuning_rows(decided.records, decided.untuned, seconds, decided.correction),
+        "Smoothed": smoothed_text(decided.smoothed),
         "Protected": protected_text(decided.protected),
         "Remarks": remarks_text(plan.remarks),
     }
@@ -184,7 +185,7 @@ def apply_command(
     with progress(quiet=show.quiet) as tell:
         clock = Clock(tell)
         with clock.stage("prepare"):
-            job = open_job(model, config).rescaled(decided.factors, decided.shifts)
+            job = open_job(model, config).rescaled(decided.factors, decided.shifts, decided.smoothed)
         result = finish(Decided(job, decided), output, clock)
     if show.json:
         print_json({"model": str(model), "plan": str(plan), "output": str(output), **result.report.to_dict()})

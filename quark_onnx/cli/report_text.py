@@ -12,9 +12,10 @@ from quark_onnx.cli.console import out
 from quark_onnx.cli.tables import facts, first_lines, float_table, fused_table, output_lines, remarks_text, smaller_text
 from quark_onnx.cli.tuning_text import tuning_rows, worst_table
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import PROTECTED, MixRecord, ProtectedRegion
+from quark_onnx.core.records import PROTECTED, MixRecord, ProtectedRegion, SmoothRecord
 from quark_onnx.engine.protection_wording import region_text
 from quark_onnx.engine.saturation_certificate import summary
+from quark_onnx.engine.smoothing_wording import smoothed_lines
 from quark_onnx.result import Probed, Report
 
 
@@ -33,8 +34,10 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None, page
         "Weights": smaller_text(report.bytes["float"], report.bytes["quantized"]),
         "Samples" if resumed else "Calibrated on": f"{report.samples} samples" if report.samples else "",
         "Judged on": judged_text(report.probes, report.judged),
+        "Positions": report.positions,
         "Resumed": f"from a plan with {_tuned_weights(len(resumed.codes))}" if resumed else "",
         **tuning_rows(report.tuned, report.untuned, report.seconds.get("tune", 0.0), report.correction),
+        "Smoothed": smoothed_text(report.smoothed),
         "Mixed precision": _mixed(report.mixed),
         "Protected": protected_text(report.protected) or _kept(report.float_nodes),
         "Remarks": remarks_text(report.remarks),
@@ -54,6 +57,11 @@ def judged_text(probes: Probed, judged: int) -> str:
 def protected_text(regions: Sequence[ProtectedRegion]) -> Text:
     """A line for each region: the first few, and how many more there are."""
     return first_lines([*map(region_text, regions)])
+
+
+def smoothed_text(records: Sequence[SmoothRecord]) -> Text:
+    """How many activations were smoothed, and why others were not."""
+    return first_lines(smoothed_lines(records))
 
 
 def _kept(reasons: Mapping[str, str]) -> str:

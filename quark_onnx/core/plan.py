@@ -1,6 +1,7 @@
 """The plan: everything the quantizer decided, in one immutable value, before a single node is edited.
 
     factors, shifts  ← equalize   what weights and biases of the float model were multiplied by, and raised by
+    factors, smoothed ← smooth    … and what products read activations multiplied by
     sites            ← place      where a quantizer stands, which rule put it there
     qparams          ← ranges     scale and zero point of every group of sites
     notes            ← both       why a node stayed float
@@ -41,6 +42,9 @@ FILES = ("plan.json", "arrays.npz", "config.json", BODIES)
 
 Role = Literal["activation", "dynamic", "constant", "weight", "bias"]
 
+TABLE = "table"
+"""The rule of a weight whose rows are looked up: integers come out, and a scale for each."""
+
 Ends = float | tuple[float, ...]
 
 
@@ -66,6 +70,7 @@ class Site:
     low     the lower end of an observed range, where that much is known beforehand; None: observed as well
     floor   values below it need no codes of their own: an observed range begins there at the lowest
     method  range method; None: the configuration's
+    beside  the tensor is computed in float: nodes that do not list it in `Plan.nodes` read that, as do model outputs
     """
 
     tensor: str
@@ -78,6 +83,7 @@ class Site:
     method: str | None = None
     low: float | None = None
     floor: float | None = None
+    beside: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +122,7 @@ class Plan:
     remarks  tensor → what was unusual about it
     factors  initializer → array it was multiplied by
     shifts   initializer → array that was added to it
+    smoothed activation → array that a Mul in front of the products which read it multiplies it by
     rounded  weight → its integers, where rounding to nearest does not do
     codes    weight → its tuned integers; a weight without either is rounded to nearest
     values   bias, or parameter of a normalization → its tuned float value
@@ -130,6 +137,7 @@ class Plan:
     remarks: Mapping[str, str] = field(default_factory=dict)
     factors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     shifts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    smoothed: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     rounded: Mapping[str, Coded] = field(default_factory=dict)
     codes: Mapping[str, Coded] = field(default_factory=dict)
     values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
@@ -143,6 +151,10 @@ class Plan:
         """Scale and zero point of a tensor that has a site; a weight that has codes has their scale."""
         chosen, coded = self.qparams[self.sites[tensor].group], self.coded(tensor)
         return chosen if coded is None else QParams(coded.scale, np.broadcast_to(chosen.zero_point, coded.scale.shape))
+
+    def reads_codes(self, node: str, tensor: str) -> bool:
+        """Whether a node reads the codes of an activation that has a quantizer, and not floats that are kept beside."""
+        return not self.sites[tensor].beside or tensor in self.nodes.get(node, ())
 
     def coded(self, tensor: str) -> Coded | None:
         """The integers of a weight, the tuned ones first; None: it is rounded to nearest."""
@@ -269,6 +281,7 @@ ARRAYS: dict[str, tuple[str, ...]] = {
     "qparams": ("scale", "zero_point"),
     "factors": (),
     "shifts": (),
+    "smoothed": (),
     "rounded": ("codes", "scale"),
     "codes": ("codes", "scale"),
     "values": (),

@@ -3,7 +3,7 @@
     scale        finite, above 0, and one that the format has; as many axes as the format says
     zero_point   a code of the format, for every scale
     codes        within the format
-    others       factors, shifts and values: finite
+    others       factors, shifts, smoothed and values: finite
 
 Parts are known by their names, whatever field of the plan they belong to. What only the model tells, as how many scales
 a weight has, is checked where the plan meets it: `engine.plan_against_model`.

@@ -33,6 +33,11 @@ class LayerRecord:
     held_before: float
     held_after: float
 
+    @property
+    def looked_for(self) -> bool:
+        """Whether a rounding better than the nearest was looked for, by iterations or without, as far as it tells."""
+        return self.iterations > 0 or self.choice == "tuned"
+
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
@@ -66,6 +71,27 @@ class Correction:
     without: float | None = None
     corrected: float | None = None
     samples: int = 0
+
+
+@dataclass(frozen=True)
+class SmoothRecord:
+    """An activation that products with constant weights read, and what SmoothQuant made of it.
+
+    products  the nodes that read it
+    into      what takes the division in
+    alpha     how much of its range moved into the weights; 0: it is left alone
+    before    dB of the products with integers, without it; None: not measured
+    after     the same with it
+    reason    why it is left alone
+    """
+
+    tensor: str
+    products: tuple[str, ...]
+    into: str = ""
+    alpha: float = 0.0
+    before: float | None = None
+    after: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)

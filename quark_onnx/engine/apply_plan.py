@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.operators import SHAPE_ALONE
-from quark_onnx.core.plan import Plan, QParams, Site
+from quark_onnx.core.plan import TABLE, Plan, QParams, Site
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.graph import Graph, Model, Node, Value, io
 from quark_onnx.graph.bodies import put_back
@@ -26,7 +26,7 @@ from quark_onnx.graph.edit import (
 )
 from quark_onnx.graph.large_weights import let_go
 from quark_onnx.graph.passes import remove_unused
-from quark_onnx.graph.shared_constants import reunite, share_constants
+from quark_onnx.graph.shared_constants import reunite, share_constants, turn_tables
 from quark_onnx.graph.view import constant, input_at, is_op, rank, sole_reader
 from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.quantizer import carrier, clip_bounds, quantize
@@ -52,6 +52,7 @@ def apply(model: Model, plan: Plan, bodies: Mapping[str, Model] | None = None) -
         Writer(quantized.graph, plan).write()
     remove_unused(quantized)
     reunite(quantized.graph)
+    turn_tables(quantized.graph)
     if bodies:
         share_constants(quantized)
     forget_types(quantized.graph)
@@ -107,6 +108,8 @@ class Writer:
             kinds.get(site.role, self.weight)(site)
         for node in floats:
             self._bias_apart(node)
+        for node in [node for node in self.graph if is_op(node, "MatMul", "Gemm")]:
+            self._clamp_apart(node)
         for tensor in sorted(self.plan.values.keys() - self.plan.sites.keys()):
             read_instead(self.values[tensor], add_constant(self.graph, self.plan.values[tensor], f"{tensor}_tuned"))
 
@@ -123,7 +126,7 @@ class Writer:
                 outputs[i] = producer.inputs[0]
 
     def activation(self, site: Site) -> None:
-        """value → QuantizeLinear → DequantizeLinear → every reader, graph output included.
+        """value → QuantizeLinear → DequantizeLinear → every reader, graph output included; or those who asked for it.
 
         Who asks for nothing but the shape reads the codes: onnxruntime would dequantize the tensor for it alone. A grid
         that is narrower than its type has a Clip in front, so that no code of the type lies outside.
@@ -142,12 +145,15 @@ class Writer:
         placed = self.placed(site, value, nodes)
         self._insert(value, placed)
         result = placed[-1].outputs[0]
-        inside = [node for node in value.consumers() if node not in readers]
-        if quantizer in placed:
+        keep = [node for node in value.consumers() if node not in readers]
+        if site.beside:
+            keep += [node for node in readers if self._reads_float(value, node)]
+        elif quantizer in placed:
             others = [node for node in readers if not is_op(node, *SHAPE_ALONE)]
-            read_instead(value, quantizer.outputs[0], keep=[*inside, *others])
-        read_instead(value, result, keep=inside)
-        if value.is_graph_output() and not value.is_graph_input() and site.tensor not in self.floats:
+            read_instead(value, quantizer.outputs[0], keep=[*keep, *others])
+        read_instead(value, result, keep=keep)
+        outside = site.beside or site.tensor in self.floats
+        if value.is_graph_output() and not value.is_graph_input() and not outside:
             self._take_output(value, result)
 
     def placed(self, site: Site, value: Value, nodes: list[Node]) -> list[Node]:
@@ -248,6 +254,25 @@ class Writer:
             0 if add.inputs[0] is others[0] else 1, add_constant(self.graph, array[None], f"{others[0].name}_row")
         )
 
+    def _clamp_apart(self, product: Node) -> None:
+        """The Relu or Clip behind a product of integers that returns floats: a Max of two, or with a Max in front.
+
+        onnxruntime looks for the quantizer that makes the clamp needless, and where there is none, multiplies floats.
+        """
+        clamp, makers = sole_reader(product.outputs[0]), [v.producer() for v in product.inputs if v is not None]
+        if clamp is None or not is_op(clamp, "Relu", "Clip") or not any(is_op(n, "DequantizeLinear") for n in makers):
+            return
+        readers = list(clamp.outputs[0].consumers())
+        if not readers or any(is_op(node, "QuantizeLinear", "Clip") for node in readers):
+            return
+        if is_op(clamp, "Relu"):
+            zero = add_constant(self.graph, np.zeros((), np.float32), f"{clamp.name}_zero")
+            become(clamp, "Max", [product.outputs[0], zero])
+        else:
+            apart = new_node(self.graph, "Max", [product.outputs[0]], f"{clamp.name}_Max", f"{clamp.name}_input")
+            self.graph.insert_before(clamp, apart)
+            clamp.replace_input_with(0, apart.outputs[0])
+
     def weight(self, site: Site) -> None:
         """Integer initializer → DequantizeLinear → the quantized nodes that asked for it; others keep the float one."""
         q = self.plan.qparams_of(site.tensor)
@@ -256,7 +281,29 @@ class Writer:
                 self._bias_apart(node)
         coded = self.plan.coded(site.tensor)
         codes = quantize(self._array(site), q, site.format) if coded is None else coded.codes
+        if site.rule == TABLE and site.format.axis == 0 and not site.format.block and not q.zero_point.any():
+            self._looked_up(site, codes, q)
+            return
         self._dequantized(site, codes, self._scale_and_zero_point(site, q))
+
+    def _looked_up(self, site: Site, codes: NDArray[Any], q: QParams) -> None:
+        """Rows of integers → DequantizeLinear with scale 1 → Mul by the scales of these rows, looked up as well."""
+        table = self.values[site.tensor]
+        stored = self._stored(site, codes)
+        scale = add_constant(self.graph, q.scale.reshape(-1, *[1] * (codes.ndim - 1)), f"{site.tensor}_scale")
+        unit = add_constant(self.graph, np.ones((), np.float32), f"{site.tensor}_unit")
+        for node in [node for node in table.consumers() if not self._reads_float(table, node)]:
+            rows, scales = (
+                new_node(self.graph, "Gather", [source, node.inputs[1]], "", f"{node.outputs[0].name}_{kind}")
+                for source, kind in ((stored, "rows"), (scale, "scales"))
+            )
+            restored = self._node("DequantizeLinear", [rows.outputs[0], unit], site, f"{rows.outputs[0].name}_restored")
+            self.graph.insert_before(node, [rows, scales, restored])
+            self.first = rows if self.first is node else self.first
+            become(node, "Mul", [restored.outputs[0], scales.outputs[0]])
+            rows.name, node.name = node.name, fresh_name(self.graph, f"{node.name}_scaled")
+            scales.name = fresh_name(self.graph, f"{rows.name}_scales")
+        let_go(table.const_value)
 
     def _array(self, site: Site) -> NDArray[Any]:
         array = constant(self.values[site.tensor])
@@ -277,9 +324,7 @@ class Writer:
         self._dequantized(site, integer_bias.codes(flat, scale), [parameter])
 
     def _dequantized(self, site: Site, codes: NDArray[Any], parameters: list[Value]) -> None:
-        stored = add_constant(
-            self.graph, codes.astype(carrier(site.format)), f"{site.tensor}_quantized", site.format.dtype
-        )
+        stored = self._stored(site, codes)
         dq = self._node("DequantizeLinear", [stored, *parameters], site, f"{site.tensor}_dequantized")
         value = self.values[site.tensor]
         dq.outputs[0].type = value.type
@@ -288,6 +333,11 @@ class Writer:
         self.graph.insert_before(self.first, placed)
         read_instead(value, placed[-1].outputs[0], keep=[node for node in value.consumers() if node not in readers])
         let_go(value.const_value)
+
+    def _stored(self, site: Site, codes: NDArray[Any]) -> Value:
+        """An initializer of integers."""
+        array = codes.astype(carrier(site.format))
+        return add_constant(self.graph, array, f"{site.tensor}_quantized", site.format.dtype)
 
     def _node(self, op_type: str, inputs: list[Value], site: Site, output: str) -> Node:
         attributes = {} if site.format.axis is None else {"axis": site.format.axis}

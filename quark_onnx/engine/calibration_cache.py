@@ -22,6 +22,7 @@ from quark_onnx.core.atomic_files import behind_links, new_file
 from quark_onnx.core.errors import ConfigError, reason
 from quark_onnx.core.json_reading import json_of
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.ranges.calibration_statistics import Bins, Statistics
 from quark_onnx.numerics.ranges.octave_counts import BINS
@@ -45,9 +46,9 @@ class Key:
     kind: str
 
     @classmethod
-    def of(cls, model: Model, feeds: Iterable[Feed], moving: float | None) -> Key:
+    def of(cls, model: Model, feeds: Iterable[Feed], moving: float | None, counted: Counted | None = None) -> Key:
         """The key of what `observe` would return for these arguments."""
-        return cls(io.fingerprint(model), data_hash(feeds), kind_of(moving))
+        return cls(io.fingerprint(model), data_hash(feeds), kind_of(moving, counted))
 
 
 def data_hash(feeds: Iterable[Feed]) -> str:
@@ -61,9 +62,10 @@ def data_hash(feeds: Iterable[Feed]) -> str:
     return digest.hexdigest()[:16]
 
 
-def kind_of(moving: float | None) -> str:
+def kind_of(moving: float | None, counted: Counted | None = None) -> str:
     """The statistic in words; the range method is no part of it, since all methods look at the same statistics."""
-    return f"histogram of {BINS} bins" + ("" if moving is None else f", moving average with constant {moving!r}")
+    average = "" if moving is None else f", moving average with constant {moving!r}"
+    return f"histogram of {BINS} bins{average}" + ("" if counted is None else f", of what {counted.mask.name!r} counts")
 
 
 def usable(path: str | Path | None) -> Path | None:

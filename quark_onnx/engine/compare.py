@@ -11,7 +11,7 @@ import numpy as np
 
 from quark_onnx.core.records import Comparison
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.counted_positions import Counted
+from quark_onnx.engine.counted_positions import Counted, counted_pairs
 from quark_onnx.engine.runner import Arrays, Runner, fit
 from quark_onnx.engine.saturating_runner import Run, without_vnni
 from quark_onnx.graph import Model, Node, Value, io
@@ -74,12 +74,15 @@ def _in_front_of_clip(value: Value) -> Value:
     return clipped
 
 
-def compare(model: Model, quantized: Model, feeds: Iterable[Feed], *, optimized: bool) -> Comparison:
+def compare(
+    model: Model, quantized: Model, feeds: Iterable[Feed], *, optimized: bool, counted: Counted | None = None
+) -> Comparison:
     """All outputs of the float model against those of the same names in the quantized one, over all feeds.
 
     optimized: run the quantized model as a user's runtime would, or exactly as it is written.
+    counted: which positions of the outputs are looked at; None: all.
     """
-    (found,) = compare_ways(model, quantized, feeds, ("run" if optimized else "written",))
+    (found,) = compare_ways(model, quantized, feeds, ("run" if optimized else "written",), counted)
     return found
 
 
@@ -87,8 +90,6 @@ def compare_ways(
     model: Model, quantized: Model, feeds: Iterable[Feed], ways: Sequence[Way], counted: Counted | None = None
 ) -> list[Comparison]:
     """The same for each way to run the quantized model; the float one runs once.
-
-    counted: which positions of the outputs are looked at; None: all.
 
     Raises:
         ModelError: among the ways is `without_vnni`, and a kernel saturates that cannot be computed in numpy.
@@ -100,11 +101,13 @@ def compare_ways(
     return [total.comparison for total in totals]
 
 
-def compare_each(model: Model, quantized: Model, feeds: Iterable[Feed]) -> tuple[Comparison, list[Comparison]]:
+def compare_each(
+    model: Model, quantized: Model, feeds: Iterable[Feed], counted: Counted | None = None
+) -> tuple[Comparison, list[Comparison]]:
     """All outputs of the quantized model as it is written, over all feeds, and for each feed alone."""
-    whole, alone = _Outputs(model), []
+    whole, alone = _Outputs(model, counted), []
     for expected, (found,) in _all_outputs(model, quantized, feeds, ("written",)):
-        single = _Outputs(model)
+        single = _Outputs(model, counted)
         for sums in (whole, single):
             sums.add(expected, found)
         alone.append(single.comparison)
@@ -122,8 +125,7 @@ class _Outputs:
         """One more feed; known: what it holds, and what the float model makes of it."""
         self._samples += 1
         for name, measure in self._measures.items():
-            x, y = known[name], found[name]
-            for pair in [(x, y)] if self._counted is None else self._counted.pairs(name, x, y, known):
+            for pair in counted_pairs(self._counted, name, known[name], found[name], known):
                 measure.add(*pair)
 
     @property

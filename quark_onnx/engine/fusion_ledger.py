@@ -132,8 +132,10 @@ def made_from(name: str) -> Iterator[str]:
 
 def _integer_tensors(executed: Iterable[Node], quantized: Model) -> set[str]:
     """Tensors that hold integer codes: what is dequantized, what integer kernels write, passed through by movers."""
-    codes = (node.inputs[0] for node in quantized.graph.all_nodes() if is_op(node, "DequantizeLinear"))
-    found = {value.name or "" for value in codes if value is not None}
+    codes = [node.inputs[0] for node in quantized.graph.all_nodes() if is_op(node, "DequantizeLinear")]
+    makers = (value.producer() for value in codes if value is not None)
+    tables = [node.inputs[0] for node in makers if node is not None and is_op(node, "Gather")]
+    found = {value.name or "" for value in (*codes, *tables) if value is not None}
     for node in executed:
         kind = node.op_type
         moves = kind in CPU and CPU[kind].kind == "same" and _first_input(node) in found

@@ -17,7 +17,7 @@ from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.counted_positions import Counted, without_padding
 from quark_onnx.engine.kept_feeds import Kept, keep, samples_in, telling
 from quark_onnx.engine.runner import fit
-from quark_onnx.graph import Model
+from quark_onnx.graph import Model, io
 from quark_onnx.graph.mask_inputs import MaskInput
 
 PROBES = 16
@@ -25,6 +25,9 @@ PROBES = 16
 
 LEAST = 20
 """Samples from which on some are held out."""
+
+FEWEST = 4
+"""Probes of the largest models; heavy ones have fewer, the more weights they have."""
 
 PART = 5
 """One of so many samples is held out, and one of so many feeds at most."""
@@ -44,6 +47,13 @@ class Samples:
     probes: Kept
     held_out: bool
     counted: Counted | None = None
+
+
+def most_probes(model: Model) -> int:
+    """How many of them a proof runs on: three sessions go over each, which a model of 600 MB would spend a third of the
+    whole call on.
+    """
+    return max(FEWEST, PROBES * io.FILES_ABOVE // max(io.weight_bytes(model), io.FILES_ABOVE))
 
 
 def read(data: CalibrationData, model: Model, mask: MaskInput | None = None) -> Samples:

@@ -10,6 +10,7 @@ from functools import partial
 from quark_onnx.core.threads import cores
 from quark_onnx.engine.at_least_one import at_least_one
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.ranges.calibration_statistics import Ends, Statistics, Tally
@@ -30,6 +31,7 @@ def observe(
     tick: Tick,
     moving: float | None = None,
     percent: Mapping[str, float] | None = None,
+    counted: Counted | None = None,
 ) -> dict[str, Statistics]:
     """Statistics of `tensors` over all feeds; the activations of two feeds are in memory at a time.
 
@@ -42,14 +44,15 @@ def observe(
         percent: tensors whose range will be that which keeps so much of the values, or, with 100, reaches from lo to
             hi: values that do not decide it count as 0, see `Statistics.told`. A tensor for which that goes wrong is
             observed once more, in full: the range is the same, to the bit.
+        counted: which positions count; None: all.
 
     Raises:
         DataError: there are no feeds, or the model fails on one.
     """
     decided = percent or {}
-    found = _observed(model, feeds, tensors, tick, moving, decided)
+    found = _observed(model, feeds, tensors, tick, moving, decided, counted)
     again = [name for name, part in decided.items() if not settled(found[name], part)]
-    return found | (_observed(model, feeds, again, lambda done: None, moving, {}) if again else {})
+    return found | (_observed(model, feeds, again, lambda done: None, moving, {}, counted) if again else {})
 
 
 def _observed(
@@ -59,6 +62,7 @@ def _observed(
     tick: Tick,
     moving: float | None,
     percent: Mapping[str, float],
+    counted: Counted | None,
 ) -> dict[str, Statistics]:
     inputs = {value.name for value in model.graph.inputs}
     fetched = [name for name in tensors if name not in inputs]
@@ -68,6 +72,8 @@ def _observed(
 
     def look(feed: Feed) -> list[Ends | None]:
         values = feed | dict(zip(runner.outputs, runner(feed), strict=True))
+        if counted is not None:
+            values |= {name: counted.values(name, values[name], feed) for name in tensors}
         return [tally.add(values[name]) for name, tally in zip(tensors, tallies, strict=True)]
 
     for done, found in enumerate(_in_order(look, at_least_one(feeds, "ranges of activations")), start=1):

@@ -14,7 +14,7 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Proof
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.compare import compare_ways
+from quark_onnx.engine.compare import compare
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.fusion_ledger import Inside, Row, certificates_of, ledger, unseen
 from quark_onnx.engine.prove_outputs import prove_outputs
@@ -56,7 +56,7 @@ def _as_written(
 ) -> Proof:
     """Judged without the provider's optimizations, where it has kernels for what is written; else not at all."""
     try:
-        (written,) = compare_ways(model, quantized, feeds, ("written",), counted)
+        written = compare(model, quantized, feeds, optimized=False, counted=counted)
     except ModelError:
         return Proof(failure=str(why))
     return Proof(written, written, failure=str(why))

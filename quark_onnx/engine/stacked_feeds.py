@@ -86,7 +86,8 @@ def stacks(model: Model, samples: Mapping[str, Sequence[Array]], count: int) -> 
 
 def _unlike_first(samples: Mapping[str, Sequence[Array]], members: Sequence[int], count: int) -> list[int]:
     """The members, with those in front that differ most from each other by their least, mean and largest values."""
-    columns = [column for column in samples.values() if column[members[0]].dtype.kind in "fiub"]
+    firsts = [(column, column[members[0]]) for column in samples.values()]
+    columns = [column for column, array in firsts if array.dtype.kind in "fiub" and array.size]
     told = np.array([[f(column[i]) for column in columns for f in (np.min, np.mean, np.max)] for i in members], float)
     told = np.nan_to_num(told, posinf=0, neginf=0)
     spread = np.ptp(told, axis=0)
@@ -176,7 +177,7 @@ def _near(found: Array, wanted: Array, flipped: float) -> bool:
         off = np.abs(found[finite].astype(np.float64) - wanted[finite]) > bound
     elif found.dtype.itemsize < 4 and found.dtype.kind in "iu":  # codes; wider ones are numbers of something
         steps = np.abs(found.astype(np.int64) - wanted)
-        if steps.max() > 1:
+        if steps.max(initial=0) > 1:
             return False
         off = steps > 0
     else:

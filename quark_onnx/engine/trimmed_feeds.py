@@ -144,10 +144,12 @@ def trimming(model: Model, inputs: Sequence[InputSpec], feeds: Sequence[Feed], m
     others = [spec.name for spec in inputs if spec.name != mask.name and layout.axes[spec.name]]
     if not layout.axes[mask.name] or not others:
         return Skip(f"the model leaves no dimension open that is as long as {mask.name!r} in all samples")
-    outputs: dict[str, tuple[int, ...]] = {}
+    outputs, chosen = dict[str, tuple[int, ...]](), _chosen(layout, marks)
+    if not chosen:
+        return Trimming(mask, layout, outputs)
     try:
         runner = Runner(model)
-        for i in _chosen(layout, marks):
+        for i in chosen:
             whole = dict(zip(runner.outputs, runner(feeds[i]), strict=True))
             for part in layout.parts(marks[i]):
                 found = dict(zip(runner.outputs, runner(layout.cut(feeds[i], part)), strict=True))
@@ -158,7 +160,7 @@ def trimming(model: Model, inputs: Sequence[InputSpec], feeds: Sequence[Feed], m
                     outputs[name] = axes or outputs.get(name, ())
     except (DataError, ModelError) as error:
         return Skip(f"the model does not run without padding: {error}")
-    return Trimming(mask, layout, outputs)
+    return Trimming(mask, layout, {name: axes for name, axes in outputs.items() if axes})
 
 
 def _chosen(layout: Layout, marks: Sequence[Marks]) -> list[int]:

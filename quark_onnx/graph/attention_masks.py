@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from quark_onnx.core.operators import DECIDES, PASSES_MASKS, SHAPE_ALONE, SHUTS_OUT
+from quark_onnx.core.operators import DECIDES, PASSES_MASKS, SHAPE_ALONE, SHUTS_OUT, TAKES_MASKS
 from quark_onnx.graph.view import constant, input_at, is_constant, is_float, is_op
 
 HIDES = 50.0
@@ -53,10 +53,12 @@ class Masks(NamedTuple):
 
     hidden    masks and masked scores → the number that hides; it is positive where it is subtracted later
     deciding  what says where it hides: all that conditions and factors of masks are computed from
+    shutting  masks that an attention takes as they are: whatever is 0 is hidden
     """
 
     hidden: Mapping[ir.Value, float]
     deciding: frozenset[ir.Value]
+    shutting: frozenset[ir.Value]
 
 
 def masks_of(graph: ir.Graph) -> Masks:
@@ -69,7 +71,8 @@ def masks_of(graph: ir.Graph) -> Masks:
             reaches.update(dict.fromkeys(outputs, _behind(node, of)))
     worst = {value: _worst(reach, ways[value]) for value, reach in reaches.items()}
     hidden = {value: number for value, number in worst.items() if abs(number) >= HIDES}
-    return Masks(hidden, frozenset(_deciding(hidden)))
+    shutting = frozenset(value for node in graph for value in _taken(node, floats=False))
+    return Masks(hidden, frozenset(_deciding(hidden, shutting)), shutting)
 
 
 def _worst(reach: Reach, signs: Collection[int]) -> float:
@@ -79,7 +82,8 @@ def _worst(reach: Reach, signs: Collection[int]) -> float:
 
 def _ways(graph: ir.Graph) -> Ways:
     found: Ways = {}
-    waiting = [(input_at(node, SHUTS_OUT[node.op_type]), 1) for node in graph if _shuts_out(node)]
+    waiting = [(node.inputs[0], 1) for node in graph if _shuts_out(node)]
+    waiting += [(value, 1) for node in graph for value in _taken(node, floats=True)]
     while waiting:
         value, sign = waiting.pop()
         if value is None or is_constant(value) or sign in found.setdefault(value, set()):
@@ -96,6 +100,13 @@ def _shuts_out(node: ir.Node) -> bool:
     if is_op(node, "Exp"):
         return any(is_op(reader, "ReduceSum") for reader in node.outputs[0].consumers())
     return is_op(node, *SHUTS_OUT)
+
+
+def _taken(node: ir.Node, *, floats: bool) -> list[ir.Value]:
+    """The masks of a whole attention that are, or are not, floats."""
+    indices = TAKES_MASKS.get(node.op_type, ()) if node.domain in ("", "ai.onnx", "com.microsoft") else ()
+    found = (input_at(node, i) for i in indices)
+    return [value for value in found if value is not None and is_float(value) == floats and not is_constant(value)]
 
 
 def passing(node: ir.Node) -> list[ir.Value]:
@@ -168,6 +179,8 @@ def _scaled(node: ir.Node, values: list[ir.Value], of: Of) -> Reach:
 def _added_inputs(graph: ir.Graph, ways: Ways) -> Iterator[ir.Value]:
     """Float inputs of the graph that are read for nothing but to be added to what is computed, on the way."""
     for node in graph:
+        found = [_from_outside(value, ways) for value in _taken(node, floats=True)]
+        yield from (value for value in found if value is not None)
         if is_op(node, "Add", "Sub", "Sum") and node.outputs[0] in ways:
             varying = [value for value in passing(node) if not is_constant(value)]
             found = [_from_outside(value, ways) for value in varying]
@@ -177,7 +190,7 @@ def _added_inputs(graph: ir.Graph, ways: Ways) -> Iterator[ir.Value]:
 
 def _from_outside(value: ir.Value, ways: Ways) -> ir.Value | None:
     """The float input of the graph that the value is, moved or scaled; None where it is none, or is read otherwise."""
-    while all(_is_on_the_way(reader, ways) or is_op(reader, *SHAPE_ALONE) for reader in value.consumers()):
+    while all(_is_on_the_way(reader, value, ways) or is_op(reader, *SHAPE_ALONE) for reader in value.consumers()):
         node = value.producer()
         if node is None:
             return value if is_float(value) and value.is_graph_input() else None
@@ -188,13 +201,14 @@ def _from_outside(value: ir.Value, ways: Ways) -> ir.Value | None:
     return None
 
 
-def _is_on_the_way(node: ir.Node, ways: Ways) -> bool:
-    return is_op(node, *PASSES_MASKS) and not ways.keys().isdisjoint(node.outputs)
+def _is_on_the_way(node: ir.Node, value: ir.Value, ways: Ways) -> bool:
+    passed = is_op(node, *PASSES_MASKS) and not ways.keys().isdisjoint(node.outputs)
+    return passed or value in _taken(node, floats=True)
 
 
-def _deciding(hidden: Mapping[ir.Value, float]) -> Iterator[ir.Value]:
+def _deciding(hidden: Mapping[ir.Value, float], shutting: Collection[ir.Value]) -> Iterator[ir.Value]:
     """Back from the conditions and factors of masks, through operators on elements, as far as these go."""
-    waiting = [value for mask in hidden for value in _switches(mask, hidden)]
+    waiting = [*shutting, *(value for mask in hidden for value in _switches(mask, hidden))]
     seen = set[ir.Value]()
     while waiting:
         value = waiting.pop()

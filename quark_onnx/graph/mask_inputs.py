@@ -112,6 +112,8 @@ def _hides(graph: ir.Graph, masks: Masks, source: ir.Value, number: float) -> bo
     for node in graph:
         if is_op(node, *PASSES_MASKS, *DECIDES) and not known.keys().isdisjoint(node.inputs):
             known.update(dict.fromkeys(node.outputs, _result(node, of, known)))
+    if any(known.get(value) == 0 for value in masks.shutting):
+        return True
     numbers = [known[value] for value in masks.hidden if value in known]
     return any(each is not None and abs(each) >= HIDES for each in numbers)
 
@@ -122,11 +124,21 @@ def _number(value: ir.Value | None, known: Mapping[ir.Value, Number], masks: Mas
         return None if value is None else known[value]
     array = constant(value)
     if array is None or array.dtype.kind not in "fiub" or not array.size:
-        return 0.0 if value in masks.hidden else None
+        return 0.0 if _is_mask(value, masks) else None
     least, most = float(array.min()), float(array.max())
     if least == most:
         return least
     return 0.0 if least <= -HIDES and most == 0 else None
+
+
+def _is_mask(value: ir.Value, masks: Masks) -> bool:
+    """Whether it is one, or part of one: a condition may ask where a causal mask is 0."""
+    while value not in masks.hidden:
+        node = value.producer()
+        if node is None or not is_op(node, *PASSES_MASKS) or len(passing(node)) != 1:
+            return False
+        value = passing(node)[0]
+    return True
 
 
 def _result(node: ir.Node, of: Callable[[ir.Value | None], Number], known: Collection[ir.Value]) -> Number:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from quark_onnx.core.operators import LAYERS
-from quark_onnx.graph.edit import claim, forget_names
+from quark_onnx.graph.edit import claim, forget_names, new_node
 from quark_onnx.graph.view import constant_tensor, input_at, is_constant, is_op
 
 SMALL = 64
@@ -34,6 +35,52 @@ def reunite(graph: ir.Graph) -> None:
         if origin is not None and same and not value.is_graph_output():
             value.replace_all_uses_with(origin)
             graph.initializers.pop(value.name or "")
+
+
+def turn_tables(graph: ir.Graph) -> None:
+    """Integers that a Gather looks up are stored once: who multiplies with them reads them, or a Transpose of them,
+    which onnxruntime computes while it loads the model.
+    """
+    tables = dict.fromkeys(input_at(node, 0) for node in graph if is_op(node, "Gather"))
+    for table in tables:
+        if table is None or not is_constant(table) or _tensor(table).dtype != ir.DataType.INT8 or not _is_matrix(table):
+            continue
+        rows = _tensor(table).numpy()
+        for other in [value for value in graph.initializers.values() if value is not table and _is_weight(value)]:
+            turned = as_rows(_tensor(other).numpy(), rows)
+            if turned:
+                node = new_node(graph, "Transpose", [table], f"{other.name}_Transpose", f"{other.name}_turned")
+                node.attributes.add(ir.AttrInt64s("perm", [1, 0]))
+                graph.insert_before(graph[0], node)
+                _replace(other, node.outputs[0])
+            elif turned is not None:
+                _replace(other, table)
+
+
+def as_rows(numbers: NDArray[Any], rows: NDArray[Any]) -> bool | None:
+    """Whether a matrix is the transpose of the other; False: it is the other itself; None: neither."""
+    if numbers.ndim == rows.ndim == 2:
+        for turned in (True, False):
+            if np.array_equal(numbers.T if turned else numbers, rows):
+                return turned
+    return None
+
+
+def _is_matrix(value: ir.Value) -> bool:
+    return len(_tensor(value).shape) == 2
+
+
+def _is_weight(value: ir.Value) -> bool:
+    """Whether it is a matrix of integers that nothing but a DequantizeLinear reads."""
+    readers = list(value.consumers())
+    codes = is_constant(value) and _tensor(value).dtype == ir.DataType.INT8 and _is_matrix(value)
+    return codes and bool(readers) and all(is_op(node, "DequantizeLinear") for node in readers)
+
+
+def _replace(value: ir.Value, other: ir.Value) -> None:
+    assert isinstance(value.graph, ir.Graph)
+    value.replace_all_uses_with(other)
+    value.graph.initializers.pop(value.name or "")
 
 
 def share_constants(model: ir.Model) -> None:

@@ -23,6 +23,7 @@ from quark_onnx.core.settings.checked_fields import names, whole
 from quark_onnx.core.settings.fast_finetune import Nearest
 from quark_onnx.engine.activation_store import ROOM
 from quark_onnx.engine.calibration_data import Feed, told
+from quark_onnx.engine.counted_positions import bare
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import first, keep, samples_in
 from quark_onnx.engine.observe import observe
@@ -188,7 +189,7 @@ def _corrected(model: Model, plan: Plan, feeds: Sequence[Feed]) -> Mapping[str, 
     """The new values of biases."""
     options = Nearest(scale_search=False, update_bias=True)
     gains = channel_importance(model)
-    done = finetune(model, plan, feeds, options, gains, ROOM, lambda text, at, layers: None)
+    done = finetune(model, plan, bare(model, feeds), options, gains, ROOM, lambda text, at, layers: None)
     if done.interrupted:  # half a correction is none
         raise KeyboardInterrupt
     changed = sum(record.accepted for record in done.records)

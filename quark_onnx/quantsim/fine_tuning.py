@@ -17,6 +17,7 @@ from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, FastFinet
 from quark_onnx.core.settings.range_learning import RangeLearning
 from quark_onnx.engine.activation_store import ROOM
 from quark_onnx.engine.calibration_data import Feed, told
+from quark_onnx.engine.counted_positions import bare
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.graph import Model
@@ -73,12 +74,14 @@ def tuned(
     Args:
         model: the float model of a simulation.
         plan: with ranges; weights that have integers already stay.
+        feeds: what of them is padding teaches nothing, where they can be cut.
         gains: importance per channel of tensors; None: see `channel_importance`. Range learning has none.
 
     Raises:
         KeyboardInterrupt: it was interrupted.
     """
     model, plan = raised(model, plan)
+    feeds = bare(model, feeds)
 
     def tell(text: str, done: int, layers: int) -> None:
         logger.info("%s, %d of %d layers", text, done, layers)

@@ -143,10 +143,11 @@ def report_of(
         samples=known.samples,
         probes=known.probes,
         judged=known.judged,
+        positions=known.positions,
     )
     pairs = quantized_values(evidence.quantized)
     models = Models(open_model(source, config.option("UserCustomOpLibPath")), evidence.model, evidence.quantized, pairs)
-    return measured(report, models, evidence.feeds, measure or Measure(), tell)
+    return measured(report, models, evidence.feeds, measure or Measure(), tell, evidence.inside)
 
 
 def report_of_pair(
@@ -193,8 +194,18 @@ def failed(name: str, stage: str, reason: str, log: Sequence[str] = (), *, prese
     return replace(report, advice=advise(report))
 
 
-def measured(report: ModelReport, models: Models, feeds: Sequence[Feed], what: Measure, tell: Tell) -> ModelReport:
-    """The report with what is measured now, and the advice that follows from all of it."""
+def measured(
+    report: ModelReport,
+    models: Models,
+    feeds: Sequence[Feed],
+    what: Measure,
+    tell: Tell,
+    inside: Sequence[Feed] | None = None,
+) -> ModelReport:
+    """The report with what is measured now, and the advice that follows from all of it.
+
+    inside: feeds for figures of layers; None: the same.
+    """
     found: dict[str, Any] = {}
     if not feeds:
         found["warnings"] = (*report.warnings, "no samples, so nothing was measured: give data")
@@ -203,14 +214,16 @@ def measured(report: ModelReport, models: Models, feeds: Sequence[Feed], what: M
         told = f"the float weights have {size}: layers, latency and memory were not measured (limit {LARGE >> 30} GB)"
         found["warnings"] = (*report.warnings, told)
     else:
-        found = _measured(models, feeds, what, tell)
+        found = _measured(models, feeds, feeds if inside is None else inside, what, tell)
         found["warnings"] = (*report.warnings, *_slower(found.get("latency"), report.target))
     report = replace(report, **found)
     return replace(report, advice=advise(report))
 
 
-def _measured(models: Models, feeds: Sequence[Feed], what: Measure, tell: Tell) -> dict[str, Any]:
-    looked = feeds[: what.feeds]
+def _measured(
+    models: Models, feeds: Sequence[Feed], inside: Sequence[Feed], what: Measure, tell: Tell
+) -> dict[str, Any]:
+    looked = inside[: what.feeds]
     total = len(looked) + 2
     found: dict[str, Any] = {}
     tell("report", 0, total)
@@ -228,7 +241,7 @@ def _measured(models: Models, feeds: Sequence[Feed], what: Measure, tell: Tell) 
         )
         worst = errors.worst(what.worst)
         found["layers"] = errors
-        found["histograms"] = histograms(models.base, parts, worst, feeds)
+        found["histograms"] = histograms(models.base, parts, worst, inside)
         found["weights"] = weights(models.base, parts, [error.tensor for error in worst])
     if what.latency:
         with suppress(ModelError):  # it is for another target, and the proof has told what fails here

@@ -271,12 +271,13 @@ class ModelReport:
     samples: int = 0
     probes: str = ""
     judged: int = 0
+    positions: str = ""
     advice: tuple[Advice, ...] = ()
 
     @property
     def fine_tuned(self) -> bool:
         """Whether weights were learned; correcting biases is less."""
-        return any(record.iterations for record in self.tuned)
+        return any(record.looked_for for record in self.tuned)
 
     @property
     def worst_output(self) -> str:

@@ -19,6 +19,7 @@ from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.quantizer import ends, qparams, reaching, scale_shape
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.distribution import Distribution
+from quark_onnx.numerics.ranges.half_quadratic import half_quadratic
 from quark_onnx.numerics.ranges.masks_and_infinities import why_unusable
 from quark_onnx.numerics.ranges.methods import find_range
 
@@ -146,6 +147,8 @@ def weight_range(weight: NDArray[Any], format: Format, how: Ranging) -> tuple[ND
     """
     if how.method in ONLY_EXTREMES:
         return _extremes(weight, format)
+    if how.method == "HQQ":
+        return half_quadratic(weight, format)
     axis = format.axis
     if axis is None:
         lo, hi = find_range(_seen(weight), format, how)

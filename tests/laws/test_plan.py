@@ -65,7 +65,10 @@ def plans(draw: st.DrawFn) -> Plan:
     codes = {t: Coded(draw(codes_of(sites[t].format, (2, 3))), draw(scales_of(sites[t].format))) for t in tuned}
     nodes = st.dictionaries(texts, st.lists(st.sampled_from(names), max_size=3).map(tuple) if names else st.just(()))
     told = st.dictionaries(texts, texts, max_size=3)
-    several = {name: st.dictionaries(tensors, several_floats, max_size=2) for name in ("factors", "shifts", "values")}
+    several = {
+        name: st.dictionaries(tensors, several_floats, max_size=2)
+        for name in ("factors", "shifts", "smoothed", "values")
+    }
     more = draw(st.fixed_dictionaries(several))
     return Plan(draw(texts), sites, draw(nodes), draw(told), qparams, draw(told), codes=codes, **more)
 
@@ -194,7 +197,7 @@ DIFFERENT = [
 ]
 
 
-@pytest.mark.parametrize("field", ["factors", "shifts", "values", "codes"])
+@pytest.mark.parametrize("field", ["factors", "shifts", "smoothed", "values", "codes"])
 def test_diff_sees_every_array(field: str) -> None:
     """One number of one array, in each field that holds arrays."""
 

@@ -23,6 +23,7 @@ from quark_onnx.core.settings.idle_options import Situation, refuse_idle
 from quark_onnx.core.settings.mixed_precision import Mixing, mixing_from_quark
 from quark_onnx.core.settings.protection import Protection
 from quark_onnx.core.settings.range_methods import ALIASES, CUTS_BOTH_ENDS, METHODS, WEIGHT_ONLY, Ranging
+from quark_onnx.core.settings.smoothing import Smoothing
 from quark_onnx.core.settings.targets import PAIRS, TARGETS, Target
 from quark_onnx.core.settings.tensor_overrides import Override, asked_for, tensor_overrides, type_overrides
 
@@ -282,7 +283,7 @@ class QuantizationConfig:
     def weight_ranging(self) -> Ranging:
         """How ranges of weights are chosen; SeqMSE starts from MinMax."""
         method = self.option("WeightCalibrateMethod") or "MinMax"
-        return self.ranging("MinMax" if method in WEIGHT_ONLY else method, observed=False)
+        return self.ranging("MinMax" if method == "SeqMSE" else method, observed=False)
 
     def ranging(self, method: str, *, observed: bool = True) -> Ranging:
         """A range method with the settings of this configuration.
@@ -313,6 +314,11 @@ class QuantizationConfig:
             return replace(chosen, scale_search=True) if self.searches_scales else chosen
         judged, searched = self.option("BiasCorrection") == "auto", self.searches_scales
         return Nearest(scale_search=searched, update_bias=self.corrects, judged=judged) if self.tunes else None
+
+    @property
+    def smoothing(self) -> Smoothing:
+        """Settings of SmoothQuant."""
+        return Smoothing.of(self.option("SmoothQuant"), self.option("SmoothAlpha"))
 
     @property
     def mixing(self) -> Mixing:
@@ -360,7 +366,7 @@ class QuantizationConfig:
     @property
     def searches_scales(self) -> bool:
         """Whether weight scales are chosen by the output error of their layer."""
-        return self.option("WeightCalibrateMethod") in WEIGHT_ONLY
+        return bool(self.option("WeightCalibrateMethod") == "SeqMSE")
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back to an equal configuration."""

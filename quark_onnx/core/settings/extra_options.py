@@ -88,6 +88,15 @@ OPTIONS: dict[str, Option] = {
     ),
     "CLESteps": Option(int, -1, "sweeps of cross-layer equalization; -1: until nothing moves, at most 20"),
     "CLEBalanceMethod": Option(str, "max", "how cross-layer equalization measures a channel; 'max' is the only way"),
+    "SmoothQuant": Option(
+        (bool, str, dict),
+        "auto",
+        "move range from the channels of what products read into their weights (SmoothQuant); auto: on CPU targets, "
+        "where products gain by it on samples that nothing was learned of; or Quark's SmoothQuantConfig, {alpha: 0.5}",
+    ),
+    "SmoothAlpha": Option(
+        (int, float), None, "how much of the range SmoothQuant moves, above 0 and up to 1; default: the best for each"
+    ),
     "HighBiasAbsorption": Option(bool, False, "move what a ReLU always lets through into the next layer's bias"),
     "BiasCorrection": Option(
         (bool, str),
@@ -133,6 +142,11 @@ UNSUPPORTED = {
     "MinMSEModePof2Scale": "MinMSE looks at all values; remove it",
     "MinMSEModeFloatScale": "MinMSE looks at all values; remove it",
     "UseQDQContribOps": _STANDARD,
+    "UseMatMulNBits": "start from the preset MATMUL_NBITS or one of its variants; onnxruntime makes MatMulNBits of it",
+    "MatMulNBitsParams": (
+        "Algorithm is the ending of the preset, as in MATMUL_NBITS_GPTQ, GroupSize is BlockSize, Symmetric is "
+        "WeightSymmetric, Bits is part of weight_type, and AccuracyLevel a setting of the session that runs the model"
+    ),
     "AlignSlice": "operators that only move values share one scale anyway; remove it",
     "AlignPad": "operators that only move values share one scale anyway; remove it",
     "AlignTranspose": "operators that only move values share one scale anyway; remove it",

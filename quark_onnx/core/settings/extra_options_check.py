@@ -14,6 +14,7 @@ from quark_onnx.core.settings.fast_finetune import FastFinetune, from_quark
 from quark_onnx.core.settings.mixed_precision import mixing_from_quark
 from quark_onnx.core.settings.protection import Protection
 from quark_onnx.core.settings.range_methods import ALIASES, METHODS, WEIGHT_ONLY
+from quark_onnx.core.settings.smoothing import smooth_quant_option
 from quark_onnx.core.settings.tensor_overrides import plain_tensors, plain_types
 
 _ENDLESS = 2**31
@@ -30,11 +31,13 @@ _WORDS: dict[str, tuple[object, ...]] = {
     "CLEBalanceMethod": ("max",),
     "LWPMetric": ("mae", "mse"),
     "BiasCorrection": (True, False, "auto"),
+    "SmoothQuant": (True, False, "auto"),
 }
-_READERS: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
+_READERS: dict[str, Callable[[Any], Any]] = {
     "TensorQuantOverrides": plain_tensors,
     "OpTypeQuantOverrides": plain_types,
     "AutoMixprecision": lambda value: mixing_from_quark(value).to_dict(),
+    "SmoothQuant": lambda value: smooth_quant_option(value) if isinstance(value, Mapping) else value,
     "InlineIf": lambda value: _branches(value),
 }
 """What makes plain values of dictionaries, and refuses what is wrong in them."""
@@ -78,6 +81,9 @@ def _check_values(values: Mapping[str, Any]) -> None:
         if value is not None and not low <= value <= high:
             wanted = f"from {low} to {high}" if high < _ENDLESS else f"at least {low}"
             raise ConfigError(f"extra option {key} must be {wanted}, not {value}")
+    alpha = values.get("SmoothAlpha")
+    if alpha is not None and not 0 < alpha <= 1:
+        raise ConfigError(f"extra option SmoothAlpha must be above 0 and at most 1, not {alpha}")
     percentile = values.get("Percentile")
     if percentile is not None and not 50 < percentile <= 100:
         raise ConfigError(f"extra option Percentile must be above 50 and at most 100, not {percentile}")
@@ -85,7 +91,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
     if values.get("SampleMask") in (True, ""):
         raise ConfigError("extra option SampleMask must be a name, or False; leave it out for what the graph shows")
     for key, known in _WORDS.items():
-        if values.get(key) not in (None, *known):
+        if not isinstance(values.get(key), Mapping) and values.get(key) not in (None, *known):
             raise ConfigError(f"extra option {key} must be {' or '.join(map(repr, known))}, not {values[key]!r}")
     if values.get("CLESteps") == 0:
         raise ConfigError("extra option CLESteps must be at least 1, or -1 for as many as it takes, not 0")

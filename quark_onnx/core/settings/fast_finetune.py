@@ -202,7 +202,7 @@ class GPTQ(FastFinetune):
     """Rounds one input after the other, each making up for those before it (Frantar et al. 2022); no iterations.
 
     act_order  inputs that are largest on average come first; False: in the order of the weight
-    polish     sweeps of coordinate descent behind it
+    polish     sweeps of coordinate descent behind it; with a scale per block, in each of which that is fitted first
     The rest: `FastFinetune`; `scale_search` and `ridge` are what others call mse and percdamp.
 
     Raises:
@@ -210,8 +210,8 @@ class GPTQ(FastFinetune):
     """
 
     act_order: bool = field(True, flag)
-    polish: int = field(5, whole(0))
-    ridge: float = field(0.01, real(0, 1))
+    polish: int = field(3, whole(0))
+    ridge: float = field(0.1, real(0, 1))
 
     algorithm: ClassVar[str] = "gptq"
 

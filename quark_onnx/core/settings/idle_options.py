@@ -38,7 +38,7 @@ CARRIED = (
 )
 """Options that presets set."""
 
-CARRIED_VALUES = {"BiasCorrection": "auto", "Protect": True}
+CARRIED_VALUES = {"BiasCorrection": "auto", "Protect": True, "SmoothQuant": "auto"}
 """Values that presets set: they act where there is something to act on."""
 
 OF_GRAPHS = ("InlineIf",)
@@ -52,6 +52,8 @@ OF_RANGES = (
     "CalibTensorRangeSymmetric",
     "CalibMovingAverageConstant",
     "MinimumRealRange",
+    "SmoothQuant",
+    "SmoothAlpha",
     "AlignPool",
     "QuantizeBias",
     "Int32Bias",
@@ -62,6 +64,7 @@ OF_RANGES = (
 
 OF_BIASES = ("QuantizeBias", "Int32Bias", "Int16Bias")
 OF_EQUALIZATION = ("CLESteps", "CLEBalanceMethod", "HighBiasAbsorption")
+OF_SMOOTHING = ("SmoothQuant", "SmoothAlpha")
 OF_ENTROPY = ("NumBins", "NumQuantizedBins")
 OF_LAYERWISE = ("PercentileCandidates", "LWPMetric")
 OF_RANDOM = ("RandomDataReaderInputShape", "RandomDataReaderInputDataRange")
@@ -132,6 +135,12 @@ def _on(options: Mapping[str, Any], s: Situation) -> tuple[Rule, ...]:
             s.per_channel,
             "is part of equalization, and with a scale per channel there is nothing to even out; remove it or "
             "per_channel=True",
+        ),
+        (OF_SMOOTHING, s.target.pow2, f"moves what {target} rounds to powers of two; remove it"),
+        (
+            ("SmoothAlpha",),
+            options.get("SmoothQuant") is False or isinstance(options.get("SmoothQuant"), Mapping),
+            "says how much SmoothQuant moves, and SmoothQuant says otherwise; remove one of the two",
         ),
         (OF_ENTROPY, "Entropy" not in s.methods, _unused("Entropy")),
         (OF_LAYERWISE, "LayerwisePercentile" not in s.methods, _unused("LayerwisePercentile")),

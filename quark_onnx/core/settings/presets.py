@@ -96,6 +96,13 @@ def _tuned(config: QuantizationConfig, algorithm: str) -> QuantizationConfig:
 _INT8, _INT16 = _named("U8S8_AAWS", "MinMax"), _named("U16S16_AAWS", "MinMax")
 _FINE8, _FINE16 = (_named(name, Percentile=99.9999) for name in ("U8S8_AAWS", "U16S16_AAWS"))
 
+_NBITS = QuantizationConfig(
+    weight_type="int4",
+    op_types_to_quantize=("MatMul", "Gemm", "Gather"),  # preparing makes a Gemm of MatMul + Add
+    include_cle=False,
+    extra_options={"WeightsOnly": True, "BlockSize": 128},
+)
+
 _TUNABLE: dict[str, QuantizationConfig] = {
     DEFAULT: _protected("cpu"),
     "S8S8_AAWS": _named("S8S8_AAWS", Percentile=99.9999),
@@ -111,12 +118,7 @@ _TUNABLE: dict[str, QuantizationConfig] = {
     "INT16_CNN_DEFAULT": _INT16,
     "INT8_TRANSFORMER_DEFAULT": _transformer(_INT8, CalibMovingAverage=True),
     "INT16_TRANSFORMER_DEFAULT": _transformer(_INT16, CalibMovingAverage=True),
-    "MATMUL_NBITS": QuantizationConfig(
-        weight_type="int4",
-        op_types_to_quantize=("MatMul", "Gemm"),  # preparing makes a Gemm of MatMul + Add
-        include_cle=False,
-        extra_options={"WeightsOnly": True, "BlockSize": 128},
-    ),
+    "MATMUL_NBITS": _NBITS,
 }
 
 _OTHERS: dict[str, QuantizationConfig] = {
@@ -126,8 +128,9 @@ _OTHERS: dict[str, QuantizationConfig] = {
     "INT16_TRANSFORMER_ACCURATE": _tuned(_transformer(_FINE16), "adaround"),
     "S16S16_MIXED_S8S8": replace(_named("S16S16_AAWS", Percentile=99.9999), include_auto_mp=True),
     "UINT8_DYNAMIC_QUANT": QuantizationConfig(
-        activation_type="uint8", weight_type="uint8", use_dynamic_quant=True, include_cle=False
+        activation_type="uint8", weight_type="int8", per_channel=True, use_dynamic_quant=True, include_cle=False
     ),
+    "MATMUL_NBITS_HQQ": replace(_NBITS, extra_options={**_NBITS.extra_options, "WeightCalibrateMethod": "HQQ"}),
     "FP16": QuantizationConfig(activation_type="float16", weight_type="float16", include_cle=False),
     "BF16": QuantizationConfig(activation_type="bfloat16", weight_type="bfloat16", include_cle=False),
 }

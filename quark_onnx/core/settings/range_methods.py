@@ -20,8 +20,9 @@ METHODS: dict[str, str] = {
 
 WEIGHT_ONLY: dict[str, str] = {
     "SeqMSE": "the scale with the least output error of the layer, found from moments of its input, layer by layer",
+    "HQQ": "scale and zero point fitted to the weight by half-quadratic steps, for few bits and blocks; needs no data",
 }
-"""Methods for weights that look at what the layer computes."""
+"""Methods for weights alone: by what the layer computes, or many grids at once."""
 
 ALIASES = {
     "MSE": "MinMSE",

@@ -11,6 +11,8 @@ each weight, and in that no inverse is made. Columns that cost most come first, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,16 +29,30 @@ RIDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Parts of the mean of diag H that are added to it one after the other, until it is positive definite in float32."""
 
 
-def gptq(low: F32, high: F32, scale: F32, q: Quadratic, act_order: bool = True) -> F32:
-    """Codes (G, R, K) within low and high, (G, R, K); scale (G, R), or (G, R, K) with blocks.
+class Factor(NamedTuple):
+    """U (G, K, K) and D (G, K) of the columns in the order (G, K) in which they are rounded."""
+
+    order: NDArray[np.intp]
+    upper: F32
+    diagonal: F32
+
+
+def factored(q: Quadratic, act_order: bool = True) -> Factor | None:
+    """H in parts, those columns first that cost most, or as they come; None where it is not finite."""
+    order = np.argsort(-q.importance if act_order else 0 * q.importance, axis=-1, kind="stable")
+    group, at = np.arange(len(order))[:, None, None], order[:, ::-1]
+    found = _factor(q.hessian[group, at[:, :, None], at[:, None]])
+    return None if found is None else Factor(order, *found)
+
+
+def gptq(low: F32, high: F32, scale: F32, q: Quadratic, factor: Factor | None) -> F32:
+    """Codes (G, R, K) within low and high, (G, R, K); scale (G, R), or (G, R, K) with blocks; factor of `factored`.
 
     Where H cannot be made positive definite, as it is not finite, codes next to the origin.
     """
-    order = np.argsort(-q.importance if act_order else 0 * q.importance, axis=-1, kind="stable")
-    factor = _factor(np.take_along_axis(np.take_along_axis(q.hessian, order[:, :, None], 1), order[:, None], 2))
     if factor is None:
         return np.asarray(np.clip(np.rint(q.origin / each(scale)), low, high))
-    upper, diagonal = factor
+    order, upper, diagonal = factor
     columns = order[:, None]
     worth = np.broadcast_to(each(scale), q.origin.shape)
     given = (np.take_along_axis(a, columns, 2) for a in (q.origin, low, high, q.residual, worth))
@@ -58,9 +74,8 @@ def gptq(low: F32, high: F32, scale: F32, q: Quadratic, act_order: bool = True) 
     return np.ascontiguousarray(np.take_along_axis(codes, back, 2))
 
 
-def _factor(hessian: F32) -> tuple[F32, F32] | None:
-    """U (G, K, K) and D (G, K): Cholesky's factor of the matrix that is turned by half a circle, turned back."""
-    turned = np.array(hessian[:, ::-1, ::-1])
+def _factor(turned: F32) -> tuple[F32, F32] | None:
+    """U (G, K, K) and D (G, K) of H turned by half a circle, which is used up: its factor by Cholesky, turned back."""
     diagonal = np.einsum("gkk->gk", turned)  # a view
     mean = diagonal.mean(-1, keepdims=True)
     if not np.isfinite(mean).all():
@@ -72,7 +87,7 @@ def _factor(hessian: F32) -> tuple[F32, F32] | None:
         except np.linalg.LinAlgError:
             continue
         ends = np.einsum("gkk->gk", root)
-        return root / ends[:, None], np.square(ends)
+        return np.divide(root, ends[:, None], out=turned), np.square(ends)
     return None
 
 

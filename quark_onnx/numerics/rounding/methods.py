@@ -1,9 +1,10 @@
 """The codes of a layer: learned by the method that is asked for, or found by what brings as much in less time.
 
 `TuningSettings.quick` stands for the latter. With no iterations, as 8 bits have it, that is coordinate descent from the
-nearest codes: AdaRound ends at the same error there. With some, as below 8 bits, GPTQ, descent and pairs; scale and
-codes in turn, each the best for the other; and the iterations at this scale, of which then a fifth is enough. Up to
-`FEW` inputs all roundings are tried, and nothing is learned. Decision 007 has the measurements.
+nearest codes: AdaRound ends at the same error there. With some, as below 8 bits, what the method "gptq" does: GPTQ,
+descent and pairs; scale and codes in turn, each the best for the other; and the iterations at this scale, of which then
+a fifth is enough. Up to `FEW` inputs all roundings are tried, and nothing is learned. Weights in blocks have GPTQ with
+any number of bits, and one block fitted after the other behind it. Decisions 007 and 027 have the measurements.
 """
 
 from __future__ import annotations
@@ -18,19 +19,23 @@ from numpy.typing import NDArray
 from quark_onnx.numerics.parallel_blocks import in_order, row_blocks
 from quark_onnx.numerics.rounding.adaquant import adaquant
 from quark_onnx.numerics.rounding.adaround import adaround
-from quark_onnx.numerics.rounding.block_scales import fitted_blocks
+from quark_onnx.numerics.rounding.block_scales import refined
 from quark_onnx.numerics.rounding.coordinate_descent import FEW, descend, exhaust, polish
-from quark_onnx.numerics.rounding.gptq import gptq
+from quark_onnx.numerics.rounding.gptq import Factor, factored, gptq
 from quark_onnx.numerics.rounding.learning import Rounded
 from quark_onnx.numerics.rounding.objectives import Objective, Quadratic, Sampled
 from quark_onnx.numerics.rounding.scale_fit import fitted_scale
 from quark_onnx.numerics.rounding.settings import TuningSettings
-from quark_onnx.numerics.rounding.weight_grid import WeightGrid, each, nearest, up_or_down
+from quark_onnx.numerics.rounding.weight_grid import WeightGrid, each, nearest, steps, up_or_down
+from quark_onnx.numerics.weight_pairs import repair
 
 F32 = NDArray[np.float32]
 
 WIDE = 1536
 """Inputs above which an iteration on K×K moments costs several times one on a mini-batch of positions."""
+
+TOGETHER = 2**19
+"""Weights whose rows GPTQ rounds at once: the loop through the columns has to be worth it."""
 
 FITS = 2
 """How often the scale is fitted to the codes, and these to the scale."""
@@ -77,12 +82,12 @@ class Rounding:
         if method == "nearest" or not self.q.curvature.max() > 0:  # no input varies: every rounding is as good
             return self._nearest(), self.grid.scale, 0
         if method == "gptq":
-            return (*self._fitted(), 0)
+            return (*self._fitted_in_parts(), 0)
         if not self.settings.quick:
             return self._learned(METHODS[method])
         if not self.settings.num_iterations:
-            return self._descended(), self.grid.scale, 0
-        codes, scale = self._fitted()
+            return (self._descended(), self.grid.scale, 0) if self.grid.block is None else (*self._fitted_in_parts(), 0)
+        codes, scale = self._fitted(factored(self.q)) if self.grid.block is None else self._fitted_in_parts()
         if self.weight.shape[2] <= FEW:  # all roundings have been tried
             return codes, scale, 0
         learned, _, iterations = replace(self, grid=self.grid.at(scale))._learned(METHODS[method])
@@ -126,23 +131,46 @@ class Rounding:
             return exhaust(*close, scale, self.q, self.grid.safe_pairs)
         return descend(self._nearest(), *close, scale, self.q, self.settings.polish, self.grid.safe_pairs)
 
-    def _fitted(self) -> tuple[F32, F32]:
-        """GPTQ; scale and codes in turn, each the best for the other; pairs. Rows that gain nothing by it stay."""
-        scale, sweeps = self.grid.scale, self.settings.polish
-        codes, close = self._nearest(), self._next_to(scale)
-        start = codes, scale
-        codes = descend(gptq(*close, scale, self.q, self.settings.act_order), *close, scale, self.q, sweeps)
-        for _ in range(FITS if self.settings.fit_scale else 0):
-            scale = self._fitted_scale(codes, scale)
-            close = self._next_to(scale)
-            codes = descend(np.clip(codes, *close), *close, scale, self.q, sweeps)
-        codes = polish(codes, *close, scale, self.q, sweeps, self.pool)
-        return self._better(start, (codes, scale))
+    def _fitted_in_parts(self) -> tuple[F32, F32]:
+        """As `_fitted`, some rows at a time, unless they share a scale."""
+        factor = factored(self.q, self.settings.act_order)
+        parts = row_blocks(self.weight.shape, TOGETHER) if not self.grid.shared else [slice(None)]
+        found = in_order(lambda part: self._rows(part)._fitted(factor), parts, self.pool)
+        codes, scales = (np.concatenate(arrays, 1) for arrays in zip(*found, strict=True))
+        return codes, scales
 
-    def _fitted_scale(self, codes: F32, scale: F32) -> F32:
-        if self.grid.block is not None:
-            return fitted_blocks(codes, scale, self.q, self.grid.block)
-        return fitted_scale(codes, scale, self.q, self.grid.shared, self.gain, self.floor)
+    def _rows(self, part: slice) -> Rounding:
+        """The same for some of the rows, on the calling thread."""
+        sampled = None if self.sampled is None else self.sampled.rows(part)
+        weight, gain, floor = (array[:, part] for array in (self.weight, self.gain, self.floor))
+        return Rounding(weight, self.q.rows(part), sampled, self.grid.rows(part), self.settings, gain, floor)
+
+    def _fitted(self, factor: Factor | None) -> tuple[F32, F32]:
+        """GPTQ; scale and codes in turn, each the best for the other. Rows that gain nothing by it stay."""
+        scale, how = self.grid.scale, self.settings
+        close = self._next_to(scale)
+        codes = gptq(*close, scale, self.q, factor)
+        if self.grid.block is None:
+            found = self._fitted_rows(codes, close)
+        else:
+            found = refined(codes, self.q, self.grid, how.polish, fit=how.fit_scale)
+        return self._better((self._nearest(), scale), found)
+
+    def _fitted_rows(self, codes: F32, close: tuple[F32, F32]) -> tuple[F32, F32]:
+        """Codes of GPTQ after descent, the scale fitted to them, and pairs."""
+        scale, sweeps, safe = self.grid.scale, self.settings.polish, self.grid.safe_pairs
+        codes = descend(self._safe(codes, scale), *close, scale, self.q, sweeps, safe)
+        for _ in range(FITS if self.settings.fit_scale else 0):
+            scale = fitted_scale(codes, scale, self.q, self.grid.shared, self.gain, self.floor)
+            close = self._next_to(scale)
+            codes = descend(self._safe(np.clip(codes, *close), scale), *close, scale, self.q, sweeps, safe)
+        return polish(codes, *close, scale, self.q, sweeps, self.pool, safe), scale
+
+    def _safe(self, codes: F32, scale: F32) -> F32:
+        """Codes next to the weight, with safe pairs where these have to be."""
+        if not self.grid.safe_pairs:
+            return codes
+        return repair(codes, steps(self.weight, scale, self.grid.low, self.grid.high, safe_pairs=True))
 
     def _better(self, first: tuple[F32, F32], second: tuple[F32, F32]) -> tuple[F32, F32]:
         """The second in rows that it serves, behind the activation function; rows that share a scale go together."""

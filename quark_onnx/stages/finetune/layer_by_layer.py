@@ -15,6 +15,7 @@ from quark_onnx.core.records import Tuning
 from quark_onnx.core.settings.fast_finetune import FastFinetune, Nearest
 from quark_onnx.engine.activation_walk import walk
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.kept_feeds import samples_in
 from quark_onnx.engine.layers import Unit, match
 from quark_onnx.engine.layers.layer_inputs import float_of
@@ -41,6 +42,7 @@ def finetune(
     limit: int,
     tell: Tell,
     judge: Callable[[Plan], float] | None = None,
+    counted: Counted | None = None,
 ) -> Tuning:
     """Tune every layer that can be; layers that the plan already has codes for are left as they are (resuming).
 
@@ -51,6 +53,7 @@ def finetune(
         limit: bytes of activations held in memory.
         tell: called as `tell(text, layers done, layers)`.
         judge: score of the whole model under a plan, higher is better; a layer that lowers it is not changed.
+        counted: which positions of the samples count; None: all.
     """
     units, reasons = match(model, plan, [kind for kind in options.target_op_type if kind not in NORMS])
     norms, others = match_norms(model, plan, options)
@@ -64,7 +67,7 @@ def finetune(
     finders: dict[str, Finder] = dict.fromkeys(todo, WeightTuner(layers) if weights else BiasFit(layers))
     finders |= dict.fromkeys(norms, NormFit(model, norms, options))
     start = replace(plan, codes={}, values={}) if options.parallel else plan
-    way = partial(walk, model, start, feeds, finders.keys(), limit=limit, follow=not options.parallel)
+    way = partial(walk, model, start, feeds, finders.keys(), limit=limit, follow=not options.parallel, counted=counted)
     helps = None if judge is None else _Scores(judge)
     samples = len(feeds) * samples_in(feeds[0]) if feeds else 0
     expected = {name: _expected(unit, rows[name], plan, options, samples) for name, unit in todo.items()}

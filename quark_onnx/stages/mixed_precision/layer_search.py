@@ -12,6 +12,7 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import MixRecord
 from quark_onnx.core.settings.mixed_precision import AUTO, GOALS, Mixing
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.graph import Model
 from quark_onnx.stages.mixed_precision.output_score import Judge
 from quark_onnx.stages.mixed_precision.type_layout import Layout, layout_of
@@ -40,6 +41,7 @@ def mix(
     *,
     narrows: bool,
     fuse: bool = True,
+    counted: Counted | None = None,
 ) -> Mixed:
     """Choose the layers that have the types of `other`.
 
@@ -51,6 +53,7 @@ def mix(
         tick: called as `tick(models scored, models to score)`.
         narrows: `other` has the narrower types.
         fuse: models are scored as onnxruntime runs them, on integer kernels.
+        counted: which positions of the outputs are looked at; None: all.
 
     Raises:
         ConfigError: a layer is named that there is not, or no output can be judged.
@@ -59,8 +62,8 @@ def mix(
     able = _able(model, layout, settings, ranged(layout.plan(layout.layers)))
     if not able:
         return Mixed(ranged(base), warnings=("include_auto_mp: no quantized layer can move, all keep their types",))
-    search = _Search(layout, settings, able, Judge(model, feeds, settings, fuse=fuse), ranged, realize, tick)
-    return search.run(model)
+    judge = Judge(model, feeds, settings, fuse=fuse, counted=counted)
+    return _Search(layout, settings, able, judge, ranged, realize, tick).run(model)
 
 
 def _able(model: Model, layout: Layout, settings: Mixing, narrow: Plan) -> list[str]:

@@ -12,6 +12,7 @@ from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.mixed_precision import Mixing
 from quark_onnx.engine.at_least_one import at_least_one
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.counted_positions import Counted, counted_pairs
 from quark_onnx.engine.kept_feeds import keep, quarter_of_memory
 from quark_onnx.engine.runner import Runner, fit
 from quark_onnx.graph import Model
@@ -26,6 +27,7 @@ class Judge:
 
     Args:
         fuse: run them as a user's onnxruntime does, on integer kernels; False: they are for another runtime.
+        counted: which positions of the outputs are looked at; None: all.
 
     Of outputs that are not float each value counts 1, and 1 or 0 in the quantized model (`output_pairs`).
 
@@ -34,8 +36,16 @@ class Judge:
         DataError: there are no feeds.
     """
 
-    def __init__(self, model: Model, feeds: Sequence[Feed], settings: Mixing, *, fuse: bool = True) -> None:
-        self.settings, self.feeds, self.fuse = settings, feeds[: settings.data_size], fuse
+    def __init__(
+        self,
+        model: Model,
+        feeds: Sequence[Feed],
+        settings: Mixing,
+        *,
+        fuse: bool = True,
+        counted: Counted | None = None,
+    ) -> None:
+        self.settings, self.feeds, self.fuse, self.counted = settings, feeds[: settings.data_size], fuse, counted
         self.shapes = _judged(model, settings)
         self.outputs = list(self.shapes)
         run = Runner(model, self.outputs)
@@ -52,7 +62,8 @@ class Judge:
         found = [measure(self.settings.metric_default, self.shapes[name]) for name in self.outputs]
         for feed, expected in zip(self.feeds, self.expected, strict=True):
             for output, name, y in zip(found, self.outputs, run(fit(feed, quantized)), strict=True):
-                output.add(expected[name], y)
+                for pair in counted_pairs(self.counted, name, expected[name], y, feed):
+                    output.add(*pair)
         values = [output.value for output in found if not math.isnan(output.value)]
         if not values:
             raise ConfigError(

@@ -16,13 +16,12 @@ DECIDES = "a mask is made of {0!r}: no value of it may become another"
 
 def masked_nodes(graph: Graph) -> dict[str, str]:
     """Nodes that make or read what a mask is in, or that make what a mask is made of → the reason."""
-    hidden, deciding = masks_of(graph)
-    reasons = dict[str, str]()
-    for value, number in hidden.items():
+    masks, reasons = masks_of(graph), dict[str, str]()
+    for value, number in masks.hidden.items():
         nodes = [node for node in (value.producer(), *value.consumers()) if node is not None]
         for node in nodes:
             reasons.setdefault(node.name or "", HIDDEN.format(number, value.name))
-    makers = ((value.producer(), value) for value in deciding)
+    makers = ((value.producer(), value) for value in masks.deciding)
     return {n.name or "": DECIDES.format(v.name) for n, v in makers if n is not None} | reasons
 
 

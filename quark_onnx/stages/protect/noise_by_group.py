@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from quark_onnx.core.threads import cores
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.counted_positions import Counted, counted_pairs
 from quark_onnx.engine.runner import Arrays, Runner
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import shape
@@ -35,10 +36,10 @@ Judge = Callable[[Collection[str], "int | None"], Noise]
 
 
 class Outputs:
-    """What the float model makes of some samples, to judge quantized ones by."""
+    """What the float model makes of some samples, to judge quantized ones by, at positions that count (None: all)."""
 
-    def __init__(self, model: Model, feeds: Sequence[Feed]) -> None:
-        self.feeds = feeds
+    def __init__(self, model: Model, feeds: Sequence[Feed], counted: Counted | None = None) -> None:
+        self.feeds, self._counted = feeds, counted
         self._declared = {value.name or "": shape(value) for value in model.graph.outputs}
         run = Runner(model, list(self._declared), threads=1)
         self._workers = 1 if io.is_heavy(model) else min(WORKERS, cores())  # each holds weights as floats
@@ -51,9 +52,10 @@ class Outputs:
         """
         measures = {name: OutputMeasure(dims) for name, dims in self._declared.items()}
         answers = self._together(quantized, self.feeds[:samples])
-        for expected, found in zip(self._expected, answers, strict=False):
-            for measure, x, y in zip(measures.values(), expected, found, strict=True):
-                measure.add(x, y)
+        for feed, expected, found in zip(self.feeds, self._expected, answers, strict=False):
+            for (name, measure), x, y in zip(measures.items(), expected, found, strict=True):
+                for pair in counted_pairs(self._counted, name, x, y, feed):
+                    measure.add(*pair)
         worth = {name: measure.measured.db for name, measure in measures.items()}
         known = {name: db for name, db in worth.items() if db is not None}
         name = min(known, key=lambda name: known[name], default="")

@@ -21,6 +21,7 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LOST, POOR, PROTECTED, ProtectedRegion
 from quark_onnx.engine.apply_plan import has_scale
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.kept_feeds import telling
 from quark_onnx.engine.switchable_model import Switchable, without_switches
 from quark_onnx.graph import Model
@@ -81,7 +82,13 @@ class Protection:
 
 
 def protect(
-    model: Model, plan: Plan, feeds: Sequence[Feed], hands: Hands | None = None, *, tuned: bool = False
+    model: Model,
+    plan: Plan,
+    feeds: Sequence[Feed],
+    hands: Hands | None = None,
+    *,
+    tuned: bool = False,
+    counted: Counted | None = None,
 ) -> Protection:
     """Take quantizers out of a plan that make an output worthless.
 
@@ -91,6 +98,7 @@ def protect(
         feeds: some are looked at.
         hands: what may be done.
         tuned: weights will be fine-tuned, and are not judged.
+        counted: which positions of the outputs are looked at; None: all.
 
     Raises:
         DataError: the model fails on a sample.
@@ -98,7 +106,7 @@ def protect(
     hands = hands or Hands()
     usable = telling(feeds)
     few = [feeds[i] for i in usable[:: max(1, len(usable) // SAMPLES)][:SAMPLES]]
-    outputs = Outputs(model, few)
+    outputs = Outputs(model, few, counted)
     search = _begun(model, plan, outputs, hands, tuned=tuned)
     if search.before >= GOAL:
         return Protection(plan)

@@ -12,7 +12,7 @@ from rounding_problems import Problem
 
 from quark_onnx.numerics.rounding import gptq as columns
 from quark_onnx.numerics.rounding.coordinate_descent import exhaust
-from quark_onnx.numerics.rounding.gptq import gptq
+from quark_onnx.numerics.rounding.gptq import factored, gptq
 from quark_onnx.numerics.rounding.methods import Rounding
 from quark_onnx.numerics.rounding.objectives import Quadratic
 from quark_onnx.numerics.rounding.scale_fit import fitted_scale
@@ -49,7 +49,7 @@ def test_each_column_is_rounded_at_the_best_that_the_others_leave(seed: int) -> 
     """Against equations solved anew for every column, in float64: rows in which nothing lies next to a half agree."""
     p = Problem(seed, bits=3)
     p.q = replace(p.q, residual=np.random.default_rng(seed).standard_normal(p.weight.shape).astype(np.float32))
-    got, slow = gptq(p.down, p.up, p.scale, p.q), by_solving(p)
+    got, slow = gptq(p.down, p.up, p.scale, p.q, factored(p.q)), by_solving(p)
     assert np.all((got == p.down) | (got == p.up))
     assert (got == slow).all(-1).mean() >= 0.75
 
@@ -57,14 +57,14 @@ def test_each_column_is_rounded_at_the_best_that_the_others_leave(seed: int) -> 
 @pytest.mark.parametrize("block", [1, 5, 128])
 def test_blocks_of_columns_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     p = Problem(1, k=14)
-    whole = gptq(p.down, p.up, p.scale, p.q)
+    whole = gptq(p.down, p.up, p.scale, p.q, factored(p.q))
     monkeypatch.setattr(columns, "COLUMNS", block)
-    np.testing.assert_array_equal(gptq(p.down, p.up, p.scale, p.q), whole)
+    np.testing.assert_array_equal(gptq(p.down, p.up, p.scale, p.q, factored(p.q)), whole)
 
 
 def test_much_better_than_nearest_and_near_the_best() -> None:
     p = Problem(0, r=40, k=8)
-    got, near = p.loss(gptq(p.down, p.up, p.scale, p.q)).sum(), p.loss(p.nearest()).sum()
+    got, near = p.loss(gptq(p.down, p.up, p.scale, p.q, factored(p.q))).sum(), p.loss(p.nearest()).sum()
     best = p.loss(exhaust(p.down, p.up, p.scale, p.q)).sum()
     assert best <= got <= 2 * best < near
 
@@ -73,8 +73,8 @@ def test_groups_are_rounded_on_their_own() -> None:
     one, two = Problem(0), Problem(1)
     both = Quadratic(*(np.concatenate(pair) for pair in zip(_fields(one.q), _fields(two.q), strict=True)))
     low, high, scale = (np.concatenate([getattr(one, n), getattr(two, n)]) for n in ("down", "up", "scale"))
-    apart = [gptq(p.down, p.up, p.scale, p.q) for p in (one, two)]
-    np.testing.assert_array_equal(gptq(low, high, scale, both), np.concatenate(apart))
+    apart = [gptq(p.down, p.up, p.scale, p.q, factored(p.q)) for p in (one, two)]
+    np.testing.assert_array_equal(gptq(low, high, scale, both, factored(both)), np.concatenate(apart))
 
 
 def _fields(q: Quadratic) -> tuple[np.ndarray, ...]:
@@ -85,10 +85,10 @@ def test_inputs_that_are_copies_or_never_seen_do_not_stop_it() -> None:
     """H has rank 1: it gets positive definite by what is added to its diagonal."""
     p = Problem(2)
     flat = replace(p.q, hessian=np.ones_like(p.q.hessian))
-    got = gptq(p.down, p.up, p.scale, flat)
+    got = gptq(p.down, p.up, p.scale, flat, factored(flat))
     assert np.all((got == p.down) | (got == p.up))
     wild = replace(p.q, hessian=np.full_like(p.q.hessian, np.inf))
-    np.testing.assert_array_equal(gptq(p.down, p.up, p.scale, wild), p.nearest())
+    np.testing.assert_array_equal(gptq(p.down, p.up, p.scale, wild, factored(wild)), p.nearest())
 
 
 @law

@@ -47,6 +47,8 @@ values: dict[str, st.SearchStrategy[Any]] = {
     "Int16Bias": st.none(),
     "CLESteps": st.just(-1) | st.integers(1, 99),
     "CLEBalanceMethod": st.just("max"),
+    "SmoothQuant": st.just("auto") | st.booleans() | st.just({"name": "smooth_quant", "alpha": 0.25}),
+    "SmoothAlpha": st.floats(0, 1, exclude_min=True),
     "InlineIf": st.dictionaries(st.text(), st.sampled_from(["then", "else"])),
     "FastFinetune": st.sampled_from(
         [{}, {"OptimAlgorithm": "adaquant", "BatchSize": 2}, AdaRound(polish=1), AdaQuant(learning_rate=0.5)]
@@ -68,6 +70,7 @@ def idle(key: str, extra: dict[str, Any], method: str, per_channel: bool) -> boo
         "UsePowerOf2Scale": "NonOverflow" in methods,
         "Int32Bias": extra.get("QuantizeBias") is False,
         "CalibImages": extra.get("UseRandomData"),
+        "SmoothAlpha": extra.get("SmoothQuant") is False or isinstance(extra.get("SmoothQuant"), dict),
         "SampleMask": extra.get("UseRandomData"),
     }
     random = key in OF_RANDOM and extra.get("UseRandomData") is None

@@ -101,7 +101,7 @@ def test_the_defaults() -> None:
     assert one.seed == one.fixed_seed == 1705472343
     assert from_quark({}) == one
     assert GPTQ().to_dict() == {"OptimAlgorithm": "gptq"}
-    assert (GPTQ().steps(4), GPTQ().ridge, GPTQ().act_order, GPTQ().scale_search) == (0, 0.01, True, True)
+    assert (GPTQ().steps(4), GPTQ().ridge, GPTQ().act_order, GPTQ().scale_search) == (0, 0.1, True, True)
 
 
 @pytest.mark.parametrize("name", sorted(ITERATED))

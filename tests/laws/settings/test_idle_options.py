@@ -41,6 +41,7 @@ SAMPLE: dict[str, Any] = {  # a value that asks for something
     "FastFinetune": {"NumIterations": 9},
     "AutoMixprecision": {"DataSize": 2},
     "Protect": ["head/*"],
+    "SmoothAlpha": 0.5,
 }
 
 
@@ -96,6 +97,8 @@ EXCLUDE = {
         {"CalibTensorRangeSymmetric": True, "UseUnsignedReLU": True, "ActivationSymmetric": True},
         "CalibTensorRangeSymmetric gives every range two ends",
     ),
+    "smoothing": ({"SmoothQuant": False, "SmoothAlpha": 0.5}, "SmoothAlpha says how much SmoothQuant moves"),
+    "two alphas": ({"SmoothQuant": {"alpha": 0.3}, "SmoothAlpha": 0.5}, "SmoothAlpha says how much SmoothQuant moves"),
     "images": ({"CalibImages": {"size": [2, 2]}, "UseRandomData": True}, "CalibImages is about image files"),
     "run time": ({"use_dynamic_quant": True, "WeightsOnly": True}, "exclude each other"),
     "16 bits at run time": ({"use_dynamic_quant": True, "activation_type": "int16"}, "asymmetric uint8"),
@@ -118,6 +121,7 @@ OF_TARGETS = {
     "weights": ("tensorrt", {"WeightSymmetric": False}, "target 'tensorrt' needs symmetric weights"),
     "activations": ("vitisai", {"ActivationSymmetric": False}, "target 'vitisai' needs symmetric activations"),
     "scales": ("vitisai", {"UsePowerOf2Scale": False}, "target 'vitisai' needs scales that are powers of two"),
+    "smoothing": ("vitisai", {"SmoothQuant": True}, "target 'vitisai' rounds to powers of two"),
     "blocks": ("vitisai", {"BlockSize": 16}, "target 'vitisai' does not run that"),
     "blocks of QNN": ("qnn", {"BlockSize": 16, "activation_type": "uint8"}, "target 'qnn' does not run that"),
     "run time": ("tensorrt", {"use_dynamic_quant": True}, "target 'tensorrt' needs scales beforehand"),
@@ -159,6 +163,7 @@ def test_every_option_is_of_one_kind() -> None:
         "FastFinetune",
         "WeightsOnly",
         "BlockSize",
+        "WeightCalibrateMethod",
     }
 
 

@@ -42,7 +42,7 @@ TUNED = {  # what else a preset of its own is
     "INT8_TRANSFORMER_ACCURATE": (U8, S8_SYMMETRIC, ("MatMul", "Gemm")),
     "INT16_TRANSFORMER_ACCURATE": (U16, S16_SYMMETRIC, ("MatMul", "Gemm")),
 }
-OTHERS = {"S16S16_MIXED_S8S8", "UINT8_DYNAMIC_QUANT", "FP16", "BF16"}
+OTHERS = {"S16S16_MIXED_S8S8", "UINT8_DYNAMIC_QUANT", "MATMUL_NBITS_HQQ", "FP16", "BF16"}
 SUFFIXES = {"": None, "_ADAROUND": AdaRound(), "_ADAQUANT": AdaQuant(), "_GPTQ": GPTQ()}
 
 
@@ -107,10 +107,11 @@ def test_presets_of_their_own_kind() -> None:
     assert mixed.include_auto_mp
     assert (mixed.activation.bits, mixed.weight.bits) == (16, 16)
     assert dynamic.use_dynamic_quant
-    assert (dynamic.activation, dynamic.weight, dynamic.bias_bits) == (U8, U8, None)
+    assert (dynamic.activation, dynamic.weight, dynamic.bias_bits) == (U8, S8_SYMMETRIC, None)
+    assert dynamic.per_channel
     assert (nbits.weight, nbits.bias_bits) == (Format(4, True, True), None)
     assert (nbits.option("WeightsOnly"), nbits.option("BlockSize")) == (True, 128)
-    assert nbits.op_types_to_quantize == ("MatMul", "Gemm")
+    assert nbits.op_types_to_quantize == ("MatMul", "Gemm", "Gather")
     assert (half.conversion, brain.conversion) == ("float16", "bfloat16")
 
 

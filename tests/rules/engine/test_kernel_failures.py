@@ -198,7 +198,7 @@ def test_where_nothing_can_be_run_nothing_is_claimed(monkeypatch: pytest.MonkeyP
     def refuses(*_: Any, **__: Any) -> Any:
         raise ModelError("onnxruntime cannot load the model: no kernel")
 
-    for name in ("ledger", "compare_ways"):
+    for name in ("ledger", "compare"):
         monkeypatch.setattr(proof_for_target, name, refuses)
     found = quantized(2.0, target="qnn")
     assert "nothing was measured: onnxruntime cannot load the model" in told(found, "qnn")

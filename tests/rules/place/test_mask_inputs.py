@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from quantized_models import graph
 from text_models import normal
 
+from quark_onnx.graph import io
 from quark_onnx.graph.mask_inputs import MaskInput, mask_inputs
+from quark_onnx.graph.passes import infer_shapes
 
 INF = np.float32(np.inf)
 MODEL = """({TYPE}[N,T] a, int64[N,T] ids{MORE}) => (float[N,T,8] y) {
@@ -24,6 +27,8 @@ CONSTANTS = {
     "count": np.int64(0),
     "pad": np.int64(1),
     "causal": np.triu(np.full((4, 4), -INF), 1),
+    "dims": np.array([1, 4, 4]),
+    "ends": np.array([0]),
     "places": np.arange(4).reshape(1, 4),
 }
 ROWS = "r = Unsqueeze (a, one) "
@@ -49,6 +54,12 @@ PADDING = {
         "e = Add (causal, f) c = Equal (e, zero) m = Where (c, none, causal) z = Add (s, m)",
         "zero",
     ),
+    "in a causal mask that is computed": (
+        "int64",
+        """l = ConstantOfShape <value = float[1] {-1e9}> (dims) t = Trilu <upper = 1> (l, pad) o = Squeeze (t, ends)
+        e = Add (o, f) c = Equal (e, zero) m = Where (c, none, t) z = Add (s, m)""",
+        "zero",
+    ),
     "one mask, then the other": ("bool", "o = Less (places, r_) t = Where (o, none, s) z = Where (b, t, none)", "zero"),
     "inside the other": ("bool", "o = Less (places, r_) t = Where (b, s, none) z = Where (o, none, t)", "zero"),
 }
@@ -70,6 +81,33 @@ def test_padding_is_told_by_what_is_hidden(way: str) -> None:
 def test_a_mask_that_is_added() -> None:
     assert inputs("float", ROWS + "z = Add (s, r)") == (MaskInput("a", "low"),)
     assert inputs("float", ROWS + "l = Cast <to = 1> (r) z = Sub (s, l)") == (MaskInput("a", "low"),)
+
+
+WHOLE = """({TYPE}[2,4] a, float[2,4,8] x) => (float[2,4,8] y) { {MASK} y = {ATTENTION} }"""
+ONNX = "Attention <q_num_heads = 2, kv_num_heads = 2> (x, x, x, m)"
+FUSED = "com.microsoft.MultiHeadAttention <num_heads = 2> (x, x, x, , {0})"
+FOUR = "u = Unsqueeze (a, ends) {} m = Expand (c, dims)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "mask", "attention", "padding"),
+    [
+        ("bool", FOUR.format("c = Identity (u)"), ONNX, "zero"),
+        ("bool", FOUR.format("c = Not (u)"), ONNX, "nonzero"),
+        ("float", FOUR.format("c = Identity (u)"), ONNX, "low"),
+        ("int32", "", FUSED.format("a"), "zero"),
+        ("float", FOUR.format("c = Identity (u)"), FUSED.format(", m"), "low"),
+    ],
+    ids=["true for tokens", "true for padding", "added", "of com.microsoft", "added in com.microsoft"],
+)
+def test_masks_of_whole_attentions(kind: str, mask: str, attention: str, padding: str) -> None:
+    text = WHOLE.replace("{TYPE}", kind).replace("{MASK}", mask).replace("{ATTENTION}", attention)
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 23, "com.microsoft": 1]> g {text}')
+    for name, array in {"ends": np.array([1, 2]), "dims": np.array([2, 1, 4, 4])}.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    model = io.load(proto)
+    infer_shapes(model)
+    assert mask_inputs(model) == (MaskInput("a", padding),)
 
 
 NONE = {
