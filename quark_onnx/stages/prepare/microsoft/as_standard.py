@@ -19,25 +19,25 @@ from quark_onnx.stages.prepare.microsoft import (
 )
 from quark_onnx.stages.prepare.microsoft.nodes_in_front import DOMAIN, UNKNOWN
 
-WEIGHTS = (attention_weights.RULE, embedding_norm.RULE, fused_layers.RULE, fused_matmul.RULE)
-"""What holds weights, in which there is something for a quantizer to do."""
+ALWAYS = (attention_weights.RULE, embedding_norm.RULE, fused_layers.RULE, fused_matmul.RULE, skip_norms.RULE)
+"""What holds weights, in which there is something for a quantizer to do, and what is faster apart."""
 
-FORMS = (gelus.RULE, skip_norms.RULE, skip_norms.SIMPLIFIED)
-"""What stands between layers, and has a form in which all that is done about layers knows it."""
+FORMS = (gelus.RULE, skip_norms.SIMPLIFIED)
+"""What stands between layers, and has a form in which all that is done about activations knows it."""
 
 NORMS = (skip_norms.CENTERED, "EmbedLayerNormalization")
 """What becomes a LayerNormalization."""
 
-ROOTS = frozenset(root for rule in (*WEIGHTS, *FORMS) for root in rule.roots)
+ROOTS = frozenset(root for rule in (*ALWAYS, *FORMS) for root in rule.roots)
 
 
 def as_standard(model: Model, *, forms: bool) -> list[Outcome]:
     """Rewrite the model in place; what came of it.
 
     Args:
-        forms: also what holds no weights.
+        forms: activations have ranges: also what is as good as a whole otherwise.
     """
-    rules = (*WEIGHTS, *FORMS) if forms else WEIGHTS
+    rules = (*ALWAYS, *FORMS) if forms else ALWAYS
     log: dict[tuple[str, str], Outcome] = {}
     learn: Callable[[Model], object] = infer_shapes
     asked = False
