@@ -27,7 +27,7 @@ MAX_SWEEPS = 20
 """Sweeps of equalization when it is to go on until nothing moves."""
 
 JUDGES = 8
-"""Samples below which nothing is smoothed that has to gain by it: half of them judge what the others teach."""
+"""Samples below which nothing is smoothed that has to gain by it: some judge what the others teach."""
 
 
 def rescaled(

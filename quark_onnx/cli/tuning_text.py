@@ -37,7 +37,7 @@ def tuning_rows(
     counts = Counter(_became(record) for record in records)
     parts = [f"{counts[text]} {text}" for text in BECAME.values() if counts[text]]
     reasons = Counter(reason for reason in untuned.values() if not reason.startswith("not quantized"))
-    name = "Fine-tuning" if any(record.iterations for record in records) else "Bias correction"
+    name = "Fine-tuning" if any(record.looked_for for record in records) else "Bias correction"
     return {
         name: f"{_layers(counts.total())}: {', '.join(parts)}; {seconds:.1f} s" if records else "",
         "Not tuned": lines(f"{_layers(count)}: {reason}" for reason, count in reasons.most_common()),

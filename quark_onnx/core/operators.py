@@ -34,12 +34,12 @@ class Op:
     exact        constant inputs that must survive rounding unchanged; else the operator stays float
     range        the output range, known beforehand
     wide_range   the only output range that the target runs in 16 bits
-    reads_float  computed in float whatever we do: its input is left alone, its output quantized for the next reader
     takes        operators behind it that it runs together with: one quantizer, behind the last of them
     adds_bias    takes in the constant Add behind it, in its float accumulator
     fuses        the target has an integer kernel, or drops the Q/DQ around it
     kernels      names of the integer kernels in onnxruntime's optimized graph
-    float_output its kernels return floats, too, or alone: no quantizer behind it, where nobody reads integers
+    float_output its kernels return floats, too, or alone: what it makes counts as floats, and has its own quantizer
+                 only where all who read it read integers
     adds_pairs   these kernels add products of neighbouring weights in 16 bits on x64 without VNNI
     ratio        from and to what the scale of an input (in a Mul: the product of both) may be to that of the output;
                  beyond, these kernels fail, or compute sums that do not fit into int32
@@ -54,7 +54,6 @@ class Op:
     exact: tuple[int, ...] = ()
     range: Range | None = None
     wide_range: Range | None = None
-    reads_float: bool = False
     takes: tuple[str, ...] = ()
     adds_bias: bool = False
     fuses: bool = True
@@ -74,7 +73,6 @@ _SAME_FLOAT = Op("same", data=(0,), fuses=False)
 _ONE = Op("act", data=(0,))
 _ALL = Op("act")
 _NORM = Op("norm", data=(0,))
-_NORM_IN_FLOAT = Op("act", data=(0,), reads_float=True, fuses=False)
 _POOLED = (2.0**-8, 2.0**8)  # ratio / pixels must be from 2⁻³² to 2⁸, and there may be up to 2²⁴ pixels
 
 CPU: dict[str, Op] = {
@@ -96,8 +94,6 @@ CPU: dict[str, Op] = {
     "GlobalAveragePool": Op("act", kernels=("QLinearGlobalAveragePool",), ratio=_POOLED),
     "LeakyRelu": Op("act", kernels=("QLinearLeakyRelu",)),
     "Identity": Op("act"),  # of `convert`: between two types
-    "LayerNormalization": _NORM_IN_FLOAT,
-    "RMSNormalization": _NORM_IN_FLOAT,
     "Softmax": Op("fixed", range=(0.0, 1.0), kernels=("QLinearSoftmax",)),
     "Sigmoid": Op("fixed", range=(0.0, 1.0), kernels=("QLinearSigmoid",)),
     "Relu": Op("clamp"),
@@ -123,7 +119,6 @@ CPU: dict[str, Op] = {
 _ELSEWHERE = {
     name: replace(op, adds_bias=False, fuses=True, kernels=(), float_output=False, adds_pairs=False, ratio=None)
     for name, op in CPU.items()
-    if not op.reads_float
 }
 _MOVING = {name: op for name, op in _ELSEWHERE.items() if op.kind == "same"}
 

@@ -70,6 +70,7 @@ class Site:
     low     the lower end of an observed range, where that much is known beforehand; None: observed as well
     floor   values below it need no codes of their own: an observed range begins there at the lowest
     method  range method; None: the configuration's
+    beside  the tensor is computed in float: nodes that do not list it in `Plan.nodes` read that, as do model outputs
     """
 
     tensor: str
@@ -82,6 +83,7 @@ class Site:
     method: str | None = None
     low: float | None = None
     floor: float | None = None
+    beside: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +151,10 @@ class Plan:
         """Scale and zero point of a tensor that has a site; a weight that has codes has their scale."""
         chosen, coded = self.qparams[self.sites[tensor].group], self.coded(tensor)
         return chosen if coded is None else QParams(coded.scale, np.broadcast_to(chosen.zero_point, coded.scale.shape))
+
+    def reads_codes(self, node: str, tensor: str) -> bool:
+        """Whether a node reads the codes of an activation that has a quantizer, and not floats that are kept beside."""
+        return not self.sites[tensor].beside or tensor in self.nodes.get(node, ())
 
     def coded(self, tensor: str) -> Coded | None:
         """The integers of a weight, the tuned ones first; None: it is rounded to nearest."""

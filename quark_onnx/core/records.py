@@ -33,6 +33,11 @@ class LayerRecord:
     held_before: float
     held_after: float
 
+    @property
+    def looked_for(self) -> bool:
+        """Whether a rounding better than the nearest was looked for, by iterations or without, as far as it tells."""
+        return self.iterations > 0 or self.choice == "tuned"
+
 
 @dataclass(frozen=True, eq=False)
 class Tuning:

@@ -43,15 +43,24 @@ class Frontier:
 
     exact    float activations
     rounded  activations of the quantized model: integer codes where the tensor has a quantizer, else floats (and where
-             `walk` was asked for floats)
+             `walk` was asked for floats, or the floats are kept beside the codes)
     pool     threads that a visitor may use
     counted  the parts of an array that count, by tensor and number of the sample
+    beside   tensors of the latter kind
     """
 
     exact: Store
     rounded: Store
     pool: ThreadPoolExecutor
     counted: Parts
+    beside: Collection[str] = ()
+
+    def read(self, node: Node, tensor: str, plan: Plan) -> tuple[Samples, Samples]:
+        """A tensor in both models, as the node reads it: in the quantized one its codes, where it asked for them."""
+        exact, rounded = self.exact[tensor], self.rounded[tensor]
+        if tensor in self.beside and plan.reads_codes(node.name or "", tensor):
+            rounded = list(_entering(rounded, tensor, plan))
+        return exact, rounded
 
 
 Visitor = Callable[[Node, Frontier, Plan], Plan]
@@ -87,6 +96,8 @@ def walk(
     given, parts = plan, _counting(feeds, counted)
     if not layers:
         return plan
+    beside = {tensor for tensor, site in plan.sites.items() if site.beside} - {*floats}
+    held = {*floats, *beside}
     next(at_least_one(feeds, "inputs of layers"))
     pieces = segments(model, layers)
     last_reader = {name: i for i, piece in enumerate(pieces) for name in piece.inputs}
@@ -96,17 +107,18 @@ def walk(
         names = [value.name or "" for value in model.graph.inputs]
         exact.fill(names, ((i, [feed[name] for name in names]) for i, feed in enumerate(feeds)), len(feeds))
         for name in names:
-            entering = ((i, [array]) for i, array in enumerate(_entering(exact[name], name, plan, floats)))
+            entering = ((i, [array]) for i, array in enumerate(_entering(exact[name], name, plan, held)))
             rounded.fill([name], entering, len(feeds))
         stacked = {exact: stacks(model, {name: exact[name] for name in names}, len(feeds))}
         at_run_time = any(site.role == "dynamic" for site in plan.sites.values())  # a range of all that run together
         stacked[rounded] = apart(len(feeds)) if at_run_time else stacked[exact]
+        frontier = Frontier(exact, rounded, pool, parts, beside)
         for i, piece in enumerate(pieces[:-1] if _is_layer(pieces[-1], layers) else pieces):
             if _is_layer(piece, layers):
-                plan = visit(piece.nodes[0], Frontier(exact, rounded, pool, parts), plan)
+                plan = visit(piece.nodes[0], frontier, plan)
             if piece.outputs:  # else nobody reads what it makes
                 part = submodel(model, piece)
-                tuned = apply_codes(part, plan if follow else given, floats)
+                tuned = apply_codes(part, plan if follow else given, held)
                 done = [name for name in piece.inputs if last_reader[name] == i]
                 stacked[exact] = _run(Runner(part, threads=1), piece, exact, done, stacked[exact], pool)
                 if all(len(stack.members) == 1 for stack in stacked[exact]):  # floats are mixed, so codes are
@@ -118,7 +130,7 @@ def walk(
                     exact.drop(name)
                     rounded.drop(name)
         if _is_layer(pieces[-1], layers):
-            plan = visit(pieces[-1].nodes[0], Frontier(exact, rounded, pool, parts), plan)
+            plan = visit(pieces[-1].nodes[0], frontier, plan)
     return plan
 
 
@@ -132,8 +144,8 @@ def _is_layer(piece: Segment, layers: Collection[str]) -> bool:
     return piece.nodes[0].name in layers
 
 
-def _entering(samples: Samples, name: str, plan: Plan, floats: Collection[str]) -> Iterator[Any]:
-    """A model input as the quantized model holds it."""
+def _entering(samples: Samples, name: str, plan: Plan, floats: Collection[str] = ()) -> Iterator[Any]:
+    """A tensor that is computed in float, as the quantized model reads it."""
     held = name not in plan.sites or plan.sites[name].role == "dynamic" or name in floats
     for array in samples:
         yield array if held else stored_codes(array, plan.qparams_of(name), plan.sites[name].format)

@@ -108,6 +108,8 @@ class Writer:
             kinds.get(site.role, self.weight)(site)
         for node in floats:
             self._bias_apart(node)
+        for node in [node for node in self.graph if is_op(node, "MatMul", "Gemm")]:
+            self._clamp_apart(node)
         for tensor in sorted(self.plan.values.keys() - self.plan.sites.keys()):
             read_instead(self.values[tensor], add_constant(self.graph, self.plan.values[tensor], f"{tensor}_tuned"))
 
@@ -124,7 +126,7 @@ class Writer:
                 outputs[i] = producer.inputs[0]
 
     def activation(self, site: Site) -> None:
-        """value → QuantizeLinear → DequantizeLinear → every reader, graph output included.
+        """value → QuantizeLinear → DequantizeLinear → every reader, graph output included; or those who asked for it.
 
         Who asks for nothing but the shape reads the codes: onnxruntime would dequantize the tensor for it alone. A grid
         that is narrower than its type has a Clip in front, so that no code of the type lies outside.
@@ -143,12 +145,15 @@ class Writer:
         placed = self.placed(site, value, nodes)
         self._insert(value, placed)
         result = placed[-1].outputs[0]
-        inside = [node for node in value.consumers() if node not in readers]
-        if quantizer in placed:
+        keep = [node for node in value.consumers() if node not in readers]
+        if site.beside:
+            keep += [node for node in readers if self._reads_float(value, node)]
+        elif quantizer in placed:
             others = [node for node in readers if not is_op(node, *SHAPE_ALONE)]
-            read_instead(value, quantizer.outputs[0], keep=[*inside, *others])
-        read_instead(value, result, keep=inside)
-        if value.is_graph_output() and not value.is_graph_input() and site.tensor not in self.floats:
+            read_instead(value, quantizer.outputs[0], keep=[*keep, *others])
+        read_instead(value, result, keep=keep)
+        outside = site.beside or site.tensor in self.floats
+        if value.is_graph_output() and not value.is_graph_input() and not outside:
             self._take_output(value, result)
 
     def placed(self, site: Site, value: Value, nodes: list[Node]) -> list[Node]:
@@ -248,6 +253,25 @@ class Writer:
         add.replace_input_with(
             0 if add.inputs[0] is others[0] else 1, add_constant(self.graph, array[None], f"{others[0].name}_row")
         )
+
+    def _clamp_apart(self, product: Node) -> None:
+        """The Relu or Clip behind a product of integers that returns floats: a Max of two, or with a Max in front.
+
+        onnxruntime looks for the quantizer that makes the clamp needless, and where there is none, multiplies floats.
+        """
+        clamp, makers = sole_reader(product.outputs[0]), [v.producer() for v in product.inputs if v is not None]
+        if clamp is None or not is_op(clamp, "Relu", "Clip") or not any(is_op(n, "DequantizeLinear") for n in makers):
+            return
+        readers = list(clamp.outputs[0].consumers())
+        if not readers or any(is_op(node, "QuantizeLinear", "Clip") for node in readers):
+            return
+        if is_op(clamp, "Relu"):
+            zero = add_constant(self.graph, np.zeros((), np.float32), f"{clamp.name}_zero")
+            become(clamp, "Max", [product.outputs[0], zero])
+        else:
+            apart = new_node(self.graph, "Max", [product.outputs[0]], f"{clamp.name}_Max", f"{clamp.name}_input")
+            self.graph.insert_before(clamp, apart)
+            clamp.replace_input_with(0, apart.outputs[0])
 
     def weight(self, site: Site) -> None:
         """Integer initializer → DequantizeLinear → the quantized nodes that asked for it; others keep the float one."""

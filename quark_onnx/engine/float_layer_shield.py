@@ -44,7 +44,10 @@ def _exposed(node: Node) -> bool:
 
 
 def _bias_is_lost(node: Node, restored: Node) -> bool:
-    """Whether codes of the float bias are too large; those of float16 go through float16, which ends at 65,504."""
+    """Whether codes of the float bias are too large; those of float16 go through float16, which ends at 65,504.
+
+    What is added to a product is taken for a bias where it has one axis: a mask of scores has two.
+    """
     weight = _restoring(node, 1)
     adder = sole_reader(node.outputs[0]) if is_op(node, "MatMul") else None
     added = node.inputs[2:] if adder is None else adder.inputs
@@ -52,7 +55,7 @@ def _bias_is_lost(node: Node, restored: Node) -> bool:
     if weight is None or bias is None:
         return False
     sx, sw, zero = (constant(input_at(one, index)) for one, index in ((restored, 1), (weight, 1), (restored, 2)))
-    if sx is None or sw is None or zero is None:
+    if sx is None or sw is None or zero is None or (adder is not None and bias.ndim != 1):
         return False
     if bias.dtype == np.float16:
         return zero.dtype in WIDE

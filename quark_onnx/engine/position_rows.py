@@ -12,13 +12,16 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
-from quark_onnx.numerics.smoothing import Half
+from quark_onnx.numerics.smoothing import Part
 
 Array = NDArray[Any]
 Tick = Callable[[int], None]
 
 ROWS = 512
 """Positions of all samples that are kept of a tensor, where there is room for as many."""
+
+PARTS = 8
+"""Parts that feeds are cut into, the first with the ninth and so on."""
 
 ROOM = 1 << 27
 """Bytes that rows of all tensors may take; at least `LEAST` of each are kept."""
@@ -34,8 +37,8 @@ def position_rows(
     channels: Mapping[str, int],
     tick: Tick,
     counted: Counted | None = None,
-) -> dict[str, list[Half]]:
-    """Of each tensor what is seen of it in the even feeds, and in the odd ones; one half where there is one feed.
+) -> dict[str, list[Part]]:
+    """Of each tensor what is seen of it in every eighth feed, from each of the first `PARTS` on.
 
     A position is an index of all axes but the last. Which are kept is drawn: of the number of the feed alone.
 
@@ -47,10 +50,10 @@ def position_rows(
     Raises:
         DataError: the model fails on a feed.
     """
-    halves = min(2, len(feeds))
+    parts = min(PARTS, len(feeds))
     held = ROOM // (4 * sum(channels.values()) or 1)
     each = -(-min(ROWS, max(LEAST, held)) // len(feeds))
-    found = {name: [_Kept(size) for _ in range(halves)] for name, size in channels.items()}
+    found = {name: [_Kept(size) for _ in range(parts)] for name, size in channels.items()}
     inputs = {value.name for value in model.graph.inputs}
     fetched = [name for name in channels if name not in inputs]
     runner = Runner(io.with_outputs(model, fetched), fetched or None)
@@ -59,9 +62,9 @@ def position_rows(
         for name, kept in found.items():
             array = values[name] if counted is None else counted.values(name, values[name], feed)
             rows = array.reshape(-1, channels[name])
-            kept[number % halves].add(rows, each, number)
+            kept[number % parts].add(rows, each, number)
         tick(number + 1)
-    return {name: [half.seen for half in kept] for name, kept in found.items()}
+    return {name: [part.seen for part in kept] for name, kept in found.items()}
 
 
 class _Kept:
@@ -80,8 +83,8 @@ class _Kept:
         self.rows.append(rows[np.sort(chosen)].astype(np.float32))
 
     @property
-    def seen(self) -> Half:
+    def seen(self) -> Part:
         """What was kept; extremes of no rows are 0."""
         rows = np.concatenate(self.rows)
         nothing = np.zeros(rows.shape[1], np.float32)
-        return Half(rows, self.low, self.high) if len(rows) else Half(rows, nothing, nothing)
+        return Part(rows, self.low, self.high) if len(rows) else Part(rows, nothing, nothing)

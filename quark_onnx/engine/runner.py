@@ -88,8 +88,9 @@ class Runner:
             if source.folder is not None:
                 folder = str(source.folder)
                 options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-                options.add_session_config_entry("session.disable_prepacking", "1")  # it copies all weights
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.data")
+            if io.is_heavy(model):
+                options.add_session_config_entry("session.disable_prepacking", "1")  # it copies all weights
             values = [ort.OrtValue.ortvalue_from_numpy(array) for array in source.weights.values()]
             options.add_external_initializers(list(source.weights), values)
             self._session = ort.InferenceSession(source.model, options, providers=["CPUExecutionProvider"])

@@ -9,11 +9,14 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
+from quark_onnx.graph.edit import own_tensor
 
 SMALL = 1024
 """Bytes up to which a tensor is written into the model itself."""
@@ -78,6 +81,25 @@ def settle(model: ir.Model) -> None:
                 file.write(content)
                 value.const_value = _tensor(folder, start, len(content), tensor)
                 let_go(tensor)
+    _leave_protobuf(model)
+
+
+def _leave_protobuf(model: ir.Model) -> None:
+    """Small tensors get memory of their own: one that is part of a protobuf keeps all of that in memory."""
+    for value in _initializers(model):
+        if isinstance(value.const_value, ir.TensorProtoTensor):
+            value.const_value = _own(value.const_value)
+    functions = (function.graph.all_nodes() for function in model.functions.values())
+    for node in chain(model.graph.all_nodes(), *functions):
+        for name, attribute in list(node.attributes.items()):
+            if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.TensorProtoTensor):
+                node.attributes.add(ir.AttrTensor(name, _own(attribute.value)))
+
+
+def _own(tensor: Any) -> Any:
+    found = own_tensor(tensor)
+    found.meta.update(tensor.meta)
+    return found
 
 
 def _tensor(folder: _Folder, start: int, length: int, like: Any) -> ir.ExternalTensor:

@@ -40,8 +40,8 @@ def in_order(
         yield waiting.popleft().result()
 
 
-def row_blocks(shape: tuple[int, ...], weights: int = BLOCK) -> list[slice]:
-    """Rows of a (G, R, K) weight in blocks of about so many weights, at least `ROWS` rows each."""
+def row_blocks(shape: tuple[int, ...], weights: int | None = None) -> list[slice]:
+    """Rows of a (G, R, K) weight in blocks of about so many weights, `BLOCK` by default, at least `ROWS` rows each."""
     groups, rows, inputs = shape
-    step = max(ROWS, weights // max(1, groups * inputs))
+    step = max(ROWS, (weights or BLOCK) // max(1, groups * inputs))
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

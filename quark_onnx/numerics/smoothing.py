@@ -5,8 +5,9 @@
 A few channels of a transformer's activations are many times as large as all others, and one scale for the tensor leaves
 these a few codes. Rows of a weight have a scale per column, which a moderate s costs little. Differs from the paper:
 1. α is chosen by the error of the products, activation and weights rounded on the grids that they will have.
-2. Rows that judge lie in other samples than those that the range comes from, since the more alike channels are, the
-   more of them go beyond what was seen.
+2. Rows that judge lie in other samples than those that factors and range come from: the more alike channels are, the
+   more of them go beyond what was seen. Seven eighths of the samples teach and one judges, in turn: with halves ranges
+   are those of too few samples, and α is too small.
 3. Factors have the geometric mean 1: what all of them share changes nothing but the exponents of numbers.
 """
 
@@ -33,8 +34,8 @@ SPREAD = 2.0**12
 """Factors lie within [1 / SPREAD, SPREAD]: what they are folded into keeps its digits, also as float16."""
 
 
-class Half(NamedTuple):
-    """What was seen of an activation in a half of the samples.
+class Part(NamedTuple):
+    """What was seen of an activation in a part of the samples.
 
     rows       (n, C) positions
     low, high  (C,) of all positions
@@ -86,29 +87,35 @@ def _largest(values: Array, alike: Array) -> Array:
 
 
 def crossed_errors(
-    halves: Sequence[Half], weights: Sequence[Weight], format: Format, alike: Array, alphas: Sequence[float]
+    parts: Sequence[Part], weights: Sequence[Weight], format: Format, alike: Array, alphas: Sequence[float]
 ) -> list[float]:
-    """Of each α, noise by signal of the products; factors and range are of one half, the rows of the other.
+    """Of each α, noise by signal of the products, the mean over the parts: each judges what all others teach.
 
     Args:
-        halves: two of them; or one, whose rows have to do for both.
+        parts: at least one; a single one teaches as well.
         format: of the activation's integers.
         alphas: 0: nothing is smoothed.
     """
-    found = np.zeros((len(halves), len(alphas)))
-    for i, (taught, judge) in enumerate(zip(halves, halves[::-1], strict=True)):
+    found = np.zeros((len(parts), len(alphas)))
+    for i, judge in enumerate(parts):
+        low, high = ends_of([part for j, part in enumerate(parts) if j != i] or parts)
         exact = [product(judge.rows, weight.columns) for weight in weights]
         for j, alpha in enumerate(alphas):
-            top = np.maximum(taught.high, -taught.low)
+            top = np.maximum(high, -low)
             s = smoothing_factors(top, weights, alpha, alike) if alpha else np.ones(len(top), np.float32)
-            found[i, j] = _noise(judge.rows, taught, weights, format, s, exact)
+            grid = qparams(float((low / s).min()), float((high / s).max()), format)
+            x = dequantize(quantize(judge.rows / s, grid, format), grid, format)
+            found[i, j] = _noise(x, weights, s, exact)
     return [float(error) for error in found.mean(0)]
 
 
-def _noise(rows: F32, taught: Half, weights: Sequence[Weight], format: Format, s: F32, exact: Sequence[Array]) -> float:
-    """Noise by signal of products with a smoothed input, the mean over the weights."""
-    grid = qparams(float((taught.low / s).min()), float((taught.high / s).max()), format)
-    x = dequantize(quantize(rows / s, grid, format), grid, format)
+def ends_of(parts: Sequence[Part]) -> tuple[F32, F32]:
+    """(C,) the lowest and the highest of each channel in all parts."""
+    return np.min([part.low for part in parts], axis=0), np.max([part.high for part in parts], axis=0)
+
+
+def _noise(x: F32, weights: Sequence[Weight], s: F32, exact: Sequence[Array]) -> float:
+    """Noise by signal of products with a rounded input, the mean over the weights."""
     noise = 0.0
     for weight, known in zip(weights, exact, strict=True):
         signal = float(np.square(known, dtype=np.float64).sum())

@@ -277,7 +277,7 @@ class ModelReport:
     @property
     def fine_tuned(self) -> bool:
         """Whether weights were learned; correcting biases is less."""
-        return any(record.iterations for record in self.tuned)
+        return any(record.looked_for for record in self.tuned)
 
     @property
     def worst_output(self) -> str:

@@ -84,13 +84,13 @@ def rows(count: int = 12, key: str = "keep") -> list[dict[str, np.ndarray]]:
 @pytest.mark.parametrize("dims", ["B,T", "1,10"])
 def test_a_mask_of_the_users_that_is_no_input(dims: str) -> None:
     model = text_model(ROWS.replace("B,T", dims), w=normal(8, 8), c=normal(8), v=normal(8, 8, seed=1))
-    found = run(model, rows(), SampleMask="keep")
+    found = run(model, rows(), SampleMask="keep", SmoothQuant=False)
     largest = max(np.abs(feed["x"][feed["keep"] > 0]).max() for feed in rows())
     q = found.plan.qparams["x"]
     assert float(q.scale) * 255 < 2.1 * largest
     assert found.report.sqnr["y"] > 30
     assert all(feed.keys() == {"x"} for feed in found.evidence.feeds)
-    whole = run(model, [{"x": feed["x"]} for feed in rows()])
+    whole = run(model, [{"x": feed["x"]} for feed in rows()], SmoothQuant=False)
     assert float(whole.plan.qparams["x"].scale) > 10 * float(q.scale)
 
 

@@ -89,6 +89,15 @@ def test_minilm_keeps_its_accuracy(minilm: Run, protocol: ModuleType) -> None:
     assert spearmanr((first * second).sum(1), data["test_score"]).statistic >= 0.79  # float .820, peers .42
 
 
+def test_inputs_of_products_are_smoothed(minilm: Run, resnet: Run) -> None:
+    """Behind each normalization and Gelu, and the context of each attention; nothing of a convolutional net."""
+    smoothed = [record for record in minilm.result.report.smoothed if record.alpha]
+    assert len(smoothed) >= 20
+    assert sum(record.into.startswith("MatMul") for record in smoothed) >= 4  # columns of projections of values
+    assert all(record.after > record.before for record in smoothed)
+    assert not any(record.alpha for record in resnet.result.report.smoothed)
+
+
 @pytest.mark.parametrize("name", ["mobilenet", "resnet"])
 def test_the_runtime_computes_what_is_written(name: str, request: pytest.FixtureRequest) -> None:
     run = request.getfixturevalue(name)

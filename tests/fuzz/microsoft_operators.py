@@ -1,4 +1,4 @@
-"""Recipes of the operators that onnxruntime's optimizers write: attention, normalizations, embeddings, Gelus."""
+"""Recipes of the operators that onnxruntime's optimizers write: attention, layers, normalizations."""
 
 from __future__ import annotations
 
@@ -77,6 +77,16 @@ def _fused_matmul(b: Builder) -> None:
     _add(b, "FusedMatMul", [name, other], transA=swapped, transB=turned, alpha=scale)
 
 
+def _fused_conv(b: Builder) -> None:
+    name = b.pick(lambda array: array.ndim == 4 and _single(array) and min(array.shape[2:]) >= 3)
+    channels = b.dims(name)[1]
+    function, numbers = b.choose([("Relu", []), ("LeakyRelu", [0.1]), ("Clip", [0.0, 6.0]), ("Sigmoid", [])])
+    inputs = [name, b.weight(channels, channels, 3, 3, fan=9 * channels), b.weight(channels)]
+    inputs += [name] if b.chance(0.3) else []
+    more = {"activation_params": numbers} if numbers else {}
+    _add(b, "FusedConv", inputs, activation=function, pads=[1, 1, 1, 1], **more)
+
+
 def _attention(b: Builder) -> None:
     """Masked, causal, of a weight that it holds; or of three products."""
     name = b.pick(_sequences)
@@ -101,6 +111,7 @@ OPERATORS = {
     },
     "SimplifiedLayerNormalization": Recipe(_simplified_norm, weight=0.3),
     "com.microsoft.EmbedLayerNormalization": Recipe(_embedding, weight=0.5),
+    "com.microsoft.FusedConv": Recipe(_fused_conv),
     "com.microsoft.FusedMatMul": Recipe(_fused_matmul),
     "com.microsoft.Attention": Recipe(_attention),
 }

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import onnx.parser
-from operator_examples import SINCE
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
@@ -47,17 +46,21 @@ def graph(text: str, opset: int = 17, **arrays: Any) -> Model:
 def graph_between(text: str, opset: int = 17, **arrays: Any) -> Model:
     """The model of `graph`, with a layer in front of every float input that is read, and behind every float output.
 
-    So its operators get integers, and what they compute is read as integers. All that is added is named `outer_…`:
-    the layers, their weights, and the model's inputs and outputs; inputs and outputs of the text keep their names.
+    So its operators get integers, which another layer needs anyway, and what they compute is read as integers. All that
+    is added is named `outer_…`: the layers, their weights, and the model's inputs and outputs; inputs and outputs of
+    the text keep their names.
     """
     proto = onnx.shape_inference.infer_shapes(_parsed(text, opset, arrays))
     inner = proto.graph
     read = {name for node in inner.node for name in node.input}
     for info in [info for info in inner.input if _is_data(info) and info.name in read]:
         outer = _outer_layer(inner, info, f"outer_{info.name}", info.name)
+        other = onnx.helper.make_node("MatMul", [info.name, outer.input[1]], [f"outer_{info.name}_other"])
         inner.node.insert(0, outer)
+        inner.node.append(other)
+        inner.output.add(name=other.output[0], type=info.type)
         info.name = outer.input[0]
-    for info in [info for info in inner.output if _is_data(info)]:
+    for info in [info for info in inner.output if _is_data(info) and not info.name.startswith("outer_")]:
         outer = _outer_layer(inner, info, info.name, f"outer_{info.name}")
         inner.node.append(outer)
         info.name = outer.output[0]
@@ -65,7 +68,6 @@ def graph_between(text: str, opset: int = 17, **arrays: Any) -> Model:
 
 
 def _parsed(text: str, opset: int, arrays: Mapping[str, Any]) -> onnx.ModelProto:
-    opset = max(opset, *(since for name, since in SINCE.items() if f" {name} " in text), 0)
     proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}, "other": 1]> g {text}')
     computed = {name for node in proto.graph.node for name in node.output}
     drawn = {info.name: noise(info) for info in proto.graph.value_info if info.name not in computed}

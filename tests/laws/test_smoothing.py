@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from quark_onnx.core.number_formats import Format
-from quark_onnx.numerics.smoothing import SPREAD, Half, Weight, crossed_errors, smoothing_factors
+from quark_onnx.numerics.smoothing import SPREAD, Part, Weight, crossed_errors, smoothing_factors
 
 law = settings(deadline=None, max_examples=50)
 sizes = arrays(np.float32, 6, elements=st.floats(0, 100, width=32))
@@ -26,8 +26,8 @@ def of_rows(top: np.ndarray) -> Weight:
     return weight(-top[:, None].astype(np.float32))
 
 
-def half(rows: np.ndarray) -> Half:
-    return Half(rows.astype(np.float32), rows.min(0).astype(np.float32), rows.max(0).astype(np.float32))
+def part(rows: np.ndarray) -> Part:
+    return Part(rows.astype(np.float32), rows.min(0).astype(np.float32), rows.max(0).astype(np.float32))
 
 
 @law
@@ -78,22 +78,31 @@ def uneven(count: int, seed: int) -> np.ndarray:
 )
 def test_one_large_channel_costs_less_when_it_is_smoothed(format: Format) -> None:
     w = weight(np.random.default_rng(5).standard_normal((6, 40)).astype(np.float32) * np.float32(0.1), format)
-    halves = [half(uneven(200, 1)), half(uneven(200, 2))]
-    plain, smooth = crossed_errors(halves, [w], X, APART, (0.0, 0.7))
+    parts = [part(uneven(200, seed)) for seed in range(4)]
+    plain, smooth = crossed_errors(parts, [w], X, APART, (0.0, 0.7))
     assert smooth < plain
     # the noise is that of a grid of 255 steps over the largest channel, spread over the five small ones
     assert smooth > 1e-6
 
 
-def test_rows_of_the_half_that_gave_the_range_do_not_judge() -> None:
-    """What goes beyond the range in the other half alone is clipped there: the errors of both halves are averaged."""
+def test_rows_of_the_part_that_gave_the_range_do_not_judge() -> None:
+    """What goes beyond the range in the other part alone is clipped there: the errors of both parts are averaged."""
     w = weight(np.eye(6, dtype=np.float32))
-    narrow, wide = half(uneven(50, 1) / 60), half(uneven(50, 2))
+    narrow, wide = part(uneven(50, 1) / 60), part(uneven(50, 2))
     (crossed,) = crossed_errors([narrow, wide], [w], X, APART, (0.0,))
     own = np.mean([crossed_errors([one, one], [w], X, APART, (0.0,)) for one in (narrow, wide)])
     assert crossed > 100 * own
 
 
+def test_one_part_is_judged_by_what_all_others_teach() -> None:
+    """Two that hold the same, and one that is narrow: what only the wide ones hold is known to each."""
+    w = weight(np.eye(6, dtype=np.float32))
+    wide, narrow = part(uneven(50, 2)), part(uneven(50, 1) / 3)
+    (known,) = crossed_errors([wide, wide, narrow], [w], X, APART, (0.0,))
+    (unknown,) = crossed_errors([wide, narrow, narrow], [w], X, APART, (0.0,))
+    assert unknown > 100 * known
+
+
 def test_nothing_is_lost_where_there_is_no_signal() -> None:
-    rows = half(np.zeros((4, 6)))
+    rows = part(np.zeros((4, 6)))
     assert crossed_errors([rows, rows], [weight(np.ones((6, 2), np.float32))], X, APART, (0.5,)) == [0]

@@ -13,6 +13,7 @@ from quark_onnx.numerics.rounding import safe_rounding
 from quark_onnx.numerics.rounding.adaquant import adaquant
 from quark_onnx.numerics.rounding.adaround import adaround
 from quark_onnx.numerics.rounding.coordinate_descent import descend, polish
+from quark_onnx.numerics.rounding.methods import Rounding
 from quark_onnx.numerics.rounding.moments import Moments
 from quark_onnx.numerics.rounding.objectives import Quadratic
 from quark_onnx.numerics.rounding.safe_rounding import GROWTH, Inputs, SafeRounding, round_safely
@@ -82,13 +83,15 @@ def test_every_way_to_round_ends_with_safe_pairs(seed: int, k: int) -> None:
     bounds = up_or_down(weight, scale, low, high, True)
     unit = np.maximum(scale**2 * q.curvature, 1e-30)
     learned = q, unit, TuningSettings(num_iterations=30)
-    grid = WeightGrid(scale, low, high, PER_CHANNEL, safe_pairs=True)
+    grid, ones = WeightGrid(scale, low, high, PER_CHANNEL, safe_pairs=True), np.ones_like(scale)
+    unswept = TuningSettings("gptq", fit_scale=False, polish=0)
     found = {
         "nearest": start,
         "descend": descend(start, low, high, scale, q, 3, True),
         "polish": polish(start, *bounds, scale, q, 3, None, True),
         "adaround": adaround(weight, grid, *learned).codes,
         "adaquant": adaquant(weight, grid, *learned).codes,
+        "gptq": Rounding(weight, q, None, grid, unswept, ones, 0 * ones).found()[0],
     }
     at_start = q.loss(start)
     for name, codes in found.items():

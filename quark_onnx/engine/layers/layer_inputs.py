@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.core.plan import Skip
+from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.engine.activation_walk import Frontier
 from quark_onnx.engine.layers.tunable_layers import Unit
 from quark_onnx.graph import Model
@@ -26,9 +26,9 @@ class Sides(NamedTuple):
     shape: ConvShape | None
 
 
-def sides(unit: Unit, frontier: Frontier, most: int | None) -> Sides | Skip:
+def sides(unit: Unit, frontier: Frontier, plan: Plan, most: int | None) -> Sides | Skip:
     """What counts of the samples that a layer reads, at most so many, empty ones left out; or why it cannot learn."""
-    stores = frontier.exact[unit.data], frontier.rounded[unit.data]
+    stores = frontier.read(unit.node, unit.data, plan)
     counting = ([part for i, a in enumerate(s) for part in frontier.counted(unit.data, i, a)] for s in stores)
     x, z = ([sample for part in parts for sample in unit.geometry.samples(part)] for parts in counting)
     if [s.shape for s in x] != [s.shape for s in z]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, QParams
 from quark_onnx.engine.layers.tunable_layers import Unit
+from quark_onnx.graph import Node
 from quark_onnx.numerics.layer.integer_bias import OwnGrid
 from quark_onnx.numerics.quantizer import along
 from quark_onnx.numerics.rounding.scale_search import FACTORS, FINE, POWERS
@@ -62,13 +63,14 @@ def all_factors(format: Format, count: int | None = None) -> tuple[float, ...]:
     return tuple(sorted(shares if count else {*found, *shares}, reverse=True))
 
 
-def codes_of(plan: Plan, tensor: str) -> QParams | None:
-    """Scale and zero point of the codes that the quantized model holds of an activation; None: it holds floats.
+def codes_of(plan: Plan, node: Node, tensor: str) -> QParams | None:
+    """Scale and zero point of the codes that a node of the quantized model reads of an activation; None: floats.
 
     What is quantized at run time is a float up to there.
     """
     site = plan.sites.get(tensor)
-    return None if site is None or site.role == "dynamic" else plan.qparams_of(tensor)
+    floats = site is None or site.role == "dynamic" or not plan.reads_codes(node.name or "", tensor)
+    return None if floats else plan.qparams_of(tensor)
 
 
 def bias_grid(plan: Plan, bias: str | None) -> OwnGrid | None:

@@ -79,11 +79,13 @@ def sample(
         ValueError: no sample is left to learn from, or the data is not finite.
     """
     stride = stride_of(layer, samples, positions, keep)
+    judged_by_squares = squares and (not keep or layer.weight.shape[1] == 1)  # else what is kept judges
     train, judge = both_sides(
         layer,
         samples,
         held,
         lambda x, z: _part(layer, x, z, stride, squares),
+        lambda x, z: _part(layer, x, z, stride, judged_by_squares),
         positions=positions,
         drop_ratio=drop_ratio,
         seed=seed,
@@ -99,13 +101,15 @@ def both_sides(
     samples: Samples,
     held: NDArray[np.bool_],
     make: Callable[[F32, F32], T],
+    make_held: Callable[[F32, F32], T] | None = None,
     *,
     positions: int,
     drop_ratio: float,
     seed: tuple[int, ...],
     pool: Executor | None,
 ) -> tuple[T, T | None]:
-    """What `make` makes of x and z (G, n, K), added up over the samples that teach, and over those held out, if any.
+    """What `make` makes of x and z (G, n, K), added up over the samples that teach, and over those held out, if any; of
+    the latter what `make_held` makes, if it is given.
 
     Raises:
         ValueError: no sample is left to learn from.
@@ -120,11 +124,12 @@ def both_sides(
         raise ValueError("no sample to learn from: there are none, or all are held out")
 
     def work(which: list[int]) -> T:
+        made = make if make_held is None or not held[which[0]] else make_held
         x, z = read(samples, which, at, layer.shape, inputs)
         if drop_ratio < 1:
             rng = np.random.default_rng((*seed, DROPS, which[0]))
             z = np.where(rng.random(z.shape, np.float32) < drop_ratio, z, x)
-        return make(x, z)
+        return made(x, z)
 
     # wide layers have sums of hundreds of megabytes
     parts = in_order(work, [job for side in jobs for job in side], pool, ahead=0 if size > 2**12 else 2)

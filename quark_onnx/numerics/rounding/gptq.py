@@ -40,7 +40,8 @@ class Factor(NamedTuple):
 def factored(q: Quadratic, act_order: bool = True) -> Factor | None:
     """H in parts, those columns first that cost most, or as they come; None where it is not finite."""
     order = np.argsort(-q.importance if act_order else 0 * q.importance, axis=-1, kind="stable")
-    found = _factor(np.take_along_axis(np.take_along_axis(q.hessian, order[:, :, None], 1), order[:, None], 2))
+    group, at = np.arange(len(order))[:, None, None], order[:, ::-1]
+    found = _factor(q.hessian[group, at[:, :, None], at[:, None]])
     return None if found is None else Factor(order, *found)
 
 
@@ -73,9 +74,8 @@ def gptq(low: F32, high: F32, scale: F32, q: Quadratic, factor: Factor | None) -
     return np.ascontiguousarray(np.take_along_axis(codes, back, 2))
 
 
-def _factor(hessian: F32) -> tuple[F32, F32] | None:
-    """U (G, K, K) and D (G, K): Cholesky's factor of the matrix that is turned by half a circle, turned back."""
-    turned = np.array(hessian[:, ::-1, ::-1])
+def _factor(turned: F32) -> tuple[F32, F32] | None:
+    """U (G, K, K) and D (G, K) of H turned by half a circle, which is used up: its factor by Cholesky, turned back."""
     diagonal = np.einsum("gkk->gk", turned)  # a view
     mean = diagonal.mean(-1, keepdims=True)
     if not np.isfinite(mean).all():
@@ -87,7 +87,7 @@ def _factor(hessian: F32) -> tuple[F32, F32] | None:
         except np.linalg.LinAlgError:
             continue
         ends = np.einsum("gkk->gk", root)
-        return root / ends[:, None], np.square(ends)
+        return np.divide(root, ends[:, None], out=turned), np.square(ends)
     return None
 
 

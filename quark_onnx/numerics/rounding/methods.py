@@ -1,9 +1,10 @@
 """The codes of a layer: learned by the method that is asked for, or found by what brings as much in less time.
 
 `TuningSettings.quick` stands for the latter. With no iterations, as 8 bits have it, that is coordinate descent from the
-nearest codes: AdaRound ends at the same error there. With some, as below 8 bits, GPTQ, descent and pairs; scale and
-codes in turn, each the best for the other; and the iterations at this scale, of which then a fifth is enough. Up to
-`FEW` inputs all roundings are tried, and nothing is learned. Decision 007 has the measurements.
+nearest codes: AdaRound ends at the same error there. With some, as below 8 bits, what the method "gptq" does: GPTQ,
+descent and pairs; scale and codes in turn, each the best for the other; and the iterations at this scale, of which then
+a fifth is enough. Up to `FEW` inputs all roundings are tried, and nothing is learned. Weights in blocks have GPTQ with
+any number of bits, and one block fitted after the other behind it. Decisions 007 and 027 have the measurements.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from quark_onnx.numerics.rounding.learning import Rounded
 from quark_onnx.numerics.rounding.objectives import Objective, Quadratic, Sampled
 from quark_onnx.numerics.rounding.scale_fit import fitted_scale
 from quark_onnx.numerics.rounding.settings import TuningSettings
-from quark_onnx.numerics.rounding.weight_grid import WeightGrid, each, nearest, up_or_down
+from quark_onnx.numerics.rounding.weight_grid import WeightGrid, each, nearest, steps, up_or_down
+from quark_onnx.numerics.weight_pairs import repair
 
 F32 = NDArray[np.float32]
 
@@ -156,13 +158,19 @@ class Rounding:
 
     def _fitted_rows(self, codes: F32, close: tuple[F32, F32]) -> tuple[F32, F32]:
         """Codes of GPTQ after descent, the scale fitted to them, and pairs."""
-        scale, sweeps = self.grid.scale, self.settings.polish
-        codes = descend(codes, *close, scale, self.q, sweeps)
+        scale, sweeps, safe = self.grid.scale, self.settings.polish, self.grid.safe_pairs
+        codes = descend(self._safe(codes, scale), *close, scale, self.q, sweeps, safe)
         for _ in range(FITS if self.settings.fit_scale else 0):
             scale = fitted_scale(codes, scale, self.q, self.grid.shared, self.gain, self.floor)
             close = self._next_to(scale)
-            codes = descend(np.clip(codes, *close), *close, scale, self.q, sweeps)
-        return polish(codes, *close, scale, self.q, sweeps, self.pool), scale
+            codes = descend(self._safe(np.clip(codes, *close), scale), *close, scale, self.q, sweeps, safe)
+        return polish(codes, *close, scale, self.q, sweeps, self.pool, safe), scale
+
+    def _safe(self, codes: F32, scale: F32) -> F32:
+        """Codes next to the weight, with safe pairs where these have to be."""
+        if not self.grid.safe_pairs:
+            return codes
+        return repair(codes, steps(self.weight, scale, self.grid.low, self.grid.high, safe_pairs=True))
 
     def _better(self, first: tuple[F32, F32], second: tuple[F32, F32]) -> tuple[F32, F32]:
         """The second in rows that it serves, behind the activation function; rows that share a scale go together."""

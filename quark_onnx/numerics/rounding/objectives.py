@@ -67,7 +67,8 @@ class Quadratic:
         h, c = moments.zz[:, :-1, :-1] / count[..., None], moments.yz[..., :-1] / count[..., None]
         yy, mean_y, mean_z = moments.yy / count, moments.mean_y, moments.mean_z[:, None]
         if bias is None:
-            h -= np.swapaxes(mean_z, 1, 2) * mean_z
+            for row, mean in zip(np.swapaxes(h, 0, 1), np.moveaxis(mean_z, -1, 0), strict=True):
+                row -= mean * mean_z[:, 0]
             c -= mean_y[..., None] * mean_z
             return cls._around(weight, h, c, yy - mean_y**2, ridge)
         b = bias.astype(np.float64)

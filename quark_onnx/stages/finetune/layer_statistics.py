@@ -77,11 +77,11 @@ def layer_samples(
     model: Model, plan: Plan, unit: Unit, frontier: Frontier, options: FastFinetune, *, shared: bool
 ) -> tuple[Layer, Samples, int] | Skip:
     """The float layer, what it reads in both models, and how many output positions to draw; or why it cannot be."""
-    read = sides(unit, frontier, options.data_size)
+    read = sides(unit, frontier, plan, options.data_size)
     if isinstance(read, Skip):
         return read
     scale, zero_point = 1.0, 0
-    if (q := codes_of(plan, unit.data)) is not None:
+    if (q := codes_of(plan, unit.node, unit.data)) is not None:
         scale, zero_point = float(q.scale), int(q.zero_point)
     weight = unit.geometry.rows(float_of(model, unit.weight))
     bias = np.zeros(weight.shape[:2], np.float32)

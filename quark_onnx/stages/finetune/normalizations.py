@@ -97,8 +97,8 @@ class NormFit:
     def __call__(self, node: Node, frontier: Frontier, plan: Plan) -> Found | Skip:
         """The plan with scale and bias that held-out samples gain by, or why they cannot be fitted."""
         unit = self.units[node.name or ""]
-        x, z = frontier.exact[unit.data], frontier.rounded[unit.data]
-        if (q := codes_of(plan, unit.data)) is not None:
+        x, z = frontier.read(node, unit.data, plan)
+        if (q := codes_of(plan, node, unit.data)) is not None:
             z = [dequantize(s, q, plan.sites[unit.data].format) for s in z]
         if not all(a.size and a.shape == b.shape and np.isfinite(a).all() for a, b in zip(x, z, strict=True)):
             return Skip("its input is empty, not finite, or of another shape when quantized")

@@ -9,6 +9,7 @@ from quark_onnx.core.name_patterns import matching
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.graph import Graph, Node
+from quark_onnx.graph.node_parts import with_parts
 
 
 def excluded(graph: Graph, config: QuantizationConfig, known: Collection[str]) -> dict[str, str]:
@@ -23,7 +24,7 @@ def excluded(graph: Graph, config: QuantizationConfig, known: Collection[str]) -
     names = {node.name or "" for node in graph} | set(known)
     reasons: dict[str, str] = {}
     if config.nodes_to_quantize:
-        wanted = matching(config.nodes_to_quantize, names, "nodes_to_quantize")
+        wanted = with_parts(graph, matching(config.nodes_to_quantize, names, "nodes_to_quantize"))
         reasons |= dict.fromkeys(names - wanted, "not among nodes_to_quantize")
     ops = config.row.ops
     for op_type in config.op_types_to_quantize:
@@ -44,7 +45,7 @@ def excluded(graph: Graph, config: QuantizationConfig, known: Collection[str]) -
     for starts, ends in config.subgraphs_to_exclude:
         inside = _between(graph, _existing(starts, names), _existing(ends, names))
         reasons |= dict.fromkeys(inside, "inside subgraphs_to_exclude")
-    banned = matching(config.nodes_to_exclude, names, "nodes_to_exclude")
+    banned = with_parts(graph, matching(config.nodes_to_exclude, names, "nodes_to_exclude"))
     reasons |= dict.fromkeys(banned, "named in nodes_to_exclude")
     return {node.name or "": reasons[node.name or ""] for node in graph if node.name in reasons}
 

@@ -20,19 +20,20 @@ behind it where nobody reads integers.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from quark_onnx.core.operators import Op
+from quark_onnx.core.operators import SHAPE_ALONE, Op
 from quark_onnx.core.plan import TABLE, Plan
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.view import constant, is_op, shape, sole_reader
+from quark_onnx.stages.place.float_readers import with_floats_beside
 from quark_onnx.stages.place.never_quantized import data_inputs
 
 BEHIND = "nobody behind it reads integers: quantizing its output would only add rounding"
 IN_FRONT = "what it reads comes as floats: it would need quantizers of its own"
 CLAMP = "nobody behind it reads integers, and the layer in front of it returns floats"
-MOVES = "only moves values, and no neighbour is quantized"
+MOVES = "only moves values, and no neighbour is quantized or all that it moves is read in float as well"
 TWICE = "a product or sum that is scaled or moved by a constant: two quantizers in a row would make twice the noise"
 
 
@@ -65,10 +66,23 @@ def idle(
 def without_output(
     graph: Graph, nodes: Mapping[str, Sequence[str]], moving: Collection[str], ops: Mapping[str, Op]
 ) -> list[Node]:
-    """Layers whose kernel returns floats as well, and whose output nobody reads as integers. Arguments as of `idle`."""
+    """Layers whose kernel returns floats as well, and whose output somebody reads as floats, or nobody as integers.
+
+    Arguments as of `idle`.
+    """
     view = _Quantized(dict(nodes), moving, ops)
     layers = [node for node in graph if node.name in nodes and is_op(node, *ops) and ops[node.op_type].float_output]
-    return [node for node in layers if not view.takes_integers(view.last(node).outputs[0])]
+    ends = [(node, view.last(node).outputs[0]) for node in layers]
+    return [node for node, end in ends if view.read_as_floats(end) or not view.takes_integers(end)]
+
+
+def floating(
+    graph: Graph, nodes: Mapping[str, Sequence[str]], moving: Collection[str], ops: Mapping[str, Op]
+) -> list[str]:
+    """Nodes in `moving` that move floats, which somebody behind them reads as such. Arguments as of `idle`."""
+    view = _Quantized(dict(nodes), moving, ops)
+    moves = [node for node in graph if node.name in moving and not view.made(node.outputs[0])]
+    return [node.name or "" for node in moves if any(view.read_as_floats(value) for value in node.outputs)]
 
 
 def connected(wanted: Mapping[str, Sequence[str]], tensors: Collection[str]) -> list[str]:
@@ -101,7 +115,8 @@ def tidied(graph: Graph, plan: Plan, target: Target) -> Plan:
     joined = set(connected(moving, tensors))
     reasons |= {name: MOVES for name in moving if name not in joined}
     left = {name: nodes.get(name, ends) for name, ends in plan.nodes.items() if name in nodes or name in lookups}
-    return plan.keeping({name: ends for name, ends in left.items() if name not in reasons}, reasons)
+    tidy = plan.keeping({name: ends for name, ends in left.items() if name not in reasons}, reasons)
+    return replace(tidy, sites=with_floats_beside(graph, tidy.sites, tidy.nodes)) if target.spares_idle else tidy
 
 
 def _let_go(graph: Graph, nodes: dict[str, tuple[str, ...]], ops: Mapping[str, Op]) -> dict[str, str]:
@@ -130,10 +145,9 @@ class _Quantized:
     ops: Mapping[str, Op]
 
     def computes(self, node: Node) -> bool:
-        """Whether it is quantized for itself, has no weight, and has an integer kernel that reads integers."""
-        if (node.name or "") not in self.nodes or self._absorbed(node):
-            return False
-        return self._kind(node) in ("act", "fixed") and not self._row(node).reads_float
+        """Whether it is quantized for itself, and has no weight."""
+        quantized = (node.name or "") in self.nodes and self._owner(node) is node
+        return quantized and self._kind(node) in ("act", "fixed")
 
     def last(self, node: Node) -> Node:
         """The last of the nodes that this one has absorbed; itself where there is none."""
@@ -148,10 +162,11 @@ class _Quantized:
             follower = sole_reader(follower.outputs[0])
         return chain
 
-    def _absorbed(self, node: Node) -> bool:
-        """Whether the node in front has it, and goes or stays with it: the bias behind a product."""
+    def _owner(self, node: Node) -> Node:
+        """The node in front that has absorbed it, with which it goes or stays: of a bias, the product; else itself."""
         mine, producers = self.nodes[node.name or ""], (value.producer() for value in node.inputs if value is not None)
-        return any(one is not None and self.nodes.get(one.name or "") == mine for one in producers)
+        owners = [one for one in producers if one is not None and self.nodes.get(one.name or "") == mine]
+        return self._owner(owners[0]) if owners else node
 
     def drop(self, node: Node, reason: str) -> dict[str, str]:
         """Take a node, and what it absorbed, out."""
@@ -180,7 +195,7 @@ class _Quantized:
         integers = [value for value in large if self._are_integers(value)]
         if len(integers) == len(large) or (integers and is_op(node, "Concat")):
             return True
-        return bool(integers) and not all(self._read_as_floats(value) for value in integers)
+        return any(self.made(value) and not self.read_as_floats(value) for value in integers)
 
     def rounded_before(self, node: Node) -> Node | None:
         """The product or sum that `node`, which is nothing but scaling or moving it by a constant, is alone to read."""
@@ -201,8 +216,16 @@ class _Quantized:
         if producer is not None and self._moves(producer):
             source = producer.inputs[0]
             return (source is not None and self._are_integers(source)) or self._needed(value)
-        made = producer is not None and value.name in self.nodes.get(producer.name or "", ())
-        return (made and producer is not None and not self._row(producer).reads_float) or self._needed(value)
+        return self.made(value) or self._needed(value)
+
+    def made(self, value: Value) -> bool:
+        """Whether a kernel makes integers that returns nothing else, moved or not."""
+        producer = value.producer()
+        if producer is not None and self._moves(producer):
+            return producer.inputs[0] is not None and self.made(producer.inputs[0])
+        if producer is None or value.name not in self.nodes.get(producer.name or "", ()):
+            return False
+        return not self._row(self._owner(producer)).float_output
 
     def _needed(self, value: Value) -> bool:
         for node in value.consumers():
@@ -213,8 +236,17 @@ class _Quantized:
                 return True
         return False
 
-    def _read_as_floats(self, value: Value) -> bool:
-        return any((node.name or "") not in self.nodes and not self._moves(node) for node in value.consumers())
+    def read_as_floats(self, value: Value) -> bool:
+        """Whether a node, or the user, reads the value as floats, moved or not; a shape is none of them."""
+        if value.is_graph_output():
+            return True
+        for node in value.consumers():
+            if self._moves(node):
+                if any(self.read_as_floats(output) for output in node.outputs):
+                    return True
+            elif value.name not in self.nodes.get(node.name or "", ()) and not is_op(node, *SHAPE_ALONE):
+                return True
+        return False
 
     def _moves(self, node: Node) -> bool:
         return self._kind(node) == "same" and ((node.name or "") in self.moving or (node.name or "") in self.nodes)

@@ -94,7 +94,7 @@ def matmul(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
 
 
 def act(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
-    """Operators with a range of their own on every input and output; what is computed in float reads float."""
+    """Operators with a range of their own on every input and output."""
     if node.op_type == "Concat" and len(node.inputs) < 2:
         return Skip("a Concat of one input")
     if node.op_type == "AveragePool" and any(step != 1 for step in node.attributes.get_ints("dilations", ())):
@@ -103,7 +103,7 @@ def act(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
         return Skip(f"input {row.exact[0]} must be a constant that integers hold exactly")
     known = row.known_range(context.config.activation.bits)
     request = SiteRequest("fixed range" if known else "activation")
-    for value in data_inputs(node, row) if not row.reads_float else ():
+    for value in data_inputs(node, row):
         request.want_data(value, context.config)
     if request.sites and all(site.role == "constant" for site in request.sites):
         return Skip("all inputs are constant")

@@ -10,8 +10,9 @@ from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import Graph, Model, io
 from quark_onnx.stages.place.dynamic import without_ranges
 from quark_onnx.stages.place.excluded_nodes import excluded
+from quark_onnx.stages.place.float_readers import with_floats_beside
 from quark_onnx.stages.place.gate_floors import with_floors
-from quark_onnx.stages.place.idle_operators import CLAMP, MOVES, connected, idle, without_output
+from quark_onnx.stages.place.idle_operators import CLAMP, MOVES, connected, floating, idle, without_output
 from quark_onnx.stages.place.known_ranges import with_known_ranges
 from quark_onnx.stages.place.masked_nodes import masked_nodes, ranges_behind
 from quark_onnx.stages.place.never_quantized import AT_LOAD, enlarged_constants, shape_values, why_exempt
@@ -64,6 +65,9 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
         _drop_idle(graph, requests, moving, notes, config)
     absorbed = {n.name or "": name for name, request in requests.items() for n in request.absorbed}
     force = config.option("ForceQuantizeNoInputCheck") and not target.inputs_only and not config.protection.on
+    if target.spares_idle and not force:
+        for name in floating(graph, _quantized(requests), moving, target.ops):
+            notes[name], _ = MOVES, moving.pop(name)
     _add_moving(moving, requests, notes, force=force)
     requests |= tables(graph, requests, notes, config) if target.on_cpu else {}
     return _plan(model, requests, absorbed, notes, config)
@@ -150,6 +154,8 @@ def _plan(
     sites = with_known_ranges(model.graph, sites, nodes, config.row.ops)
     sites, wider = wide_enough(model.graph, sites, nodes)
     sites = with_floors(model.graph, sites)
+    if config.row.spares_idle:
+        sites = with_floats_beside(model.graph, sites, nodes)
     if config.row.on_cpu:
         stored = unsigned_activations(sites)
         if stored != sites:

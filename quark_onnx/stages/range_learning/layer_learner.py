@@ -94,7 +94,7 @@ class LayerLearner:
         return before, task.start, 2 * o.num_iterations
 
     def _task(self, unit: Unit, frontier: Frontier, plan: Plan) -> _Task | Skip:
-        read = sides(unit, frontier, self.options.data_size)
+        read = sides(unit, frontier, plan, self.options.data_size)
         if isinstance(read, Skip):
             return read
         weight = unit.geometry.rows(float_of(self.model, unit.weight))

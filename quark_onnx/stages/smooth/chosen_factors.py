@@ -16,7 +16,7 @@ from quark_onnx.core.records import SmoothRecord
 from quark_onnx.graph import Model
 from quark_onnx.graph.large_weights import spilled
 from quark_onnx.numerics.matrix_products import one_thread
-from quark_onnx.numerics.smoothing import ALPHAS, Half, crossed_errors, smoothing_factors
+from quark_onnx.numerics.smoothing import ALPHAS, Part, crossed_errors, ends_of, smoothing_factors
 from quark_onnx.stages.smooth.channel_marks import Shapes
 from quark_onnx.stages.smooth.folded_division import Fold, factor_of, fold
 from quark_onnx.stages.smooth.product_sites import Site, find, has_positions, transposed
@@ -91,7 +91,7 @@ def left_alone(found: Places, reason: str) -> tuple[SmoothRecord, ...]:
     return tuple(_record(one.site, reason) if isinstance(one, Place) else one for one in found)
 
 
-def smooth(plan: Plan, found: Places, seen: Mapping[str, Sequence[Half]], how: How) -> Smoothed:
+def smooth(plan: Plan, found: Places, seen: Mapping[str, Sequence[Part]], how: How) -> Smoothed:
     """Choose the factors.
 
     Args:
@@ -138,24 +138,24 @@ class _Chosen:
         return found
 
 
-def _choose(place: Place, plan: Plan, seen: Sequence[Half], how: How) -> _Chosen | SmoothRecord:
+def _choose(place: Place, plan: Plan, seen: Sequence[Part], how: How) -> _Chosen | SmoothRecord:
     """What becomes of a site, or why it is left alone."""
     site, into = place
-    halves = [half for half in seen if len(half.rows)]
+    parts = [part for part in seen if len(part.rows)]
     format, weights = integers_of(site, plan), weights_of(site, plan)
-    ends = [(side.low, side.high) for side in halves] + [(weight.low, weight.high) for weight in weights]
-    if format is None or not halves or not all(np.isfinite(pair).all() for pair in ends):
+    ends = [(part.low, part.high) for part in parts] + [(weight.low, weight.high) for weight in weights]
+    if format is None or not parts or not all(np.isfinite(pair).all() for pair in ends):
         return _record(site, "no values are known of it, or it or a weight holds infinite or NaN values")
     alike = into.alike(site.channels)
     alphas = ALPHAS if how.alpha is None else (how.alpha,)
-    errors = crossed_errors(halves, weights, format, alike, (0.0, *alphas))
+    errors = crossed_errors(parts, weights, format, alike, (0.0, *alphas))
     before, *tried = (-10 * math.log10(max(noise, 1e-20)) for noise in errors)
     after, best = max(zip(tried, alphas, strict=True))
     if how.judged and after < before + (FREE if into.divided else GAIN):
         return _record(site, f"its products gain too little: {before:.1f} dB, {after:.1f} at best")
-    top = np.max([np.maximum(half.high, -half.low) for half in halves], axis=0)
+    low, high = ends_of(parts)
     record = _record(site, into=into.into, alpha=best, before=before, after=after)
-    return _Chosen(place, smoothing_factors(top, weights, best, alike), record)
+    return _Chosen(place, smoothing_factors(np.maximum(high, -low), weights, best, alike), record)
 
 
 def _into(site: Site, plan: Plan, shapes: Shapes, how: How) -> Fold | Skip:

@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +260,9 @@ def test_what_layers_became_is_counted_and_the_worst_are_listed() -> None:
     rows = tuning_rows(records, {"a": "both inputs are activations", "b": "not quantized: excluded"}, 2.34)
     assert rows["Fine-tuning"] == "10 layers: 6 tuned, 1 scale and bias only, 1 bias only, 2 left as is; 2.3 s"
     assert str(rows["Not tuned"]) == "1 layer: both inputs are activations"
+    without = [replace(record, iterations=0) for record in records]  # GPTQ has none
+    assert "Fine-tuning" in tuning_rows(without, {}, 2.34)
+    assert "Bias correction" in tuning_rows(without[6:9], {}, 2.34)
     screen = Console(file=io.StringIO(), width=100)
     screen.print(worst_table(records))
     lines = [line.split() for line in screen.file.getvalue().splitlines() if "layer" in line]  # type: ignore[attr-defined]

@@ -73,7 +73,7 @@ def shown(made: Made, data: list[Feed], layers: Collection[str], limit: int = RO
         for value in node.inputs:
             if value is not None and not value.is_initializer():
                 name = value.name or ""
-                sides = (frontier.exact[name], frontier.rounded[name])
+                sides = frontier.read(node, name, plan)
                 seen[f"{node.name} {name}"] = ([a.copy() for a in sides[0]], [a.copy() for a in sides[1]])
         return plan
 
@@ -86,7 +86,8 @@ def assert_true(made: Made, data: list[Feed], seen: Seen) -> None:
     assert seen
     for key, (exact, rounded) in seen.items():
         name = key.split()[1]
-        inner = f"{name}_quantized" if name in made.plan.sites else name
+        coded = name in made.plan.sites and made.plan.reads_codes(key.split()[0], name)
+        inner = f"{name}_quantized" if coded else name
         for i, feed in enumerate(data):
             np.testing.assert_array_equal(exact[i], inside(made.model, feed, [name])[0])
             (want,) = inside(made.quantized, feed, [inner])

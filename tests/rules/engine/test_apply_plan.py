@@ -277,10 +277,18 @@ def test_inputs_and_outputs_keep_name_order_type_and_shape(text: str) -> None:
 
 
 def test_a_graph_output_that_a_layer_reads_is_the_dequantized_value() -> None:
-    made = quantized(graph(INTERFACES["two outputs, one inside"]))
+    text = "(float[1,4,4,4] x) => (float[1,4,4,4] y, float[1,4,4,4] h) <float[4,4,1,1] v, float[4,4,1,1] w> "
+    made = quantized(graph(text + "{ [a] h = Conv (x, v) [n] y = Conv (h, w) }"))
     inner = made.quantized.graph.outputs[1]
     assert node(made.quantized, "n").inputs[0] is inner
     assert source(inner, "DequantizeLinear", "QuantizeLinear") is node(made.quantized, "a").outputs[0]
+
+
+def test_a_graph_output_that_is_computed_in_float_is_what_was_computed() -> None:
+    made = quantized(graph(INTERFACES["two outputs, one inside"]))
+    inner = made.quantized.graph.outputs[1]
+    assert inner is node(made.quantized, "a").outputs[0]
+    assert source(node(made.quantized, "n").inputs[0], "DequantizeLinear", "QuantizeLinear") is inner
 
 
 def test_an_excluded_reader_of_a_shared_weight_keeps_the_float_weight() -> None:
@@ -313,17 +321,21 @@ def test_who_asks_for_the_shape_alone_reads_the_codes(asks: str, of: str) -> Non
         np.testing.assert_array_equal(run(made.quantized, feed, optimized=optimized)[1], run(made.model, feed)[1])
 
 
-def test_who_reads_the_values_as_well_does_not() -> None:
-    made = quantized(graph(ISLAND.replace("TYPE", "bool[N,4,8,8]") + "[n] s = IsNaN (f) }"))
-    assert node(made.quantized, "n").inputs[0].name == "f_dequantized"
+@pytest.mark.parametrize(("of", "read"), [("x", "x"), ("h", "h_dequantized"), ("f", "f")])
+def test_who_reads_the_values_reads_the_floats_where_there_are_some(of: str, read: str) -> None:
+    """An integer kernel makes none."""
+    made = quantized(graph(ISLAND.replace("TYPE", "bool[N,4,8,8]") + f"[n] s = IsNaN ({of}) }}"))
+    assert node(made.quantized, "n").inputs[0].name == read
+    assert source(node(made.quantized, "Conv_y").inputs[0], "DequantizeLinear", "QuantizeLinear").name == "f"
 
 
-def test_an_excluded_reader_of_an_activation_reads_the_dequantized_one() -> None:
-    text = (
-        "(float[3,4] x) => (float[3,5] y, float[3,5] z) <float[4,5] w> { [n] y = MatMul (x, w) [m] z = MatMul (x, w) }"
-    )
-    made = quantized(graph(text), nodes_to_exclude=["m"])
+def test_an_excluded_reader_of_an_activation_reads_the_dequantized_one_of_a_layer_alone() -> None:
+    text = "(float[1,4,3,3] i) => (float[1,4,3,3] y, float[1,4,3,3] z) <float[4,4,1,1] w, float[4,4,1,1] v> "
+    both = "[n] y = Conv (x, w) [m] z = Conv (x, w) }"
+    made = quantized(graph(text + "{ x = Conv (i, v) " + both), nodes_to_exclude=["m"])
     assert node(made.quantized, "m").inputs[0] is node(made.quantized, "n").inputs[0]
+    made = quantized(graph(text + "{ x = Erf (i) " + both), nodes_to_exclude=["m"])
+    assert node(made.quantized, "m").inputs[0].name == "x"
 
 
 BODY = "(float[2,4] x, bool c) => (float[2,4] y, float[2,4] z) <float[4,4] w, float[4,4] v> {"
@@ -344,7 +356,7 @@ def test_a_body_that_reads_quantized_tensors_stays_valid(taken: bool) -> None:
             assert np.abs(x - y).max() < 0.05 * np.abs(x).max()
     branch = node(made.quantized, "i").attributes["then_branch"].as_graph()
     assert branch[0].inputs[1].name == "w"
-    assert source(branch[0].inputs[0], "DequantizeLinear", "QuantizeLinear") is node(made.quantized, "n").outputs[0]
+    assert branch[0].inputs[0] is node(made.quantized, "n").outputs[0]  # the floats that the product returns
 
 
 def test_a_plan_for_another_model_is_refused() -> None:
@@ -505,14 +517,15 @@ def test_a_layer_whose_bias_costs_too_much_stays_float() -> None:
             assert plan.notes["n"] == "'b': the bias does not fit into int32 at these scales"
 
 
-MASK = "(float[2,4] x, float[2,4] k) => (float[2,4] y, float[2,4] z) <float[4,4] w, float[4,4] v> {"
+MASK = "(float[1,4,2,2] x, float[1,4,2,2] k) => (float[A,B,C,D] y, float[A,B,C,D] z, float[A,B,C,D] i) "
+MASK += "<float[4,4,1,1] w, float[4,4,1,1] v> {"
 
 
 @pytest.mark.parametrize("value", [-np.inf, np.nan, -3.4028235e38, -1e4])
 def test_what_has_no_range_stays_float_with_what_needs_it(value: float) -> None:
-    nodes = " [m] h = MatMul (x, w) [a] f = Add (h, k) [b] g = Add (h, x) [c] y = MatMul (f, v) [d] z = MatMul (g, v) }"
-    model = graph(MASK + nodes)
-    data = [feed | {"k": np.array([[value, 0, 0, 1]] * 2, np.float32)} for feed in feeds(model)]
+    nodes = " [m] h = Conv (x, w) [a] f = Add (h, k) [b] g = Add (h, x) [c] y = Conv (f, v) [d] z = Conv (g, v) "
+    model = graph(MASK + nodes + "[e] i = Conv (k, v) }")
+    data = [feed | {"k": np.array([value, 0, 0, 1] * 4, np.float32).reshape(1, 4, 2, 2)} for feed in feeds(model)]
     made = quantized(model, data)
     assert made.plan.nodes.keys() == {"m", "b", "d"}
     assert made.plan.notes["a"].startswith("'k': ")

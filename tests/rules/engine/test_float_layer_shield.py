@@ -16,8 +16,8 @@ from quark_onnx.graph import Model, io
 CONV = """(float[1, 8, 4, 4] x) => (float[1, 8, 4, 4] o) <float[8, 8, 1, 1] w1, float[8] b, float[8, 8, 1, 1] w3> {{
     a = Conv (x, w1)  y = Conv (a, w2, b)  z = {tail} (y)  o = Conv (z, w3) }}"""
 TRANSPOSE = CONV.replace("y = Conv", "y = ConvTranspose")
-GEMM = """(float[4, 8] x) => (float[4, 8] o, float[4, 8] p) <float[8, 8] w1, float[8] b, float[8, 8] w3> {{
-    a = Gemm (x, w1)  y = Gemm (a, w2, b)  z = {tail} (y)  o = Gemm (z, w3)  p = Gemm (a, w3) }}"""
+GEMM = """(float[4, 8, 1, 1] x) => (float[4, 8] o, float[4, 8] p) <float[8, 8, 1, 1] w1, float[8] b, float[8, 8] w3> {{
+    c = Conv (x, w1)  a = Flatten (c)  y = Gemm (a, w2, b)  z = {tail} (y)  o = Gemm (z, w3)  p = Gemm (a, w3) }}"""
 PRODUCT = GEMM.replace("y = Gemm (a, w2, b)", "q = MatMul (a, w2)  y = Add (q, b)")
 LAYERS = [
     (CONV, "Conv", (8, 8, 1, 1)),

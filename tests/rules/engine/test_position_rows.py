@@ -1,4 +1,4 @@
-"""Rows of activations: every second feed in a half, positions that count, and extremes of all of them."""
+"""Rows of activations: feeds in parts, positions that count, and extremes of all of them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ def data(count: int = 5, tokens: int = 4) -> list[dict[str, np.ndarray]]:
     return [{"x": rng.standard_normal((2, tokens, 3)).astype(np.float32) * (i + 1)} for i in range(count)]
 
 
-def test_halves_hold_every_second_feed(model: Model) -> None:
+def test_parts_hold_every_so_many_feeds(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "PARTS", 2)
     done: list[int] = []
     feeds = data()
     even, odd = position_rows(model, feeds, {"h": 3}, done.append)["h"]
     assert done == [1, 2, 3, 4, 5]
-    for half, mine in ((even, feeds[::2]), (odd, feeds[1::2])):
+    for part, mine in ((even, feeds[::2]), (odd, feeds[1::2])):
         every = np.abs(np.concatenate([feed["x"].reshape(-1, 3) for feed in mine]))
-        np.testing.assert_array_equal(half.rows, every)  # in order: there is room for all
-        np.testing.assert_array_equal((half.low, half.high), (every.min(0), every.max(0)))
+        np.testing.assert_array_equal(part.rows, every)  # in order: there is room for all
+        np.testing.assert_array_equal((part.low, part.high), (every.min(0), every.max(0)))
 
 
 def test_an_input_of_the_model_needs_no_run(model: Model) -> None:
@@ -43,8 +44,9 @@ def test_an_input_of_the_model_needs_no_run(model: Model) -> None:
     np.testing.assert_array_equal(first.rows, feeds[0]["x"].reshape(-1, 3))
 
 
-def test_one_feed_is_one_half(model: Model) -> None:
-    assert len(position_rows(model, data(1), {"h": 3}, lambda done: None)["h"]) == 1
+def test_there_are_no_more_parts_than_feeds(model: Model) -> None:
+    counts = [len(position_rows(model, data(n), {"h": 3}, lambda done: None)["h"]) for n in (1, 5, 9)]
+    assert counts == [1, 5, 8]
 
 
 COUNTED = Counted(MaskInput("mask", "zero"), 0.25, Skip("as it is"), {"h": (1,)})
@@ -74,8 +76,8 @@ def test_rows_are_few_and_the_same_again(model: Model, monkeypatch: pytest.Monke
     monkeypatch.setattr(rows_module, "LEAST", 2)
     feeds = data(3, tokens=50)
     found, again = (position_rows(model, feeds, {"h": 3}, lambda done: None)["h"] for _ in range(2))
-    assert [len(half.rows) for half in found] == [4, 2]  # two of each feed
-    for half, other in zip(found, again, strict=True):
-        np.testing.assert_array_equal(half.rows, other.rows)
+    assert [len(part.rows) for part in found] == [2, 2, 2]
+    for part, other in zip(found, again, strict=True):
+        np.testing.assert_array_equal(part.rows, other.rows)
     monkeypatch.setattr(rows_module, "ROOM", 4 * 3)
-    assert sum(len(half.rows) for half in position_rows(model, feeds, {"h": 3}, lambda done: None)["h"]) == 3
+    assert sum(len(part.rows) for part in position_rows(model, feeds, {"h": 3}, lambda done: None)["h"]) == 3

@@ -299,7 +299,8 @@ def test_matmul_of_either_side(product: str, expected: str, const_b_only: bool) 
     model = graph_between(f"{PRODUCTS} {{ [m] y = {product} }}")
     assert layout(placed(model)) == expected
     limited = placed(model, MatMulConstBOnly=True)
-    assert layout(limited) == (expected if const_b_only else "y:activation")  # for the layer behind
+    others = expected.replace("u:weight ", "")  # for the layers around
+    assert layout(limited) == (expected if const_b_only else others)
     assert limited.notes == ({} if const_b_only else {"m": "MatMulConstBOnly: the second input is not constant"})
 
 
@@ -316,17 +317,20 @@ def test_the_bias_behind_a_matmul_stays_in_the_accumulator(add: str, relu: bool)
 
 
 @pytest.mark.parametrize("nodes", ["[a] y = Add (h, f)", "[a] y = Add (h, h)", "[a] g = Add (h, b) [d] y = Add (g, h)"])
-def test_any_other_add_behind_a_matmul_has_its_own_quantizers(nodes: str) -> None:
-    plan = between(f"{ADDED} {{ [m] h = MatMul (x, w) {nodes} }}")
+def test_any_other_add_behind_a_matmul_has_its_own_quantizers_where_all_is_in_fixed_point(nodes: str) -> None:
+    text = f"{ADDED} {{ [m] h = MatMul (x, w) {nodes} }}"
+    plan = between(text, target="qnn", activation_type="uint8")
     assert plan.nodes["m"] == ("x", "w", "h")
     assert plan.nodes["a"][0] == "h"
+    assert between(text).nodes["m"][:2] == ("x", "w")  # it adds the floats that the product returns
 
 
 def test_an_excluded_bias_add_is_not_absorbed() -> None:
     nodes = "[m] h = MatMul (x, w) [a] g = Add (h, b) [c] y = MatMul (h, v)"
     plan = placed(graph(f"{ADDED[:-1]}, float[5,5] v> {{ {nodes} }}"), nodes_to_exclude=["a"])
     assert layout(plan) == "h:activation v:weight w:weight x:activation"
-    assert plan.nodes["m"] == ("x", "w", "h")
+    assert plan.nodes == {"m": ("x", "w"), "c": ("h", "v")}
+    assert plan.sites["h"].beside  # the Add reads floats
 
 
 @pytest.mark.parametrize(
@@ -362,11 +366,15 @@ def test_reduce_range_is_for_weights(kinds: dict[str, str]) -> None:
         assert plan.sites["w"].format.dtype == kinds.get("weight_type", "int8")
 
 
-def test_layer_normalization_reads_float_and_writes_integers_for_the_next() -> None:
-    text = "(float[2,4] x, float[2,4] z) => (float[2,5] y) <float[4] k, float[4,5] w>"
-    plan = placed(graph(f"{text} {{ [a] s = Add (x, z) [n] h = LayerNormalization (s, k) [m] y = MatMul (h, w) }}"))
+@pytest.mark.parametrize("other", ["", "[r] q = Add (h, x)", "[r] q = Erf (h)"])
+def test_layer_normalization_is_float_and_layers_behind_it_quantize_what_they_read(other: str) -> None:
+    text = "(float[2,4] x, float[2,4] z) => (float[2,5] y, float[2,4] q) <float[4] k, float[4,5] w>"
+    text = text if other else text.replace(", float[2,4] q)", ")")
+    nodes = f"[a] s = Add (x, z) [n] h = LayerNormalization (s, k) [m] y = MatMul (h, w) {other}"
+    plan = placed(graph(f"{text} {{ {nodes} }}"))
     assert layout(plan) == "h:activation w:weight"
-    assert plan.notes == {"a": IDLE}
+    assert plan.notes["a"] == IDLE and plan.nodes == {"m": ("h", "w")}
+    assert plan.sites["h"].beside is bool(other)
 
 
 IDLE_CASES = {
@@ -503,8 +511,8 @@ def test_allowed(text: str) -> None:
 
 
 def test_a_softmax_for_the_user_and_for_others_is_allowed() -> None:
-    nodes = "{ h = MatMul (x, v) [n] y = Softmax (h) z = MatMul (y, w) }"
-    plan = plain(f"(float[2,4] x) => (float[2,4] y, float[2,5] z) <float[4,4] v, float[4,5] w> {nodes}")
+    nodes = "{ h = MatMul (x, v) [o] g = MatMul (h, w) [n] y = Softmax (h) z = MatMul (y, w) }"
+    plan = plain(f"(float[2,4] x) => (float[2,4] y, float[2,5] z, float[2,5] g) <float[4,4] v, float[4,5] w> {nodes}")
     assert "n" in plan.nodes
 
 

@@ -15,9 +15,9 @@ from quark_onnx.stages.place.storage_types import REMARK
 NET = """(float[1,3,6,6] x) => (float[1,3,4,4] y) <float[4,3,3,3] w, float[4] b, float[3,4,1,1] v>
     { [one] c = Conv (x, w, b) [act] r = LeakyRelu (c) [pool] p = MaxPool <kernel_shape=[1,1]> (r)
       [two] y = Conv (p, v) }"""
-ADDED = """(float[2,4] i) => (float[2,5] y, float[2,4] z) <float[4,5] w, float[4] k, float[4,4] u>
+ADDED = """(float[2,4] i) => (float[2,5] y, float[2,4] z, float[2,4] o) <float[4,5] w, float[4] k, float[4,4] u>
     { [first] x = Gemm (i, u) [sum] a = Add (x, k) [gain] g = Mul (a, x) [dot] y = MatMul (a, w)
-      [last] z = Gemm (g, u) }"""
+      [last] z = Gemm (g, u) [other] o = Gemm (x, u) }"""
 
 
 def plan(text: str = NET, tensors: Any = None, types: Any = None, **fields: Any) -> Plan:
@@ -75,8 +75,8 @@ def test_a_range_is_kept_as_given() -> None:
 
 
 def test_a_method_takes_the_place_of_a_range_that_is_known() -> None:
-    text = "(float[2,4] x) => (float[2,5] y) <float[4,4] v, float[4,5] w> "
-    text += "{ g = MatMul (x, v) [s] h = Softmax (g) [m] y = MatMul (h, w) }"
+    text = "(float[2,4] x) => (float[2,5] y, float[2,5] z) <float[4,4] v, float[4,5] w> "
+    text += "{ g = MatMul (x, v) z = MatMul (g, w) [s] h = Softmax (g) [m] y = MatMul (h, w) }"
     assert "s" in plan(text).nodes
     assert plan(text).sites["h"].range == (0.0, 1.0)
     site = plan(text, {"h": {"calibrate_method": "MinMSE"}}).sites["h"]

@@ -27,6 +27,11 @@ CONSTANTS: dict[str, Any] = {
     "positions": normal(S + 4, D, seed=1),
     "kinds": normal(3, D, seed=2),
     "last": np.array([1, 2]),
+    "first": np.array([0]),
+    "flat": np.array([B * S, D]),
+    "conv": normal(S, S, 3),
+    "conv_b": normal(S),
+    "deep": normal(S, 1, 3),
 }
 MASKS = {
     "mask": np.array([[1] * S, [1, 1, 0, 0, 0]]),
@@ -101,9 +106,32 @@ PRODUCTS = {
 }
 
 
-@pytest.mark.parametrize("body", [*GELUS, *NORMS, *PRODUCTS])
+LAYERS = {
+    'y = M.FusedConv <activation = "Relu", pads = [1, 1]> (x, conv, conv_b)': {"Conv": 1, "Relu": 1},
+    'y = M.FusedConv <activation = "Clip", activation_params = [-0.5, 0.75]> (x, conv)': {"Conv": 1, "Clip": 1},
+    'y = M.FusedConv <activation = "LeakyRelu", activation_params = [0.25], pads = [1, 1]> (x, conv, conv_b, x)': {
+        "Conv": 1,
+        "Add": 1,
+        "LeakyRelu": 1,
+    },
+    'y = M.FusedConv <activation = "HardSigmoid", activation_params = [0.25, 0.4], group = 5> (x, deep)': {
+        "Conv": 1,
+        "HardSigmoid": 1,
+    },
+    'r = Reshape (x, flat) g = M.FusedGemm <activation = "LeakyRelu", activation_alpha = 0.25, transB = 1> (r, w, b) '
+    "y = Unsqueeze (g, first)": {"Reshape": 1, "Gemm": 1, "LeakyRelu": 1, "Unsqueeze": 1},
+    'r = Reshape (x, flat) g = M.FusedGemm <activation = "Relu", alpha = 0.5> (r, k) y = Unsqueeze (g, first)': {
+        "Reshape": 1,
+        "Gemm": 1,
+        "Relu": 1,
+        "Unsqueeze": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("body", [*GELUS, *NORMS, *PRODUCTS, *LAYERS])
 def test_as_standard(body: str) -> None:
-    assert ops(rewritten(body)) == (GELUS | NORMS | PRODUCTS)[body]
+    assert ops(rewritten(body)) == (GELUS | NORMS | PRODUCTS | LAYERS)[body]
 
 
 @pytest.mark.parametrize(("opset", "op_type"), [(17, "SkipSimplified"), (18, "SkipSimplified"), (14, "Skip")])
@@ -208,6 +236,8 @@ def test_attention_that_stays(body: str, reason: str) -> None:
     ("body", "opset", "rule", "reason"),
     [
         ("y = M.FusedMatMul <transBatchB = 1> (x, z)", 20, "standard-fused-matmul", "moves its first axis"),
+        ('y = M.FusedConv <activation = "Elu"> (x, conv)', 20, "standard-fused-layer", "activation function is Elu"),
+        ('y = M.FusedConv <activation = "Clip"> (x, conv)', 20, "standard-fused-layer", "takes 2 numbers"),
         ("n, d = SimplifiedLayerNormalization (x, gamma) y = Sub (n, d)", 17, "standard-rms-norm", "deviation"),
         ("y = SimplifiedLayerNormalization <axis = 1> (x, zz)", 17, "standard-rms-norm", "deviation"),
     ],

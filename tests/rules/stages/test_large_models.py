@@ -182,6 +182,23 @@ def test_weights_in_memory_are_moved(source: Path, temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+def test_small_weights_leave_the_protobuf(source: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is part of it would keep all of it in memory, in constants of nodes as well."""
+    monkeypatch.setattr(large_weights, "SMALL", 4000)
+    model = io.load(given_as("constants", source, source.parent))
+
+    def tensors() -> list[ir.TensorProtocol]:
+        constants = [node.attributes["value"].value for node in model.graph if node.op_type == "Constant"]
+        return [*constants, *(value.const_value for value in model.graph.initializers.values())]
+
+    before = [tensor.numpy() for tensor in tensors()]
+    assert all(isinstance(tensor, ir.TensorProtoTensor) for tensor in tensors())
+    large_weights.settle(model)
+    assert not any(isinstance(tensor, ir.TensorProtoTensor) for tensor in tensors())
+    for tensor, array in zip(tensors(), before, strict=True):
+        np.testing.assert_array_equal(tensor.numpy(), array)
+
+
 def test_small_models_have_no_files(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "mkdtemp", lambda *_, **__: pytest.fail("a small model went to a file"))
     model = io.load(source)

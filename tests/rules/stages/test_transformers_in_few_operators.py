@@ -194,6 +194,14 @@ def test_weights_that_stay_inside_are_told() -> None:
     assert "Attention is not in the operator table" in result.report.float_nodes["Attention_a"]
 
 
+def test_who_names_a_node_means_its_parts() -> None:
+    result = quantized(built("encoder"), nodes_to_exclude=("Attention_a",))
+    assert result.report.fused["MatMul"] == (3, 6)
+    result = quantized(built("encoder"), nodes_to_quantize=("Attention_a",))
+    assert result.report.fused["MatMul"] == (3, 6)
+    assert "not among nodes_to_quantize" in result.report.float_nodes["MatMul_u"]
+
+
 def test_a_past_without_a_present_that_is_read() -> None:
     """onnxruntime wants an Attention to have both: the outputs that nobody reads stay, those of others go."""
     result = quantized(built("standard"))

@@ -90,6 +90,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "uint8 activations": ("U8S8_AAWS", {}),
     "AdaRound": ("S8S8_AAWS_ADAROUND", {"extra_options": {"FastFinetune": {"NumIterations": 60}}}),
     "AdaQuant": ("S8S8_AAWS_ADAQUANT", {"extra_options": {"FastFinetune": {"NumIterations": 60}}}),
+    "GPTQ": ("S8S8_AAWS_GPTQ", {}),
     "SeqMSE": ("S8S8_AAWS", {"extra_options": {"WeightCalibrateMethod": "SeqMSE"}}),
     "bias correction": ("S8S8_AAWS", {"extra_options": {"BiasCorrection": True}}),
 }

@@ -9,10 +9,17 @@ from quark_onnx.graph import Model
 from quark_onnx.graph.passes import infer_shapes
 from quark_onnx.graph.rewrite import Outcome, rewrite
 from quark_onnx.stages.prepare import gelu
-from quark_onnx.stages.prepare.microsoft import attention_weights, embedding_norm, fused_matmul, gelus, skip_norms
+from quark_onnx.stages.prepare.microsoft import (
+    attention_weights,
+    embedding_norm,
+    fused_layers,
+    fused_matmul,
+    gelus,
+    skip_norms,
+)
 from quark_onnx.stages.prepare.microsoft.nodes_in_front import DOMAIN, UNKNOWN
 
-WEIGHTS = (attention_weights.RULE, embedding_norm.RULE, fused_matmul.RULE)
+WEIGHTS = (attention_weights.RULE, embedding_norm.RULE, fused_layers.RULE, fused_matmul.RULE)
 """What holds weights, in which there is something for a quantizer to do."""
 
 FORMS = (gelus.RULE, skip_norms.RULE, skip_norms.SIMPLIFIED)

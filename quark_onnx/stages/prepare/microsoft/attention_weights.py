@@ -27,7 +27,7 @@ KEPT = ("num_heads", "scale", "mask_filter_value", "unidirectional")
 
 _AXES_ARE_INPUTS = 13  # of Unsqueeze
 
-_PART_OF = "quark_onnx.part_of"  # value.meta: name of the initializer, and the first of its columns
+_COLUMNS_OF = "quark_onnx.columns_of"  # value.meta: name of the initializer, and the first of its columns
 
 
 class Found(NamedTuple):
@@ -88,10 +88,10 @@ def _part(node: Node, value: Value | None, columns: slice) -> Value:
     assert value is not None
     assert array is not None
     graph, origin = graph_of(node), (value.name, columns.start)
-    part = next((one for one in graph.initializers.values() if one.meta.get(_PART_OF) == origin), None)
+    part = next((one for one in graph.initializers.values() if one.meta.get(_COLUMNS_OF) == origin), None)
     if part is None:
         part = add_constant(graph, np.ascontiguousarray(array[..., columns]), f"{value.name}_{columns.start}")
-        part.meta[_PART_OF] = origin
+        part.meta[_COLUMNS_OF] = origin
     return part
 
 

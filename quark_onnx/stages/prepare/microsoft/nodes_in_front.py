@@ -9,6 +9,7 @@ import numpy as np
 
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.edit import add_constant, graph_of, new_node
+from quark_onnx.graph.node_parts import note_part
 from quark_onnx.graph.view import is_float, numpy_dtype
 
 DOMAIN = "com.microsoft"
@@ -31,6 +32,7 @@ def put(
     """The output of a new node in front of `root`, of the type and shape of `like`."""
     graph = graph_of(root)
     node = new_node(graph, op_type, inputs, f"{root.name}_{op_type}", f"{root.name}_{op_type.lower()}", attributes)
+    note_part(node, root)
     graph.insert_before(root, node)
     if like is not None:
         node.outputs[0].type, node.outputs[0].shape = like.type, like.shape
