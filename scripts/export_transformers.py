@@ -299,6 +299,10 @@ def like_trained(model: nn.Module) -> None:
             rows = torch.exp(0.4 * torch.randn(weight.shape[0]))
             if name.endswith("ffn.down"):
                 rows[strong] = 10.0
+            elif (
+                name.endswith(("ffn.gate", "ffn.up")) and model.get_submodule(name[: name.rindex(".")]).gate is not None
+            ):
+                rows *= 0.5  # the product of both has the size of what they read
             shape = (-1, *[1] * (weight.dim() - 1))
             weight.copy_(torch.randn(weight.shape) / weight[0].numel() ** 0.5 * rows.view(shape))
             if module.bias is not None:

@@ -8,7 +8,9 @@ these a few codes. Rows of a weight have a scale per column, which a moderate s 
 2. Rows that judge lie in other samples than those that factors and range come from: the more alike channels are, the
    more of them go beyond what was seen. Seven eighths of the samples teach and one judges, in turn: with halves ranges
    are those of too few samples, and α is too small.
-3. Factors have the geometric mean 1: what all of them share changes nothing but the exponents of numbers.
+3. The noise of each output channel is measured by its own signal. Feed-forward layers write a channel or two of the
+   residual stream many times as strongly as the others, and the next normalization divides all by these.
+4. Factors have the geometric mean 1: what all of them share changes nothing but the exponents of numbers.
 """
 
 from __future__ import annotations
@@ -115,12 +117,13 @@ def ends_of(parts: Sequence[Part]) -> tuple[F32, F32]:
 
 
 def _noise(x: F32, weights: Sequence[Weight], s: F32, exact: Sequence[Array]) -> float:
-    """Noise by signal of products with a rounded input, the mean over the weights."""
+    """Noise by signal of products with a rounded input, the mean over columns that have any, and over the weights."""
     noise = 0.0
     for weight, known in zip(weights, exact, strict=True):
-        signal = float(np.square(known, dtype=np.float64).sum())
-        lost = float(np.square(product(x, _rounded(weight, s)) - known, dtype=np.float64).sum())
-        noise += lost / signal if signal > 0 else 0.0
+        signal = np.square(known, dtype=np.float64).sum(0)
+        lost = np.square(product(x, _rounded(weight, s)) - known, dtype=np.float64).sum(0)
+        lives = signal > 0
+        noise += float((lost[lives] / signal[lives]).mean()) if lives.any() else 0.0
     return noise / len(weights)
 
 

@@ -85,9 +85,17 @@ def test_one_large_channel_costs_less_when_it_is_smoothed(format: Format) -> Non
     assert smooth > 1e-6
 
 
+def test_a_column_that_is_written_strongly_does_not_outvote_the_others() -> None:
+    """It reads the large channel alone, which has 255 steps; the others have two or three, wherever they go."""
+    columns = np.eye(6, dtype=np.float32) * np.float32([1, 1, 1, 1, 1, 1000])
+    parts = [part(uneven(200, seed)) for seed in range(2)]
+    plain, smooth = crossed_errors(parts, [weight(columns)], X, APART, (0.0, 0.9))
+    assert plain > 0.05 and smooth < 0.01
+
+
 def test_rows_of_the_part_that_gave_the_range_do_not_judge() -> None:
     """What goes beyond the range in the other part alone is clipped there: the errors of both parts are averaged."""
-    w = weight(np.eye(6, dtype=np.float32))
+    w = weight(np.ones((6, 2), np.float32))
     narrow, wide = part(uneven(50, 1) / 60), part(uneven(50, 2))
     (crossed,) = crossed_errors([narrow, wide], [w], X, APART, (0.0,))
     own = np.mean([crossed_errors([one, one], [w], X, APART, (0.0,)) for one in (narrow, wide)])
@@ -96,7 +104,7 @@ def test_rows_of_the_part_that_gave_the_range_do_not_judge() -> None:
 
 def test_one_part_is_judged_by_what_all_others_teach() -> None:
     """Two that hold the same, and one that is narrow: what only the wide ones hold is known to each."""
-    w = weight(np.eye(6, dtype=np.float32))
+    w = weight(np.ones((6, 2), np.float32))
     wide, narrow = part(uneven(50, 2)), part(uneven(50, 1) / 3)
     (known,) = crossed_errors([wide, wide, narrow], [w], X, APART, (0.0,))
     (unknown,) = crossed_errors([wide, narrow, narrow], [w], X, APART, (0.0,))
