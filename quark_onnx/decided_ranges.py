@@ -34,7 +34,8 @@ def ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
     if job.config.observes and not job.shares:
         with clock.stage("moments"):
             wanted = [c for sites in (job.sites, other) if sites for c in channels_needed(job.prepared, sites)]
-            moments = channel_moments(job.prepared, feeds, wanted, partial(clock.count, "moments", len(feeds)))
+            tick = partial(clock.count, "moments", len(feeds))
+            moments = channel_moments(job.prepared, feeds, wanted, tick, begun.counted)
     scaled = partial(_with_scales, job, statistics, moments)
     if other is not None:
         mixed = _mixed(begun, other, clock, scaled)

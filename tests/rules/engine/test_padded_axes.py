@@ -7,6 +7,7 @@ from padded_encoders import MEAN, encoder, sentences
 
 from quark_onnx.core.plan import Skip
 from quark_onnx.core.settings.presets import get_default_config
+from quark_onnx.engine.channel_moments import channel_moments
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.padded_axes import padded_axes
@@ -53,8 +54,8 @@ def test_what_padding_changes_everywhere_counts_everywhere() -> None:
 
 def test_padding_is_left_out_of_statistics() -> None:
     """As if the feeds had been cut: the same counts, as far as kernels add up in one order."""
-    fixed, bare = (open_job(encoder(1, length), get_default_config("XINT8")).plain for length in (16, "T"))
-    feeds, names = sentences(), ["x0", "kt", "c", "y", "pooled"]
+    fixed, bare = (open_job(encoder(1, length), get_default_config("XINT8")).prepared for length in (16, "T"))
+    feeds, names = sentences(), ["x", "kt", "c", "y", "pooled"]
     counted = Counted(MASK, 0.3, Skip("fixed")).within(fixed, names, feeds, asked=False)
     found = observe(fixed, feeds, names, lambda done: None, counted=counted)
     cut = [{name: array[:, feed["mask"][0] > 0] for name, array in feed.items()} for feed in feeds]
@@ -62,5 +63,10 @@ def test_padding_is_left_out_of_statistics() -> None:
     for name in names:
         assert found[name].bins.counts.sum() == wanted[name].bins.counts.sum()
         assert np.allclose((found[name].lo, found[name].hi), (wanted[name].lo, wanted[name].hi), rtol=1e-5)
+    seen, means = [("c", 2), ("kt", 1), ("ids", 1)], [("c", 2), ("kt", 1)]
+    one = channel_moments(fixed, feeds, seen, lambda done: None, counted)
+    two = channel_moments(bare, cut, means, lambda done: None)
+    assert one.keys() == two.keys() == set(means)
+    assert all(np.allclose(one[key], two[key], rtol=1e-4, atol=1e-5) for key in means)
     every = observe(fixed, feeds, names, lambda done: None)
     assert every["y"].bins.counts.sum() == 12 * 16 * 12 > found["y"].bins.counts.sum()
