@@ -18,8 +18,8 @@ PRODUCTS = {"bert": 13, "bert_relu": 13, "bert_norm_by_hand": 13, "gpt": 13, "gp
 PRODUCTS |= {"llama_past": 15, "vit": 14, "swin": 15}
 """Weights of Conv, Gemm and MatMul."""
 
-SQNR = {"bert": 20, "bert_relu": 20, "bert_norm_by_hand": 20, "gpt": 22, "gpt_inf_mask": 22, "vit": 21, "swin": 28}
-SQNR |= {"llama": 14, "llama_past": 11}
+SQNR = {"bert": 23, "bert_relu": 22, "bert_norm_by_hand": 22, "gpt": 24, "gpt_inf_mask": 24, "vit": 25, "swin": 28}
+SQNR |= {"llama": 23, "llama_past": 19.5}
 """dB of every output on samples that calibration has not seen."""
 
 CONFIG = replace(get_default_config("S8S8_AAWS"), per_channel=True)
@@ -27,21 +27,20 @@ CONFIG = replace(get_default_config("S8S8_AAWS"), per_channel=True)
 
 @cache
 def made(name: str) -> Result:
-    return ModelQuantizer(CONFIG).quantize_model(str(FOLDER / f"{name}.onnx"), None, exported_feeds(name, 16))
+    return ModelQuantizer(CONFIG).quantize_model(str(FOLDER / f"{name}.onnx"), None, exported_feeds(name, 32))
 
 
 @pytest.mark.parametrize("name", EXPORTS)
 def test_all_products_are_on_integers_and_outputs_keep_their_signal(name: str) -> None:
-    """With a past, also with one of no tokens, which calibration has not seen."""
-    design = name.split(".")[0]
-    rows = [row for row in made(name).report.ledger if row.op_type in ("Conv", "Gemm", "MatMul")]
-    assert {row.node: row.reason for row in rows if row.status == "float"} == {}
-    assert len(rows) == PRODUCTS[design] + (0 if name.endswith("op23") else 4)  # products of activations: its operator
-    model, quantized = io.load(FOLDER / f"{name}.onnx"), io.load(made(name).model)
+    """With a past, also with none, which calibration has not seen. Protection may take products of scores."""
+    design, result = name.split(".")[0], made(name)
+    weights = {tensor for tensor, site in result.plan.sites.items() if site.role == "weight"}
+    integer = {row.node for row in result.report.ledger if row.status == "integer"}
+    assert sum(not weights.isdisjoint(result.plan.nodes[node]) for node in integer) == PRODUCTS[design]
+    model, quantized = io.load(FOLDER / f"{name}.onnx"), io.load(result.model)
     for past in (5, 0) if design == "llama_past" else (5,):
-        feeds = exported_feeds(name, 8, seed=1, past=past)
-        for found in compare_ways(model, quantized, feeds, ("written", "run")):
-            assert min(found.sqnr.values()) > SQNR[design]
+        (found,) = compare_ways(model, quantized, exported_feeds(name, 32, seed=1, past=past), ("run",))
+        assert min(found.sqnr.values()) > SQNR[design]
 
 
 @pytest.mark.parametrize("design", PRODUCTS)
