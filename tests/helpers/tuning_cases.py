@@ -55,7 +55,7 @@ def draw(shape: Sequence[int], count: int, name: str = "x", seed: int = 0) -> li
 
 def case(text: str, feeds: list[Feed], arrays: Mapping[str, Any], opset: int = 20, **fields: Any) -> Case:
     """The un-tuned plan of a model given as text; `fields` are those of the configuration, and extra options."""
-    fields = {"include_cle": False, "Protect": False} | fields
+    fields = {"include_cle": False, "Protect": False, "SmoothQuant": False} | fields
     config = settings(include_fast_ft=True, **fields)
     job = open_job(text_model(text, opset, **arrays), config)
     plain = replace(job, config=settings(**fields))
