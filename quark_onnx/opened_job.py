@@ -164,5 +164,6 @@ def _opset(config: QuantizationConfig, *, half: bool) -> int:
     overrides = override_opset(config.tensor_overrides, config.type_overrides)
     weight = replace(config.weight, block=config.option("BlockSize"))
     activation = replace(config.activation, stored=max(8, config.activation.storage_bits))  # narrower ones are clipped
-    formats = (activation, weight, Format(config.bias_bits or 32))
+    formats = [activation, weight, Format(config.bias_bits or 32)]
+    formats += [Format(4)] if config.option("TableBits") == 4 else []
     return max(*(format.opset for format in formats), overrides, HALF_OPSET if half else 0)

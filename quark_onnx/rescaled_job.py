@@ -14,12 +14,12 @@ from quark_onnx.core.records import SmoothRecord
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.counted_positions import Counted
-from quark_onnx.engine.kept_feeds import samples_in
+from quark_onnx.engine.kept_feeds import samples_in, telling
 from quark_onnx.engine.position_rows import position_rows
 from quark_onnx.engine.value_shapes import value_shapes
 from quark_onnx.job import Job
 from quark_onnx.stages.equalize import equalize, tensors_needed
-from quark_onnx.stages.smooth import How, channels_needed, find, left_alone, places, smooth
+from quark_onnx.stages.smooth import How, channels_needed, has_sites, left_alone, places, smooth
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -68,11 +68,11 @@ def _smoothed(
     how, config = job.config.smoothing, job.config
     if not how.on or not config.observes or config.row.pow2 or (how.judged and not config.row.on_cpu):
         return job, ()
-    if not find(job.prepared)[0]:
+    if not has_sites(job.prepared):
         return job, ()
     with clock.stage("smooth"):
         asked = How(how.alpha, how.judged, products=not config.row.fixed_point)
-        found = places(job.prepared, job.sites, value_shapes(job.prepared, feeds[0]), asked)
+        found = places(job.prepared, job.sites, value_shapes(job.prepared, feeds[telling(feeds)[0]]), asked)
         needed = channels_needed(found)
         few = how.judged and (len(feeds) < 2 or sum(map(samples_in, feeds)) < JUDGES)
         if few or not needed:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.operators import SHAPE_ALONE
 from quark_onnx.core.plan import TABLE, Plan, QParams, Site
+from quark_onnx.engine.looked_up_tables import Table, by_row
 from quark_onnx.engine.plan_against_model import refuse_misfit
 from quark_onnx.graph import Graph, Model, Node, Value, io
 from quark_onnx.graph.bodies import put_back
@@ -281,29 +282,19 @@ class Writer:
                 self._bias_apart(node)
         coded = self.plan.coded(site.tensor)
         codes = quantize(self._array(site), q, site.format) if coded is None else coded.codes
-        if site.rule == TABLE and site.format.axis == 0 and not site.format.block and not q.zero_point.any():
+        if site.rule == TABLE and by_row(site.format, q):
             self._looked_up(site, codes, q)
             return
         self._dequantized(site, codes, self._scale_and_zero_point(site, q))
 
     def _looked_up(self, site: Site, codes: NDArray[Any], q: QParams) -> None:
-        """Rows of integers → DequantizeLinear with scale 1 → Mul by the scales of these rows, looked up as well."""
-        table = self.values[site.tensor]
-        stored = self._stored(site, codes)
-        scale = add_constant(self.graph, q.scale.reshape(-1, *[1] * (codes.ndim - 1)), f"{site.tensor}_scale")
-        unit = add_constant(self.graph, np.ones((), np.float32), f"{site.tensor}_unit")
-        for node in [node for node in table.consumers() if not self._reads_float(table, node)]:
-            rows, scales = (
-                new_node(self.graph, "Gather", [source, node.inputs[1]], "", f"{node.outputs[0].name}_{kind}")
-                for source, kind in ((stored, "rows"), (scale, "scales"))
-            )
-            restored = self._node("DequantizeLinear", [rows.outputs[0], unit], site, f"{rows.outputs[0].name}_restored")
-            self.graph.insert_before(node, [rows, scales, restored])
-            self.first = rows if self.first is node else self.first
-            become(node, "Mul", [restored.outputs[0], scales.outputs[0]])
-            rows.name, node.name = node.name, fresh_name(self.graph, f"{node.name}_scaled")
-            scales.name = fresh_name(self.graph, f"{rows.name}_scales")
-        let_go(table.const_value)
+        """Rows of integers, made float behind the nodes that asked for them."""
+        value = self.values[site.tensor]
+        table = Table(self.graph, site.tensor, codes, q, site.format)
+        for node in [node for node in value.consumers() if not self._reads_float(value, node)]:
+            first = table.read_by(node)
+            self.first = first if self.first is node else self.first
+        let_go(value.const_value)
 
     def _array(self, site: Site) -> NDArray[Any]:
         array = constant(self.values[site.tensor])
@@ -324,7 +315,9 @@ class Writer:
         self._dequantized(site, integer_bias.codes(flat, scale), [parameter])
 
     def _dequantized(self, site: Site, codes: NDArray[Any], parameters: list[Value]) -> None:
-        stored = self._stored(site, codes)
+        stored = add_constant(
+            self.graph, codes.astype(carrier(site.format)), f"{site.tensor}_quantized", site.format.dtype
+        )
         dq = self._node("DequantizeLinear", [stored, *parameters], site, f"{site.tensor}_dequantized")
         value = self.values[site.tensor]
         dq.outputs[0].type = value.type
@@ -333,11 +326,6 @@ class Writer:
         self.graph.insert_before(self.first, placed)
         read_instead(value, placed[-1].outputs[0], keep=[node for node in value.consumers() if node not in readers])
         let_go(value.const_value)
-
-    def _stored(self, site: Site, codes: NDArray[Any]) -> Value:
-        """An initializer of integers."""
-        array = codes.astype(carrier(site.format))
-        return add_constant(self.graph, array, f"{site.tensor}_quantized", site.format.dtype)
 
     def _node(self, op_type: str, inputs: list[Value], site: Site, output: str) -> Node:
         attributes = {} if site.format.axis is None else {"axis": site.format.axis}

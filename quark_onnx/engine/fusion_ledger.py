@@ -16,8 +16,8 @@ from quark_onnx.core.plan import Plan, Site
 from quark_onnx.core.settings.targets import TARGETS, Target
 from quark_onnx.engine.runner import executed_model
 from quark_onnx.engine.saturation_certificate import NO_PRODUCT, Certificate, certificates
-from quark_onnx.graph import Model, Node
-from quark_onnx.graph.view import is_op
+from quark_onnx.graph import Model, Node, Value
+from quark_onnx.graph.view import constant, is_op
 
 Status = Literal["integer", "absorbed", "float"]
 
@@ -133,8 +133,7 @@ def made_from(name: str) -> Iterator[str]:
 def _integer_tensors(executed: Iterable[Node], quantized: Model) -> set[str]:
     """Tensors that hold integer codes: what is dequantized, what integer kernels write, passed through by movers."""
     codes = [node.inputs[0] for node in quantized.graph.all_nodes() if is_op(node, "DequantizeLinear")]
-    makers = (value.producer() for value in codes if value is not None)
-    tables = [node.inputs[0] for node in makers if node is not None and is_op(node, "Gather")]
+    tables = [n.inputs[0] for n in quantized.graph if is_op(n, "Gather") and _holds_codes(n.inputs[0])]
     found = {value.name or "" for value in (*codes, *tables) if value is not None}
     for node in executed:
         kind = node.op_type
@@ -142,6 +141,11 @@ def _integer_tensors(executed: Iterable[Node], quantized: Model) -> set[str]:
         if kind in _INTEGER_OUTPUT or kind.startswith("QLinear") or (kind == "QGemm" and len(node.inputs) > 7) or moves:
             found.update(value.name or "" for value in node.outputs)
     return found
+
+
+def _holds_codes(value: Value | None) -> bool:
+    array = constant(value)
+    return array is not None and array.dtype.kind in "iu" and array.dtype.itemsize < 4
 
 
 def _first_input(node: Node) -> str:

@@ -10,7 +10,7 @@ axes, if it keeps them apart; and where padding changes what counts, as nothing 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -25,6 +25,9 @@ from quark_onnx.graph.mask_inputs import MaskInput
 
 Axes = dict[str, tuple[int, ...]]
 
+AT_ONCE = 16
+"""Tensors that a run returns: all of them are in memory, twice."""
+
 
 def padded_axes(model: Model, tensors: Sequence[str], feed: Feed, mask: MaskInput) -> tuple[Axes, Axes]:
     """Of the tensors that padding changes, axes of positions; and of those of which they cannot be told, because
@@ -34,26 +37,44 @@ def padded_axes(model: Model, tensors: Sequence[str], feed: Feed, mask: MaskInpu
     """
     marks = marks_of(mask, feed[mask.name])
     other = {name: array if name == mask.name else _with_other_padding(array, marks) for name, array in feed.items()}
-    inputs = {value.name for value in model.graph.inputs}
-    fetched = [name for name in tensors if name not in inputs]
-    runner = Runner(io.with_outputs(model, fetched), fetched)
-    x, y = (each | dict(zip(fetched, runner(each), strict=True)) for each in (feed, other))
     found, unknown = Axes(), Axes()
-    for name in tensors:
-        if not isinstance(x[name], np.ndarray):
-            continue
-        same = (x[name] == y[name]) | ((x[name] != x[name]) & (y[name] != y[name]))
-        changed = np.asarray(~same)
-        if not changed.any():
-            continue
+    for name, x, y in _of_both(model, tensors, feed, other):
+        changed = _changed(x, y)
         long = _long(changed.shape, marks)
-        for axes in (*combinations(long, 1), *combinations(long, 2)):
-            if not any(part.any() for part in counting(changed, axes, marks)):
-                found[name] = axes
-                break
-        else:
+        axes = _axes(changed, long, marks)
+        if axes is None:
             unknown[name] = long
+        elif axes:
+            found[name] = axes
     return found, unknown
+
+
+def _of_both(model: Model, tensors: Sequence[str], feed: Feed, other: Feed) -> Iterator[tuple[str, Any, Any]]:
+    """Each tensor for two feeds; some at a time."""
+    yield from ((name, feed[name], other[name]) for name in tensors if name in feed)
+    given = {value.name for value in model.graph.inputs}
+    wanted = [name for name in tensors if name not in given]
+    runner = Runner(io.with_outputs(model, wanted), wanted)
+    for start in range(0, len(wanted), AT_ONCE):
+        some = wanted[start : start + AT_ONCE]
+        run = runner.returning(some)
+        yield from zip(some, run(feed), run(other), strict=True)
+
+
+def _changed(x: Any, y: Any) -> NDArray[np.bool_]:
+    """Where two tensors differ; what is no tensor has no positions."""
+    if not isinstance(x, np.ndarray):
+        return np.zeros((), bool)
+    return ~np.asarray((x == y) | ((x != x) & (y != y)))
+
+
+def _axes(changed: NDArray[np.bool_], long: tuple[int, ...], marks: Marks) -> tuple[int, ...] | None:
+    if not changed.any():
+        return ()
+    for axes in (*combinations(long, 1), *combinations(long, 2)):
+        if not any(part.any() for part in counting(changed, axes, marks)):
+            return axes
+    return None
 
 
 def _long(shape: tuple[int, ...], marks: Marks) -> tuple[int, ...]:

@@ -90,7 +90,7 @@ def declare_outputs(model: ir.Model, original: ir.Model) -> None:
             value.shape = given.shape.copy()
 
 
-def tell(value: ir.Value, kind: str | np.dtype[Any], dims: Sequence[int | None] | None) -> None:
+def tell(value: ir.Value, kind: str | np.dtype[Any], dims: Sequence[int | ir.SymbolicDim | None] | None) -> None:
     """Describe a tensor where nothing is known of it yet.
 
     Args:

@@ -16,7 +16,10 @@ from model_builder import Array, Arrays, run
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
+FUSED = ("Attention", "FusedConv", "FusedGemm", "FusedMatMul")
+"""Layers that onnxruntime's quantizer leaves in float."""
+
+LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose", *FUSED)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -29,6 +32,8 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 def plain(model: onnx.ModelProto, feeds: Sequence[Arrays], per_channel: bool) -> onnx.ModelProto:
     """The model in 8 bits, with ranges from the extremes."""
+    if any(node.op_type in FUSED for node in model.graph.node):
+        return _rounded(model, feeds)
     with tempfile.TemporaryDirectory() as folder, _silence():
         source, output = Path(folder) / "float.onnx", Path(folder) / "plain.onnx"
         onnx.save(model, source)

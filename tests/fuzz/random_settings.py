@@ -86,7 +86,7 @@ class Settings:
         asked = {} if self.target is None else {"target": self.target}
         _, start = beginning(self.preset, asked)
         options = {**start.extra_options, **self.options}
-        if start.include_fast_ft:
+        if start.finetune is not None and start.finetune.steps(4):  # GPTQ has none
             options["FastFinetune"] = {**start.option("FastFinetune"), **SHORT}
         return replace(start, **asked, **self.fields, extra_options=options)
 

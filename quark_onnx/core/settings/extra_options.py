@@ -26,6 +26,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "UsePowerOf2Scale": Option(bool, None, "scales are powers of two; default: the target's"),
     "BlockSize": Option(int, None, "one weight scale for so many neighbours along the input axis of MatMul and Gemm"),
+    "TableBits": Option(int, 8, "bits of tables that a Gather looks up: 8 with a scale per row, or 4 in blocks"),
     "QuantizeBias": Option(bool, None, "quantize biases; default: the target's"),
     "Int32Bias": Option(
         bool, None, "biases are int32 at input scale · weight scale; False: int8 with a scale of their own"

@@ -32,6 +32,7 @@ _WORDS: dict[str, tuple[object, ...]] = {
     "LWPMetric": ("mae", "mse"),
     "BiasCorrection": (True, False, "auto"),
     "SmoothQuant": (True, False, "auto"),
+    "TableBits": (4, 8),
 }
 _READERS: dict[str, Callable[[Any], Any]] = {
     "TensorQuantOverrides": plain_tensors,

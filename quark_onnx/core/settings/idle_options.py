@@ -167,6 +167,7 @@ def _on(options: Mapping[str, Any], s: Situation) -> tuple[Rule, ...]:
         ),
         (OF_BIASES, s.target.bias_bits is None, f"asks for integer biases, which {target} adds in float; remove it"),
         (("BlockSize",), not s.target.blocks, f"gives a weight many scales, and {target} does not run that; remove it"),
+        (("TableBits",), not s.target.on_cpu, f"is about rows that {target} does not look up as integers; remove it"),
         (OF_RANDOM, options.get("UseRandomData") is None, "describes random data; set UseRandomData=True or remove it"),
         (("CalibImages",), random, "is about image files, and UseRandomData=True asks for none; remove one of the two"),
         (("SampleMask",), random, "is about samples, and UseRandomData=True asks for none; remove one of the two"),

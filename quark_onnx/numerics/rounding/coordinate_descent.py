@@ -134,7 +134,7 @@ def _switched(
 
 def exhaust(low: F32, high: F32, scale: F32, q: Quadratic, safe_pairs: bool = False) -> F32:
     """The best of all codes that are low or high, (G, R, K), for K up to `FEW`."""
-    best, least = low, np.full(scale.shape, np.inf, np.float32)
+    best, least = low, np.full(scale.shape[:2], np.inf, np.float32)
     for choice in itertools.product((False, True), repeat=low.shape[-1]):
         codes = np.where(np.array(choice), high, low)
         loss = q.loss(codes * each(scale))

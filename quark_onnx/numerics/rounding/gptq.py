@@ -25,6 +25,9 @@ F32 = NDArray[np.float32]
 COLUMNS = 128
 """Columns between two products with the whole of U."""
 
+DIRECT, STRIP = 2048, 512
+"""Inputs up to which numpy factors H at once, for which it takes six times its memory; columns that are one by one."""
+
 RIDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Parts of the mean of diag H that are added to it one after the other, until it is positive definite in float32."""
 
@@ -38,11 +41,53 @@ class Factor(NamedTuple):
 
 
 def factored(q: Quadratic, act_order: bool = True) -> Factor | None:
-    """H in parts, those columns first that cost most, or as they come; None where it is not finite."""
+    """H in parts, those columns first that cost most, or as they come; None where it is not finite.
+
+    Cholesky's factor is that of H turned by half a circle, turned back.
+    """
     order = np.argsort(-q.importance if act_order else 0 * q.importance, axis=-1, kind="stable")
     group, at = np.arange(len(order))[:, None, None], order[:, ::-1]
-    found = _factor(q.hessian[group, at[:, :, None], at[:, None]])
-    return None if found is None else Factor(order, *found)
+    for tried in range(len(RIDGES)):
+        turned = q.hessian[group, at[:, :, None], at[:, None]]
+        diagonal = np.einsum("gkk->gk", turned)  # a view
+        mean = diagonal.mean(-1, keepdims=True)
+        if not np.isfinite(mean).all():
+            return None
+        for ridge in RIDGES[: tried + 1]:
+            diagonal += np.float32(ridge) * mean
+        try:
+            root = _root(turned)
+        except np.linalg.LinAlgError:
+            continue
+        _turn(root)
+        ends = np.array(np.einsum("gkk->gk", root))
+        root /= ends[:, None]
+        return Factor(order, root, np.square(ends))
+    return None
+
+
+def _root(matrix: F32) -> F32:
+    """The lower factor by Cholesky, which is used up; a large one is factored in place, strip after strip."""
+    size = matrix.shape[-1]
+    if size <= DIRECT:
+        return np.asarray(np.linalg.cholesky(matrix))
+    for start in range(0, size, STRIP):
+        stop = min(start + STRIP, size)
+        strip, above = matrix[:, start:, start:stop], matrix[:, start:stop, :start]
+        strip -= product(matrix[:, start:, :start], np.swapaxes(above, 1, 2))
+        corner, below = np.linalg.cholesky(strip[:, : stop - start]), strip[:, stop - start :]
+        strip[:, : stop - start] = corner
+        below[...] = np.swapaxes(np.linalg.solve(corner, np.swapaxes(below, 1, 2)), 1, 2)
+        matrix[:, start:stop, stop:] = 0
+    return matrix
+
+
+def _turn(matrix: F32) -> None:
+    """By half a circle, in place."""
+    for row in range(-(-matrix.shape[-1] // 2)):
+        first = matrix[:, row, ::-1].copy()
+        matrix[:, row] = matrix[:, -1 - row, ::-1]
+        matrix[:, -1 - row] = first
 
 
 def gptq(low: F32, high: F32, scale: F32, q: Quadratic, factor: Factor | None) -> F32:
@@ -72,23 +117,6 @@ def gptq(low: F32, high: F32, scale: F32, q: Quadratic, factor: Factor | None) -
             target[j + 1 :] -= inner[:, j, j + 1 :].T[..., None] * off
     back = np.argsort(order, axis=-1)[:, None]
     return np.ascontiguousarray(np.take_along_axis(codes, back, 2))
-
-
-def _factor(turned: F32) -> tuple[F32, F32] | None:
-    """U (G, K, K) and D (G, K) of H turned by half a circle, which is used up: its factor by Cholesky, turned back."""
-    diagonal = np.einsum("gkk->gk", turned)  # a view
-    mean = diagonal.mean(-1, keepdims=True)
-    if not np.isfinite(mean).all():
-        return None
-    for ridge in RIDGES:
-        diagonal += np.float32(ridge) * mean
-        try:
-            root = np.linalg.cholesky(turned)[:, ::-1, ::-1]
-        except np.linalg.LinAlgError:
-            continue
-        ends = np.einsum("gkk->gk", root)
-        return np.divide(root, ends[:, None], out=turned), np.square(ends)
-    return None
 
 
 def _solved(upper: F32, residual: F32) -> F32:

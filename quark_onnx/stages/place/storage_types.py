@@ -72,7 +72,7 @@ def _stored_weight(
         others = (sites[tensor] for tensor in nodes[node.name or ""] if tensor in sites)
         return any(s.role in ("activation", "dynamic") and s.format.storage_bits <= 8 for s in others)
 
-    if format.storage_bits < 8 and any(is_op(node, "Gather") for node in readers):
+    if format.storage_bits < 8 and format.block is None and any(is_op(node, "Gather") for node in readers):
         return 8, "tables of less than 8 bits"
     if format.storage_bits == 2 and any(is_op(node, "MatMul", "Gemm") or beside_bytes(node) for node in readers):
         return 4, "2-bit weights"

@@ -18,7 +18,7 @@ from quark_onnx.core.plan import TABLE, Site
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.shared_constants import as_rows
-from quark_onnx.graph.view import constant, is_op, shape
+from quark_onnx.graph.view import constant, is_op, rank, shape
 from quark_onnx.stages.place.dynamic import ALONE, AT_RUN_TIME
 from quark_onnx.stages.place.idle_operators import MOVES
 from quark_onnx.stages.place.overridden_site import output_axis
@@ -26,6 +26,9 @@ from quark_onnx.stages.place.site_request import SiteRequest
 
 SMALLEST = 1 << 14
 """Elements below which three more nodes take more than integers save."""
+
+BLOCK = 32
+"""Neighbours that have one scale in a table of 4 bits, where no other size is asked for."""
 
 ROWS = Format(8, signed=True, symmetric=True, axis=0)
 
@@ -44,12 +47,22 @@ def tables(
             continue
         if _is_table(table, graph):
             request = found[name] = SiteRequest(TABLE)
-            rows = replace(ROWS, bits=max(ROWS.bits, config.weight.bits))
+            rows = _format(table, graph, config)
             request.want(table, "weight", rows)
-            for other in requests.values():
+            for other in requests.values() if rows.axis == 0 else ():
                 other.sites = [_alike(graph, site, table, rows, config) for site in other.sites]
             del notes[name]
     return found
+
+
+def _format(table: Value, graph: Graph, config: QuantizationConfig) -> Format:
+    """A scale per row; with 4 bits one per block, where the rows have blocks, and what is looked up known axes."""
+    width = (shape(table) or ())[1:]
+    known = all(rank(node.inputs[1]) is not None for node in table.consumers())
+    block = config.option("BlockSize") or BLOCK
+    if config.option("TableBits") == 4 and len(width) == 1 and known and (width[0] or 1) % block == 0:
+        return replace(ROWS, bits=4, axis=1, block=block)
+    return replace(ROWS, bits=max(ROWS.bits, config.weight.bits))
 
 
 def _alike(graph: Graph, site: Site, table: Value, rows: Format, config: QuantizationConfig) -> Site:

@@ -8,7 +8,7 @@ read the activation as it is.
 """
 
 from quark_onnx.stages.smooth.chosen_factors import How, Smoothed, channels_needed, left_alone, places, smooth
-from quark_onnx.stages.smooth.product_sites import find
+from quark_onnx.stages.smooth.product_sites import has_sites
 from quark_onnx.stages.smooth.smoothed_model import with_products
 
-__all__ = ["How", "Smoothed", "channels_needed", "find", "left_alone", "places", "smooth", "with_products"]
+__all__ = ["How", "Smoothed", "channels_needed", "has_sites", "left_alone", "places", "smooth", "with_products"]

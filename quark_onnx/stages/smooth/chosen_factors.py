@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.core.records import SmoothRecord
-from quark_onnx.graph import Model
+from quark_onnx.graph import Model, Node
 from quark_onnx.graph.large_weights import spilled
 from quark_onnx.numerics.matrix_products import one_thread
 from quark_onnx.numerics.smoothing import ALPHAS, Part, crossed_errors, ends_of, smoothing_factors
@@ -29,6 +29,10 @@ GAIN = 0.5
 
 FREE = 0.1
 """The same where the division costs nothing."""
+
+
+ENOUGH = 8
+"""Bits above which only weights lose something."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +71,7 @@ class Place(NamedTuple):
 
 
 Places = Sequence[Place | SmoothRecord]
-"""Of every site in the order of the graph; a record says why it is left alone."""
+"""Of every site in the order of the graph, then of products without one; a record says why they are left alone."""
 
 
 def places(model: Model, plan: Plan, shapes: Shapes, how: How) -> Places:
@@ -77,8 +81,10 @@ def places(model: Model, plan: Plan, shapes: Shapes, how: How) -> Places:
         plan: where quantizers stand.
         shapes: of all values, in some run.
     """
-    found = ((site, _into(site, plan, shapes, how)) for site in find(model)[0])
-    return [_record(site, into.reason) if isinstance(into, Skip) else Place(site, into) for site, into in found]
+    sites, refused = find(model)
+    found = ((site, _into(site, plan, shapes, how)) for site in sites)
+    left = [_refused(product, reason) for product, reason in refused.items()]
+    return [*(_record(s, into.reason) if isinstance(into, Skip) else Place(s, into) for s, into in found), *left]
 
 
 def channels_needed(found: Places) -> dict[str, int]:
@@ -113,6 +119,12 @@ def smooth(plan: Plan, found: Places, seen: Mapping[str, Sequence[Part]], how: H
             if not chosen.place.into.divided:
                 smoothed[chosen.place.site.name] = 1 / chosen.s
     return Smoothed(factors, smoothed, tuple(records))
+
+
+def _refused(product: Node, reason: str) -> SmoothRecord:
+    """Of a product that is part of no site."""
+    data = product.inputs[0]
+    return SmoothRecord("" if data is None else data.name or "", (product.name or "",), reason=reason)
 
 
 def _record(site: Site, reason: str = "", **what: Any) -> SmoothRecord:
@@ -160,8 +172,11 @@ def _choose(place: Place, plan: Plan, seen: Sequence[Part], how: How) -> _Chosen
 
 def _into(site: Site, plan: Plan, shapes: Shapes, how: How) -> Fold | Skip:
     """What takes the division of a site in, or why none is made."""
-    if integers_of(site, plan) is None:
+    format = integers_of(site, plan)
+    if format is None:
         return Skip("none of its products reads integers with a scale from calibration")
+    if how.judged and format.bits > ENOUGH:
+        return Skip(f"{format.bits} bits leave small channels codes enough")
     if (other := other_integers(site, plan)) is not None:
         return Skip(f"{other.op_type} {other.name!r} reads it as integers, too")
     found = fold(site, shapes, partial(_free, plan))

@@ -43,15 +43,20 @@ class Site(NamedTuple):
         return not self.others and not self.value.is_graph_output()
 
 
-def find(model: Model) -> tuple[list[Site], dict[str, str]]:
+def has_sites(model: Model) -> bool:
+    """Whether there are products with constant weights, whatever may become of them."""
+    return any(find(model))
+
+
+def find(model: Model) -> tuple[list[Site], dict[Node, str]]:
     """All sites in the order of the graph, and for each product that cannot be part of one the reason."""
     roots: dict[Value, None] = {}
-    refused: dict[str, str] = {}
+    refused: dict[Node, str] = {}
     for node in model.graph:
         if not is_op(node, "MatMul", "Gemm") or not is_constant(input_at(node, 1)):
             continue
         if (reason := _why_not(node)) is not None:
-            refused[node.name or ""] = reason
+            refused[node] = reason
             continue
         value = node.inputs[0]
         assert value is not None
@@ -62,7 +67,7 @@ def find(model: Model) -> tuple[list[Site], dict[str, str]]:
     for value in roots:
         found = _site(value)
         if isinstance(found, Skip):
-            refused |= dict.fromkeys(_names(value), found.reason)
+            refused |= dict.fromkeys(_served(value), found.reason)
         else:
             sites.append(found)
     return sites, refused
@@ -144,8 +149,8 @@ def _products(reader: Node) -> list[Node]:
     return [product for node in nodes for product in _products(node)]
 
 
-def _names(value: Value) -> list[str]:
-    return [product.name or "" for use in value.uses() if _serves(use.node, use.idx) for product in _products(use.node)]
+def _served(value: Value) -> list[Node]:
+    return [product for use in value.uses() if _serves(use.node, use.idx) for product in _products(use.node)]
 
 
 def _rows(product: Node) -> int:

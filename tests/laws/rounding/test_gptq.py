@@ -77,6 +77,25 @@ def test_groups_are_rounded_on_their_own() -> None:
     np.testing.assert_array_equal(gptq(low, high, scale, both, factored(both)), np.concatenate(apart))
 
 
+@pytest.mark.parametrize("k", [12, 13])
+def test_large_factors_are_found_in_strips(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """U D U' is H again, in the order of the columns; what is not positive definite gets a ridge there, too."""
+    p = Problem(5, k=k)
+    whole = factored(p.q)
+    monkeypatch.setattr(columns, "DIRECT", 4)
+    monkeypatch.setattr(columns, "STRIP", 5)
+    parts = factored(p.q)
+    assert whole is not None and parts is not None
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    assert not np.tril(parts.upper[0], -1).any()
+    again = parts.upper[0] * parts.diagonal[0] @ parts.upper[0].T
+    at = parts.order[0]
+    np.testing.assert_allclose(again, p.q.hessian[0][np.ix_(at, at)], rtol=1e-3, atol=1e-3)
+    flat = factored(replace(p.q, hessian=np.ones_like(p.q.hessian)))
+    assert flat is not None and np.isfinite(flat.upper).all()
+
+
 def _fields(q: Quadratic) -> tuple[np.ndarray, ...]:
     return q.origin, q.hessian, q.residual, q.floor
 

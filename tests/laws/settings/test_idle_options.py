@@ -28,6 +28,7 @@ SAMPLE: dict[str, Any] = {  # a value that asks for something
     "CLESteps": 3,
     "CLEBalanceMethod": "max",
     "BlockSize": 16,
+    "TableBits": 4,
     "NumBins": 512,
     "NumQuantizedBins": 64,
     "LWPMetric": "mse",
@@ -123,6 +124,7 @@ OF_TARGETS = {
     "scales": ("vitisai", {"UsePowerOf2Scale": False}, "target 'vitisai' needs scales that are powers of two"),
     "smoothing": ("vitisai", {"SmoothQuant": True}, "target 'vitisai' rounds to powers of two"),
     "blocks": ("vitisai", {"BlockSize": 16}, "target 'vitisai' does not run that"),
+    "tables": ("vitisai", {"TableBits": 4}, "target 'vitisai' does not look up as integers"),
     "blocks of QNN": ("qnn", {"BlockSize": 16, "activation_type": "uint8"}, "target 'qnn' does not run that"),
     "run time": ("tensorrt", {"use_dynamic_quant": True}, "target 'tensorrt' needs scales beforehand"),
 }

@@ -206,6 +206,18 @@ def test_weights_of_attention(name: str, fixed: bool) -> None:
     assert not {"qkv", "qkv_b", "narrow"} & weights(result).keys()
 
 
+def test_what_is_behind_is_known_by_the_names_of_dimensions() -> None:
+    """Whether a mask has a number for each sample is told by the name of the batch, through all layers."""
+    layer = (
+        "a{1} = M.Attention <num_heads = 2> ({0}, qkv, qkv_b, ends) o{1} = MatMul (a{1}, w) "
+        "n{1} = M.SkipLayerNormalization ({0}, o{1}, gamma, beta) g{1} = M.BiasGelu (n{1}, b) {2} = MatMul (g{1}, w) "
+    )
+    body = "".join(layer.format(*names) for names in (("x", 1, "d1"), ("d1", 2, "d2"), ("d2", 3, "y")))
+    assert ops(rewritten(body, x="N,M,8", ends="N"))["Attention"] == 0
+    result = prepared(model(body, x="N,M,8", ends="K"), integers=GATES)
+    assert ops(result)["Attention"] == 3
+
+
 def test_layers_with_the_same_weights_share_the_parts() -> None:
     attention = "M.Attention <num_heads = 2> (IN, qkv, qkv_b)"
     result = rewritten(f"h = {attention.replace('IN', 'x')} y = {attention.replace('IN', 'h')}")

@@ -15,7 +15,7 @@ from quark_onnx.engine.position_rows import position_rows
 from quark_onnx.engine.value_shapes import value_shapes
 from quark_onnx.graph import Model, io
 from quark_onnx.stages.equalize import rescale
-from quark_onnx.stages.smooth import How, Smoothed, channels_needed, find, places, smooth, with_products
+from quark_onnx.stages.smooth import How, Smoothed, channels_needed, has_sites, places, smooth, with_products
 
 TOKENS = "(float[2,5,4] x) => (float[2,5,3] y)"
 UNEVEN = np.array([0.2, 1.0, 40.0, 3.0], np.float32)
@@ -296,12 +296,24 @@ def test_a_site_is_left_alone(text: str, arrays: dict[str, Any], how: How, reaso
 
 
 REFUSED = {  # weights that cannot take factors: their products are readers like any other
-    "tied": f"{TOKENS[:-1]}, float[4,3] z) <float[4,3] w> {{ n = Tanh (x) z = Neg (w) y = MatMul (n, w) }}",
-    "of two products": "(float[2,5,4] x) => (float[2,5,4] y) <float[4,4] w> { n = MatMul (x, w) y = MatMul (n, w) }",
-    "no matrix": f"{TOKENS} <float[2,4,3] w> {{ n = Tanh (x) y = MatMul (n, w) }}",
+    "tied": (f"{TOKENS[:-1]}, float[4,3] z) <float[4,3] w> {{ n = Tanh (x) z = Neg (w) y = MatMul (n, w) }}", "shared"),
+    "of two products": (
+        "(float[2,5,4] x) => (float[2,5,4] y) <float[4,4] w> { n = MatMul (x, w) y = MatMul (n, w) }",
+        "shared",
+    ),
+    "no matrix": (f"{TOKENS} <float[2,4,3] w> {{ n = Tanh (x) y = MatMul (n, w) }}", "no matrix"),
 }
 
 
-@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
-def test_weights_that_cannot_take_factors(text: str) -> None:
-    assert find(graph(text))[0] == []
+@pytest.mark.parametrize(("text", "reason"), REFUSED.values(), ids=REFUSED)
+def test_weights_that_cannot_take_factors(text: str, reason: str) -> None:
+    model = graph(text)
+    result = decided(model, placed(model, per_channel=True), feeds(model), ALWAYS)
+    assert (result.factors, result.smoothed) == ({}, {})
+    assert {record.reason for record in result.records} == {f"its weight is {reason}"}
+    assert result.records[-1].tensor == "n"
+
+
+def test_models_without_products_are_told_from_others() -> None:
+    assert has_sites(graph(REFUSED["tied"][0]))
+    assert not has_sites(graph("(float[2,5,4] x) => (float[2,5,4] y) { y = Tanh (x) }"))

@@ -16,7 +16,6 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.plan_diff import diff
 from quark_onnx.engine.compare import compare
 from quark_onnx.engine.smoothing_wording import smoothed_lines
-from quark_onnx.graph import io
 from quark_onnx.result import Result
 
 UNEVEN = np.float32([1, 1, 60, 1, 0.1, 1, 1, 1])
@@ -111,15 +110,25 @@ def test_alpha_is_what_the_user_says(how: dict[str, Any]) -> None:
     assert {record.alpha for record in quantized(**how).report.smoothed} == {0.25}
 
 
-def test_scales_per_tensor_are_equalized_first() -> None:
-    """What equalization and smoothing multiply is one factor in the plan."""
-    result = quantized(per_channel=False)
-    assert result.plan.smoothed != {}
-    resumed = quantized(per_channel=False, resume=result.plan)
-    assert (
-        io.to_proto(resumed.evidence.model).SerializeToString()
-        == io.to_proto(result.evidence.model).SerializeToString()
-    )
+def test_what_is_equalized_and_smoothed_has_both_factors() -> None:
+    """A bias that equalization absorbs into is scaled as well; the outputs prove it, and a resumed run repeats it."""
+    text = """g (float[B,8] x) => (float[B,8] y) {
+        n = LayerNormalization (x, g, b)
+        h = Gemm (n, w, e)
+        t = Relu (h)
+        y = Gemm (t, v, f)
+    }"""
+    model = text_model(text, **{key: WEIGHTS[key] for key in "gbwv"}, e=normal(32) + 9, f=normal(8))
+    options = {"SmoothQuant": True, "HighBiasAbsorption": True}
+    config = Config(QuantizationConfig(extra_options=options))
+    feeds = [{"x": normal(4, 8, seed=i)} for i in range(12)]
+    result = ModelQuantizer(config).quantize_model(model, None, feeds)
+    equalized, smoothed = result.plan.factors["v"], result.plan.factors["w"]
+    assert equalized.size == 32  # one for each channel between the layers
+    assert smoothed.shape == (8, 32)
+    assert set(result.plan.shifts) == {"e", "f"}
+    resumed = ModelQuantizer(config).quantize_model(model, None, feeds, resume=result.plan)
+    assert resumed.model.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +138,12 @@ def test_scales_per_tensor_are_equalized_first() -> None:
 )
 def test_without_ranges_there_is_nothing_to_smooth(fields: dict[str, Any]) -> None:
     assert quantized(**fields).report.smoothed == ()
+
+
+def test_sixteen_bits_leave_codes_enough() -> None:
+    reasons = {record.reason for record in quantized(activation_type="int16").report.smoothed}
+    assert reasons == {"16 bits leave small channels codes enough"}
+    assert quantized(activation_type="int16", SmoothQuant=True).plan.factors != {}
 
 
 def test_other_targets_are_asked_for_it() -> None:

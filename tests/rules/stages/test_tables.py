@@ -25,6 +25,7 @@ CONSTANTS = {"t": TABLE_NUMBERS, "w": normal(WIDTH, 8), "k": np.arange(5)}
 DATA = [{"i": np.random.default_rng(seed).integers(0, ROWS, (4, 5))} for seed in range(4)]
 NARROW = {"t": normal(ROWS, 20), "w": normal(20, 8)}
 WIDE = normal(5, 4000)
+ODD = normal(1000, 20)
 PRESETS = ["S8S8_AAWS", "INT8_PROTECTED", "UINT8_DYNAMIC_QUANT", "MATMUL_NBITS", "S8S8_AAWS_ADAROUND", "U16S16_AAWS"]
 
 
@@ -59,6 +60,33 @@ def test_rows_are_looked_up_as_integers(preset: str) -> None:
     steps = np.abs(TABLE_NUMBERS).max(1) / (2 ** (bits - 1) - 1)
     error = np.abs(looked_up.reshape(ROWS, WIDTH) - TABLE_NUMBERS).max(1)
     assert (error <= 0.51 * steps).all()
+
+
+@pytest.mark.parametrize("preset", ["S8S8_AAWS", "UINT8_DYNAMIC_QUANT", "MATMUL_NBITS"])
+@pytest.mark.parametrize("block", [None, 16])
+def test_four_bits_have_a_scale_per_block(preset: str, block: int | None) -> None:
+    config = get_default_config(preset)
+    options = {**config.extra_options, "TableBits": 4} | ({} if block is None else {"BlockSize": block})
+    wide = {"t": normal(ROWS, 128), "w": normal(128, 8)}
+    found = quantize(replace(config, extra_options=options), **wide)
+    size = block or (128 if preset == "MATMUL_NBITS" else 32)
+    site = found.plan.sites["t"]
+    assert (site.format.bits, site.format.axis, site.format.block) == (4, 1, size)
+    assert {row.node: row.status for row in found.report.ledger}["look"] == "integer"
+    held = sum(w.ByteSize() for w in found.model.graph.initializer)
+    assert held < ROWS * 128 * (1 / 2 + 4 / size) + 4000
+    model = io.load(found.model)
+    ids = np.arange(ROWS).reshape(-1, 5)
+    (rows,) = Runner(io.with_outputs(model, ["e"]), ["e"], fuse=False)({"i": ids})
+    blocks = wide["t"].reshape(ROWS, -1, size)
+    error = np.abs(rows.reshape(blocks.shape) - blocks).max(-1)
+    assert (error <= 0.5001 * np.abs(blocks).max(-1) / 7).all()
+
+
+def test_rows_without_whole_blocks_have_eight_bits() -> None:
+    config = get_default_config("S8S8_AAWS")
+    found = quantize(replace(config, extra_options={**config.extra_options, "TableBits": 4}), **NARROW | {"t": ODD})
+    assert found.plan.sites["t"].format.bits == 8
 
 
 def test_the_table_is_never_dequantized() -> None:

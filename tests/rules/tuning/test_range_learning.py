@@ -492,6 +492,14 @@ def test_plans_of_every_kind_learn_what_they_can(kind: dict[str, Any]) -> None:
         np.testing.assert_array_equal(value, dequantize(quantize(value, q, site.format), q, site.format))
 
 
+def test_weights_in_blocks_are_left_with_a_reason() -> None:
+    text, arrays, shape = matrix("[n] y = MatMul (x, w)", (32, 8), "9x32", "N, 9, 8")
+    made = case(text, draw((1, *shape), 8), arrays, weight_type="int4", activation_type="uint8", BlockSize=16)
+    done = learned(made)
+    assert done.reasons == {"n": "its weight has a scale per block: only scales per tensor or channel are learned"}
+    assert not done.plan.codes
+
+
 def test_a_weight_on_the_left_learns() -> None:
     text, arrays, shape = matrix("[n] y = MatMul (w, x)", (8, 32), "32x9", "N, 8, 9")
     made = case(text, draw((1, *shape), 96), arrays, weight_type="int4", activation_type="uint8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from quark_onnx.engine.missing_types import ask_session
 from quark_onnx.graph import Model
@@ -19,33 +19,38 @@ from quark_onnx.stages.prepare.microsoft import (
 )
 from quark_onnx.stages.prepare.microsoft.nodes_in_front import DOMAIN, UNKNOWN
 
-WEIGHTS = (attention_weights.RULE, embedding_norm.RULE, fused_layers.RULE, fused_matmul.RULE)
-"""What holds weights, in which there is something for a quantizer to do."""
+ALWAYS = (attention_weights.RULE, embedding_norm.RULE, fused_layers.RULE, fused_matmul.RULE, skip_norms.RULE)
+"""What holds weights, in which there is something for a quantizer to do, and what is faster apart."""
 
-FORMS = (gelus.RULE, skip_norms.RULE, skip_norms.SIMPLIFIED)
-"""What stands between layers, and has a form in which all that is done about layers knows it."""
+FORMS = (gelus.RULE, skip_norms.SIMPLIFIED)
+"""What stands between layers, and has a form in which all that is done about activations knows it."""
 
 NORMS = (skip_norms.CENTERED, "EmbedLayerNormalization")
 """What becomes a LayerNormalization."""
 
-ROOTS = frozenset(root for rule in (*WEIGHTS, *FORMS) for root in rule.roots)
+ROOTS = frozenset(root for rule in (*ALWAYS, *FORMS) for root in rule.roots)
 
 
 def as_standard(model: Model, *, forms: bool) -> list[Outcome]:
     """Rewrite the model in place; what came of it.
 
     Args:
-        forms: also what holds no weights.
+        forms: activations have ranges: also what is as good as a whole otherwise.
     """
-    rules = (*WEIGHTS, *FORMS) if forms else WEIGHTS
+    rules = (*ALWAYS, *FORMS) if forms else ALWAYS
     log: dict[tuple[str, str], Outcome] = {}
-    for learn in (infer_shapes, ask_session):  # a session costs more, and is seldom needed
-        if not any(node.op_type in ROOTS for node in model.graph):
-            break
+    learn: Callable[[Model], object] = infer_shapes
+    asked = False
+    while any(node.op_type in ROOTS for node in model.graph):
         learn(model)
-        log |= {(one.rule, one.node): one for one in rewrite(model.graph, rules)}
-        if all(one.reason != UNKNOWN for one in log.values()):
+        found = rewrite(model.graph, rules)
+        log |= {(one.rule, one.node): one for one in found}
+        if any(one.reason is None for one in found):  # what is behind may be known now
+            learn = infer_shapes
+        elif asked or all(one.reason != UNKNOWN for one in found):
             break
+        else:  # a session costs more, and is seldom needed
+            learn, asked = ask_session, True
     if any(one.reason is None for one in log.values()):
         infer_shapes(model)
     return list(log.values())

@@ -20,7 +20,7 @@ from quark_onnx.graph import Node, Value
 from quark_onnx.graph.edit import add_constant, add_outputs, become, graph_of, new_node, take_over
 from quark_onnx.graph.rewrite import Rule
 from quark_onnx.graph.value_info import tell
-from quark_onnx.graph.view import constant, constant_tensor, input_at, numpy_dtype, rank, same_first, shape
+from quark_onnx.graph.view import constant, constant_tensor, input_at, numpy_dtype, rank, same_first
 from quark_onnx.stages.prepare.microsoft.nodes_in_front import DOMAIN, UNKNOWN, floats, integers, is_read, opset, put
 
 KEPT = ("num_heads", "scale", "mask_filter_value", "unidirectional")
@@ -70,8 +70,8 @@ def apply(found: Found) -> None:
     become(node, "MultiHeadAttention", inputs, DOMAIN, KEPT)
     for half, value in zip(halves, add_outputs(node, [f"{node.name}_present"] * len(halves)), strict=True):
         half.replace_input_with(0, value)
-    kind, (batch, steps) = numpy_dtype(found.x) or "float", (shape(found.x) or (None, None))[:2]
-    tell(node.outputs[0], kind, [batch, steps, found.ends[2] - found.ends[1]])
+    dims = [None, None] if found.x.shape is None else list(found.x.shape)[:2]  # names of dimensions, too
+    tell(node.outputs[0], numpy_dtype(found.x) or "float", [*dims, found.ends[2] - found.ends[1]])
 
 
 def _projected(found: Found, which: int) -> Value:
