@@ -117,7 +117,7 @@ def _operators_text(ops: Counter[str]) -> str:
 
 
 def _float_outputs(job: Job) -> list[str]:
-    """Layers on integers that give floats, because nobody reads integers behind them."""
+    """Layers on integers that give floats, because somebody behind them reads these."""
     if not job.config.observes:
         return []
     found = (without_output(part.prepared.graph, part.sites.nodes, (), job.config.row.ops) for part in job.parts())
@@ -128,7 +128,7 @@ def _layers_text(names: list[str]) -> str:
     if not names:
         return ""
     more = ", …" if len(names) > NAMED else ""
-    return f"of {len(names)} Gemm and MatMul, as nobody reads integers behind them: {', '.join(names[:NAMED])}{more}"
+    return f"of {len(names)} Gemm and MatMul, as floats are read behind them: {', '.join(names[:NAMED])}{more}"
 
 
 def _interface(model: Model) -> dict[str, str | Text]:

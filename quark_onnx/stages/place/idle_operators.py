@@ -13,8 +13,8 @@ Quantizing them would add a rounding and save nothing. Three questions are asked
               of one; both operators in float cost little more. On PP-OCR's recognizer, whose HardSwish is moved so in
               each of 16 blocks, it is 3 dB and a fifth of the lines, for 3 % of the time.
 
-Operators that only move values hand the questions on. A layer whose kernel returns floats as well needs no quantizer
-behind it where nobody reads integers.
+Operators that only move values hand the questions on. What a layer makes whose kernel returns floats as well counts as
+floats; it needs no quantizer behind it where somebody reads these.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def test_inspect_predicts_which_layers_give_floats() -> None:
         [first] a = MatMul (x, w)  [exp] e = Exp (a)  [second] b = MatMul (e, w)  [third] y = MatMul (b, w)
     }"""
     onnx.save(text_model(text, w=normal(8, 8)), "model.onnx")
-    told = "of 2 Gemm and MatMul, as nobody reads integers behind them: first, third"
+    told = "of 2 Gemm and MatMul, as floats are read behind them: first, third"
     assert told in done("inspect", "model.onnx")
     assert document("inspect", "model.onnx")["float_outputs"] == ["first", "third"]
     assert document("inspect", "model.onnx", "-p", "UINT8_DYNAMIC_QUANT")["float_outputs"] == []
