@@ -100,9 +100,9 @@ class QParams:
 
 @dataclass(frozen=True, eq=False)
 class Coded:
-    """A weight's integers, and the scale they belong to. The zero point is that of the plan."""
+    """A weight's integers, in any integer type that holds them, and their scale. The zero point is that of the plan."""
 
-    codes: NDArray[np.int32]
+    codes: NDArray[np.signedinteger | np.unsignedinteger]
     scale: NDArray[np.float32]
 
     def same(self, other: Coded) -> bool:

@@ -14,6 +14,7 @@ from quark_onnx.core.plan import Ends, Plan, QParams, Site
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.range_methods import Ranging
 from quark_onnx.graph import Model
+from quark_onnx.graph.large_weights import let_go
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.quantizer import ends, qparams, reaching, scale_shape
@@ -66,7 +67,10 @@ def choose_ranges(model: Model, plan: Plan, statistics: Mapping[str, Statistics]
         elif site.role in ("activation", "constant") and site.group not in chosen:
             lo, hi = _range(leaders[site.group], statistics, config)
             chosen[site.group] = qparams(np.asarray(lo), np.asarray(hi), site.format)
-    return _with_biases(replace(plan, qparams=chosen), arrays)
+    found = _with_biases(replace(plan, qparams=chosen), arrays)
+    for tensor in arrays:
+        let_go(model.graph.initializers[tensor].const_value)
+    return found
 
 
 def _has_own_scale(site: Site) -> bool:

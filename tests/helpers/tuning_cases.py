@@ -22,6 +22,7 @@ from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, io
 from quark_onnx.job import Job
+from quark_onnx.numerics.quantizer import carrier
 from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import decide
 from quark_onnx.quantsim.scheme import QuantScheme
@@ -116,7 +117,7 @@ def assert_only_tuned(made: Case, plan: Plan) -> None:
     for tensor, coded in plan.codes.items():
         site = plan.sites[tensor]
         assert site.role == "weight"
-        assert coded.codes.dtype == np.int32
+        assert coded.codes.dtype == (np.int32 if site.format.block is None else carrier(site.format))
         assert coded.codes.shape == floats[tensor].shape
         assert site.format.lo <= coded.codes.min() <= coded.codes.max() <= site.format.hi
         assert coded.scale.dtype == np.float32

@@ -11,6 +11,7 @@ from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.engine.activation_walk import Frontier
 from quark_onnx.engine.layers.tunable_layers import Unit
 from quark_onnx.graph import Model
+from quark_onnx.graph.large_weights import let_go
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics.layer.im2col import ConvShape
 
@@ -43,10 +44,13 @@ def sides(unit: Unit, frontier: Frontier, plan: Plan, most: int | None) -> Sides
 
 
 def float_of(model: Model, name: str) -> Array:
-    """An initializer of the float model, float32."""
-    array = constant(model.graph.initializers[name])
+    """An initializer of the float model, a copy in float32; what is mapped of a file is let go of."""
+    value = model.graph.initializers[name]
+    array = constant(value)
     assert array is not None
-    return array.astype(np.float32)
+    copied = array.astype(np.float32)
+    let_go(value.const_value)
+    return copied
 
 
 def bias_rows(bias: Array, shape: tuple[int, ...]) -> Array:

@@ -12,7 +12,7 @@ from quark_onnx.core.plan import Plan, QParams
 from quark_onnx.engine.layers.tunable_layers import Unit
 from quark_onnx.graph import Node
 from quark_onnx.numerics.layer.integer_bias import OwnGrid
-from quark_onnx.numerics.quantizer import along
+from quark_onnx.numerics.quantizer import along, carrier
 from quark_onnx.numerics.rounding.scale_search import FACTORS, FINE, POWERS
 from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_ROW, PER_TENSOR, WeightGrid
 
@@ -80,12 +80,16 @@ def bias_grid(plan: Plan, bias: str | None) -> OwnGrid | None:
 
 
 def coded(codes: Array, scale: Array, q: QParams, format: Format) -> tuple[Array, Array]:
-    """Codes (G, R, K) with the zero point added, and the scale in the shape of the plan's."""
+    """Codes (G, R, K) with the zero point added, and the scale in the shape of the plan's.
+
+    Those of blocks are as narrow as their type, others int32.
+    """
     whole = codes if codes.dtype.kind == "i" else np.rint(codes)
     if format.block is not None:
         zero = _turned(along(q.zero_point, _stored(codes.shape, format), format), format)[None]
         own = _turned(scale[0, :, :: format.block], format)
-        return np.add(whole, zero, dtype=np.int32, casting="unsafe"), np.ascontiguousarray(own, np.float32)
+        narrow = np.add(whole, zero, dtype=np.int32, casting="unsafe").astype(carrier(format))  # of language models
+        return narrow, np.ascontiguousarray(own, np.float32)
     zero = _by_row(q.zero_point, codes.shape[:2])[..., None]
     whole = np.add(whole, zero, dtype=np.int32, casting="unsafe")
     if q.scale.ndim == 0:
