@@ -33,6 +33,7 @@ values: dict[str, st.SearchStrategy[Any]] = {
     "RandomDataReaderInputShape": st.dictionaries(st.text(), st.lists(st.integers(1, 9)).map(tuple)),
     "RandomDataReaderInputDataRange": st.dictionaries(st.text(), st.tuples(numbers, numbers)),
     "BlockSize": st.integers(2, 999),
+    "TableBits": st.sampled_from([4, 8]),
     "NumBins": st.integers(64, 9999),
     "NumQuantizedBins": st.integers(2, 999),
     "CalibMovingAverageConstant": st.floats(0.001, 1),
