@@ -71,3 +71,17 @@ def test_other_targets_have_no_need_of_it(target: str, count: int) -> None:
     config = replace(get_default_config("S8S8_ASWS"), target=target, nodes_to_exclude=("Conv_y",))
     result = ModelQuantizer(config).quantize_model(io.to_proto(model), None, quantized_models.feeds(model))
     assert [node.op_type for node in result.model.graph.node].count("Max") == count
+
+
+@pytest.mark.parametrize("mask", [(4, 4), (1, 4), (2, 1, 4), (4,)])
+def test_a_mask_of_scores_is_no_bias(mask: tuple[int, ...]) -> None:
+    """Its numbers fit into no int32, but onnxruntime takes what is added for a bias only where it has one axis."""
+    text = """(float[2,4,8] x) => (float[2,4,4] o) <float[8,8] w1, float[8,8] w2> {
+        q = MatMul (x, w1)  k = MatMul (x, w2)  t = Transpose <perm = [0, 2, 1]> (k)
+        s = MatMul (q, t)  y = Add (s, m)  o = Softmax (y) }"""
+    values = np.where(np.arange(np.prod(mask)) % 3 == 1, np.float32(-1e9), np.float32(0)).reshape(mask)
+    made = quantized_models.quantized(quantized_models.graph(text, m=values), Protect=False).quantized
+    shield(made)
+    assert added(made) == 0
+    kernels = quantized_models.executed_kernels(made)
+    assert kernels["MatMulIntegerToFloat"] + kernels["QLinearMatMul"] == 3
