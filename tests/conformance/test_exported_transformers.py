@@ -19,8 +19,11 @@ PRODUCTS |= {"llama_past": 15, "vit": 14, "swin": 15}
 """Weights of Conv, Gemm and MatMul."""
 
 SQNR = {"bert": 20, "bert_relu": 20, "bert_norm_by_hand": 20, "gpt": 22, "gpt_inf_mask": 22, "vit": 21, "swin": 28}
-SQNR |= {"llama": 14, "llama_past": 11}
+SQNR |= {"llama": 18, "llama_past": 11}
 """dB of every output on samples that calibration has not seen."""
+
+PROTECTED = {"llama": 1}
+"""Products of activations that are protected, as their quantizer alone costs the outputs that much."""
 
 CONFIG = replace(get_default_config("S8S8_AAWS"), per_channel=True)
 
@@ -35,7 +38,8 @@ def test_all_products_are_on_integers_and_outputs_keep_their_signal(name: str) -
     """With a past, also with one of no tokens, which calibration has not seen."""
     design = name.split(".")[0]
     rows = [row for row in made(name).report.ledger if row.op_type in ("Conv", "Gemm", "MatMul")]
-    assert {row.node: row.reason for row in rows if row.status == "float"} == {}
+    floats = {row.node: row.reason for row in rows if row.status == "float"}
+    assert len(floats) == sum("protected" in reason for reason in floats.values()) == PROTECTED.get(design, 0), floats
     assert len(rows) == PRODUCTS[design] + (0 if name.endswith("op23") else 4)  # products of activations: its operator
     model, quantized = io.load(FOLDER / f"{name}.onnx"), io.load(made(name).model)
     for past in (5, 0) if design == "llama_past" else (5,):
