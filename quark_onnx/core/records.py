@@ -227,7 +227,7 @@ class Comparison:
         return worst_of(self.outputs)
 
 
-Cause = Literal["saturation", "wrap", "kernel", "unknown"]
+Cause = Literal["saturation", "wrap", "rounded input", "kernel", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,9 @@ class Departure:
     run      what was measured of it there
     written  the same with the arithmetic that the file says
     layers   that differ first, given equal inputs, in order of the graph; three at most
-    cause    saturation: products are added in 16 bits; wrap: an int32 bias leaves no room for the products; kernel: one
-             of onnxruntime's; unknown: no layer alone differs by more than a rounding
+    cause    saturation: products are added in 16 bits; wrap: an int32 bias leaves no room for the products; rounded
+             input: a kernel for weights in blocks rounds its floats to 8 bits; kernel: another one of onnxruntime's;
+             unknown: no layer alone differs by more than a rounding
     samples  that both were measured on
     """
 

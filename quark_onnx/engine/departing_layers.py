@@ -150,6 +150,8 @@ def _cause(model: Model, piece: _Piece, values: Sequence[Mapping[str, Any]]) -> 
         found, expected = run(feed)[0], written(feed)[0]
         if _differ(found, expected, piece.step) and _may_wrap(piece.layer):
             return "wrap"
+        if _differ(found, expected, piece.step) and _has_weights_only(piece.layer):
+            return "rounded input"
         if _differ(found, expected, piece.step):
             return "saturation" if _saturates(alone, feed, found, piece.step) else "kernel"
     return None

@@ -83,6 +83,7 @@ def _doubts(one: Measured) -> Iterator[str]:
 CAUSES = {
     "saturation": "products of two neighbouring 8-bit weights are added in 16 bits there, and some do not fit",
     "wrap": "the int32 bias leaves too little room for the products, so the sum wraps",
+    "rounded input": "onnxruntime's kernel for weights in blocks rounds the floats that it reads to 8 bits",
     "kernel": "an integer kernel of onnxruntime computes something else",
     "unknown": "no layer alone differs by more than a rounding",
 }
@@ -90,6 +91,8 @@ WAYS = {
     "saturation": "quantize it with `weight_pairs` auto, which keeps every pair small enough, or with `target` "
     "cpu-avx2, or run it on processors with VNNI only",
     "wrap": "quantize it here, which keeps half of int32 for products, or leave the layer float (`nodes_to_exclude`)",
+    "rounded input": "it computes as written in sessions whose options have the entry "
+    "`session.qdq_matmulnbits_accuracy_level` 1",
     "kernel": "leave the layer float (`nodes_to_exclude`), or run the model without onnxruntime's graph optimizations",
     "unknown": "run the model without onnxruntime's graph optimizations, or on another release of it",
 }

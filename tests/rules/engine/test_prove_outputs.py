@@ -139,6 +139,18 @@ def test_a_bias_that_leaves_room_runs_as_written() -> None:
     assert prove_outputs(model, quantized, FEEDS, {}).departure is None and departing_layers(quantized, FEEDS)[0] == []
 
 
+@pytest.mark.parametrize(("large", "cause"), [(0, None), (50, "rounded input")])
+def test_a_large_float_beside_others_is_rounded_with_them(large: float, cause: str | None) -> None:
+    """By the kernel for weights in blocks, which has 8 bits for all of them."""
+    config = replace(get_default_config("MATMUL_NBITS"), extra_options={"WeightsOnly": True, "BlockSize": 16})
+    exact = np.tile(np.r_[0, np.arange(-7, 8)].astype(np.float32)[:, None], (1, 4))
+    model = text_model("g (float[8, 16] x) => (float[8, 4] y) { [layer] y = MatMul (x, w) }", w=exact)
+    feeds = [{"x": np.where(np.arange(16) == 0, np.float32(large), feed["x"])} for feed in FEEDS]
+    found = ModelQuantizer(config).quantize_model(model, None, feeds).report
+    assert (found.departure and found.departure.cause) == cause
+    assert any("session.qdq_matmulnbits_accuracy_level" in told for told in found.warnings) == bool(large)
+
+
 def test_what_cannot_be_computed_is_said_to_be_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(product_arithmetic, "UNKNOWN", ("QGemm",))
     if kernels_saturate():
