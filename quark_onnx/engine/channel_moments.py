@@ -60,9 +60,9 @@ def _add_counted(
 ) -> None:
     given = {value.name for value in model.graph.inputs}
     names = [name for name in dict.fromkeys(name for name, _ in wanted) if name not in given]
-    runner = Runner(io.with_outputs(model, names), names)
+    runner = Runner(io.with_outputs(model, names), names or None)
     for feed, arrays in runner.stream(feeds):
-        values = feed | dict(zip(names, arrays, strict=True))
+        values = feed | dict(zip(runner.outputs, arrays, strict=True))
         for name, axis in wanted:
             for part in counted.parts(name, values[name], feed):
                 rows = np.moveaxis(part, axis, -1).reshape(-1, part.shape[axis]).astype(np.float64)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from quark_onnx.core.operators import CPU, Op
+from quark_onnx.core.operators import CPU, LAYERS, Op
 from quark_onnx.core.plan import Plan, Site
 from quark_onnx.core.settings.targets import TARGETS, Target
 from quark_onnx.engine.runner import executed_model
@@ -157,11 +157,12 @@ def _row(name: str, op_type: str, plan: Plan, by_name: Mapping[str, Node], integ
     kernel = "" if executed is None else executed.op_type
     if not plan.nodes.get(name):  # not in the plan, or converted to another float type
         return Row(name, op_type, "float", kernel, plan.notes.get(name, "not quantized"))
-    if executed is None:
-        return Row(name, op_type, "absorbed", "", "")
     row = CPU.get(op_type, _NO_KERNEL)
+    if executed is None and op_type not in LAYERS:  # products of floats get other names, those of integers do not
+        return Row(name, op_type, "absorbed", "", "")
     product = kernel in _PRODUCTS and op_type in ("MatMul", "Gemm")
-    if product or kernel in row.kernels or (row.kind == "same" and _first_input(executed) in integers):
+    moves = row.kind == "same" and executed is not None and _first_input(executed) in integers
+    if product or kernel in row.kernels or moves:
         return Row(name, op_type, "integer", kernel, "")
     if not row.fuses:
         return Row(name, op_type, "float", kernel, NO_KERNEL)

@@ -14,9 +14,10 @@ from onnx_cases import Case, Feed, cases, session, varied
 from quark_onnx import ModelError, ModelQuantizer, QuantizationConfig, QuarkError, Result, get_default_config
 
 CASES = cases()
-QUANTIZED = 155
-"""At least so many of them are quantized; measured: 162 of 2033, with onnx 1.23 and onnxruntime 1.32. Most are one
-operator without a weight between inputs and outputs, which integers buy nothing (docs/decisions/004)."""
+QUANTIZED = 138
+"""At least so many of them are quantized; measured: 145 of 2033, with onnx 1.23 and onnxruntime 1.32. Most are one
+operator without a weight between inputs and outputs, which integers buy nothing, LayerNormalization among them
+(docs/decisions/004)."""
 
 PRESET = get_default_config("S8S8_AAWS")
 PER_CHANNEL = replace(get_default_config("A8W8"), activation_type="uint8", per_channel=True)

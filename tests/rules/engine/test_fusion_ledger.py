@@ -151,6 +151,14 @@ def test_formats_without_kernels(fields: dict[str, str], reason: str) -> None:
     assert (found.status, found.kernel, found.reason) == ("float", "Conv", reason)
 
 
+@pytest.mark.parametrize(("kind", "status"), [("int8", "integer"), ("int16", "float")])
+def test_products_of_activations_that_get_another_name_are_float(kind: str, status: str) -> None:
+    """What scales scores goes into a float product, which onnxruntime then names itself."""
+    text = """(float[2,4,8] x) => (float[2,4,4] y) <float half = {0.5}> {
+        t = Transpose <perm = [0,2,1]> (x) [m] s = MatMul (x, t) y = Mul (s, half) }"""
+    assert rows(text, opset=21, activation_type=kind)["m"].status == status
+
+
 def test_a_weight_on_the_left_has_no_kernel() -> None:
     row = rows("(float[2,4] x) => (float[3,4] y) <float[3,2] w> { [m] y = MatMul (w, x) }")["m"]
     assert (row.status, row.kernel) == ("float", "MatMul")
