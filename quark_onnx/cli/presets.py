@@ -99,7 +99,8 @@ def explained(config: QuantizationConfig) -> dict[str, str]:
         found["Ranges"] = _ranges(config)
     if config.op_types_to_quantize:
         found["Operators"] = f"only {' and '.join(config.op_types_to_quantize)}; all else stays float"
-    found |= {"Equalization": _equalization(config), "Fine-tuning": _finetuning(config)}
+    found |= {"Equalization": _equalization(config), "Smoothing": _smoothing(config)}
+    found["Fine-tuning"] = _finetuning(config)
     if config.include_auto_mp:
         found["Mixed precision"] = _mixed(config)
     if config.protection.on and not (config.include_auto_mp or config.row.fixed_point):
@@ -117,6 +118,8 @@ _TOLD = (
     "BlockSize",
     "BiasCorrection",
     "Protect",
+    "SmoothQuant",
+    "SmoothAlpha",
 )
 _JUDGED = "biases take back what their layers are off by, if samples that taught nothing say that the outputs gain"
 
@@ -173,6 +176,15 @@ def _equalization(config: QuantizationConfig) -> str:
     if config.per_channel:
         return "none: with one scale for each channel there is nothing to even out"
     return "ranges of channels are evened out between layers first, where that leaves the float model as it is"
+
+
+def _smoothing(config: QuantizationConfig) -> str:
+    how, row = config.smoothing, config.row
+    if not how.on or not config.observes or row.pow2 or (how.judged and not row.on_cpu):
+        return "none"
+    share = "the best share for each" if how.alpha is None else f"the share {how.alpha}"
+    gain = ", where that gains on samples that taught nothing" if how.judged else ""
+    return f"channels of what products read give a part of their range to the weights: {share}{gain}"
 
 
 def _finetuning(config: QuantizationConfig) -> str:

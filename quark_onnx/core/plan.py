@@ -290,10 +290,13 @@ ARRAYS: dict[str, tuple[str, ...]] = {
 
 
 def _unpacked(stored: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, Any]]:
-    """Fields from the entries `field/name/part` of an archive; names may hold slashes."""
+    """Fields from the entries `field/name/part` of an archive, in its order; names may hold slashes.
+
+    Constants are added to the model in that order: another one would give other bytes than the plan that was saved.
+    """
     found: dict[str, dict[str, Any]] = {kind: {} for kind in ARRAYS}
     makers = {"qparams": QParams, "rounded": Coded, "codes": Coded}
-    for key in sorted(stored):
+    for key in stored:
         kind, rest = key.split("/", 1)
         name = rest.rpartition("/")[0]
         if kind in makers:

@@ -238,6 +238,9 @@ def _named(item: object, inputs: Sequence[InputSpec], where: str) -> Mapping[str
     if extra := [name for name in item if name not in names]:
         raise DataError(f"{where}: the model has no input {extra[0]!r}{nearest(str(extra[0]), names)}")
     if missing := [name for name in names if name not in item]:
+        if next(spec for spec in inputs if spec.name == missing[0]).truth:
+            held = nearest(missing[0], [str(name) for name in item])
+            raise DataError(f"{where}: nothing in it has the name {missing[0]!r}, which SampleMask says{held}")
         raise DataError(f"{where}: input {missing[0]!r} is missing; add it to the feed of {list(item)}")
     return item
 

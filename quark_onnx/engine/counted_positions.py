@@ -36,10 +36,15 @@ class Counted:
     axes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
+    def leaves_out(self) -> bool:
+        """Whether there are positions that are left out."""
+        return not isinstance(self.trimming, Skip) or bool(self.axes)
+
+    @property
     def told(self) -> str:
         """What became of the others, in words."""
         name, uncut = repr(self.mask.name), isinstance(self.trimming, Skip)
-        if isinstance(self.trimming, Skip) and not self.axes:
+        if isinstance(self.trimming, Skip) and not self.leaves_out:
             return f"all, also those that {name} says do not count: {self.trimming.reason}"
         where = f"they are left out of {len(self.axes)} tensors" if uncut else "samples were cut to the others"
         return f"{self.share:.0%}: the rest is padding, as {name} says; {where}, and outputs are not compared there"
@@ -76,9 +81,16 @@ class Counted:
 
 
 def counted_pairs(counted: Counted | None, name: str, x: Any, y: Any, feed: Feed) -> Iterable[tuple[Any, Any]]:
-    """What counts of a tensor in two models, of which one may have made it of another shape: then it is all."""
-    if counted is None or name not in counted.axes or x.shape != y.shape:
+    """What counts of a tensor in two models, of which one may have made it of another shape: then it is all.
+
+    A sample without a position that counts, which fills a batch up, counts nowhere: not in what is pooled either.
+    """
+    if counted is None or x.shape != y.shape or not counted.leaves_out:
         return [(x, y)]
+    if name not in counted.axes:
+        filled = np.asarray(marks_of(counted.mask, feed[counted.mask.name]).any(1))
+        rows = x.ndim and len(x) == len(filled) and not filled.all()
+        return [(x[filled], y[filled]) if rows else (x, y)]
     return zip(counted.parts(name, x, feed), counted.parts(name, y, feed), strict=True)
 
 

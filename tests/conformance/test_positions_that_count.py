@@ -41,6 +41,16 @@ def test_a_plan_is_that_of_samples_without_padding(preset: str) -> None:
     assert padded.layer_sqnr() == cut.layer_sqnr()
 
 
+@pytest.mark.parametrize("sizes", [(), (4, 16)], ids=["feeds are cut", "tensors are cut"])
+def test_a_sample_that_only_fills_a_batch_up_is_not_judged(sizes: tuple[int, ...]) -> None:
+    feeds = sentences(batch=4)
+    for feed in feeds:
+        feed["ids"][3] = feed["mask"][3] = 0
+    report = run(encoder(*sizes), feeds).report
+    assert report.outputs["pooled"].values == 2 * 3 * 12
+    assert report.sqnr["pooled"] > 30  # dB; 17 with the samples that nothing is known of
+
+
 def test_without_a_mask_that_hides_scores_all_positions_count() -> None:
     assert run(encoder(padding="none"), sentences()).report.positions == ""
     assert run(encoder(), sentences(), SampleMask=False).report.positions == ""
@@ -103,8 +113,8 @@ def test_a_simulation_is_tuned_without_padding() -> None:
 
 
 def test_a_mask_that_there_is_not_is_refused() -> None:
-    with pytest.raises(DataError, match="'keep' is missing"):
-        run(encoder(), sentences(), SampleMask="keep")
+    with pytest.raises(DataError, match="the name 'masks', which SampleMask says; did you mean 'mask'"):
+        run(encoder(), sentences(), SampleMask="masks")
     with pytest.raises(DataError, match="no input 'keep'"):
         run(encoder(), [feed | {"keep": feed["mask"]} for feed in sentences()])
     with pytest.raises(ConfigError, match="SampleMask"):

@@ -126,6 +126,14 @@ def example() -> Plan:
     return Plan("f00d", {site.tensor: site for site in sites}, nodes, {"other": "unknown"}, qparams, {"w": "raised"})
 
 
+def test_constants_come_in_the_order_in_which_they_were_found(tmp_path: Path) -> None:
+    """The model gets them in that order: another one would be other bytes."""
+    names = ("late", "early", "middle")
+    arrays = dict.fromkeys(names, np.ones(2, np.float32))
+    loaded = Plan.load(replace(example(), factors=arrays, shifts=arrays, smoothed=arrays).save(tmp_path / "plan"))
+    assert [tuple(kept) for kept in (loaded.factors, loaded.shifts, loaded.smoothed)] == [names] * 3
+
+
 def test_names_that_look_like_files(tmp_path: Path) -> None:
     """`np.load` takes `x.npy` for `x`, where both are in a file."""
     sites = {name: replace(example().sites["x"], tensor=name, group=name) for name in ("x", "x.npy", "../x", "/x")}

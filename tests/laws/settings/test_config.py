@@ -214,6 +214,10 @@ def test_a_bad_value_is_refused(field: str, value: object, message: str) -> None
         QuantizationConfig(**{field: value})
 
 
+def test_unsigned_weights_beside_floats_need_no_kernel_of_integers() -> None:
+    assert dataclasses.replace(get_default_config("MATMUL_NBITS"), weight_type="uint8").weight.dtype == "uint8"
+
+
 BAD_OPTIONS = [
     *[(key, value) for key, option in OPTIONS.items() if option.type is bool for value in (1, "True", 0.0)],
     *[(key, "x") for key, option in OPTIONS.items() if option.type is not bool and key != "SampleMask"],

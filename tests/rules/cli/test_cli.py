@@ -513,7 +513,7 @@ def test_presets_fit_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -
         base = name.split("_ADA")[0].removesuffix("_GPTQ")
         assert any(base in line.split() for line in lines)
     text = " ".join(done("presets", "A8W8_ADAQUANT").split())
-    for expected in ("AdaQuant trains the weights", "samples held out", "evened out between layers"):
+    for expected in ("AdaQuant trains the weights", "samples held out", "evened out between layers", "Smoothing"):
         assert expected in text
     assert "OptimAlgorithm" not in text
 
