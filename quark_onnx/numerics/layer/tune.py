@@ -107,7 +107,7 @@ def tune(
     scale, floor = grid.scale, _floor(start, input_scale, grid.shared)
     if settings.scale_search:
         grid = grid if input_scale is None else grid.at(np.maximum(grid.scale, floor))
-        scale = _scale(weight, q, sampled, grid, settings, scorer.gain, floor)
+        scale = _scale(weight, q, sampled, grid, settings, scorer.gain, floor, pool)
     rounded, iterations = [("untuned", near(grid.scale), grid.scale), ("nearest", near(scale), scale)], 0
     if settings.method != "nearest" and q is not None:
         rate = _rate(settings, float(scale.mean()), float(scorer.losses(data.train, raw).mean()))
@@ -172,12 +172,13 @@ def _scale(
     settings: TuningSettings,
     gain: F32,
     floor: F32,
+    pool: Executor | None,
 ) -> F32:
     half = None if sampled is None else replace(sampled, y=sampled.y[:, ::2], z=sampled.z[:, ::2])
     judged = half or q
     assert judged is not None  # without squares, positions are kept
     if grid.block is not None:
-        return search_blocks(weight, grid, judged.importance, settings.factors)
+        return search_blocks(weight, grid, judged.importance, settings.factors, pool)
     plain = settings.method == "nearest" or weight.size * weight.shape[-1] > WIDE
     return search_scale(
         weight, judged.loss, grid.low, grid.high, grid.scale, grid.shared,

@@ -12,11 +12,13 @@ the gradient of the others by one product, so that a round costs as much as one 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.matrix_products import product
+from quark_onnx.numerics.parallel_blocks import in_order, row_blocks
 from quark_onnx.numerics.rounding.coordinate_descent import descend
 from quark_onnx.numerics.rounding.objectives import Quadratic
 from quark_onnx.numerics.rounding.weight_grid import WeightGrid, nearest, up_or_down
@@ -24,11 +26,23 @@ from quark_onnx.numerics.rounding.weight_grid import WeightGrid, nearest, up_or_
 F32 = NDArray[np.float32]
 
 
-def search_blocks(weight: F32, grid: WeightGrid, importance: F32, factors: Sequence[float]) -> F32:
+def search_blocks(
+    weight: F32, grid: WeightGrid, importance: F32, factors: Sequence[float], pool: Executor | None = None
+) -> F32:
     """(G, R, K) scales: those of the grid times the factor that costs least when the weight is rounded to nearest.
 
-    importance (G, K): mean square of every input.
+    Args:
+        importance: (G, K) mean square of every input.
+        pool: for blocks of rows, which are independent.
     """
+
+    def search(part: slice) -> F32:
+        return _searched(weight[:, part], grid.rows(part), importance, factors)
+
+    return np.concatenate(list(in_order(search, row_blocks(weight.shape), pool)), 1)
+
+
+def _searched(weight: F32, grid: WeightGrid, importance: F32, factors: Sequence[float]) -> F32:
     assert grid.block is not None
     starts = np.arange(0, weight.shape[-1], grid.block)
     best, least = grid.scale, np.full((*weight.shape[:2], len(starts)), np.inf, np.float32)
