@@ -120,7 +120,7 @@ MISFIT: dict[str, tuple[str, Callable[[Arrays], Arrays], str]] = {  # only the m
         lambda arrays: {**arrays, "values/nowhere/": arrays["values/b/"]},
         "values of 'nowhere': the model has no such initializer",
     ),
-    "factors too short": ("equalized", changed("factors/w/", lambda f: f[:2].reshape(-1)[:5]), "equalizes weights"),
+    "factors too short": ("equalized", changed("factors/w/", lambda f: f[:2].reshape(-1)[:5]), "rescales what"),
 }
 
 

@@ -27,8 +27,8 @@ from quark_onnx.stages.place.site_request import SiteRequest
 SMALLEST = 1 << 14
 """Elements below which three more nodes take more than integers save."""
 
-BLOCK = 32
-"""Neighbours that have one scale in a table of 4 bits, where no other size is asked for."""
+BLOCKS = (32, 16)
+"""Neighbours that have one scale in a table of 4 bits, where no other size is asked for that divides the rows."""
 
 ROWS = Format(8, signed=True, symmetric=True, axis=0)
 
@@ -56,12 +56,17 @@ def tables(
 
 
 def _format(table: Value, graph: Graph, config: QuantizationConfig) -> Format:
-    """A scale per row; with 4 bits one per block, where the rows have blocks, and what is looked up known axes."""
+    """A scale per row; with 4 bits one per block, where blocks divide the rows, and what is looked up has known axes."""
     width = (shape(table) or ())[1:]
     known = all(rank(node.inputs[1]) is not None for node in table.consumers())
-    block = config.option("BlockSize") or BLOCK
-    if config.option("TableBits") == 4 and len(width) == 1 and known and (width[0] or 1) % block == 0:
-        return replace(ROWS, bits=4, axis=1, block=block)
+    asked = config.option("BlockSize")
+    blocks = [
+        block
+        for block in (*((asked,) if asked else ()), *BLOCKS)
+        if (math.prod(dim or 1 for dim in width)) % block == 0
+    ]
+    if config.option("TableBits") == 4 and len(width) == 1 and known and blocks:
+        return replace(ROWS, bits=4, axis=1, block=blocks[0])
     return replace(ROWS, bits=max(ROWS.bits, config.weight.bits))
 
 

@@ -93,7 +93,7 @@ def test_a_plan_keeps_it(auto: Result, tmp_path: Path) -> None:
     ids=["too short", "no product reads it", "no tensor"],
 )
 def test_a_plan_of_another_model(auto: Result, name: str, array: np.ndarray) -> None:
-    with pytest.raises(PlanError, match="equalizes weights that this model does not have"):
+    with pytest.raises(PlanError, match="rescales what this one does not have"):
         quantized(resume=replace(auto.plan, smoothed={name: array}))
 
 
