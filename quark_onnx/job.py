@@ -222,9 +222,8 @@ class Job:
             model = rescale(self.prepared, factors, shifts)
             model = with_products(model, smoothed) if smoothed else model
         except (KeyError, ValueError) as error:  # a plan's, that has other weights
-            raise PlanError(
-                f"the plan was made for another model: it rescales what this one does not have ({error}); {ANEW}"
-            ) from error
+            why = f"it rescales what this one does not have ({error})"
+            raise PlanError(f"the plan was made for another model: {why}; {ANEW}") from error
         job = replace(self, prepared=model)
         sites = job.placed(self.config) if smoothed else self.sites
         sites = replace(sites, model=io.fingerprint(model), factors=factors, shifts=shifts, smoothed=smoothed)

@@ -56,17 +56,13 @@ def tables(
 
 
 def _format(table: Value, graph: Graph, config: QuantizationConfig) -> Format:
-    """A scale per row; with 4 bits one per block, where blocks divide the rows, and what is looked up has known axes."""
+    """A scale per row; with 4 bits one per block, where these divide the row, and what is looked up has known axes."""
     width = (shape(table) or ())[1:]
     known = all(rank(node.inputs[1]) is not None for node in table.consumers())
-    asked = config.option("BlockSize")
-    blocks = [
-        block
-        for block in (*((asked,) if asked else ()), *BLOCKS)
-        if (math.prod(dim or 1 for dim in width)) % block == 0
-    ]
-    if config.option("TableBits") == 4 and len(width) == 1 and known and blocks:
-        return replace(ROWS, bits=4, axis=1, block=blocks[0])
+    sizes = (config.option("BlockSize") or BLOCKS[0], *BLOCKS)
+    fitting = [size for size in sizes if len(width) == 1 and (width[0] or 1) % size == 0]
+    if config.option("TableBits") == 4 and known and fitting:
+        return replace(ROWS, bits=4, axis=1, block=fitting[0])
     return replace(ROWS, bits=max(ROWS.bits, config.weight.bits))
 
 
