@@ -14,7 +14,7 @@ from quark_onnx.core.records import SmoothRecord
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.counted_positions import Counted
-from quark_onnx.engine.kept_feeds import samples_in, telling
+from quark_onnx.engine.kept_feeds import Kept, holding, samples_in, telling
 from quark_onnx.engine.position_rows import position_rows
 from quark_onnx.engine.value_shapes import value_shapes
 from quark_onnx.job import Job
@@ -31,7 +31,7 @@ JUDGES = 8
 
 
 def rescaled(
-    job: Job, feeds: Sequence[Feed], clock: Clock, counted: Counted | None = None
+    job: Job, feeds: Kept, clock: Clock, counted: Counted | None = None
 ) -> tuple[Job, tuple[SmoothRecord, ...]]:
     """Both, one after the other, and what became of each site of the second.
 
@@ -39,7 +39,7 @@ def rescaled(
     """
     if job.config.conversion is not None:
         return job, ()
-    return _smoothed(job, _equalized(job, feeds, clock), feeds, clock, counted)
+    return _smoothed(job, _equalized(job, feeds, clock), holding(feeds), clock, counted)
 
 
 def _equalized(job: Job, feeds: Sequence[Feed], clock: Clock) -> Job:

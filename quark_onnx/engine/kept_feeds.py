@@ -135,6 +135,12 @@ def telling(feeds: Sequence[Feed]) -> list[int]:
     return found or list(range(len(held)))
 
 
+def holding(feeds: Kept) -> Kept:
+    """The feeds that hold any value; all, if none does."""
+    found = [i for i, feed in enumerate(feeds.entries) if not all(map(_is_empty, feed.values()))]
+    return feeds.at(found) if found else feeds
+
+
 def _is_empty(entry: Any) -> bool:
     return isinstance(entry, np.ndarray) and not entry.size
 
