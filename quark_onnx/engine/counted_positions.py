@@ -85,7 +85,8 @@ def counted_pairs(counted: Counted | None, name: str, x: Any, y: Any, feed: Feed
 
     A sample without a position that counts, which fills a batch up, counts nowhere: not in what is pooled either.
     """
-    if counted is None or x.shape != y.shape or not counted.leaves_out:
+    arrays = isinstance(x, np.ndarray) and isinstance(y, np.ndarray)  # a sequence is compared as a whole
+    if counted is None or not arrays or x.shape != y.shape or not counted.leaves_out:
         return [(x, y)]
     if name not in counted.axes:
         filled = np.asarray(marks_of(counted.mask, feed[counted.mask.name]).any(1))

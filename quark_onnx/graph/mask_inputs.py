@@ -95,13 +95,11 @@ def _is_index(value: ir.Value) -> bool:
 
 
 def _padding(graph: ir.Graph, masks: Masks, value: ir.Value) -> Literal["zero", "nonzero", "low"] | None:
-    if value in masks.hidden:
-        return "low"
-    if value not in masks.deciding:
+    if value not in masks.hidden and value not in masks.deciding:
         return None
     zero, one = (_hides(graph, masks, value, number) for number in (0.0, 1.0))
-    if zero == one:
-        return None
+    if zero == one:  # of what is added to scores neither hides
+        return "low" if value in masks.hidden else None
     return "zero" if zero else "nonzero"
 
 

@@ -41,6 +41,24 @@ def test_a_plan_is_that_of_samples_without_padding(preset: str) -> None:
     assert padded.layer_sqnr() == cut.layer_sqnr()
 
 
+@pytest.mark.parametrize("kind", ["float", "int64"])
+def test_sequences_are_judged_as_a_whole(kind: str) -> None:
+    """Also behind a mask of 0 and 1 that is a float, which is no mask to be added."""
+    text = f"""g (float[B,T,8] x, {kind}[B,T] mask) => (float[B,T,8] y, seq(float[B,T,8]) z) {{
+        m = Cast <to = 1> (mask) n = Sub (one, m) h = Mul (n, low) u = Unsqueeze (h, axis) q = MatMul (x, w)
+        t = Transpose <perm = [0,2,1]> (x) s = MatMul (q, t) a = Add (s, u) p = Softmax <axis = -1> (a)
+        y = MatMul (p, q) z = SequenceConstruct (y) }}"""
+    numbers = {"one": np.float32(1), "low": np.float32(-1e4), "axis": np.array([1]), "w": normal(8, 8) / 3}
+    kept = [np.arange(6)[None] < 3 + i % 3 for i in range(24)]
+    feeds = [
+        {"x": normal(1, 6, 8, seed=i), "mask": one.astype(kind if kind == "int64" else "float32")}
+        for i, one in enumerate(kept)
+    ]
+    report = run(text_model(text, **numbers), feeds).report
+    assert report.positions.startswith("67%")
+    assert report.outputs["z"].values == 6 * report.judged * 8 > report.outputs["y"].values
+
+
 @pytest.mark.parametrize("sizes", [(), (4, 16)], ids=["feeds are cut", "tensors are cut"])
 def test_a_sample_that_only_fills_a_batch_up_is_not_judged(sizes: tuple[int, ...]) -> None:
     feeds = sentences(batch=4)
