@@ -42,8 +42,9 @@ ALLOWED = {  # what each part may import of the others
     "demo": "core numerics graph engine stages clock result pipeline",
     "quantsim": "core numerics graph engine stages encodings job result pipeline",
     "plots": "core numerics",
+    "evaluators": "core numerics",
     "report": "core numerics graph engine result",
-    "zoo": "core graph engine stages result pipeline report",
+    "zoo": "core graph engine stages result pipeline evaluators report",
     "cli": "core numerics graph engine stages clock job opened_job result decided pipeline plots report demo zoo",
 }
 ROOMS = {  # folders inside a part, and what each may import of the others; files beside them import none
