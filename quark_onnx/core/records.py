@@ -278,3 +278,9 @@ class Proof:
 def worst_of(outputs: Mapping[str, Measured]) -> float | None:
     """What the output is worth that is worth the least; None where nothing was measured."""
     return min((one.db for one in outputs.values() if one.db is not None), default=None)
+
+
+def least_alike(outputs: Mapping[str, Measured]) -> Measured:
+    """The output whose classes diverge most; one that holds nothing where no output holds classes."""
+    classes = [one for one in outputs.values() if one.kl is not None]
+    return max(classes, key=lambda one: one.kl or 0.0, default=Measured())
