@@ -50,6 +50,13 @@ def test_a_quantizer_alone_counts_for_the_rest() -> None:
     assert kernel_times(model, [{"x": normal(4)}]).keys() == {REST}
 
 
+def test_a_quantizer_that_nothing_reads_counts_for_what_it_quantizes() -> None:
+    text = """g (float[4,4] x) => (float[4,4] y) {
+        [product] m = MatMul (x, w)  q = QuantizeLinear (m, s)  y = DequantizeLinear (q, s) }"""
+    model = io.load(text_model(text, w=normal(4, 4), s=np.float32(0.1)))
+    assert kernel_times(model, [{"x": normal(4, 4)}]).keys() == {"product"}
+
+
 def test_bodies_count_for_the_node_that_runs_them() -> None:
     text = """g (float[4,4] x, bool c) => (float[4,4] y) {
         [before] m = MatMul (x, w)
