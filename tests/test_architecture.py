@@ -45,7 +45,8 @@ ALLOWED = {  # what each part may import of the others
     "report": "core numerics graph engine result",
     "optimize": "core numerics graph engine stages clock job opened_job result pipeline",
     "zoo": "core graph engine stages result pipeline report",
-    "cli": "core numerics graph engine stages clock job opened_job result decided pipeline plots report demo zoo optimize",
+    "cli": "core numerics graph engine stages clock job opened_job result decided pipeline plots report demo zoo "
+    "optimize",
 }
 ROOMS = {  # folders inside a part, and what each may import of the others; files beside them import none
     "core": {"settings": ""},

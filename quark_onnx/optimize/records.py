@@ -119,7 +119,7 @@ class Optimized:
     points      all that were tried, in order
     chosen      number of the point that was written
     rows        the table of layers, in order of the graph; empty where it was not needed
-    measure     what damage is: "kl" (nats, where all outputs hold classes) or "noise" (noise / signal of the worst output)
+    measure     what damage is: "kl" in nats, where all outputs hold classes; or "noise" / signal of the worst output
     float_size, float_score  bytes of the float model's file, and its score
     clocked     whether the times of the table were measured on this machine
     samples     (that taught, that judged)
