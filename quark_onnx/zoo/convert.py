@@ -15,10 +15,10 @@ from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.records import Measured, worst_of
 from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.result_wording import kept_text
+from quark_onnx.evaluators import score
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Result
 from quark_onnx.zoo.entry import Entry, Try
-from quark_onnx.zoo.evaluators import score
 from quark_onnx.zoo.page import write_page
 from quark_onnx.zoo.rows import Row
 from quark_onnx.zoo.store import hashes, write_result
@@ -125,7 +125,7 @@ def _float_score(entry: Entry, tell: Told) -> float | None:
         return None
     open_model(entry.input)  # a broken model is no fault of the evaluator
     tell("evaluate", 0, None)
-    return score(entry.evaluator, Path(entry.home), Path(entry.input))
+    return score(entry.evaluator, Path(entry.home), Path(entry.input)).value
 
 
 def _tried(
@@ -164,7 +164,7 @@ def _attempt(entry: Entry, tried: Try, folder: Path, tell: Told, before: float |
     after = None
     if before is not None:
         tell("evaluate", 0, None)
-        after = score(entry.evaluator, Path(entry.home), folder / MODEL)
+        after = score(entry.evaluator, Path(entry.home), folder / MODEL).value
     tell("judge", 0, None)
     over = _over(entry, result, before, after)
     record = {

@@ -14,8 +14,8 @@ from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options_check import checked_options
 from quark_onnx.core.settings.presets import beginning
 from quark_onnx.engine.calibration_data import ImageOptions
+from quark_onnx.evaluators import refusal
 from quark_onnx.zoo.entry import RANDOM, Budget, Try
-from quark_onnx.zoo.evaluators import refusal
 from quark_onnx.zoo.located_values import Marked
 from quark_onnx.zoo.manifest_keys import BUDGET, Spec, checked, number
 from quark_onnx.zoo.problems import Problems
