@@ -20,8 +20,10 @@ from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Model, Node, Value
 from quark_onnx.graph.view import constant, is_op, rank, shape
-from quark_onnx.optimize.records import BYTES, EIGHTS, FLOAT, FOURS, WORDS
+from quark_onnx.optimize.records import BYTES, EIGHTS, FLOAT, FOURS, WORDS, LayerRow
 from quark_onnx.stages.place.overridden_site import output_axis
+
+TABLE_OP = "Gather"
 
 BLOCKS = (32, 128)
 """Sizes of blocks that products of matrices have kernels for."""
@@ -69,11 +71,6 @@ class Layer:
         return tuple(part.node.name or "" for part in self.parts)
 
     @property
-    def is_table(self) -> bool:
-        """Whether rows are looked up."""
-        return is_op(self.parts[0].node, "Gather")
-
-    @property
     def weights(self) -> Mapping[str, Value]:
         """By name."""
         return {part.weight.name or "": part.weight for part in self.parts}
@@ -98,7 +95,7 @@ def layers_of(model: Model, plan: Plan, target: Target) -> list[Layer]:
     found: dict[str, list[Weighted]] = {}
     tables: list[Weighted] = []
     for part in _weighted(model, plan):
-        if is_op(part.node, "Gather"):
+        if is_op(part.node, TABLE_OP):
             tables.append(part)
         else:
             found.setdefault(part.weight.name or "", []).append(part)
@@ -113,7 +110,7 @@ def layers_of(model: Model, plan: Plan, target: Target) -> list[Layer]:
 
 def _weighted(model: Model, plan: Plan) -> Iterator[Weighted]:
     for node in model.graph:
-        if is_op(node, "Gather"):
+        if is_op(node, TABLE_OP):
             site = plan.sites.get(node.inputs[0].name or "") if node.inputs and node.inputs[0] else None
             if site is not None and site.rule == TABLE:
                 yield Weighted(node, 0)
@@ -178,18 +175,21 @@ def _bytes(dims: Sequence[int | None], format: Format | None) -> int:
     return -(-(count * format.storage_bits + zero_points) // 8) + 4 * scales
 
 
-def with_choices(config: QuantizationConfig, choices: Sequence[tuple[Layer, str]]) -> QuantizationConfig:
-    """The configuration with these choices of layers."""
+def with_choices(
+    config: QuantizationConfig, rows: Sequence[LayerRow], choices: Mapping[str, str]
+) -> QuantizationConfig:
+    """The configuration with these choices, by node, of the layers of a table."""
     types: dict[str, Mapping[str, Any]] = {}
     excluded: list[str] = []
     options = dict(config.extra_options)
-    for layer, choice in choices:
-        if layer.is_table:
+    for row in rows:
+        choice = choices[row.nodes[0]]
+        if row.op_type == TABLE_OP:
             options |= {"TableBits": 8 if choice == EIGHTS else 4}
         elif choice == FLOAT:
-            excluded += layer.nodes
+            excluded += row.nodes
         elif choice != BYTES:
-            types |= dict.fromkeys(layer.nodes, _entry(choice, config))
+            types |= dict.fromkeys(row.nodes, _entry(choice, config))
     options |= {"LayerTypes": types} if types else {}
     return replace(config, nodes_to_exclude=(*config.nodes_to_exclude, *excluded), extra_options=options)
 
