@@ -33,10 +33,11 @@ LOOKS = 2e12
 
 @dataclass(frozen=True, eq=False)
 class LayerTable:
-    """Rows, and the path from the cheapest choice of all to the most accurate one."""
+    """Rows, what each option costs, and the path from the cheapest choice of all to the most accurate one."""
 
     rows: tuple[LayerRow, ...]
     path: UpgradePath
+    costs: tuple[tuple[float, ...], ...]
 
     @classmethod
     def of(cls, rows: Sequence[LayerRow], objective: Objective) -> LayerTable:
@@ -44,8 +45,10 @@ class LayerTable:
         eight = sum(row.weights for row in rows) or 1
         time = sum(max(option.time for option in row.options) for row in rows) or 1.0
         by_bytes, by_time = WEIGHTS[objective]
-        costs = [[(by_bytes * o.bytes / eight + by_time * o.time / time, o.damage) for o in r.options] for r in rows]
-        return cls(tuple(rows), upgrade_path(costs))
+        costs = tuple(tuple(by_bytes * o.bytes / eight + by_time * o.time / time for o in row.options) for row in rows)
+        damages = [[option.damage for option in row.options] for row in rows]
+        pairs = [list(zip(some, others, strict=True)) for some, others in zip(costs, damages, strict=True)]
+        return cls(tuple(rows), upgrade_path(pairs), costs)
 
     @property
     def steps(self) -> int:
@@ -55,6 +58,10 @@ class LayerTable:
     def options(self, count: int) -> list[LayerOption]:
         """Of each row, after so many steps of the path."""
         return [row.options[index] for row, index in zip(self.rows, self.path.chosen(count), strict=True)]
+
+    def cost(self, count: int) -> float:
+        """After so many steps; about 1 where all weights have 8 bits, and size counts."""
+        return sum(costs[index] for costs, index in zip(self.costs, self.path.chosen(count), strict=True))
 
     def damage(self, count: int) -> float:
         """That the table says."""

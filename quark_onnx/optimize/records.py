@@ -106,6 +106,22 @@ class Point:
         return QuantizationConfig.from_json(self.config)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What is told when a trial begins, and when the best so far changes.
+
+    number  of the trial, from 1
+    name    what is tried, in words
+    best    the best point so far
+    left    seconds until the time limit; None: there is none
+    """
+
+    number: int
+    name: str
+    best: Point | None = None
+    left: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Optimized:
     """The outcome of `optimize`.

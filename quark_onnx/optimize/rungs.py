@@ -1,6 +1,6 @@
 """The ladder: what costs nothing in the model but time to find, cheapest first; each is kept only if it helps.
 
-    one scale per weight → one per channel → biases corrected → weight scales by output error → rounding → protection
+one scale per weight → one per channel → biases corrected → weight scales by output error → rounding → protection
 """
 
 from __future__ import annotations
