@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
@@ -194,3 +194,17 @@ def beginning(name: str | None, changes: Mapping[str, Any]) -> tuple[str, Quanti
         return name, get_default_config(name)
     config = _protected(target)
     return name, _tuned(config, ending[1:].lower()) if ending else config
+
+
+@dataclass(frozen=True)
+class Config:
+    """What `ModelQuantizer` takes: a configuration for the whole model; without one, the default preset."""
+
+    global_quant_config: QuantizationConfig = field(default_factory=get_default_config)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.global_quant_config, QuantizationConfig):
+            raise ConfigError(
+                f"global_quant_config must be a QuantizationConfig, e.g. get_default_config('S8S8_AAWS'), "
+                f"not {type(self.global_quant_config).__name__}"
+            )
