@@ -151,7 +151,7 @@ class Search:
         return said * ratios[below] ** (1 - part) * ratios[above] ** part
 
     def _first_scale(self) -> float:
-        """Excess for the damage that is measured, as the ladder shows it; of the point that is nearest to the budget."""
+        """Excess for the damage that is measured, as the ladder shows it: its point that is nearest to the budget."""
         found = [
             (abs(math.log(self.trials.excesses[p.number])), self.trials.excesses[p.number] / p.damage)
             for p in self.trials.points

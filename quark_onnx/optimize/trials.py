@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +73,7 @@ class Trials:
     progress: Progress
     deadline: float | None
     begun: Callable[[int, str], None]
-    work: Work | None = None
+    work: Work
     points: list[Point] = field(default_factory=list)
     excesses: dict[int, float] = field(default_factory=dict)
     kept: dict[str, Result] = field(default_factory=dict)
@@ -101,7 +102,9 @@ class Trials:
             found = self._tried(config, text)
             self.store.put(TRIAL, text, found)
         self.longest = max(self.longest, float(found["seconds"]))
-        point = self._point(name, step, text, choices or {}, predicted, found)
+        number, seconds = len(self.points) + 1, float(found["seconds"])
+        point = Point(number, name, step, text, choices or {}, predicted=predicted, seconds=seconds)
+        point = self._point(point, found)
         self.points.append(point)
         return point
 
@@ -155,66 +158,37 @@ class Trials:
             found |= {"score": said.value, "samples": None if said.samples is None else said.samples.tolist()}
         return found
 
-    def _point(
-        self,
-        name: str,
-        step: Literal["ladder", "layers"],
-        config: str,
-        choices: Mapping[str, str],
-        predicted: float | None,
-        found: Mapping[str, Any],
-    ) -> Point:
-        number, seconds = len(self.points) + 1, float(found["seconds"])
+    def _point(self, point: Point, found: Mapping[str, Any]) -> Point:
+        """The point with what was measured."""
         if found["error"]:
-            self.excesses[number] = float("inf")
-            return Point(
-                number, name, step, config, choices, predicted=predicted, seconds=seconds, error=found["error"]
-            )
+            self.excesses[point.number] = math.inf
+            return replace(point, error=found["error"])
         task, budget = self.task, self.task.budget
-        outputs = {
-            n: one if isinstance(one, Measured) else Measured.from_dict(one) for n, one in found["outputs"].items()
-        }
+        outputs = {n: o if isinstance(o, Measured) else Measured.from_dict(o) for n, o in found["outputs"].items()}
         before, after = task.before, None
         if "score" in found:
             samples = None if found["samples"] is None else np.asarray(found["samples"], np.float64)
-            after = Score(found["score"], samples)
-        drop = None if before is None or after is None else before.value - after.value
-        kl, agreement = (
-            [getattr(o, n) for o in outputs.values() if getattr(o, n) is not None] for n in ("kl", "agreement")
-        )
-        values: dict[str, Any] = {
+            after = Score(float(found["score"]), samples)
+        both = (before, after) if before is not None and after is not None else None
+        worth: dict[str, float | None] = {
             "sqnr": worst_of(outputs),
-            "kl": max(kl, default=None),
-            "agreement": min(agreement, default=None),
-            "drop": drop,
+            "kl": max((o.kl for o in outputs.values() if o.kl is not None), default=None),
+            "agreement": min((o.agreement for o in outputs.values() if o.agreement is not None), default=None),
+            "drop": None if both is None else both[0].value - both[1].value,
         }
         allowed = None if before is None else budget.drop_from(before.value)
-        self.excesses[number] = excess(budget, allowed_drop=allowed, **values)
-        return Point(
-            number,
-            name,
-            step,
-            config,
-            choices,
+        self.excesses[point.number] = excess(budget, allowed_drop=allowed, **worth)
+        return replace(
+            point,
             size=found["size"],
-            time=self._time(found["integers"]),
-            integers=self._share(found["integers"]),
+            time=self.work.time(found["integers"]) / max(1.0, self.work.time(())),
+            integers=self.work.on_integers(found["integers"]) / max(1, sum(self.work.products.values())),
             score=None if after is None else after.value,
-            noise=None if before is None or after is None else before.noise_of_drop(after),
+            noise=None if both is None else both[0].noise_of_drop(both[1]),
             damage=damage_of(outputs, task.measure),
-            predicted=predicted,
-            over=tuple(budget.over(outputs, before and before.value, after and after.value)),
-            seconds=seconds,
-            **values,
+            over=OVER,
+            **worth,
         )
-
-    def _time(self, integers: list[str]) -> float:
-        work = self.work
-        return 0.0 if work is None else work.time(integers) / max(1.0, work.time(()))
-
-    def _share(self, integers: list[str]) -> float:
-        work = self.work
-        return 0.0 if work is None else work.on_integers(integers) / max(1, sum(work.products.values()))
 
 
 def written(result: Result, path: Path, source: Model) -> Path:
