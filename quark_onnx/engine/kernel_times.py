@@ -49,7 +49,7 @@ def kernel_times(model: Model, feeds: Iterable[Feed], *, threads: int = 1) -> di
     of a body is that of the node that runs it. Quantizers of the model are no nodes of their own, see above.
 
     Args:
-        model: float, or quantized by any tool.
+        model: float, or quantized by any tool; its nodes have names, and those without count for `REST`.
         feeds: to run on, in turn.
         threads: that onnxruntime may use; 0: its own choice.
 

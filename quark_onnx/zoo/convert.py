@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from quark_onnx.core.errors import QuarkError, ResourceError
 from quark_onnx.core.json_writing import json_text
-from quark_onnx.core.records import Measured, least_alike, worst_of
+from quark_onnx.core.records import least_alike, worst_of
+from quark_onnx.engine.budget_excess import excess
 from quark_onnx.engine.opened_model import open_model
-from quark_onnx.engine.result_wording import kept_text
 from quark_onnx.evaluators import score
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Result
@@ -166,7 +166,7 @@ def _attempt(entry: Entry, tried: Try, folder: Path, tell: Told, before: float |
         tell("evaluate", 0, None)
         after = score(entry.evaluator, Path(entry.home), folder / MODEL).value
     tell("judge", 0, None)
-    over = _over(entry, result, before, after)
+    over = excess(entry.budget, result.report.outputs, before, after)
     classes = least_alike(result.report.outputs)
     record = {
         "preset": tried.preset,
@@ -178,30 +178,6 @@ def _attempt(entry: Entry, tried: Try, folder: Path, tell: Told, before: float |
         "within_budget": not over,
     }
     return Attempt(tried, folder, result, after, over, record)
-
-
-def _over(entry: Entry, result: Result, before: float | None, after: float | None) -> tuple[str, ...]:
-    """What exceeds the budget, in words."""
-    found, budget = [], entry.budget
-    if budget.max_drop is not None and before is not None and after is not None and before - after > budget.max_drop:
-        drop = f"the score falls by {before - after:.4g} ({before:.4g} → {after:.4g})"
-        found.append(f"{drop}, and may fall by {budget.max_drop:g}")
-    if budget.min_sqnr is not None:
-        found += _too_little(result.report.outputs, budget.min_sqnr)
-    return tuple(found)
-
-
-def _too_little(outputs: Mapping[str, Measured], least: float) -> list[str]:
-    """Which output keeps less than it should, the worst, or that nothing is known of them."""
-    worth = {name: one.db for name, one in outputs.items() if one.db is not None}
-    if not outputs:
-        return ["without data the SQNR of the outputs is not known, and it is part of the budget; give data"]
-    if not worth:
-        return ["no output holds a value on these samples, and their SQNR is part of the budget; give other samples"]
-    worst = min(worth, key=lambda name: worth[name])
-    if worth[worst] >= least:
-        return []
-    return [f"output {worst!r} {kept_text(outputs[worst])}, and should keep {least:g}"]
 
 
 def _row(row: Row, attempt: Attempt, scores: Mapping[str, float]) -> Row:

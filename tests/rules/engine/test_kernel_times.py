@@ -52,7 +52,7 @@ def test_a_quantizer_alone_counts_for_the_rest() -> None:
 
 def test_a_quantizer_that_nothing_reads_counts_for_what_it_quantizes() -> None:
     text = """g (float[4,4] x) => (float[4,4] y) {
-        [product] m = MatMul (x, w)  q = QuantizeLinear (m, s)  y = DequantizeLinear (q, s) }"""
+        [product] m = MatMul (x, w)  [quantizer] q = QuantizeLinear (m, s)  [back] y = DequantizeLinear (q, s) }"""
     model = io.load(text_model(text, w=normal(4, 4), s=np.float32(0.1)))
     assert kernel_times(model, [{"x": normal(4, 4)}]).keys() == {"product"}
 
