@@ -52,7 +52,7 @@ def configs_of_layers(graph: Graph, config: QuantizationConfig, known: Collectio
     for pattern, typed in config.layers.items():
         exact, layers = _layers(graph, pattern, known)
         for node in layers:
-            _check(node, pattern, plain[pattern], exact=exact)
+            _check(node, pattern, plain[pattern])
             found[node.name or ""] = _stronger(node, found.get(node.name or ""), _Asked(pattern, exact, typed))
     own = {name: asked.config for name, asked in found.items()}
     _check_shared(graph, config, own)
@@ -75,12 +75,12 @@ def _layers(graph: Graph, pattern: str, known: Collection[str]) -> tuple[bool, l
     return pattern in names, layers
 
 
-def _check(node: Node, pattern: str, asked: Mapping[str, Any], *, exact: bool) -> None:
+def _check(node: Node, pattern: str, asked: Mapping[str, Any]) -> None:
     """What is asked of a weight needs one; a pattern may take layers without one besides."""
     weight, where = _weight(node), f"{OPTION}[{pattern!r}]"
     told = [key for key in OF_WEIGHTS if key in asked]
     if weight is None:
-        if exact and told:
+        if node.name == pattern and told:
             raise ConfigError(f"{where}: {node.op_type} {node.name!r} has no constant weight; leave {told[0]!r} out")
     elif asked.get("BlockSize") and input_axis(node, weight) is None:
         raise ConfigError(
