@@ -60,19 +60,19 @@ def configs_of_layers(graph: Graph, config: QuantizationConfig, known: Collectio
 
 
 def _layers(graph: Graph, pattern: str, known: Collection[str]) -> tuple[bool, list[Node]]:
-    """Whether it is the name of a node, and the layers that it takes."""
+    """Whether it is the name of a node, and the layers that it takes; none where it is about bodies inside alone."""
     names = {node.name or "" for node in graph} | set(known)
     taken = with_parts(graph, matching([pattern], names, OPTION))
-    nodes = [node for node in graph if node.name in taken]
+    nodes = [node for node in graph.all_nodes() if node.name in taken]
     layers = [node for node in nodes if is_op(node, *LAYERS)]
     if not layers:
         told = ", ".join(f"{node.op_type} {node.name!r}" for node in nodes[:3])
-        why = f"takes {told}" if nodes else "takes nothing of the main graph as it is after preparing"
-        every = [node.name or "" for node in graph if is_op(node, *LAYERS)]
+        why = f"takes {told}" if nodes else "takes nothing that is left of the model after preparing"
+        every = [node.name or "" for node in graph.all_nodes() if is_op(node, *LAYERS)]
         raise ConfigError(
             f"{OPTION}[{pattern!r}] {why}, and only {', '.join(LAYERS)} are layers; name one{nearest(pattern, every)}"
         )
-    return pattern in names, layers
+    return pattern in names, [node for node in layers if node.graph is graph]
 
 
 def _check(node: Node, pattern: str, asked: Mapping[str, Any]) -> None:

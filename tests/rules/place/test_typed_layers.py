@@ -189,9 +189,7 @@ def test_what_goes_beside_the_refused() -> None:
 
 
 def test_a_name_that_preparing_has_folded_away() -> None:
-    with pytest.raises(
-        ConfigError, match=r"LayerTypes\['bn'\] takes nothing of the main graph as it is after preparing"
-    ):
+    with pytest.raises(ConfigError, match=r"LayerTypes\['bn'\] takes nothing that is left of the model"):
         place(graph(CHAIN), settings(LayerTypes={"bn": ALONE}), known={"bn"})
     place(graph(CHAIN), settings(LayerTypes={"b*": ALONE}), known={"bn"})
 
