@@ -122,6 +122,7 @@ def _environment() -> Any:
         "worst",
         "worth",
         "classes",
+        "alike",
         "became",
         "change",
     ):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from quark_onnx.core.errors import QuarkError, ResourceError
 from quark_onnx.core.json_writing import json_text
-from quark_onnx.core.records import largest_kl, worst_of
+from quark_onnx.core.records import least_alike, worst_of
 from quark_onnx.engine.budget_excess import excess
 from quark_onnx.engine.opened_model import open_model
 from quark_onnx.evaluators import score
@@ -167,10 +167,12 @@ def _attempt(entry: Entry, tried: Try, folder: Path, tell: Told, before: float |
         after = score(entry.evaluator, Path(entry.home), folder / MODEL).value
     tell("judge", 0, None)
     over = excess(entry.budget, result.report.outputs, before, after)
+    classes = least_alike(result.report.outputs)
     record = {
         "preset": tried.preset,
         "sqnr": worst_of(result.report.outputs),
-        "kl": largest_kl(result.report.outputs),
+        "agreement": classes.agreement,
+        "kl": classes.kl,
         "score": after,
         "drop": None if before is None or after is None else before - after,
         "within_budget": not over,
