@@ -4,8 +4,7 @@ from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound
-from quark_onnx.core.settings.presets import PRESETS, get_default_config
-from quark_onnx.core.settings.whole_model import Config
+from quark_onnx.core.settings.presets import PRESETS, Config, get_default_config
 from quark_onnx.core.version import VERSION as __version__  # noqa: F401
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Report, Result

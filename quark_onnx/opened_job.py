@@ -29,8 +29,8 @@ from quark_onnx.stages.prepare import Prepared, prepare
 HALF_OPSET = Format(scale="half").opset
 """The operator set from which scales may be float16."""
 
-OF_MAIN = ("TensorQuantOverrides", "AutoMixprecision", "FastFinetune", "BiasCorrection", "InlineIf")
-"""Options that bodies have no use for: they name tensors of the main graph, or judge its layers by its outputs."""
+OF_MAIN = ("TensorQuantOverrides", "LayerTypes", "AutoMixprecision", "FastFinetune", "BiasCorrection", "InlineIf")
+"""Options that bodies have no use for: they name parts of the main graph, or judge its layers by its outputs."""
 
 
 def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job:
@@ -52,7 +52,8 @@ def _opened(source: str | Path | ModelProto, model: Model, config: QuantizationC
     overrides = config.tensor_overrides
     conversions = {name: one.readers for name, one in overrides.items() if one.convert is not None}
     plain, half = (model, False) if widened is None else (widened.model, not config.convert_fp16_to_fp32)
-    opset = max(_opset(c, half=half) for c in ((config, config.moved) if config.include_auto_mp else (config,)))
+    others = (config.moved,) if config.include_auto_mp else config.layers.values()
+    opset = max(_opset(c, half=half) for c in (config, *others))
     done = _prepared(plain, config, opset, conversions, config.option("InlineIf"))
     if widened is not None:
         wide = {node.name or "" for node in done.model.graph if needs_float(node, config.row)}

@@ -19,7 +19,7 @@ from quark_onnx.core.records import (
 from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.fast_finetune import FastFinetune
-from quark_onnx.core.settings.whole_model import Config
+from quark_onnx.core.settings.presets import Config
 from quark_onnx.decided import Decided, running
 from quark_onnx.decided_bodies import with_bodies
 from quark_onnx.decided_ranges import ranged

@@ -42,10 +42,12 @@ ALLOWED = {  # what each part may import of the others
     "demo": "core numerics graph engine stages clock result pipeline",
     "quantsim": "core numerics graph engine stages encodings job result pipeline",
     "plots": "core numerics",
+    "evaluators": "core numerics",
     "report": "core numerics graph engine result optimize",
-    "optimize": "core numerics graph engine stages clock job opened_job result pipeline",
-    "zoo": "core graph engine stages result pipeline report",
-    "cli": "core numerics graph engine stages clock job opened_job result decided pipeline plots report demo zoo optimize",
+    "optimize": "core numerics graph engine stages clock job opened_job result pipeline evaluators ladder",
+    "zoo": "core graph engine stages result pipeline evaluators report",
+    "cli": "core numerics graph engine stages clock job opened_job result decided pipeline plots report demo zoo "
+    "optimize",
 }
 ROOMS = {  # folders inside a part, and what each may import of the others; files beside them import none
     "core": {"settings": ""},

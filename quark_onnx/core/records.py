@@ -278,3 +278,8 @@ class Proof:
 def worst_of(outputs: Mapping[str, Measured]) -> float | None:
     """What the output is worth that is worth the least; None where nothing was measured."""
     return min((one.db for one in outputs.values() if one.db is not None), default=None)
+
+
+def largest_kl(outputs: Mapping[str, Measured]) -> float | None:
+    """KL of the output whose classes are furthest from those of the float model; None where none holds classes."""
+    return max((one.kl for one in outputs.values() if one.kl is not None), default=None)

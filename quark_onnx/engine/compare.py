@@ -11,12 +11,13 @@ import numpy as np
 
 from quark_onnx.core.records import Comparison
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.counted_positions import Counted, counted_pairs
+from quark_onnx.engine.counted_positions import Counted
+from quark_onnx.engine.output_sums import OutputSums, comparison
 from quark_onnx.engine.runner import Arrays, Runner, fit
 from quark_onnx.engine.saturating_runner import Run, without_vnni
 from quark_onnx.graph import Model, Node, Value, io
 from quark_onnx.graph.edit import shortened
-from quark_onnx.graph.view import is_op, output_names, shape
+from quark_onnx.graph.view import is_op, output_names
 from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.numerics.output_measures import OutputMeasure
 
@@ -94,43 +95,24 @@ def compare_ways(
     Raises:
         ModelError: among the ways is `without_vnni`, and a kernel saturates that cannot be computed in numpy.
     """
-    totals = [_Outputs(model, counted) for _ in ways]
+    totals = [OutputSums(model, counted, OutputMeasure) for _ in ways]
     for expected, answers in _all_outputs(model, quantized, feeds, ways):
         for total, found in zip(totals, answers, strict=True):
             total.add(expected, found)
-    return [total.comparison for total in totals]
+    return [comparison(total) for total in totals]
 
 
 def compare_each(
     model: Model, quantized: Model, feeds: Iterable[Feed], counted: Counted | None = None
 ) -> tuple[Comparison, list[Comparison]]:
     """All outputs of the quantized model as it is written, over all feeds, and for each feed alone."""
-    whole, alone = _Outputs(model, counted), []
+    whole, alone = OutputSums(model, counted, OutputMeasure), []
     for expected, (found,) in _all_outputs(model, quantized, feeds, ("written",)):
-        single = _Outputs(model, counted)
+        single = OutputSums(model, counted, OutputMeasure)
         for sums in (whole, single):
             sums.add(expected, found)
-        alone.append(single.comparison)
-    return whole.comparison, alone
-
-
-class _Outputs:
-    """Sums over what two models make of the feeds that are added."""
-
-    def __init__(self, model: Model, counted: Counted | None = None) -> None:
-        self._measures = {value.name or "": OutputMeasure(shape(value)) for value in model.graph.outputs}
-        self._samples, self._counted = 0, counted
-
-    def add(self, known: Feed, found: Mapping[str, Any]) -> None:
-        """One more feed; known: what it holds, and what the float model makes of it."""
-        self._samples += 1
-        for name, measure in self._measures.items():
-            for pair in counted_pairs(self._counted, name, known[name], found[name], known):
-                measure.add(*pair)
-
-    @property
-    def comparison(self) -> Comparison:
-        return Comparison({name: measure.measured for name, measure in self._measures.items()}, self._samples)
+        alone.append(comparison(single))
+    return comparison(whole), alone
 
 
 def _all_outputs(

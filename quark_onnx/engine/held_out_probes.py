@@ -86,20 +86,21 @@ def read(data: CalibrationData, model: Model, mask: MaskInput | None = None) -> 
     return Samples(taught, probes, bool(chosen), counted)
 
 
-def held_out(rows: Sequence[int], first: int, usable: Sequence[int] | None = None) -> list[int]:
+def held_out(rows: Sequence[int], first: int, usable: Sequence[int] | None = None, most: int = PROBES) -> list[int]:
     """Indices of the feeds that are held out, in order; none of too few.
 
     Args:
         rows: samples in each feed.
         first: how many feeds lie within the limit; the others are there to be held out.
         usable: of the first ones, those that may be; None: all.
+        most: samples that are wanted.
     """
     if sum(rows) < LEAST:
         return []
-    wanted = min(PROBES, sum(rows) // PART)
+    wanted = min(most, sum(rows) // PART)
     spare: list[int] = []
     for index in range(first, len(rows)):
-        if sum(rows[i] for i in spare) < PROBES:
+        if sum(rows[i] for i in spare) < most:
             spare.append(index)
     lacking = wanted - sum(rows[i] for i in spare)
     if lacking <= 0:

@@ -85,7 +85,7 @@ class Kept(Sequence[Feed]):
 
 
 class Keeper:
-    """Takes feeds one by one; those beyond `limit` bytes go to a temporary file. Strings stay in memory."""
+    """Takes feeds one by one; those beyond `limit` bytes go to a temporary file. What is no array of numbers stays."""
 
     def __init__(self, limit: int = HELD) -> None:
         self._limit, self._held = limit, 0
@@ -94,7 +94,7 @@ class Keeper:
 
     def add(self, feed: Feed) -> None:
         """Keep one more."""
-        self._held += sum(array.nbytes for array in feed.values())
+        self._held += sum(array.nbytes for array in feed.values() if isinstance(array, np.ndarray))
         if self._held <= self._limit:
             self._feeds.append(feed)
             return

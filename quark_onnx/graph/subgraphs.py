@@ -102,3 +102,23 @@ def _replace(graph: ir.Graph, value: ir.Value, add: ir.Node) -> None:
     total.name = name
     if not total.is_graph_output():
         graph.outputs.append(total)
+
+
+def linear_part(node: ir.Node, index: int) -> ir.Model:
+    """What a layer makes of its data by its weight, as a model of two inputs, the data and input number `index`.
+
+    Without its bias it is linear in the weight: given the rounding error of that, it returns the error of the layer.
+    """
+    sizes = [value for value in node.inputs[:2] if value is not None]
+    inputs = [ir.Value(name=f"input_{i}", type=_tensor_type(value)) for i, value in enumerate(sizes)]
+    attributes = list(node.attributes.values())
+    alone = ir.Node("", node.op_type, inputs, attributes, num_outputs=1, name="layer")
+    alone.outputs[0].name, alone.outputs[0].type = "error", inputs[index].type
+    versions = node.graph.opset_imports if node.graph is not None else {}
+    graph = ir.Graph(inputs, alone.outputs, nodes=[alone], opset_imports=dict(versions), name="layer")
+    return ir.Model(graph, ir_version=10)
+
+
+def _tensor_type(value: ir.Value) -> ir.TensorType:
+    """Float32 where it is not known."""
+    return ir.TensorType(value.dtype or ir.DataType.FLOAT)

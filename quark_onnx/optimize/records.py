@@ -106,6 +106,22 @@ class Point:
         return QuantizationConfig.from_json(self.config)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What is told when a trial begins, and when the best so far changes.
+
+    number  of the trial, from 1
+    name    what is tried, in words
+    best    the best point so far
+    left    seconds until the time limit; None: there is none
+    """
+
+    number: int
+    name: str
+    best: Point | None = None
+    left: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Optimized:
     """The outcome of `optimize`.
@@ -119,7 +135,7 @@ class Optimized:
     points      all that were tried, in order
     chosen      number of the point that was written
     rows        the table of layers, in order of the graph; empty where it was not needed
-    measure     what damage is: "kl" (nats, where all outputs hold classes) or "noise" (noise / signal of the worst output)
+    measure     what damage is: "kl" in nats, where all outputs hold classes; or "noise" / signal of the worst output
     float_size, float_score  bytes of the float model's file, and its score
     clocked     whether the times of the table were measured on this machine
     samples     (that taught, that judged)

@@ -11,9 +11,8 @@ from typing import Any, TypeAlias
 
 from quark_onnx.core.errors import ModelError
 from quark_onnx.core.settings.config import QuantizationConfig
-from quark_onnx.core.settings.presets import beginning
+from quark_onnx.core.settings.presets import Config, beginning
 from quark_onnx.core.settings.targets import TARGETS
-from quark_onnx.core.settings.whole_model import Config
 from quark_onnx.core.version import VERSION
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import quantized_values

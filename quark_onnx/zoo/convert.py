@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 from quark_onnx.core.errors import QuarkError, ResourceError
 from quark_onnx.core.json_writing import json_text
-from quark_onnx.core.records import Measured, worst_of
+from quark_onnx.core.records import largest_kl, worst_of
+from quark_onnx.engine.budget_excess import excess
 from quark_onnx.engine.opened_model import open_model
-from quark_onnx.engine.result_wording import kept_text
+from quark_onnx.evaluators import score
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Result
 from quark_onnx.zoo.entry import Entry, Try
-from quark_onnx.zoo.evaluators import score
 from quark_onnx.zoo.page import write_page
 from quark_onnx.zoo.rows import Row
 from quark_onnx.zoo.store import hashes, write_result
@@ -125,7 +125,7 @@ def _float_score(entry: Entry, tell: Told) -> float | None:
         return None
     open_model(entry.input)  # a broken model is no fault of the evaluator
     tell("evaluate", 0, None)
-    return score(entry.evaluator, Path(entry.home), Path(entry.input))
+    return score(entry.evaluator, Path(entry.home), Path(entry.input)).value
 
 
 def _tried(
@@ -164,41 +164,18 @@ def _attempt(entry: Entry, tried: Try, folder: Path, tell: Told, before: float |
     after = None
     if before is not None:
         tell("evaluate", 0, None)
-        after = score(entry.evaluator, Path(entry.home), folder / MODEL)
+        after = score(entry.evaluator, Path(entry.home), folder / MODEL).value
     tell("judge", 0, None)
-    over = _over(entry, result, before, after)
+    over = excess(entry.budget, result.report.outputs, before, after)
     record = {
         "preset": tried.preset,
         "sqnr": worst_of(result.report.outputs),
+        "kl": largest_kl(result.report.outputs),
         "score": after,
         "drop": None if before is None or after is None else before - after,
         "within_budget": not over,
     }
     return Attempt(tried, folder, result, after, over, record)
-
-
-def _over(entry: Entry, result: Result, before: float | None, after: float | None) -> tuple[str, ...]:
-    """What exceeds the budget, in words."""
-    found, budget = [], entry.budget
-    if budget.max_drop is not None and before is not None and after is not None and before - after > budget.max_drop:
-        drop = f"the score falls by {before - after:.4g} ({before:.4g} → {after:.4g})"
-        found.append(f"{drop}, and may fall by {budget.max_drop:g}")
-    if budget.min_sqnr is not None:
-        found += _too_little(result.report.outputs, budget.min_sqnr)
-    return tuple(found)
-
-
-def _too_little(outputs: Mapping[str, Measured], least: float) -> list[str]:
-    """Which output keeps less than it should, the worst, or that nothing is known of them."""
-    worth = {name: one.db for name, one in outputs.items() if one.db is not None}
-    if not outputs:
-        return ["without data the SQNR of the outputs is not known, and it is part of the budget; give data"]
-    if not worth:
-        return ["no output holds a value on these samples, and their SQNR is part of the budget; give other samples"]
-    worst = min(worth, key=lambda name: worth[name])
-    if worth[worst] >= least:
-        return []
-    return [f"output {worst!r} {kept_text(outputs[worst])}, and should keep {least:g}"]
 
 
 def _row(row: Row, attempt: Attempt, scores: Mapping[str, float]) -> Row:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quark_onnx.core.settings.budget import Budget
 from quark_onnx.core.settings.config import QuantizationConfig
 
 RANDOM = "random"
@@ -25,21 +26,6 @@ class Try:
     def configuration(self) -> QuantizationConfig:
         """The configuration itself."""
         return QuantizationConfig.from_json(self.config)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a quantized model may cost.
-
-    max_drop  the evaluator's score may fall by so much; None: whatever it is
-    min_sqnr  dB that every output must keep; None: whatever it is
-    """
-
-    max_drop: float | None = None
-    min_sqnr: float | None = None
-
-    def __bool__(self) -> bool:
-        return self.max_drop is not None or self.min_sqnr is not None
 
 
 @dataclass(frozen=True)

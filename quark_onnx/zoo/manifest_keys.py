@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from quark_onnx.core.errors import nearest
+from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.settings.budget import Budget
 from quark_onnx.zoo.located_values import Marked
 from quark_onnx.zoo.problems import Problems
 
@@ -32,10 +33,6 @@ def _text(value: Any) -> bool:
 
 def _texts(value: Any) -> bool:
     return _text(value) or (isinstance(value, list) and bool(value) and all(map(_text, value)))
-
-
-def _number(value: Any) -> bool:
-    return number(value) is not None
 
 
 def number(value: Any) -> float | None:
@@ -73,9 +70,28 @@ KEYS = {
 }
 """What an entry of `models` may say; `defaults` the same but `input`."""
 
+
+def limit(value: Any) -> Any:
+    """A value of a budget: numbers may be text."""
+    found = number(value)
+    return value if found is None else found
+
+
+def _fits(name: str) -> Check:
+    def check(value: Any) -> bool:
+        try:
+            return bool(Budget(**{name: limit(value)}))
+        except ConfigError:
+            return False
+
+    return check
+
+
 BUDGET = {
-    "max_drop": Key(_number, "a number such as 0.01", "the evaluator's score may fall by so much"),
-    "min_sqnr": Key(_number, "decibels such as 25", "signal to noise that every output keeps"),
+    "max_drop": Key(_fits("max_drop"), "a number such as 0.01, or a share such as 1%", "the score may fall so much"),
+    "min_sqnr": Key(_fits("min_sqnr"), "decibels such as 25", "signal to noise that every output keeps"),
+    "min_agreement": Key(_fits("min_agreement"), "a share such as 0.98", "rows that keep their largest value"),
+    "max_kl": Key(_fits("max_kl"), "nats such as 0.05", "divergence of classes from those of the float model"),
 }
 
 SHOWN = 4

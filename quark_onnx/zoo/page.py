@@ -90,5 +90,6 @@ def _word(tried: Mapping[str, Any]) -> str:
     if "error" in tried:
         return f"{tried['preset']}: {tried['error']}"
     figures = [f"{float(tried['sqnr']):.1f} dB"] if tried["sqnr"] is not None else []
+    figures += [f"KL {float(tried['kl']):.3g}"] if tried.get("kl") is not None else []
     figures += [f"score {tried['score']:.4g}"] if tried["score"] is not None else []
     return f"{tried['preset']}: over budget ({', '.join(figures)})"

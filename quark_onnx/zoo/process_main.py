@@ -82,9 +82,9 @@ def main(folder: Path, *, pages: bool) -> int:
     """Convert; 0 if the result is in `out/`, also that of a model that cannot be converted."""
     from quark_onnx.core.errors import ResourceError
     from quark_onnx.core.resource_faults import told_as_such
+    from quark_onnx.evaluators import EvaluatorKilled
     from quark_onnx.zoo.convert import convert
     from quark_onnx.zoo.entry import Entry
-    from quark_onnx.zoo.evaluators import EvaluatorKilled
     from quark_onnx.zoo.process_watch import FAILED
 
     status = Status(folder)

@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from quark_onnx.core.version import VERSION
+from quark_onnx.evaluators import files_of
 from quark_onnx.graph.model_files import external_files
 from quark_onnx.zoo.entry import Entry
-from quark_onnx.zoo.evaluators import files_of
 
 LAYOUT = 2
 """Raised when the outputs of a model get other names or contents."""

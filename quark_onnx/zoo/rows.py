@@ -26,7 +26,8 @@ class Row:
     stage     where it failed, or what is over budget was judged; empty if it is good
     reason    likewise: what is wrong, and the way out
     preset    the configuration that was chosen
-    tries     what was tried: preset, dB of its worst output, score, drop, whether it is within the budget, or its error
+    tries     what was tried: preset, dB of its worst output, its largest KL, score, drop, whether it is within the
+              budget, or its error
     scores    of the evaluator: float, quantized; empty without one
     sqnr      dB by float output, as a whole, of the model that was written
     outputs   all that was measured of each output

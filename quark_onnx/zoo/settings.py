@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.settings.budget import Budget
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options_check import checked_options
 from quark_onnx.core.settings.presets import beginning
 from quark_onnx.engine.calibration_data import ImageOptions
-from quark_onnx.zoo.entry import RANDOM, Budget, Try
-from quark_onnx.zoo.evaluators import refusal
+from quark_onnx.evaluators import refusal
+from quark_onnx.zoo.entry import RANDOM, Try
 from quark_onnx.zoo.located_values import Marked
-from quark_onnx.zoo.manifest_keys import BUDGET, Spec, checked, number
+from quark_onnx.zoo.manifest_keys import BUDGET, Spec, checked, limit
 from quark_onnx.zoo.problems import Problems
 
 _OWN = {"target": "target", "extra_options": "options"}
@@ -118,9 +119,10 @@ def budget_of(spec: Spec, problems: Problems) -> Budget:
     if "budget" not in spec:
         return Budget()
     given = checked(spec["budget"], BUDGET, "budget", problems)
-    if given.get("max_drop") is not None and "evaluator" not in spec:
+    budget = Budget(**{name: limit(entry.value) for name, entry in given.items()})
+    if budget.max_drop is not None and "evaluator" not in spec:
         problems.add(given["max_drop"].place, "max_drop needs an evaluator to tell it; give one, or use min_sqnr")
-    return Budget(**{name: number(entry.value) for name, entry in given.items()})
+    return budget
 
 
 def filled(text: str, words: Mapping[str, str]) -> str:

@@ -7,12 +7,13 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quark_onnx.stages.protect.noise_by_group import HALVINGS, Noise, noisy_parts
+from quark_onnx.engine.output_judge import Worth
+from quark_onnx.stages.protect.noise_by_group import HALVINGS, noisy_parts
 
 POWERS = st.lists(st.sampled_from([0.0, 1e-6, 1e-4, 0.02, 0.3]), min_size=1, max_size=40)
 
 
-def measured(powers: list[float], on: set[str]) -> Noise:
+def measured(powers: list[float], on: set[str]) -> Worth:
     """Noises that add up."""
     total = sum(powers[int(name)] for name in on)
     return (-10 * math.log10(total) if total else math.inf), "y"
@@ -22,7 +23,7 @@ def measured(powers: list[float], on: set[str]) -> Noise:
 def test_parts_are_those_above_the_limit(powers: list[float]) -> None:
     asked: list[set[str]] = []
 
-    def alone(on: set[str]) -> Noise:
+    def alone(on: set[str]) -> Worth:
         asked.append(on)
         return measured(powers, on)
 

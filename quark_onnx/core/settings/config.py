@@ -15,29 +15,20 @@ from typing import Any
 from quark_onnx.core.errors import ConfigError, nearest, reading
 from quark_onnx.core.json_reading import json_of
 from quark_onnx.core.number_formats import FLOATS, TYPES, Format, ScaleType, type_name
-from quark_onnx.core.settings.checked_fields import named, names, subgraphs
+from quark_onnx.core.settings.checked_fields import flag, named, names, subgraphs
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.extra_options_check import checked_options
 from quark_onnx.core.settings.fast_finetune import FastFinetune, Method, Nearest, from_quark
 from quark_onnx.core.settings.idle_options import Situation, refuse_idle
+from quark_onnx.core.settings.layer_types import OPTION as LAYER_TYPES
+from quark_onnx.core.settings.layer_types import fields_of_layer
 from quark_onnx.core.settings.mixed_precision import Mixing, mixing_from_quark
 from quark_onnx.core.settings.protection import Protection
-from quark_onnx.core.settings.range_methods import ALIASES, CUTS_BOTH_ENDS, METHODS, WEIGHT_ONLY, Ranging
+from quark_onnx.core.settings.range_methods import ALIASES, METHODS, WEIGHT_ONLY, Ranging, ranging_of
 from quark_onnx.core.settings.smoothing import Smoothing
 from quark_onnx.core.settings.targets import PAIRS, TARGETS, Target
 from quark_onnx.core.settings.tensor_overrides import Override, asked_for, tensor_overrides, type_overrides
 
-_FLAGS = (
-    "per_channel",
-    "reduce_range",
-    "optimize_model",
-    "include_cle",
-    "include_fast_ft",
-    "include_auto_mp",
-    "use_dynamic_quant",
-    "convert_fp16_to_fp32",
-    "use_external_data_format",
-)
 _INTEGERS_ONLY = ("per_channel", "reduce_range", "include_fast_ft", "use_dynamic_quant")
 """Fields that a conversion to float16 or bfloat16 has no use for."""
 
@@ -111,9 +102,8 @@ class QuantizationConfig:
         for name in ("op_types_to_quantize", "nodes_to_quantize", "nodes_to_exclude"):
             put(name, names(name, getattr(self, name)))
         put("subgraphs_to_exclude", subgraphs("subgraphs_to_exclude", self.subgraphs_to_exclude))
-        for name in _FLAGS:
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        for name in (entry.name for entry in fields(self) if entry.type == "bool"):
+            put(name, flag(name, getattr(self, name)))
         put("extra_options", checked_options(self.extra_options))
         if pow2:
             put("extra_options", checked_options({"UsePowerOf2Scale": True, **self.extra_options}))
@@ -150,12 +140,10 @@ class QuantizationConfig:
         target, types = self.row, (self.activation_type, self.weight_type)
         if self.conversion is None and set(types) & set(FLOATS):
             raise ConfigError(f"activation_type {types[0]!r} with weight_type {types[1]!r}: convert both, or neither")
-        for field_name, value in zip(("activation_type", "weight_type"), types, strict=True):
-            allowed = getattr(target, f"{field_name}s")
-            if allowed and value not in allowed and self.conversion is None:
-                raise ConfigError(f"target {target.name!r} runs {field_name} {' or '.join(allowed)}, not {value!r}")
-        if self.per_channel and not target.per_channel:
-            raise ConfigError(f"target {target.name!r} runs one scale per weight; remove per_channel=True")
+        if self.conversion is None:
+            target.refuse_types(*types)
+        if self.per_channel:
+            target.refuse_per_channel()
         if self.reduce_range and TYPES.get(self.weight_type, (8,))[0] != 8:
             raise ConfigError(f"reduce_range is for 8-bit weights, not {self.weight_type!r}; leave one of the two out")
         if self.weight_pairs != "auto" and not (target.on_cpu and self.weight_type == "int8"):
@@ -185,6 +173,7 @@ class QuantizationConfig:
         overrides = asked_for(self.tensor_overrides, self.type_overrides)
         methods = {self.option("WeightCalibrateMethod") or "MinMax", *([self.calibrate_method] * self.observes)}
         grids = [] if self.conversion else [self.weight, *([self.activation] * self.observes)]
+        layers = [] if self.conversion else [layer.weight for layer in self.layers.values()]
         told = any(one.symmetric for one in overrides)
         return Situation(
             self.row,
@@ -195,7 +184,7 @@ class QuantizationConfig:
             self.include_auto_mp,
             methods | {one.method for one in overrides if one.method is not None},
             told or any(grid.symmetric for grid in grids[1:]),
-            told or any(grid.symmetric for grid in grids),
+            told or any(grid.symmetric for grid in (*grids, *layers)),
         )
 
     @property
@@ -290,17 +279,7 @@ class QuantizationConfig:
 
         observed: of an activation. Weights and other constants are known exactly: no range of theirs is widened.
         """
-        both = self.option("CalibTensorRangeSymmetric")
-        cuts = method in CUTS_BOTH_ENDS
-        return Ranging(
-            method,
-            float(self.option("Percentile")),
-            cuts if both is None else both and (cuts or observed),
-            tuple(self.option("PercentileCandidates")),
-            self.option("LWPMetric"),
-            self.option("NumBins"),
-            self.option("NumQuantizedBins"),
-        )
+        return ranging_of(method, self.option, observed=observed)
 
     @property
     def finetune(self) -> Method | None:
@@ -332,6 +311,17 @@ class QuantizationConfig:
         return replace(
             self, activation_type=activation, weight_type=weight, include_auto_mp=False, extra_options=options
         )
+
+    @property
+    def layers(self) -> dict[str, LayerConfig]:
+        """The configurations of layers that have types of their own, by name or pattern."""
+        found = {}
+        for pattern, asked in (self.option(LAYER_TYPES) or {}).items():
+            try:
+                found[pattern] = LayerConfig(**fields_of_layer(vars(self), asked))
+            except ConfigError as error:
+                raise ConfigError(f"{LAYER_TYPES}[{pattern!r}]: {error}") from error
+        return found
 
     @property
     def tunes(self) -> bool:
@@ -393,6 +383,14 @@ class QuantizationConfig:
             if key not in known:
                 raise ConfigError(f"unknown field {key!r}{nearest(str(key), known)}")
         return cls(**values)
+
+
+class LayerConfig(QuantizationConfig):
+    """The configuration as it is for one layer: what others need of it is none of its business, and not checked."""
+
+    def _check_combination(self) -> None:
+        self._check_types()
+        refuse_idle({key: self.extra_options.get(key) for key in ("BlockSize", "WeightSymmetric")}, self._situation)
 
 
 def _choice(value: object, known: tuple[str, ...], name: str) -> str:

@@ -38,6 +38,12 @@ OPTIONS: dict[str, Option] = {
     "OpTypeQuantOverrides": Option(
         dict, None, "{operator type: {input, weight, output: {quant_type, symmetric, calibrate_method, …}}}"
     ),
+    "LayerTypes": Option(
+        dict,
+        None,
+        "types of single layers: {name or pattern: {activation_type, weight_type, symmetric, per_channel, BlockSize}}; "
+        "activation_type 'float': the weight alone is quantized",
+    ),
     "Percentile": Option((int, float), 99.999, "part of the values, in percent, that the Percentile methods keep"),
     "PercentileCandidates": Option(
         (list, tuple), (99.99, 99.999, 99.99999), "percentages that LayerwisePercentile chooses from"

@@ -11,6 +11,7 @@ from quark_onnx.core.frozen_dict import FrozenDict
 from quark_onnx.core.settings.checked_fields import named
 from quark_onnx.core.settings.extra_options import OPTIONS, UNSUPPORTED
 from quark_onnx.core.settings.fast_finetune import FastFinetune, from_quark
+from quark_onnx.core.settings.layer_types import BLOCKS, plain_layers
 from quark_onnx.core.settings.mixed_precision import mixing_from_quark
 from quark_onnx.core.settings.protection import Protection
 from quark_onnx.core.settings.range_methods import ALIASES, METHODS, WEIGHT_ONLY
@@ -24,7 +25,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "NumBins": (64, 2**16),
     "NumQuantizedBins": (2, 2**12),
     "CalibMovingAverageConstant": (1e-9, 1),
-    "BlockSize": (2, 2**20),
+    "BlockSize": BLOCKS,
     "MinimumRealRange": (0, 1e30),
 }
 _WORDS: dict[str, tuple[object, ...]] = {
@@ -37,6 +38,7 @@ _WORDS: dict[str, tuple[object, ...]] = {
 _READERS: dict[str, Callable[[Any], Any]] = {
     "TensorQuantOverrides": plain_tensors,
     "OpTypeQuantOverrides": plain_types,
+    "LayerTypes": plain_layers,
     "AutoMixprecision": lambda value: mixing_from_quark(value).to_dict(),
     "SmoothQuant": lambda value: smooth_quant_option(value) if isinstance(value, Mapping) else value,
     "InlineIf": lambda value: _branches(value),

@@ -129,6 +129,7 @@ def _on(options: Mapping[str, Any], s: Situation) -> tuple[Rule, ...]:
             "biases float; remove it",
         ),
         (("Protect",), s.mixes, "is not for mixed precision, which chooses types itself; use nodes_to_exclude"),
+        (("LayerTypes",), s.mixes, "says of layers what include_auto_mp is to find out; leave one of the two out"),
         (OF_EQUALIZATION, not s.include_cle, "is part of equalization; set include_cle=True or remove it"),
         (
             OF_EQUALIZATION,

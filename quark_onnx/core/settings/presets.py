@@ -6,13 +6,15 @@ A name such as `S8S8_AAWS` is read as: activation type, weight type, A(symmetric
 likewise; any name of that form is a preset, also `S16S4_ASWS`. The other names are those of AMD Quark. Static integer
 presets and `MATMUL_NBITS` also exist with `_ADAROUND`, `_ADAQUANT` and `_GPTQ` at the end: the same, and weights are
 fine-tuned afterwards.
+
+`Config` is what `ModelQuantizer` takes: without a configuration, the preset that needs no choice.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
@@ -194,3 +196,17 @@ def beginning(name: str | None, changes: Mapping[str, Any]) -> tuple[str, Quanti
         return name, get_default_config(name)
     config = _protected(target)
     return name, _tuned(config, ending[1:].lower()) if ending else config
+
+
+@dataclass(frozen=True)
+class Config:
+    """The configuration that holds for the whole model; without one, `get_default_config()`."""
+
+    global_quant_config: QuantizationConfig = field(default_factory=get_default_config)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.global_quant_config, QuantizationConfig):
+            raise ConfigError(
+                f"global_quant_config must be a QuantizationConfig, e.g. get_default_config('S8S8_AAWS'), "
+                f"not {type(self.global_quant_config).__name__}"
+            )

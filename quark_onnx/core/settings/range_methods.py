@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 METHODS: dict[str, str] = {
     "MinMax": "from the smallest to the largest value seen",
@@ -58,3 +60,23 @@ class Ranging:
     metric: str = "mae"
     bins: int = 2048
     levels: int = 128
+
+
+def ranging_of(method: str, option: Callable[[str], Any], *, observed: bool) -> Ranging:
+    """A range method with the settings of a configuration.
+
+    Args:
+        option: the value of an extra option by its name.
+        observed: of an activation. Weights and other constants are known exactly: no range of theirs is widened.
+    """
+    both = option("CalibTensorRangeSymmetric")
+    cuts = method in CUTS_BOTH_ENDS
+    return Ranging(
+        method,
+        float(option("Percentile")),
+        cuts if both is None else both and (cuts or observed),
+        tuple(option("PercentileCandidates")),
+        option("LWPMetric"),
+        option("NumBins"),
+        option("NumQuantizedBins"),
+    )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.operators import CPU, QNN, TENSORRT, VITISAI, Op
 
 POOLS = ("AveragePool", "GlobalAveragePool")
@@ -78,6 +79,23 @@ class Target:
     def spares_idle(self) -> bool:
         """Whether operators without a weight stay float where integers would buy nothing."""
         return not self.fixed_point and not self.inputs_only
+
+    def refuse_types(self, activation_type: str, weight_type: str) -> None:
+        """Nothing, where it runs both.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        asked = [("activation_type", activation_type, self.activation_types)]
+        asked += [("weight_type", weight_type, self.weight_types)]
+        for name, value, allowed in asked:
+            if allowed and value not in allowed:
+                raise ConfigError(f"target {self.name!r} runs {name} {' or '.join(allowed)}, not {value!r}")
+
+    def refuse_per_channel(self) -> None:
+        """Nothing, where it runs weights with a scale per channel; otherwise a ConfigError."""
+        if not self.per_channel:
+            raise ConfigError(f"target {self.name!r} runs one scale per weight; remove per_channel=True")
 
     def aligned(self, concat: bool | None, pool: bool | None) -> frozenset[str]:
         """Operator types whose inputs and outputs share one scale, with the user's AlignConcat and AlignPool."""

@@ -13,8 +13,9 @@ from quark_onnx.core.records import MixRecord
 from quark_onnx.core.settings.mixed_precision import AUTO, GOALS, Mixing
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
+from quark_onnx.engine.output_judge import run_of
 from quark_onnx.graph import Model
-from quark_onnx.stages.mixed_precision.output_score import Judge
+from quark_onnx.stages.mixed_precision.output_score import Score, score_on
 from quark_onnx.stages.mixed_precision.type_layout import Layout, layout_of
 
 logger = logging.getLogger("quark_onnx")
@@ -62,8 +63,8 @@ def mix(
     able = _able(model, layout, settings, ranged(layout.plan(layout.layers)))
     if not able:
         return Mixed(ranged(base), warnings=("include_auto_mp: no quantized layer can move, all keep their types",))
-    judge = Judge(model, feeds, settings, fuse=fuse, counted=counted)
-    return _Search(layout, settings, able, judge, ranged, realize, tick).run(model)
+    score = score_on(model, feeds, settings, counted)
+    return _Search(layout, settings, able, score, ranged, realize, tick, fuse).run(model)
 
 
 def _able(model: Model, layout: Layout, settings: Mixing, narrow: Plan) -> list[str]:
@@ -83,10 +84,11 @@ class _Search:
     layout: Layout
     settings: Mixing
     able: list[str]
-    judge: Judge
+    score: Score
     ranged: Callable[[Plan], Plan]
     realize: Callable[[Plan], Model]
     tick: Callable[[int, int], None]
+    fuse: bool
     done: int = 0
 
     def run(self, model: Model) -> Mixed:
@@ -129,7 +131,7 @@ class _Search:
         total = max(len(self.able) + 2 + math.ceil(math.log2(len(self.able))), self.done)
         self.tick(self.done, total)
         self.done += 1
-        return self.judge(self.realize(plan))
+        return self.score(run_of(self.realize(plan), fuse=self.fuse))
 
     def _meets(self, score: float, limit: float) -> bool:
         return score >= limit if self.settings.more_is_better else score <= limit

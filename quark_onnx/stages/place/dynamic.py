@@ -32,19 +32,23 @@ def without_ranges(
         name = node.name or ""
         weighty = is_op(node, *LAYERS) and name in requests and any(s.role == "weight" for s in requests[name].sites)
         if weighty:
-            found[name] = _reduced(node, requests[name], dynamic=dynamic)
+            found[name] = _at_run_time(node, requests[name]) if dynamic else weight_alone(requests[name])
     taken_in = {n.name or "" for request in found.values() for n in request.absorbed}
     known = found.keys() | taken_in | notes.keys()
     notes |= {node.name or "": AT_RUN_TIME if dynamic else ALONE for node in graph if (node.name or "") not in known}
     return found
 
 
-def _reduced(node: Node, request: SiteRequest, *, dynamic: bool) -> SiteRequest:
-    """Weight and input; the constant Add behind a MatMul stays its bias."""
+def weight_alone(request: SiteRequest) -> SiteRequest:
+    """The request with its weight and nothing else; the constant Add behind a MatMul stays its bias."""
     adds = [other for other in request.absorbed if is_op(other, "Add")]
-    reduced = SiteRequest(request.rule, [site for site in request.sites if site.role == "weight"], absorbed=adds)
-    inputs = {value.name for value in node.inputs if value is not None}
-    for site in request.sites if dynamic else ():
+    return SiteRequest(request.rule, [site for site in request.sites if site.role == "weight"], absorbed=adds)
+
+
+def _at_run_time(node: Node, request: SiteRequest) -> SiteRequest:
+    """The weight, and the input as bytes."""
+    reduced, inputs = weight_alone(request), {value.name for value in node.inputs if value is not None}
+    for site in request.sites:
         if site.role == "activation" and site.tensor in inputs:
             reduced.sites.append(Site(site.tensor, "dynamic", BYTES, site.tensor, request.rule))
     return reduced

@@ -36,13 +36,13 @@ def weight_format(context: Context, node: Node, weight: Value, axis: int | None)
     """Blocks along the input axis where they are asked for and there is one, else scales as configured."""
     config = context.config
     size = config.option("BlockSize")
-    across = _input_axis(node, weight) if size else None
+    across = input_axis(node, weight) if size else None
     if across is None:
         return replace(config.weight, axis=axis if config.per_channel else None)
     return replace(config.weight, axis=across, block=size)
 
 
-def _input_axis(node: Node, weight: Value) -> int | None:
+def input_axis(node: Node, weight: Value) -> int | None:
     """The axis of a matrix that a product sums over; None for all other weights."""
     if node.op_type == "Gemm":
         return 1 if node.attributes.get_int("transB", 0) == 1 else 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from quark_onnx.core.operators import Op
 from quark_onnx.core.plan import Ends, Plan, Site, Skip
 from quark_onnx.core.settings.config import QuantizationConfig
-from quark_onnx.graph import Graph, Model, io
-from quark_onnx.stages.place.dynamic import without_ranges
+from quark_onnx.graph import Graph, Model, Node, io
+from quark_onnx.stages.place.dynamic import weight_alone, without_ranges
 from quark_onnx.stages.place.excluded_nodes import excluded
 from quark_onnx.stages.place.float_readers import with_floats_beside
 from quark_onnx.stages.place.gate_floors import with_floors
@@ -24,6 +25,7 @@ from quark_onnx.stages.place.shared_scales import grouped
 from quark_onnx.stages.place.site_request import Context, SiteRequest
 from quark_onnx.stages.place.storage_types import REMARK, unsigned_activations, wide_enough
 from quark_onnx.stages.place.tables import tables
+from quark_onnx.stages.place.typed_layers import NO_WEIGHT, configs_of_layers, widest_activations
 
 _RULES = {**RULES, "residual": residual}
 
@@ -41,7 +43,7 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
     graph = model.graph
     masked = masked_nodes(graph)
     notes = _exemptions(graph, masked, config, known)
-    context, target = Context(config, notes), config.row
+    context, target = Context(config, notes, configs_of_layers(graph, config, known)), config.row
     requests: dict[str, SiteRequest] = {}
     moving: dict[str, SiteRequest] = {}
     absorbed: dict[str, str] = {}
@@ -50,7 +52,7 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
         if name in notes or name in absorbed or (context.ops[node.op_type].kind == "clamp" and not target.fixed_point):
             continue
         row = context.ops[node.op_type]
-        request = _RULES[row.kind](node, row, context)
+        request = _requested(node, row, context)
         if isinstance(request, Skip):
             notes[name] = request.reason
         elif row.kind == "same" and not request.absorbed:
@@ -70,7 +72,16 @@ def place(model: Model, config: QuantizationConfig, known: Collection[str] = ())
             notes[name], _ = MOVES, moving.pop(name)
     _add_moving(moving, requests, notes, force=force)
     requests |= tables(graph, requests, notes, config) if target.on_cpu else {}
-    return _plan(model, requests, absorbed, notes, config)
+    return _plan(model, requests, absorbed, notes, context)
+
+
+def _requested(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
+    """What the rule says; of a layer whose activations are to stay float, its weight alone."""
+    request = _RULES[row.kind](node, row, context.of(node))
+    if isinstance(request, Skip) or not context.leaves_float(node):
+        return request
+    reduced = weight_alone(request)
+    return reduced if reduced.sites else Skip(NO_WEIGHT)
 
 
 def _exemptions(
@@ -133,8 +144,9 @@ def _plan(
     requests: Mapping[str, SiteRequest],
     absorbed: Mapping[str, str],
     notes: dict[str, str],
-    config: QuantizationConfig,
+    context: Context,
 ) -> Plan:
+    config, graph = context.config, model.graph
     sites: dict[str, Site] = {}
     for request in requests.values():
         for site in request.sites:
@@ -143,23 +155,24 @@ def _plan(
                 sites[site.tensor] = site
     nodes = {name: tuple(site.tensor for site in request.sites) for name, request in requests.items()}
     nodes |= {name: nodes[owner] for name, owner in absorbed.items()}
-    for node in model.graph:
+    for node in graph:
         name = node.name or ""
         if name not in nodes and name not in notes:
             notes[name] = "not behind a quantized operator that could take it in"
-    order = {node.name or "": i for i, node in enumerate(model.graph)}
+    order = {node.name or "": i for i, node in enumerate(graph)}
     nodes = dict(sorted(nodes.items(), key=lambda item: order[item[0]]))
     ties = {follower: leader for request in requests.values() for follower, leader in request.ties.items()}
-    sites, told = overridden(model.graph, grouped(sites, ties), nodes, config)
-    sites = with_known_ranges(model.graph, sites, nodes, config.row.ops)
-    sites, wider = wide_enough(model.graph, sites, nodes)
-    sites = with_floors(model.graph, sites)
+    sites = widest_activations(graph, grouped(sites, ties), nodes, config, context.own)
+    sites, told = overridden(graph, sites, nodes, config)
+    sites = with_known_ranges(graph, sites, nodes, config.row.ops)
+    sites, wider = wide_enough(graph, sites, nodes)
+    sites = with_floors(graph, sites)
     if config.row.spares_idle:
-        sites = with_floats_beside(model.graph, sites, nodes)
+        sites = with_floats_beside(graph, sites, nodes)
     if config.row.on_cpu:
         stored = unsigned_activations(sites)
         if stored != sites:
             wider["*"] = "; ".join([REMARK, *([wider["*"]] if "*" in wider else [])])
-        sites, bytes_ = without_saturation(model.graph, stored, nodes, config.row.ops, config.weight_pairs)
+        sites, bytes_ = without_saturation(graph, stored, nodes, config.row.ops, config.weight_pairs)
         wider |= bytes_
     return Plan(io.fingerprint(model), sites, nodes, notes, remarks=told | wider)

@@ -26,7 +26,9 @@ def residual(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
 
 def _from_convolution(value: Value, context: Context) -> bool:
     producer = value.producer()
-    if producer is None or not is_op(producer, "Conv") or producer.name in context.barred:
+    if producer is None or not is_op(producer, "Conv"):
+        return False
+    if producer.name in context.barred or context.leaves_float(producer):
         return False
     return sole_reader(value) is not None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import Op
@@ -45,10 +45,21 @@ class SiteRequest:
 
 @dataclass(frozen=True)
 class Context:
-    """What rules may ask: the configuration and which nodes must stay float."""
+    """What rules may ask: the configuration, which nodes must stay float, and which layers have one of their own."""
 
     config: QuantizationConfig
     barred: Collection[str]
+    own: Mapping[str, QuantizationConfig] = field(default_factory=dict)
+
+    def of(self, node: Node) -> Context:
+        """The same for a node: what is asked of it alone counts."""
+        config = self.own.get(node.name or "")
+        return self if config is None else replace(self, config=config)
+
+    def leaves_float(self, node: Node) -> bool:
+        """Whether what the node reads and makes is asked to stay float, whatever others read and make."""
+        own = self.own.get(node.name or "")
+        return own is not None and bool(own.option("WeightsOnly"))
 
     @property
     def ops(self) -> Mapping[str, Op]:

@@ -23,10 +23,11 @@ from quark_onnx.engine.apply_plan import has_scale
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.kept_feeds import telling
+from quark_onnx.engine.output_judge import OutputJudge, Worth
 from quark_onnx.engine.switchable_model import Switchable, without_switches
 from quark_onnx.graph import Model
 from quark_onnx.stages.protect.integer_work import Work, work_of
-from quark_onnx.stages.protect.noise_by_group import Judge, Noise, Outputs, Part, noisy_parts
+from quark_onnx.stages.protect.noise_by_group import Judge, Part, noisy_parts
 from quark_onnx.stages.protect.own_scales import with_remarks
 from quark_onnx.stages.protect.regions import own_scales_region, regions, told
 
@@ -106,7 +107,7 @@ def protect(
     hands = hands or Hands()
     usable = telling(feeds)
     few = [feeds[i] for i in usable[:: max(1, len(usable) // SAMPLES)][:SAMPLES]]
-    outputs = Outputs(model, few, counted)
+    outputs = OutputJudge(model, few, counted)
     search = _begun(model, plan, outputs, hands, tuned=tuned)
     if search.before >= GOAL:
         return Protection(plan)
@@ -131,12 +132,12 @@ def _without_harm(model: Model, search: Search) -> Protection:
     return Protection(search.without(chosen), tuple(regions(model, search, chosen)))
 
 
-def _begun(model: Model, plan: Plan, outputs: Outputs, hands: Hands, *, tuned: bool = False) -> Search:
+def _begun(model: Model, plan: Plan, outputs: OutputJudge, hands: Hands, *, tuned: bool = False) -> Search:
     """A search with the worth of the whole plan."""
     ignored = {tensor for tensor, site in plan.sites.items() if tuned and site.role == "weight"}
     switchable = cache(partial(Switchable, model, plan))  # most plans need none
 
-    def judge(off: Collection[str], samples: int | None) -> Noise:
+    def judge(off: Collection[str], samples: int | None) -> Worth:
         return outputs.worth(partial(switchable(), off=off), samples)
 
     before = judge(ignored, None) if ignored else outputs.worth(without_switches(model, plan))
@@ -144,7 +145,7 @@ def _begun(model: Model, plan: Plan, outputs: Outputs, hands: Hands, *, tuned: b
     return Search(plan, judge, hands.tidy, work, ignored, _groups(plan, ignored, hands.keep), before[0])
 
 
-def _own_scales(model: Model, search: Search, outputs: Outputs, hands: Hands) -> Search | None:
+def _own_scales(model: Model, search: Search, outputs: OutputJudge, hands: Hands) -> Search | None:
     """A search with a scale per channel for the weights that are blamed, if that helps."""
     sites = search.plan.sites
     blamed = [group for part in search.noise for group in part if group in sites]
@@ -173,7 +174,7 @@ class Search:
     ignored: Collection[str]
     groups: dict[str, Sequence[str]]
     before: float
-    noise: dict[Part, Noise] = field(default_factory=dict)
+    noise: dict[Part, Worth] = field(default_factory=dict)
 
     @cached_property
     def work(self) -> Work:

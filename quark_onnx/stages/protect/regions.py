@@ -7,8 +7,9 @@ from typing import Protocol
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import ProtectedRegion
+from quark_onnx.engine.output_judge import Worth
 from quark_onnx.graph import Model
-from quark_onnx.stages.protect.noise_by_group import Noise, Part
+from quark_onnx.stages.protect.noise_by_group import Part
 
 
 class Search(Protocol):
@@ -19,14 +20,14 @@ class Search(Protocol):
     @property
     def before(self) -> float: ...
     @property
-    def noise(self) -> Mapping[Part, Noise]: ...
+    def noise(self) -> Mapping[Part, Worth]: ...
     def without(self, parts: Collection[Part]) -> Plan: ...
     def worth(self, plan: Plan) -> float: ...
     def share_left(self, plan: Plan) -> float: ...
     def time(self, plan: Plan) -> float: ...
 
 
-def told(part: Part, noise: Noise) -> str:
+def told(part: Part, noise: Worth) -> str:
     """What was found of a part, as a sentence."""
     whose = f"the quantizer of {part[0]!r}" if len(part) == 1 else f"the quantizers from {part[0]!r} to {part[-1]!r}"
     return f"with {whose} alone output {noise[1]!r} has {noise[0]:.1f} dB"

@@ -44,6 +44,18 @@ values: dict[str, st.SearchStrategy[Any]] = {
     "OpTypesToExcludeOutputQuantization": names,
     "TensorQuantOverrides": st.none(),
     "OpTypeQuantOverrides": st.none(),
+    "LayerTypes": st.dictionaries(
+        st.text(),
+        st.fixed_dictionaries(
+            {"activation_type": st.just("float")},
+            optional={
+                "weight_type": st.sampled_from(list(TYPES)),
+                "symmetric": st.booleans(),
+                "per_channel": st.booleans(),
+                "BlockSize": st.integers(2, 999) | st.none(),
+            },
+        ),
+    ),
     "AutoMixprecision": st.none(),
     "Int16Bias": st.none(),
     "CLESteps": st.just(-1) | st.integers(1, 99),

@@ -42,6 +42,7 @@ SAMPLE: dict[str, Any] = {  # a value that asks for something
     "FastFinetune": {"NumIterations": 9},
     "AutoMixprecision": {"DataSize": 2},
     "Protect": ["head/*"],
+    "LayerTypes": {"head/*": {"weight_type": "int8"}},
     "SmoothAlpha": 0.5,
 }
 
@@ -75,6 +76,11 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {  # what is refu
         {"TensorQuantOverrides": {"x": [{"symmetric": True}]}},
     ),
     "strict": ({"StrictSymmetric": True, "WeightSymmetric": False}, "there is none", {"ActivationSymmetric": True}),
+    "strict for one": (
+        {"StrictSymmetric": True, "WeightSymmetric": False},
+        "there is none",
+        {"LayerTypes": {"head": {"symmetric": True}}},
+    ),
     "shape": ({"RandomDataReaderInputShape": {"x": [1]}}, "set UseRandomData=True", {"UseRandomData": True}),
     "span": ({"RandomDataReaderInputDataRange": {"x": [0, 1]}}, "set UseRandomData=True", {"UseRandomData": True}),
 }
@@ -102,6 +108,10 @@ EXCLUDE = {
     "two alphas": ({"SmoothQuant": {"alpha": 0.3}, "SmoothAlpha": 0.5}, "SmoothAlpha says how much SmoothQuant moves"),
     "images": ({"CalibImages": {"size": [2, 2]}, "UseRandomData": True}, "CalibImages is about image files"),
     "run time": ({"use_dynamic_quant": True, "WeightsOnly": True}, "exclude each other"),
+    "types of layers": (
+        {"include_auto_mp": True, "LayerTypes": {"head": {"weight_type": "int16"}}},
+        "LayerTypes says of layers what include_auto_mp is to find out",
+    ),
     "16 bits at run time": ({"use_dynamic_quant": True, "activation_type": "int16"}, "asymmetric uint8"),
 }
 

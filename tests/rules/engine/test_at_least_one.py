@@ -9,14 +9,13 @@ from quantized_models import Feed, feeds, graph, quantized
 
 from quark_onnx.core.errors import DataError
 from quark_onnx.core.settings.fast_finetune import AdaRound
-from quark_onnx.core.settings.mixed_precision import Mixing
 from quark_onnx.core.settings.range_learning import RangeLearning
 from quark_onnx.engine.activation_walk import walk
 from quark_onnx.engine.at_least_one import at_least_one
 from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.observe import observe
+from quark_onnx.engine.output_judge import OutputJudge
 from quark_onnx.stages.finetune import finetune
-from quark_onnx.stages.mixed_precision.output_score import Judge
 from quark_onnx.stages.range_learning import learn
 
 TEXT = "(float[2,3,6,6] x) => (float[2,4,4,4] y) <float[4,3,3,3] w> { [n] y = Conv (x, w) }"
@@ -36,7 +35,7 @@ READERS: dict[str, Callable[[Sequence[Feed]], object]] = {
     "walk": lambda data: walk(MODEL, PLAN, data, ["n"], lambda node, frontier, plan: plan, ROOMY),
     "finetune": lambda data: finetune(MODEL, PLAN, data, AdaRound(), {}, ROOMY, seen),
     "range learning": lambda data: learn(MODEL, PLAN, data, RangeLearning(), ROOMY, seen),
-    "mixed precision": lambda data: Judge(MODEL, data, Mixing()),
+    "judge": lambda data: OutputJudge(MODEL, data),
 }
 
 

@@ -11,8 +11,7 @@ import pytest
 import quantized_models
 from lost_outputs import power_spectrum
 
-from quark_onnx.core.settings.presets import get_default_config
-from quark_onnx.core.settings.whole_model import Config
+from quark_onnx.core.settings.presets import Config, get_default_config
 from quark_onnx.engine.compare import quantized_values
 from quark_onnx.graph import Model, io
 from quark_onnx.pipeline import ModelQuantizer

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 from quark_onnx import ConfigError
 from quark_onnx.cli import app
+from quark_onnx.core.settings.budget import Budget
 from quark_onnx.core.settings.presets import DEFAULT
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.zoo import ManifestError, check_zoo
-from quark_onnx.zoo.entry import Budget, Entry
+from quark_onnx.zoo.entry import Entry
 from quark_onnx.zoo.manifest import read_zoo, with_timeout
 from quark_onnx.zoo.manifest_keys import number, seconds
 
@@ -98,6 +99,14 @@ KINDS = {  # where the line stands; the line; what is said of it; a line that is
     "budget": (ENTRY, "budget: 20", "budget must be a mapping such as {max_drop: 0.01}", "budget: {min_sqnr: 20}"),
     "budget key": (ENTRY, "budget: {min_snr: 20}", "did you mean 'min_sqnr'?", "budget: {min_sqnr: 2e1}"),
     "budget value": (ENTRY, "budget: {min_sqnr: -1}", "min_sqnr must be decibels such as 25, not -1", "budget: {}"),
+    "budget share": (
+        ENTRY,
+        "budget: {min_agreement: 98}",
+        "must be a share such as 0.98",
+        "budget: {min_agreement: 1}",
+    ),
+    "budget KL": (ENTRY, "budget: {max_kl: little}", "max_kl must be nats such as 0.05", "budget: {max_kl: 5e-2}"),
+    "budget drop": (ENTRY, "budget: {max_drop: much}", "or a share such as 1%, not 'much'", "budget: {max_drop: null}"),
     "timeout": (ENTRY, "timeout: soon", "timeout must be seconds, or a text such as 30m or 2h", "timeout: 1.5h"),
     "timeout, none": (ENTRY, "timeout: 0", "timeout must be seconds", "timeout: 1"),
     "twice": (ENTRY, "data: a.npz", "key 'data' is given twice; remove one", "name: other"),
@@ -122,6 +131,9 @@ def test_max_drop_needs_an_evaluator(home: Path) -> None:
     assert problems(home, entry) == ["4: max_drop needs an evaluator to tell it; give one, or use min_sqnr"]
     (found,) = read(home, entry + "    evaluator: 'judge:accuracy'\n")
     assert found.budget == Budget(max_drop=0.1)
+    (share,) = read(home, entry.replace("0.1", "1%") + "    evaluator: 'judge:accuracy'\n")
+    assert share.budget == Budget(max_drop="1%")
+    assert read(home, entry.replace("0.1", "null"))[0].budget == Budget()
 
 
 def test_data(home: Path) -> None:
@@ -268,14 +280,14 @@ def test_an_entry_adds_to_the_defaults_and_takes_them_back(home: Path) -> None:
           - a.onnx
           - input: b.onnx
             evaluator: "judge:accuracy"
-            budget: {max_drop: 1e-3}
+            budget: {max_drop: 1e-3, max_kl: 5e-2}
             options: {Percentile: 99}
             timeout: null
             samples: null
     """
     a, b = read(home, text)
     assert (a.timeout, b.timeout) == (120, None)
-    assert (a.budget, b.budget) == (Budget(None, 20), Budget(0.001, 20))
+    assert (a.budget, b.budget) == (Budget(min_sqnr=20), Budget(0.001, 20, max_kl=0.05))
     before, after = (entry.tries[0].configuration.extra_options for entry in (a, b))
     assert before["CalibDataSize"] == 4
     assert "CalibDataSize" not in after

@@ -17,9 +17,10 @@ import pytest
 from text_models import normal, text_model
 
 from quark_onnx import ConfigError, get_default_config
+from quark_onnx.core.settings.budget import Budget
 from quark_onnx.graph.model_files import external_files
 from quark_onnx.zoo import result_address
-from quark_onnx.zoo.entry import Budget, Entry, Try
+from quark_onnx.zoo.entry import Entry, Try
 from quark_onnx.zoo.result_address import address
 from quark_onnx.zoo.rows import Cost, Outcome, Row, row_of
 from quark_onnx.zoo.store import Store, hashes, locked, stop, write_result

@@ -1,28 +1,42 @@
 """Evaluators: the user's judge of a model, a Python function or a command, which gives it a number; higher is better.
 
-A function `module:function` is called with the path of a model. A command has {model} where the path goes, and prints
-the number as its last line. Modules are looked for in the folder of the manifest first, where commands run, too.
+A function, given as such or as `module:function`, is called with the path of a model. A command has {model} where the
+path goes, and prints as its last line. Modules are looked for in one folder first, where commands run, too: that of the
+manifest. In place of a number there may be one for each sample: their mean is the score, and they tell how much of a
+difference is chance.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
-import math
+import json
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from quark_onnx.core.errors import ConfigError, QuarkError, nearest
 from quark_onnx.core.resource_faults import let_out
+from quark_onnx.numerics.paired_bootstrap import standard_error
+
+Evaluator = str | Callable[[str], object]
+"""`module:function`, a command with {model}, or a function of a model's path."""
 
 MODEL = "{model}"
+_BETWEEN = re.compile(r"[\s,]+")
+"""Numbers on a line."""
+
 FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 
@@ -32,6 +46,42 @@ class EvaluatorError(QuarkError):
 
 class EvaluatorKilled(Exception):
     """The evaluator's command was ended by a signal: as bad as if it had happened to this process, and as fleeting."""
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What an evaluator says of a model.
+
+    value      higher is better
+    samples    (samples,) what `value` is the mean of; None: it gave one number
+    evaluator  as messages call it
+    model      name of its file
+    """
+
+    value: float
+    samples: NDArray[np.float64] | None = None
+    evaluator: str = "the evaluator"
+    model: str = "the model"
+
+    @property
+    def noise(self) -> float | None:
+        """Standard error of the value: by how much it would differ on other samples; None where that is not known."""
+        return None if self.samples is None else standard_error(self.samples)
+
+    def noise_of_drop(self, after: Score) -> float | None:
+        """Standard error of `self.value - after.value`, where both are of the same samples; None if it is not known.
+
+        Raises:
+            EvaluatorError: they are of different numbers of samples.
+        """
+        if self.samples is None or after.samples is None:
+            return None
+        if self.samples.shape != after.samples.shape:
+            raise EvaluatorError(
+                f"{self.evaluator} gave {len(self.samples)} numbers for {self.model} and {len(after.samples)} for "
+                f"{after.model}; score every model on the same samples, in the same order, or return their mean"
+            )
+        return standard_error(self.samples - after.samples)
 
 
 def refusal(text: str, home: Path) -> str:
@@ -112,34 +162,68 @@ def files_of(text: str, home: Path) -> list[Path]:
     return [] if file is None else [file]
 
 
-def score(text: str, home: Path, model: Path) -> float:
+def score(evaluator: Evaluator, home: Path, model: Path) -> Score:
     """What the evaluator says of a model file.
 
     Raises:
-        EvaluatorError: it fails, or does not give a finite number.
+        EvaluatorError: it fails, or does not give finite numbers.
         EvaluatorKilled: its command was ended by a signal.
     """
-    value = _printed(text, home, model) if MODEL in text else _returned(text, home, model)
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise EvaluatorError(f"evaluator {text!r} gave {value!r:.80} and not a number") from error
-    if not math.isfinite(number):
-        raise EvaluatorError(f"evaluator {text!r} gave {number} for {model.name}; it must be finite")
-    return number
+    shown = title(evaluator)
+    if isinstance(evaluator, str) and MODEL in evaluator:
+        value: object = _printed(evaluator, home, model)
+    else:
+        value = _returned(evaluator, home, model)
+    numbers = _numbers(value, shown)
+    if numbers.ndim > 1 or not numbers.size:
+        raise EvaluatorError(
+            f"{shown} gave an array of shape {numbers.shape} for {model.name}; it must be a number, or a list of "
+            "numbers, one for each sample"
+        )
+    wrong = np.flatnonzero(~np.isfinite(numbers))
+    if wrong.size:
+        where = f" at sample {wrong[0]}" if numbers.ndim else ""
+        raise EvaluatorError(f"{shown} gave {numbers.flat[wrong[0]]} for {model.name}{where}; it must be finite")
+    samples = numbers if numbers.size > 1 else None  # one sample alone does not tell how much they differ
+    return Score(float(numbers.mean()), samples, shown, model.name)
 
 
-def _returned(text: str, home: Path, model: Path) -> Any:
-    module, _, function = text.partition(":")
-    if str(home) not in sys.path:
-        sys.path.insert(0, str(home))
+def title(evaluator: Evaluator) -> str:
+    """What messages call it."""
+    name = evaluator if isinstance(evaluator, str) else getattr(evaluator, "__qualname__", type(evaluator).__name__)
+    return f"evaluator {name!r}"
+
+
+def _numbers(value: object, shown: str) -> NDArray[np.float64]:
+    """What was returned, or printed on a line, as numbers."""
     try:
-        return getattr(importlib.import_module(module), function)(str(model))
+        if isinstance(value, str):
+            value = json.loads(value) if value.startswith("[") else [float(one) for one in _BETWEEN.split(value)]
+        array = np.asarray(value)
+        if array.dtype == object:  # numpy would take None for a number
+            array = np.array([float(one) for one in array.flat]).reshape(array.shape)
+        return array.astype(np.float64, casting="same_kind")
+    except Exception as error:  # arrays of other libraries raise what they like
+        let_out(error)
+        raise EvaluatorError(f"{shown} gave {value!r:.80} and not a number, or a list of numbers") from error
+
+
+def _returned(evaluator: Evaluator, home: Path, model: Path) -> object:
+    try:
+        return (_imported(evaluator, home) if isinstance(evaluator, str) else evaluator)(str(model))
     except QuarkError:
         raise
     except Exception as error:
         let_out(error)
-        raise EvaluatorError(f"evaluator {text!r} failed: {type(error).__name__}: {error}") from error
+        raise EvaluatorError(f"{title(evaluator)} failed: {type(error).__name__}: {error}") from error
+
+
+def _imported(text: str, home: Path) -> Callable[[str], object]:
+    module, _, function = text.partition(":")
+    if str(home) not in sys.path:
+        sys.path.insert(0, str(home))
+    found: Callable[[str], object] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def _printed(text: str, home: Path, model: Path) -> str:
@@ -159,5 +243,5 @@ def _printed(text: str, home: Path, model: Path) -> str:
         raise EvaluatorError(f"evaluator {text!r} ended with exit code {done.returncode}; its output is in the log")
     lines = output.strip().splitlines()
     if not lines:
-        raise EvaluatorError(f"evaluator {text!r} printed nothing; its last line must be a number")
+        raise EvaluatorError(f"evaluator {text!r} printed nothing; its last line must be a number, or several")
     return lines[-1].strip()

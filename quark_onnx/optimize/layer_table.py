@@ -1,0 +1,127 @@
+"""The table of layers: what each choice of each layer does and costs; and the path through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from quark_onnx.core.operators import LAYERS
+from quark_onnx.core.plan import Plan
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.counted_positions import Counted
+from quark_onnx.graph import Model
+from quark_onnx.graph.view import is_op
+from quark_onnx.numerics.upgrade_path import UpgradePath, upgrade_path
+from quark_onnx.optimize.layer_choices import layers_of
+from quark_onnx.optimize.layer_damage import Measure, layer_damages
+from quark_onnx.optimize.records import BYTES, FLOAT, WORDS, LayerOption, LayerRow, Objective
+from quark_onnx.stages.protect.integer_work import PRODUCT, Work, work_of
+
+WEIGHTS: Mapping[Objective, tuple[float, float]] = {
+    "size": (1.0, 0.1),
+    "balanced": (0.5, 0.5),
+    "latency": (0.02, 1.0),
+}
+"""What counts: bytes, in those of 8-bit weights; and time, in that of the float model. Of two choices of about one size
+the faster one is taken, unless it costs much: integer kernels are what 8 bits are for."""
+
+MOST_SAMPLES, LEAST_SAMPLES = 16, 2
+LOOKS = 2e12
+"""Multiply-adds that may be spent on the table, where that leaves enough samples: about a minute on one thread."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTable:
+    """Rows, what each option costs, and the path from the cheapest choice of all to the most accurate one."""
+
+    rows: tuple[LayerRow, ...]
+    path: UpgradePath
+    costs: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[LayerRow], objective: Objective) -> LayerTable:
+        """The path for an objective."""
+        eight = sum(row.weights for row in rows) or 1
+        time = sum(max(option.time for option in row.options) for row in rows) or 1.0
+        by_bytes, by_time = WEIGHTS[objective]
+        costs = tuple(tuple(by_bytes * o.bytes / eight + by_time * o.time / time for o in row.options) for row in rows)
+        damages = [[option.damage for option in row.options] for row in rows]
+        pairs = [list(zip(some, others, strict=True)) for some, others in zip(costs, damages, strict=True)]
+        return cls(tuple(rows), upgrade_path(pairs), costs)
+
+    @property
+    def steps(self) -> int:
+        """Of the path."""
+        return len(self.path.steps)
+
+    def options(self, count: int) -> list[LayerOption]:
+        """Of each row, after so many steps of the path."""
+        return [row.options[index] for row, index in zip(self.rows, self.path.chosen(count), strict=True)]
+
+    def cost(self, count: int) -> float:
+        """After so many steps; about 1 where all weights have 8 bits, and size counts."""
+        return sum(costs[index] for costs, index in zip(self.costs, self.path.chosen(count), strict=True))
+
+    def damage(self, count: int) -> float:
+        """That the table says."""
+        return sum(option.damage for option in self.options(count))
+
+    def choices(self, count: int) -> dict[str, str]:
+        """Node → choice."""
+        pairs = zip(self.rows, self.options(count), strict=True)
+        return {node: option.choice for row, option in pairs for node in row.nodes}
+
+    def with_chosen(self, choices: Mapping[str, str]) -> tuple[LayerRow, ...]:
+        """The rows with what was chosen."""
+        return tuple(replace(row, chosen=choices.get(row.nodes[0], "")) for row in self.rows)
+
+
+def table_rows(
+    model: Model,
+    plan: Plan,
+    config: QuantizationConfig,
+    feeds: Sequence[Feed],
+    work: Work,
+    measure: Measure,
+    counted: Counted | None,
+    tick: Callable[[int, int], None],
+) -> list[LayerRow]:
+    """Measure it.
+
+    Args:
+        model, plan: of a configuration in 8 bits, without protection.
+        feeds: that taught.
+    """
+    layers = layers_of(model, plan, config.row)
+    choices = sum(len(layer.formats) for layer in layers)
+    each = max(1, sum(work.products.values())) * max(1, choices)
+    count = max(LEAST_SAMPLES, min(MOST_SAMPLES, len(feeds), int(LOOKS / each)))
+    few = [feeds[i * len(feeds) // count] for i in range(min(count, len(feeds)))]
+    found = layer_damages(model, plan, layers, few, measure, counted, tick)
+    rows = []
+    for layer, damages in zip(layers, found, strict=True):
+        products = sum(work.products.get(name, 0) for name in layer.nodes)
+        options = [
+            LayerOption(c, d, layer.bytes(c), products * (PRODUCT if c in (BYTES, WORDS) else 1.0))
+            for c, d in damages.items()
+        ]
+        options.sort(key=lambda option: (option.bytes, option.time, option.damage))
+        rows.append(LayerRow(layer.nodes, layer.parts[0].node.op_type, layer.elements, tuple(options)))
+    return rows
+
+
+def work_of_layers(model: Model, plan: Plan, feed: Feed) -> Work:
+    """What the layers do, and all else that may be quantized."""
+    layers = {node.name or "" for node in model.graph if is_op(node, *LAYERS)}
+    return work_of(model, layers | plan.nodes.keys(), feed)
+
+
+def summary(choices: Mapping[str, str]) -> str:
+    """How many nodes have which choice, in words."""
+    words = {FLOAT: "float", BYTES: "in 8 bits", WORDS: "with 16-bit activations", "w8": "with weights alone in 8 bits"}
+    told: dict[str, int] = {}
+    for choice in choices.values():
+        text = words.get(choice, "with weights alone in 4 bits")
+        told[text] = told.get(text, 0) + 1
+    return ", ".join(f"{count} {text}" for text, count in sorted(told.items(), key=lambda item: -item[1]))

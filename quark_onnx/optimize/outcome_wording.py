@@ -1,0 +1,85 @@
+"""The outcome in words: why this point, what stood in the way, what would be next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quark_onnx.optimize.records import FLOAT, LayerOption, LayerRow, Optimized, Point
+from quark_onnx.optimize.trials import Task
+
+if TYPE_CHECKING:
+    from quark_onnx.optimize.search import Search
+
+NAMED = 3
+"""Layers that are named."""
+
+KILO = 1000
+SMALLEST = {"size": "the smallest", "latency": "the fastest", "balanced": "the best trade of size and time"}
+
+
+def reason(search: Search, best: Point, *, met: bool) -> str:
+    """Why this point was chosen."""
+    count = len([point for point in search.trials.points if not point.error])
+    if search.knee:
+        return f"no budget was given: the knee of {count} points, from where on less size or time costs much accuracy"
+    if met:
+        return f"{SMALLEST[search.objective]} of {count} points that is within the budget"
+    return f"none of {count} points is within the budget; this one is nearest to it"
+
+
+def blame(found: Optimized) -> tuple[str, ...]:
+    """What stood in the way."""
+    said = list(found.point.over)
+    damages = [(option.damage, row) for row in found.rows if (option := _chosen(row)) is not None]
+    total = sum(damage for damage, _ in damages)
+    worst = sorted(damages, key=lambda one: -one[0])[:NAMED]
+    if total > 0:
+        names = ", ".join(f"{row.nodes[0]!r} ({damage / total:.0%})" for damage, row in worst if damage > 0)
+        said.append(f"of what the table says of this point most is done by {names}")
+    if found.rows and all(row.chosen == FLOAT for row in found.rows):
+        said.append("all layers are float in it: the budget asks for more than the float model keeps here")
+    return tuple(said)
+
+
+def _chosen(row: LayerRow) -> LayerOption | None:
+    return next((option for option in row.options if option.choice == row.chosen), None)
+
+
+def advice(found: Optimized) -> tuple[str, ...]:
+    """The neighbours of the chosen point on the front, and the budget that asks for each."""
+    front = list(found.front)
+    if found.point not in front:
+        return ()
+    at = front.index(found.point)
+    near = [(f"{one.size / KILO:.0f} kB", one) for one in (*front[max(0, at - 1) : at], *front[at + 1 : at + 2])]
+    return tuple(f"{size}, {_worth(one)}: {_asked(found, one)}" for size, one in near)
+
+
+def _worth(point: Point) -> str:
+    told = [f"KL {point.kl:.3g}"] if point.kl is not None else []
+    told += [f"{point.sqnr:.1f} dB"] if point.sqnr is not None and not told else []
+    told += [f"drop {point.drop:.3g}"] if point.drop is not None else []
+    return ", ".join(told) or "not measured"
+
+
+def _asked(found: Optimized, point: Point) -> str:
+    if "max_drop" in found.budget and point.drop is not None:
+        return f"--max-drop {max(0.0, point.drop):.3g}"
+    if found.measure == "kl" and point.kl is not None:
+        return f"--max-kl {point.kl * 1.01:.3g}"
+    return f"--min-sqnr {(point.sqnr or 0.0) - 0.05:.1f}"
+
+
+def doubts(best: Point, task: Task) -> tuple[str, ...]:
+    """What the judges cannot tell."""
+    if task.evaluate is None or best.drop is None or task.before is None:
+        return ()
+    if best.noise is None:
+        return (
+            "the evaluator gives one number, so how much of a drop is chance is not known; let it return one number "
+            "for each sample",
+        )
+    allowed = task.budget.drop_from(task.before.value)
+    if allowed is not None and abs(best.drop - allowed) < best.noise:
+        return (f"the drop of {best.drop:.3g} is within its chance (±{best.noise:.2g}) of the {allowed:.3g} allowed",)
+    return ()

@@ -1,0 +1,205 @@
+"""The search: up the ladder until the budget is met, then along the path of layers to where it is just met.
+
+ladder   the same for all layers; a technique stays if the judges lose less with it
+table    one look at every choice of every layer (`layer_table`)
+path     its prefixes are ordered by damage and by cost: a whole run corrects what the table says, and the next
+         one is the cheapest prefix that should be within the budget; five runs at most
+knee     without a budget: the point of the front that lies farthest below the line between its ends
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.optimize.layer_choices import with_choices
+from quark_onnx.optimize.layer_table import WEIGHTS, LayerTable, summary
+from quark_onnx.optimize.records import LayerRow, Objective, Point
+from quark_onnx.optimize.rungs import Rung, rounded
+from quark_onnx.optimize.trials import Trials
+
+RUNS = 5
+"""Whole runs along the path, at most."""
+
+TUNED = 0.2
+"""Part of a layer's damage that is left by tuned rounding: .12 to .3 on MobileNet, ResNet-20 and MiniLM at 4 bits. For
+the first guess alone; what runs show counts from then on."""
+
+CLOSE = 0.9
+"""Of the budget is aimed at: a table is no better than that."""
+
+TINY = 1e-30
+
+WORTH = 0.01
+"""Of the cost: what a further run has to promise."""
+
+
+class Rows(Protocol):
+    """Makes the table of layers, for a configuration in 8 bits."""
+
+    def __call__(self, config: QuantizationConfig) -> Sequence[LayerRow]: ...
+
+
+@dataclass
+class Search:
+    """What is searched for, and how far it is.
+
+    trials     runs configurations
+    objective  what is made small
+    table_of   makes the table
+    better     told of every point that is the best so far
+    """
+
+    trials: Trials
+    objective: Objective
+    table_of: Rows
+    better: Callable[[Point], None]
+    table: LayerTable | None = None
+    best: Point | None = None
+    runs: dict[int, Point] = field(default_factory=dict)
+
+    @property
+    def knee(self) -> bool:
+        """Whether there is no budget."""
+        return not self.trials.task.budget
+
+    def run(self, bottom: QuantizationConfig, rungs: Sequence[Rung]) -> None:
+        """All of it.
+
+        Raises:
+            Stopped: it ended early; `best` is what there is.
+        """
+        config = self._ladder(bottom, rungs)
+        if self.objective == "latency" and not self.knee and self.best is not None and self.best.good:
+            return  # integer kernels everywhere: nothing is faster
+        self.table = LayerTable.of(self.table_of(config), self.objective)
+        if self.table.rows:
+            self._along(rounded(config))
+
+    def _ladder(self, config: QuantizationConfig, rungs: Sequence[Rung]) -> QuantizationConfig:
+        """The configuration with the techniques that helped, in 8 bits."""
+        first = self._tried(self.trials.run("8 bits, one scale per weight", "ladder", config))
+        damage, names = first.damage, ["8 bits"]
+        for rung in rungs:
+            if self.best is not None and self.best.good and not self.knee:
+                break
+            changed = rung.change(config)
+            point = self._tried(self.trials.run(", ".join([*names, rung.name]), "ladder", changed))
+            if not point.error and (damage is None or (point.damage or 0.0) < damage):
+                config, damage = changed, point.damage
+                names.append(rung.name)
+        return config
+
+    def _along(self, config: QuantizationConfig) -> None:
+        """Along the path: the knee is looked for where the table has it, and beside that."""
+        table = self._table
+        if self.knee:
+            bend = bent([(table.cost(n), table.damage(n)) for n in range(table.steps + 1)])
+            for count in dict.fromkeys([bend, 0, (bend + table.steps) // 2]):
+                self._at(config, count)
+            return
+        low, high = -1, table.steps + 1  # what is known to be too bad, and to be good enough
+        while len(self.runs) < RUNS and self._promises(low, high):
+            count = self._guess(low, high)
+            point = self._at(config, count)
+            low, high = (low, count) if self.trials.excesses[point.number] <= 1 else (count, high)
+
+    @property
+    def _table(self) -> LayerTable:
+        assert self.table is not None
+        return self.table
+
+    def _at(self, config: QuantizationConfig, count: int) -> Point:
+        """A run, after so many steps of the path."""
+        table = self._table
+        choices = table.choices(count)
+        mixed = with_choices(config, table.rows, choices)
+        point = self.trials.run(summary(choices), "layers", mixed, choices, table.damage(count))
+        self.runs[count] = point
+        return self._tried(point)
+
+    def _promises(self, low: int, high: int) -> bool:
+        """Whether a run between both may be cheaper by more than a little."""
+        if high - low < 2:
+            return False
+        table = self._table
+        return high > table.steps or table.cost(high) - table.cost(low + 1) > WORTH * table.cost(high)
+
+    def _guess(self, low: int, high: int) -> int:
+        """The cheapest prefix between both that should be within the budget."""
+        table = self._table
+        between = range(low + 1, min(high, table.steps + 1))
+        known = {count: self.trials.excesses[point.number] for count, point in self.runs.items()}
+        if any(math.isinf(excess) for excess in known.values()):
+            return between[len(between) // 2]
+        return next((count for count in between if self._expected(count, known) <= CLOSE), between[-1])
+
+    def _expected(self, count: int, known: Mapping[int, float]) -> float:
+        """Excess of a prefix: what the table says, on the scale that the runs around it show."""
+        said = self._table.damage(count)
+        ratios = {n: excess / max(self._table.damage(n), TINY) for n, excess in known.items()}
+        below = max((n for n in known if n < count), default=None)
+        above = min((n for n in known if n > count), default=None)
+        if below is None and above is None:
+            return said * TUNED * self._first_scale()
+        if below is None or above is None:
+            return said * ratios[above if below is None else below]  # type: ignore[index]
+        part = (count - below) / (above - below)
+        return said * ratios[below] ** (1 - part) * ratios[above] ** part
+
+    def _first_scale(self) -> float:
+        """Excess for the damage that is measured, as the ladder shows it: its point that is nearest to the budget."""
+        found = [
+            (abs(math.log(self.trials.excesses[p.number])), self.trials.excesses[p.number] / p.damage)
+            for p in self.trials.points
+            if p.damage and math.isfinite(p.damage) and math.isfinite(self.trials.excesses[p.number])
+        ]
+        return min(found, default=(0.0, 1.0))[1]
+
+    def _tried(self, point: Point) -> Point:
+        """The point; it is the best where it is."""
+        if not point.error and (self.best is None or self._rank(point) < self._rank(self.best)):
+            self.best = point
+            self.better(point)
+        return point
+
+    def _rank(self, point: Point) -> tuple[float, float, float]:
+        """The less the better: within the budget, then what it costs; else how far it is from it."""
+        if self.knee:
+            return 0.0, 0.0 if point is knee_of(self._usable(), self.cost) else 1.0, 0.0
+        excess = self.trials.excesses[point.number]
+        return (0.0, self.cost(point), point.damage or 0.0) if excess <= 1 else (1.0, excess, self.cost(point))
+
+    def _usable(self) -> list[Point]:
+        return [point for point in self.trials.points if not point.error]
+
+    def cost(self, point: Point) -> float:
+        """Of a point, as the path counts it; the file in place of its weights."""
+        by_bytes, by_time = WEIGHTS[self.objective]
+        return by_bytes * 4 * point.size / max(1, self.trials.task.float_size) + by_time * point.time
+
+
+def knee_of(points: Sequence[Point], cost: Callable[[Point], float]) -> Point:
+    """The point that lies farthest below the line between the cheapest and the most accurate one."""
+    known = [p for p in points if p.damage is not None and math.isfinite(p.damage)] or list(points)
+    ordered = sorted(known, key=lambda p: (cost(p), p.damage or 0.0))
+    return ordered[bent([(cost(p), p.damage or 0.0) for p in ordered])]
+
+
+def bent(curve: Sequence[tuple[float, float]]) -> int:
+    """Index of the knee of a curve of costs, ascending, and damages: farthest below its chord, damages as logarithms.
+
+    Damages below a thousandth of the largest, which nobody would notice, count as that.
+    """
+    least = max((damage for _, damage in curve), default=0.0) / 1000
+    ys = [math.log(max(damage, least, TINY)) for _, damage in curve]
+    xs = [cost for cost, _ in curve]
+    last = ys.index(min(ys))
+    wide, high = xs[last] - xs[0], ys[0] - ys[last]
+    if wide <= 0 or high <= 0:
+        return last
+    below = [1 - (x - xs[0]) / wide - (y - ys[last]) / high for x, y in zip(xs[: last + 1], ys, strict=False)]
+    return max(range(last + 1), key=lambda i: (below[i], -i))

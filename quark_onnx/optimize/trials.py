@@ -1,0 +1,197 @@
+"""Trials: a configuration is quantized, judged, and remembered, so that it is never tried twice."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from quark_onnx.clock import Progress
+from quark_onnx.core.errors import QuarkError, ResourceError
+from quark_onnx.core.records import Measured, worst_of
+from quark_onnx.core.settings.budget import Budget
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.engine.kept_feeds import Kept
+from quark_onnx.engine.output_judge import OutputJudge, run_of
+from quark_onnx.engine.result_wording import STOPPED
+from quark_onnx.evaluators import Evaluator, Score, score
+from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.optimize.excess import excess
+from quark_onnx.optimize.layer_damage import Measure, damage_of
+from quark_onnx.optimize.records import Point
+from quark_onnx.optimize.trial_store import TrialStore
+from quark_onnx.pipeline import ModelQuantizer
+from quark_onnx.result import Result
+from quark_onnx.stages.protect.integer_work import Work
+
+logger = logging.getLogger("quark_onnx")
+
+TRIAL = "trial"
+
+
+class Stopped(Exception):
+    """The search ends here: Ctrl-C, or there is no time for another trial. Its text says which."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is tried on what.
+
+    source    the user's model: never modified
+    taught    samples for the pipeline
+    judge     has the others
+    measure   see `layer_damage.damage_of`
+    evaluate  the user's evaluator; None: there is none
+    home      folder that its module is looked for in
+    before    its score of the float model
+    """
+
+    source: str | Path | ModelProto
+    taught: Kept
+    judge: OutputJudge
+    measure: Measure
+    budget: Budget
+    float_size: int
+    evaluate: Evaluator | None = None
+    home: Path = field(default_factory=Path)
+    before: Score | None = None
+
+
+@dataclass
+class Trials:
+    """All that were made, in order."""
+
+    task: Task
+    store: TrialStore
+    progress: Progress
+    deadline: float | None
+    begun: Callable[[int, str], None]
+    work: Work
+    points: list[Point] = field(default_factory=list)
+    excesses: dict[int, float] = field(default_factory=dict)
+    kept: dict[str, Result] = field(default_factory=dict)
+    longest: float = 0.0
+
+    def run(
+        self,
+        name: str,
+        step: Literal["ladder", "layers"],
+        config: QuantizationConfig,
+        choices: Mapping[str, str] | None = None,
+        predicted: float | None = None,
+    ) -> Point:
+        """Try one configuration; what is known of it is not measured again.
+
+        Raises:
+            Stopped: there is no time, or Ctrl-C.
+            ResourceError: memory, disk or open files have run out.
+        """
+        text = config.to_json()
+        found = self.store.get(TRIAL, text)
+        if found is None:
+            if self.deadline is not None and time.monotonic() + self.longest > self.deadline:
+                raise Stopped("the time limit")
+            self.begun(len(self.points) + 1, name)
+            found = self._tried(config, text)
+            self.store.put(TRIAL, text, found)
+        self.longest = max(self.longest, float(found["seconds"]))
+        number, seconds = len(self.points) + 1, float(found["seconds"])
+        point = Point(number, name, step, text, choices or {}, predicted=predicted, seconds=seconds)
+        point = self._point(point, found)
+        self.points.append(point)
+        return point
+
+    def result(self, config: QuantizationConfig) -> Result:
+        """The model of a configuration, made again where it is not held."""
+        text = config.to_json()
+        if text not in self.kept:
+            self._quantized(config, text)
+        return self.kept[text]
+
+    def _quantized(self, config: QuantizationConfig, text: str) -> Result:
+        """Only the last one is held: a model may be large.
+
+        Raises:
+            Stopped: Ctrl-C, where that leaves a model half tuned.
+        """
+        self.kept.clear()
+        done = ModelQuantizer(config, self.progress).quantize_model(self.task.source, None, self.task.taught)
+        if any(warning.startswith(STOPPED) for warning in done.report.warnings):
+            raise Stopped("Ctrl-C")
+        self.kept[text] = done
+        return done
+
+    def _tried(self, config: QuantizationConfig, text: str) -> dict[str, Any]:
+        start = time.perf_counter()
+        try:
+            found = self._measured(self._quantized(config, text))
+        except ResourceError:
+            raise
+        except QuarkError as error:
+            logger.warning("%s", error)
+            found = {"error": str(error)}
+        return found | {"seconds": round(time.perf_counter() - start, 3)}
+
+    def _measured(self, result: Result) -> dict[str, Any]:
+        quantized = result.evidence.quantized
+        outputs = self.task.judge.measured(run_of(quantized, fuse=False)).outputs
+        integers = {row.node for row in result.report.ledger if row.status != "float"}
+        integers &= {n for n, ts in result.plan.nodes.items() if any(result.plan.sites[t].role != "weight" for t in ts)}
+        found: dict[str, Any] = {
+            "outputs": outputs,
+            "size": result.report.stored["quantized"],
+            "integers": sorted(integers),
+            "error": "",
+        }
+        if self.task.evaluate is not None:
+            with tempfile.TemporaryDirectory(prefix="quark_onnx-") as folder:
+                path = written(result, Path(folder) / "model.onnx", result.evidence.model)
+                self.progress("evaluate", 0, None)
+                said = score(self.task.evaluate, self.task.home, path)
+            found |= {"score": said.value, "samples": None if said.samples is None else said.samples.tolist()}
+        return found
+
+    def _point(self, point: Point, found: Mapping[str, Any]) -> Point:
+        """The point with what was measured."""
+        if found["error"]:
+            self.excesses[point.number] = math.inf
+            return replace(point, error=found["error"])
+        task, budget = self.task, self.task.budget
+        outputs = {n: o if isinstance(o, Measured) else Measured.from_dict(o) for n, o in found["outputs"].items()}
+        before, after = task.before, None
+        if "score" in found:
+            samples = None if found["samples"] is None else np.asarray(found["samples"], np.float64)
+            after = Score(float(found["score"]), samples)
+        both = (before, after) if before is not None and after is not None else None
+        worth: dict[str, float | None] = {
+            "sqnr": worst_of(outputs),
+            "kl": max((o.kl for o in outputs.values() if o.kl is not None), default=None),
+            "agreement": min((o.agreement for o in outputs.values() if o.agreement is not None), default=None),
+            "drop": None if both is None else both[0].value - both[1].value,
+        }
+        allowed = None if before is None else budget.drop_from(before.value)
+        self.excesses[point.number] = excess(budget, allowed_drop=allowed, **worth)
+        return replace(
+            point,
+            size=found["size"],
+            time=self.work.time(found["integers"]) / max(1.0, self.work.time(())),
+            integers=self.work.on_integers(found["integers"]) / max(1, sum(self.work.products.values())),
+            score=None if after is None else after.value,
+            noise=None if both is None else both[0].noise_of_drop(both[1]),
+            damage=damage_of(outputs, task.measure),
+            over=OVER,
+            **worth,
+        )
+
+
+def written(result: Result, path: Path, source: Model) -> Path:
+    """The model of a result as a file; source: the user's."""
+    io.save(result.evidence.quantized, path, source=source)
+    return path
