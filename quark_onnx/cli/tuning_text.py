@@ -11,16 +11,13 @@ from rich.text import Text
 from quark_onnx.cli.console import lines
 from quark_onnx.cli.tables import new_table
 from quark_onnx.core.records import Correction, LayerRecord
-from quark_onnx.engine.result_wording import correction_text
+from quark_onnx.engine.result_wording import STOPPED, correction_text
 
 WORST = 5
 """Layers that are listed."""
 
 BECAME = {"tuned": "tuned", "nearest": "scale and bias only", "untuned": "bias only", "raw": "left as is"}
 """What a layer became, by the choice in its record."""
-
-STOPPED = "fine-tuning was interrupted"
-"""How the warning begins that tells of it."""
 
 
 def interrupted(warnings: Sequence[str]) -> bool:

@@ -113,11 +113,15 @@ def correction_text(found: Correction | None) -> str:
     return f"kept: {said}" if found.kept else f"left out, as it gains no more than chance would: {said}"
 
 
+STOPPED = "fine-tuning was interrupted"
+"""How the warning begins that tells of it."""
+
+
 def stopped_text(done: Tuning, limit: float | None) -> str:
     """That tuning ended before its time or at its limit in seconds, how far it was, and how to go on."""
     why, what = ("", "") if done.interrupted else (f" by its time limit of {limit:g} s", f", {done.late}")
     return (
-        f"fine-tuning was interrupted{why}: {done.done} of {done.layers} layers are done{what}; those left are rounded "
+        f"{STOPPED}{why}: {done.done} of {done.layers} layers are done{what}; those left are rounded "
         "to the nearest; resume with the plan of this result"
     )
 

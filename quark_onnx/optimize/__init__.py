@@ -1,6 +1,6 @@
 """The smallest, fastest model within a budget: what costs little is tried first, and layers are told apart by a table.
 
-    optimize("model.onnx", samples, Budget(max_kl=0.05), output="out.onnx")
+optimize("model.onnx", samples, Budget(max_kl=0.05), output="out.onnx")
 """
 
 from quark_onnx.optimize.optimizer import optimize

@@ -16,6 +16,7 @@ from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.budget import Budget
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.version import VERSION
+from quark_onnx.engine.budget_excess import excess
 from quark_onnx.engine.calibration_cache import data_hash
 from quark_onnx.engine.kept_feeds import telling
 from quark_onnx.engine.output_judge import OutputJudge, run_of
@@ -85,11 +86,14 @@ def optimize(
     config = bottom(target, options or {})
     job, samples = _opened(model, config, data, data_path, progress)
     judge = OutputJudge(job.plain, samples.judges, samples.counted)
+    perfect = judge.measured(run_of(job.plain)).outputs
+    if faults := excess(replace(wanted, max_drop=None), perfect):
+        raise ConfigError(f"the float model itself is not within the budget: {'; '.join(faults)}")
     task = Task(
         model,
         samples.taught,
         judge,
-        measure_of(judge.measured(run_of(job.plain)).outputs),
+        measure_of(perfect),
         wanted,
         io.stored_bytes(model, io.weight_bytes(job.model)),
         evaluate,
@@ -189,6 +193,7 @@ class _Run:
                 self.samples.inside,
                 work,
                 self.task.measure,
+                self.samples.counted,
                 lambda done, total: tick("layers", done, total),
             )
             store.put("table", text, {"rows": [asdict(row) for row in rows]})
@@ -202,7 +207,7 @@ class _Run:
         evaluate, home = self.task.evaluate, self.task.home
         judged = "" if evaluate is None else title(evaluate)
         if isinstance(evaluate, str):
-            judged += "".join(data_hash([]) + f"{file}{file.stat().st_mtime_ns}" for file in files_of(evaluate, home))
+            judged += "".join(f"\n{file} {file.read_bytes().hex()}" for file in files_of(evaluate, home))
         feeds = (data_hash(self.samples.taught), data_hash(self.samples.judges))
         return "\n".join([VERSION, io.fingerprint(self.job.model), *feeds, judged])
 

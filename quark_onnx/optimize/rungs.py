@@ -18,10 +18,11 @@ ROUNDING: Mapping[str, Any] = {"OptimAlgorithm": "gptq"}
 
 @dataclass(frozen=True)
 class Rung:
-    """One technique: what it is called, and what it changes."""
+    """One technique: what it is called, and what it changes; `plain`: scales alone, so that layers can be compared."""
 
     name: str
     change: Callable[[QuantizationConfig], QuantizationConfig]
+    plain: bool = False
 
 
 def bottom(target: str, options: Mapping[str, Any]) -> QuantizationConfig:
@@ -37,7 +38,7 @@ def bottom(target: str, options: Mapping[str, Any]) -> QuantizationConfig:
 
 def rungs(config: QuantizationConfig) -> list[Rung]:
     """The techniques above the bottom that the target has."""
-    apart = Rung("one scale per channel", lambda c: replace(c, per_channel=True))
+    apart = Rung("one scale per channel", lambda c: replace(c, per_channel=True), plain=True)
     found = [apart] if config.row.per_channel else []
     found += [
         Rung("biases corrected", lambda c: _with(c, BiasCorrection=True)),

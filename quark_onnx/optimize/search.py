@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.optimize.layer_choices import with_choices
@@ -37,25 +36,19 @@ WORTH = 0.01
 """Of the cost: what a further run has to promise."""
 
 
-class Rows(Protocol):
-    """Makes the table of layers, for a configuration in 8 bits."""
-
-    def __call__(self, config: QuantizationConfig) -> Sequence[LayerRow]: ...
-
-
 @dataclass
 class Search:
     """What is searched for, and how far it is.
 
     trials     runs configurations
     objective  what is made small
-    table_of   makes the table
+    table_of   makes the table, for a configuration in 8 bits
     better     told of every point that is the best so far
     """
 
     trials: Trials
     objective: Objective
-    table_of: Rows
+    table_of: Callable[[QuantizationConfig], Sequence[LayerRow]]
     better: Callable[[Point], None]
     table: LayerTable | None = None
     best: Point | None = None
@@ -75,7 +68,8 @@ class Search:
         config = self._ladder(bottom, rungs)
         if self.objective == "latency" and not self.knee and self.best is not None and self.best.good:
             return  # integer kernels everywhere: nothing is faster
-        self.table = LayerTable.of(self.table_of(config), self.objective)
+        plain = next((rung.change(bottom) for rung in rungs if rung.plain), bottom)
+        self.table = LayerTable.of(self.table_of(plain), self.objective)
         if self.table.rows:
             self._along(rounded(config))
 
@@ -105,7 +99,7 @@ class Search:
         while len(self.runs) < RUNS and self._promises(low, high):
             count = self._guess(low, high)
             point = self._at(config, count)
-            low, high = (low, count) if self.trials.excesses[point.number] <= 1 else (count, high)
+            low, high = (low, count) if point.good else (count, high)
 
     @property
     def _table(self) -> LayerTable:
@@ -132,7 +126,7 @@ class Search:
         """The cheapest prefix between both that should be within the budget."""
         table = self._table
         between = range(low + 1, min(high, table.steps + 1))
-        known = {count: self.trials.excesses[point.number] for count, point in self.runs.items()}
+        known = {count: self.trials.ratios[point.number] for count, point in self.runs.items()}
         if any(math.isinf(excess) for excess in known.values()):
             return between[len(between) // 2]
         return next((count for count in between if self._expected(count, known) <= CLOSE), between[-1])
@@ -148,14 +142,14 @@ class Search:
         if below is None or above is None:
             return said * ratios[above if below is None else below]  # type: ignore[index]
         part = (count - below) / (above - below)
-        return said * ratios[below] ** (1 - part) * ratios[above] ** part
+        return said * math.exp((1 - part) * math.log(ratios[below]) + part * math.log(ratios[above]))
 
     def _first_scale(self) -> float:
         """Excess for the damage that is measured, as the ladder shows it: its point that is nearest to the budget."""
         found = [
-            (abs(math.log(self.trials.excesses[p.number])), self.trials.excesses[p.number] / p.damage)
+            (abs(math.log(self.trials.ratios[p.number])), self.trials.ratios[p.number] / p.damage)
             for p in self.trials.points
-            if p.damage and math.isfinite(p.damage) and math.isfinite(self.trials.excesses[p.number])
+            if p.damage and math.isfinite(p.damage) and math.isfinite(self.trials.ratios[p.number])
         ]
         return min(found, default=(0.0, 1.0))[1]
 
@@ -170,8 +164,9 @@ class Search:
         """The less the better: within the budget, then what it costs; else how far it is from it."""
         if self.knee:
             return 0.0, 0.0 if point is knee_of(self._usable(), self.cost) else 1.0, 0.0
-        excess = self.trials.excesses[point.number]
-        return (0.0, self.cost(point), point.damage or 0.0) if excess <= 1 else (1.0, excess, self.cost(point))
+        if point.good:
+            return 0.0, self.cost(point), point.damage or 0.0
+        return 1.0, self.trials.ratios[point.number], self.cost(point)
 
     def _usable(self) -> list[Point]:
         return [point for point in self.trials.points if not point.error]

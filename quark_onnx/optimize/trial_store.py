@@ -36,9 +36,10 @@ class TrialStore:
         if path is None or not path.exists():
             return None
         try:
-            return json_of(path.read_text(encoding="utf-8"))
+            found: dict[str, Any] = json_of(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
+        return found
 
     def put(self, kind: str, of: str, values: Mapping[str, Any]) -> None:
         """Keep what was measured.

@@ -18,12 +18,13 @@ from quark_onnx.core.errors import QuarkError, ResourceError
 from quark_onnx.core.records import Measured, worst_of
 from quark_onnx.core.settings.budget import Budget
 from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.engine.budget_excess import excess
 from quark_onnx.engine.kept_feeds import Kept
 from quark_onnx.engine.output_judge import OutputJudge, run_of
 from quark_onnx.engine.result_wording import STOPPED
 from quark_onnx.evaluators import Evaluator, Score, score
 from quark_onnx.graph import Model, ModelProto, io
-from quark_onnx.optimize.excess import excess
+from quark_onnx.optimize.budget_ratio import budget_ratio
 from quark_onnx.optimize.layer_damage import Measure, damage_of
 from quark_onnx.optimize.records import Point
 from quark_onnx.optimize.trial_store import TrialStore
@@ -75,7 +76,7 @@ class Trials:
     begun: Callable[[int, str], None]
     work: Work
     points: list[Point] = field(default_factory=list)
-    excesses: dict[int, float] = field(default_factory=dict)
+    ratios: dict[int, float] = field(default_factory=dict)
     kept: dict[str, Result] = field(default_factory=dict)
     longest: float = 0.0
 
@@ -161,7 +162,7 @@ class Trials:
     def _point(self, point: Point, found: Mapping[str, Any]) -> Point:
         """The point with what was measured."""
         if found["error"]:
-            self.excesses[point.number] = math.inf
+            self.ratios[point.number] = math.inf
             return replace(point, error=found["error"])
         task, budget = self.task, self.task.budget
         outputs = {n: o if isinstance(o, Measured) else Measured.from_dict(o) for n, o in found["outputs"].items()}
@@ -170,14 +171,14 @@ class Trials:
             samples = None if found["samples"] is None else np.asarray(found["samples"], np.float64)
             after = Score(float(found["score"]), samples)
         both = (before, after) if before is not None and after is not None else None
-        worth: dict[str, float | None] = {
+        worth: dict[str, Any] = {
             "sqnr": worst_of(outputs),
             "kl": max((o.kl for o in outputs.values() if o.kl is not None), default=None),
             "agreement": min((o.agreement for o in outputs.values() if o.agreement is not None), default=None),
             "drop": None if both is None else both[0].value - both[1].value,
         }
         allowed = None if before is None else budget.drop_from(before.value)
-        self.excesses[point.number] = excess(budget, allowed_drop=allowed, **worth)
+        self.ratios[point.number] = budget_ratio(budget, allowed_drop=allowed, **worth)
         return replace(
             point,
             size=found["size"],
@@ -186,7 +187,7 @@ class Trials:
             score=None if after is None else after.value,
             noise=None if both is None else both[0].noise_of_drop(both[1]),
             damage=damage_of(outputs, task.measure),
-            over=OVER,
+            over=excess(budget, outputs, *(None if one is None else one.value for one in (before, after))),
             **worth,
         )
 

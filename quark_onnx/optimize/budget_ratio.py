@@ -10,7 +10,7 @@ LEAST = 0.01
 """Of what may be lost; a model that loses less, or gains, counts as this."""
 
 
-def excess(
+def budget_ratio(
     budget: Budget,
     *,
     sqnr: float | None,
