@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from quark_onnx.core.json_writing import json_text
+from quark_onnx.core.settings.budget import Budget
 from quark_onnx.core.version import VERSION
 from quark_onnx.optimize.records import LayerOption, LayerRow, Optimized, Point
 from quark_onnx.report import search_wording as words
-from quark_onnx.report.pages import check_target, templates, write_text
+from quark_onnx.report.pages import check_target, installed, templates, write_text
 from quark_onnx.report.pareto_chart import Axis, Pareto, Tried, pareto
 from quark_onnx.report.wording import size
 
@@ -26,13 +27,18 @@ def write_search(found: Optimized, path: str | Path, name: str = "") -> Path:
     Args:
         name: of the float model.
 
+    Returns:
+        The page; the JSON where jinja2 is missing, and so there is no page.
+
     Raises:
-        ConfigError: jinja2 is missing, or the files cannot be written.
+        ConfigError: the files cannot be written.
     """
-    target = check_target(path)
+    target = Path(path)
     data = target.with_suffix(".json")
     write_text(data, json_text(found.to_dict()) + "\n")
-    write_text(target, search_page(found, name, data.name))
+    if not installed():
+        return data
+    write_text(check_target(target), search_page(found, name, data.name))
     return target
 
 
@@ -105,9 +111,16 @@ def _chart(found: Optimized, key: str, cost: str) -> Pareto | None:
         if y is not None and x > 0 and not point.error:
             chosen = point.number == found.chosen
             tried.append(Tried(point.number, x, y, _told(point, found, chosen), not point.over, chosen))
+    return pareto(tried, _cost(cost, tried), damage.axis, _limit(found, key))
+
+
+def _limit(found: Optimized, key: str) -> tuple[float, str] | None:
+    """What the budget allows, in units of the axis, and what to call it; None: nothing, or that cannot be told."""
     asked = found.budget.get(key)
-    limit = (damage.limit(asked), f"{damage.sign} {asked:g}") if isinstance(asked, int | float) else None
-    return pareto(tried, _cost(cost, tried), damage.axis, limit)
+    if isinstance(asked, str):  # a share of the float model's score
+        drop = None if found.float_score is None else Budget(asked).drop_from(found.float_score)
+        return None if drop is None else (drop, f"≤ {asked}")
+    return None if asked is None else (DAMAGES[key].limit(asked), f"{DAMAGES[key].sign} {asked:g}")
 
 
 def _cost(cost: str, tried: Sequence[Tried]) -> Axis:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +28,11 @@ TEMPLATES = Path(__file__).with_name("templates")
 def check_installed() -> None:
     """Raises ConfigError where jinja2 is missing."""
     templates()
+
+
+def installed() -> bool:
+    """Whether pages can be made."""
+    return find_spec("jinja2") is not None
 
 
 def check_target(path: str | Path) -> Path:

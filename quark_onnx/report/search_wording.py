@@ -63,7 +63,7 @@ def damage(value: float | None, measure: str) -> str:
 
 def divergence(value: float | None) -> str:
     """A KL divergence."""
-    return "infinite" if value == math.inf else number(value)
+    return NOTHING if value is None else "infinite" if value == math.inf else f"{value:.3g}"
 
 
 def decibels(ratio: float) -> float:
@@ -98,6 +98,6 @@ def figures(point: Point) -> str:
         "" if point.agreement is None else f"same arg-max {agreement(point.agreement)}",
         "" if point.sqnr is None else db(point.sqnr),
         "" if point.score is None else f"score {number(point.score)}" + (f" ({drop(point)})" if drop(point) else ""),
-        f"{percent(point.integers)} on integers" if point.integers else "",
+        f"{percent(point.integers)} on integers",
     ]
     return ", ".join(text for text in known if text)

@@ -39,8 +39,8 @@ def test_every_fact_of_a_search_is_on_its_page() -> None:
         "SQNR of the worst output 12.3 dB poor",
         "On integers 97% of the multiply-adds",
         "Tried 7 points in 31.4 s",
-        "Point 6, 4 bits in 20 of 28 layers , was written. It is the smallest within the budget.",
-        "--data samples --max-kl 0.07",
+        "Point 6, 4 bits in 20 of 28 layers , was written: the smallest of 6 points that is within the budget.",
+        "KL 0.281: --max-kl 0.284",
         "1 int8 per tensor 541 kB 0.54 × 1.92 – 52.00% 8.7 dB 97% KL 1.92, and may be 0.1 5.2 s",
         "3 biases corrected on the line 544 kB 0.54 × 0.0361 – 99.10% 12.4 dB 97% within 5.2 s",
         "6 4 bits in 20 of 28 layers chosen 318 kB 0.32 × 0.094 0.0951 97.65% 12.3 dB 97% within 5.2 s",
@@ -58,7 +58,7 @@ def test_every_fact_of_a_search_is_on_its_page() -> None:
 
 
 def test_a_budget_that_is_missed_says_so_and_why() -> None:
-    found = replace(mobilenet(), met=False, chosen=2, reason="It comes nearest.", blame=("`head` takes most of it.",))
+    found = replace(mobilenet(), met=False, chosen=2, reason="it is nearest", blame=("`head` takes most of it.",))
     page = safe(search_page(found))
     assert "Budget NOT met" in page.text and "The budget is not met." in page.text
     assert "What stood in the way head takes most of it." in page.text
@@ -73,7 +73,7 @@ def test_a_score_is_told_with_its_noise() -> None:
 
 
 def test_without_a_budget_it_is_the_knee() -> None:
-    found = searched([point(1, 500_000, 0.02), point(2, 400_000, 0.05)], 1, budget={}, reason="It is the knee.")
+    found = searched([point(1, 500_000, 0.02), point(2, 400_000, 0.05)], 1, budget={}, reason="the knee")
     page = safe(search_page(found))
     assert "Budget none the best trade-off, the knee of the curve" in page.text
     assert "within" not in page.text and "over the" not in page.text
@@ -147,6 +147,15 @@ def test_the_chart_follows_the_budget() -> None:
     assert [chart.limit for chart in knee] == [None, None]
     unscored = charts(replace(mobilenet(), budget={"max_drop": 0.02}))  # the evaluator was never asked
     assert [chart.y.name for chart in unscored] == ["KL divergence"] * 2
+
+
+def test_a_share_of_the_score_is_a_limit_where_the_score_is_known() -> None:
+    points = [replace(p, drop=0.01 * p.number) for p in mobilenet().points]
+    share = replace(mobilenet(), points=tuple(points), budget={"max_drop": "5%"}, float_score=0.5)
+    chart, plain = charts(share)[0], charts(replace(share, budget={"max_drop": 0.025}))[0]
+    assert chart.limit == plain.limit is not None
+    assert "≤ 5%" in [label.text for label in chart.labels]
+    assert charts(replace(share, float_score=None))[0].limit is None
 
 
 @pytest.mark.parametrize(("key", "limit"), [("min_sqnr", 12.3), ("min_agreement", 0.98), ("max_kl", 0.07)])
