@@ -44,7 +44,7 @@ ALLOWED = {  # what each part may import of the others
     "quantsim": "core numerics graph engine stages encodings ladder job result pipeline",
     "plots": "core numerics",
     "evaluators": "core numerics",
-    "report": "core numerics graph engine result",
+    "report": "core numerics graph engine result optimize",
     "optimize": "core numerics graph engine stages clock job opened_job result pipeline evaluators ladder",
     "zoo": "core graph engine stages ladder result pipeline evaluators report",
     "cli": "core numerics graph engine stages clock job opened_job result decided pipeline plots report demo zoo "
