@@ -23,7 +23,7 @@ INTEGERS = (BYTES, WORDS)
 """Choices with integer kernels."""
 
 WEIGHTS: Mapping[Objective, tuple[float, float]] = {
-    "size": (1.0, 0.01),
+    "size": (1.0, 0.03),
     "balanced": (0.5, 0.5),
     "latency": (0.02, 1.0),
 }

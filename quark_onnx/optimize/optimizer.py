@@ -93,7 +93,7 @@ def optimize(
         model,
         samples.taught,
         judge,
-        measure_of(perfect),
+        measure_of(perfect, wanted),
         wanted,
         io.stored_bytes(model, io.weight_bytes(job.model)),
         evaluate,
