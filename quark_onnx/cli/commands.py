@@ -12,6 +12,7 @@ from quark_onnx.cli.demo import demo_command
 from quark_onnx.cli.exit_codes import Commands
 from quark_onnx.cli.histogram import histogram_command
 from quark_onnx.cli.inspect_model import inspect_command
+from quark_onnx.cli.optimize import optimize_command
 from quark_onnx.cli.plans import apply_command, diff_command, plan_command
 from quark_onnx.cli.presets import presets_command
 from quark_onnx.cli.quantize import quantize_command
@@ -19,9 +20,9 @@ from quark_onnx.cli.zoo import zoo_command
 from quark_onnx.core.version import VERSION
 
 EPILOG = """
-Exit codes: 0 done, 1 the plans differ, or not all models of a zoo are good, 2 usage or configuration, 3 the model,
-4 the data, 5 a plan, 6 memory, disk or open files have run out, 130 Ctrl-C (during fine-tuning it is 0: what is tuned
-is kept).
+Exit codes: 0 done, 1 the plans differ, a budget is not met, or not all models of a zoo are good, 2 usage or
+configuration, 3 the model, 4 the data, 5 a plan, 6 memory, disk or open files have run out, 130 Ctrl-C (not during
+fine-tuning or a search: what is done is kept, and the code is that of the result).
 
 Progress, warnings and errors go to stderr, results to stdout.
 """
@@ -63,6 +64,7 @@ def _root(
 _WORK, _LOOK, _PLANS, _LEARN = "Quantize", "Look", "Plans", "Learn"
 
 app.command("quantize", rich_help_panel=_WORK)(quantize_command)
+app.command("optimize", rich_help_panel=_WORK)(optimize_command)
 app.command("zoo", rich_help_panel=_WORK)(zoo_command)
 app.command("inspect", rich_help_panel=_LOOK)(inspect_command)
 app.command("compare", rich_help_panel=_LOOK)(compare_command)

@@ -33,6 +33,8 @@ STAGES = {
     "write": "writing the model",
     "layers": "measuring every layer",
     "compare": "running both models",
+    "evaluate": "evaluating",
+    "judge": "judging",
     "latency": "measuring latency",
     "report": "measuring for the report",
 }

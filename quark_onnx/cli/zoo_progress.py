@@ -31,8 +31,6 @@ MORE_STAGES = {
     "hash": "reading its files",
     "start": "starting",
     "mix": "choosing types",
-    "evaluate": "evaluating",
-    "judge": "judging",
     "report": "measuring for the report",
     "done": "finishing",
 }

@@ -93,7 +93,7 @@ def optimize(
         model,
         samples.taught,
         judge,
-        measure_of(perfect),
+        measure_of(perfect, wanted),
         wanted,
         io.stored_bytes(model, io.weight_bytes(job.model)),
         evaluate,
@@ -184,12 +184,10 @@ class _Run:
             text = plain.to_json()
             if (stored := store.get("table", text)) is not None:
                 return [_row(entry) for entry in stored["rows"]]
-            result = trials.result(plain)
             tick = self.progress
             rows = table_rows(
-                result.evidence.model,
-                result.plan,
-                plain,
+                trials.result(plain),
+                plain.row,
                 self.samples.inside,
                 work,
                 self.task.measure,

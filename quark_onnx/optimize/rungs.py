@@ -24,6 +24,10 @@ class Rung:
     change: Callable[[QuantizationConfig], QuantizationConfig]
     plain: bool = False
 
+    def named(self, below: str) -> str:
+        """What a configuration is called that has this and what is below."""
+        return f"8 bits, {self.name}" if self.plain else f"{below}, {self.name}"
+
 
 def bottom(target: str, options: Mapping[str, Any]) -> QuantizationConfig:
     """Plain rounding in 8 bits for a target, one scale per weight; `options` are the user's extra options.

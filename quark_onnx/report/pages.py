@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,7 +27,12 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 def check_installed() -> None:
     """Raises ConfigError where jinja2 is missing."""
-    _environment()
+    templates()
+
+
+def installed() -> bool:
+    """Whether pages can be made."""
+    return find_spec("jinja2") is not None
 
 
 def check_target(path: str | Path) -> Path:
@@ -55,8 +61,8 @@ def write_report(report: ModelReport, path: str | Path, *, up: str = "") -> Path
     """
     target = check_target(path)
     data = target.with_suffix(".json")
-    _write(data, json_text(report) + "\n")
-    _write(target, model_page(report, data.name, up))
+    write_text(data, json_text(report) + "\n")
+    write_text(target, model_page(report, data.name, up))
     return target
 
 
@@ -68,8 +74,8 @@ def write_zoo(rows: Iterable[ZooRow], path: str | Path, *, title: str = "Model z
     """
     target, listed = check_target(path), list(rows)
     data = target.with_suffix(".json")
-    _write(data, json_text({"title": title, "version": VERSION, "rows": listed}) + "\n")
-    _write(target, zoo_page(listed, data.name, title))
+    write_text(data, json_text({"title": title, "version": VERSION, "rows": listed}) + "\n")
+    write_text(target, zoo_page(listed, data.name, title))
     return target
 
 
@@ -78,7 +84,7 @@ def model_page(report: ModelReport, data: str = "", up: str = "") -> str:
     charts = {"layers": drawing.layer_chart(report.layers.layers)}
     histograms = [(histogram, drawing.bars(histogram)) for histogram in report.histograms]
     worst = report.layers.worst(len(report.histograms) or 6)
-    page = _environment().get_template("model.html")
+    page = templates().get_template("model.html")
     text = page.render(r=report, charts=charts, histograms=histograms, worst=worst, data=data, up=up, words=wording)
     return str(text)
 
@@ -86,16 +92,22 @@ def model_page(report: ModelReport, data: str = "", up: str = "") -> str:
 def zoo_page(rows: Sequence[ZooRow], data: str = "", title: str = "Model zoo") -> str:
     """The page of a zoo as text: failures first, then what is outside its budget, in the given order otherwise."""
     rows = sorted(rows, key=lambda row: STATUSES.index(row.status), reverse=True)
-    page = _environment().get_template("zoo.html")
+    page = templates().get_template("zoo.html")
     return str(page.render(rows=rows, data=data, title=title, words=wording, version=VERSION))
 
 
-def _write(target: Path, text: str) -> None:
+def write_text(target: Path, text: str) -> None:
+    """Write a page or its JSON, whole or not at all."""
     with new_file(target) as path:
         path.write_text(text, encoding="utf-8")
 
 
-def _environment() -> Any:
+def templates() -> Any:
+    """The templates, with figures as filters.
+
+    Raises:
+        ConfigError: jinja2 is missing.
+    """
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError:

@@ -46,7 +46,7 @@ def convert_zoo(
         ConfigError: the extra is not installed, the output cannot be used, or no scheduler answers.
     """
     _need_extra()
-    from quark_onnx.zoo.page import installed
+    from quark_onnx.report.pages import installed
     from quark_onnx.zoo.run import read, run
 
     entries = read(source, Path(output), defaults, timeout, strict=False)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,6 @@ PAGE, CARD, INDEX = "report.html", "card.json", "index.html"
 """The page of a model, what the page of the zoo says of it, and that page."""
 
 STATUS: dict[str, Status] = {"good": "done", "over budget": "missed", "failed": "failed", "stopped": "stopped"}
-
-
-def installed() -> bool:
-    """Whether pages can be made."""
-    return find_spec("jinja2") is not None
 
 
 def write_page(folder: Path, entry: Entry, tried: Try, result: Result, model: Path, row: Row, tell: Any) -> None:

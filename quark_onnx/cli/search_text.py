@@ -1,0 +1,58 @@
+"""The outcome of a search as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from quark_onnx.cli.console import lines, out
+from quark_onnx.cli.tables import facts, new_table, smaller_text
+from quark_onnx.optimize import Optimized
+from quark_onnx.report import search_wording as words
+from quark_onnx.report.wording import NOTHING, db, milliseconds, number, seconds, size
+
+
+def print_search(found: Optimized, page: Path) -> None:
+    """The points that no other one beats, which one was chosen and why, and how to ask for the next ones."""
+    point = found.point
+    out.print(front_table(found))
+    budget = words.budget_text(found.budget)
+    rows: dict[str, str | Text] = {
+        "Budget": f"{words.standing(found)}: {budget}" if budget else "none: the knee of the curve",
+        "Chosen": f"{point.number}, {point.name}",
+        "Why": found.reason,
+        "In the way": lines(found.blame),
+        "Size": smaller_text(found.float_size, point.size),
+        "Time": _time(found),
+        "Outputs": words.figures(point),
+        "Judged on": f"{found.samples[1]} samples that taught nothing; {found.samples[0]} taught",
+        "Tried": f"{len(found.points)} points in {seconds(found.seconds)}",
+        "Next": lines([f"{text} in the same command" for text in found.advice]),
+        "Wrote": "" if found.output is None else f"{found.output}  ({decimal(point.size)})",
+        "Report": str(page),
+    }
+    out.print(facts(rows))
+
+
+def front_table(found: Optimized) -> Table:
+    """The points of the front, the cheapest first, and the chosen one wherever it is."""
+    points = found.front if found.point in found.front else (*found.front, found.point)
+    table = new_table("", "Point", "Size", "Time", "KL", "SQNR", "Score", "Budget", numbers=(2, 3, 4, 5, 6))
+    for point in points:
+        mark = "→" if point.number == found.chosen else ""
+        figures = (size(point.size), words.part(point.time), words.divergence(point.kl), db(point.sqnr))
+        score = NOTHING if point.score is None else f"{number(point.score)} ({words.drop(point)})"
+        within = words.verdict(point) if found.budget else ""
+        table.add_row(mark, f"{point.number} {point.name}", *figures, score, within)
+    return table
+
+
+def _time(found: Optimized) -> str:
+    point = found.point
+    if point.latency is not None:
+        before, after = map(milliseconds, point.latency)
+        return f"{before} → {after}, measured"
+    return f"{words.part(point.time)} that of the float model, estimated" if point.time else ""
