@@ -12,7 +12,7 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import is_op
-from quark_onnx.numerics.upgrade_path import UpgradePath, upgrade_path
+from quark_onnx.numerics.search.upgrade_path import UpgradePath, upgrade_path
 from quark_onnx.optimize.layer_choices import Layer, layers_of
 from quark_onnx.optimize.layer_damage import Measure, layer_damages
 from quark_onnx.optimize.records import BYTES, FLOAT, WORDS, LayerOption, LayerRow, Objective

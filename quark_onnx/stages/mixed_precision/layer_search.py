@@ -15,7 +15,7 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.output_judge import run_of
 from quark_onnx.graph import Model
-from quark_onnx.numerics.prefix_search import last_that_holds
+from quark_onnx.numerics.search.prefix_search import last_that_holds
 from quark_onnx.stages.mixed_precision.output_score import Score, score_on
 from quark_onnx.stages.mixed_precision.type_layout import Layout, layout_of
 
