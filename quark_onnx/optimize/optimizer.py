@@ -106,7 +106,7 @@ def optimize(
     search = around.begun(folder, config, objective)
     stopped = ""
     try:
-        search.run(config, rungs(config))
+        search.run(config, rungs(config, objective))
     except (Stopped, KeyboardInterrupt) as error:
         if search.best is None:
             raise KeyboardInterrupt from error
