@@ -33,6 +33,9 @@ CLOSE = 0.9
 
 TINY = 1e-30
 
+UNNOTICED = 1e-3
+"""Damage that nobody notices: noise at 30 dB, or a divergence with which one answer of a hundred differs."""
+
 WORTH = 0.02
 """Of the cost: what a further run has to promise."""
 
@@ -197,12 +200,11 @@ def knee_of(points: Sequence[Point], cost: Callable[[Point], float]) -> Point:
 def bent(curve: Sequence[tuple[float, float]]) -> int:
     """Index of the knee of a curve of costs, ascending, and damages: farthest below its chord, damages as logarithms.
 
-    Damages below a thousandth of the largest, which nobody would notice, count as that.
+    Damages that nobody notices count as `UNNOTICED`.
     """
-    least = max((damage for _, damage in curve), default=0.0) / 1000
-    ys = [math.log(max(damage, least, TINY)) for _, damage in curve]
+    ys = [math.log(max(damage, UNNOTICED)) for _, damage in curve]
     xs = [cost for cost, _ in curve]
-    last = ys.index(min(ys))
+    last = ys.index(min(ys))  # the cheapest that is as good as any
     wide, high = xs[last] - xs[0], ys[0] - ys[last]
     if wide <= 0 or high <= 0:
         return last
