@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from quark_onnx.numerics.search.paired_bootstrap import standard_error
 from quark_onnx.optimize.records import FLOAT, LayerOption, LayerRow, Optimized, Point
 from quark_onnx.optimize.trials import Task
 
@@ -70,9 +74,23 @@ def _asked(found: Optimized, point: Point) -> str:
     return f"--min-sqnr {(point.sqnr or 0.0) - 0.05:.1f}"
 
 
-def doubts(best: Point, task: Task) -> tuple[str, ...]:
-    """What the judges cannot tell, and what might be a surprise."""
-    return (*_slower(best), *_chance(best, task))
+def doubts(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]:
+    """What the judges cannot tell, and what might be a surprise.
+
+    kls: of the samples that judge, one by one.
+    """
+    return (*_slower(best), *_uncertain(best, task, kls), *_chance(best, task))
+
+
+def _uncertain(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]:
+    allowed = task.budget.max_kl
+    if allowed is None or best.kl is None or len(kls) < 2:
+        return ()
+    noise = standard_error(np.asarray(kls, np.float64))
+    if abs(best.kl - allowed) >= noise:
+        return ()
+    told = f"a KL of {best.kl:.3g} on {len(kls)} samples is uncertain by ±{noise:.2g}"
+    return (f"{told}: other samples may be above the {allowed:g} that are allowed",)
 
 
 def _slower(best: Point) -> tuple[str, ...]:
