@@ -37,6 +37,7 @@ from quark_onnx.optimize.trial_store import TrialStore
 from quark_onnx.optimize.trials import Stopped, Task, Trials, milliseconds, written
 from quark_onnx.result import Result
 
+CTRL_C = "Ctrl-C"
 Told = Callable[[Trial], None]
 
 
@@ -111,9 +112,10 @@ def optimize(
     try:
         search.run(config, rungs(config, objective))
     except (Stopped, KeyboardInterrupt) as error:
+        stopped = str(error) or CTRL_C
         if search.best is None:
-            raise KeyboardInterrupt from error
-        stopped = str(error) or "Ctrl-C"
+            short = f"{stopped} ended the search before a trial gave a model; allow more time"
+            raise (KeyboardInterrupt if stopped == CTRL_C else ConfigError(short)) from error
     found = _outcome(search, samples, job, stopped, path, time.monotonic() - start)
     return replace(found, clocked=around.clocked and search.table is not None)
 

@@ -79,7 +79,7 @@ def doubts(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]:
 
     kls: of the samples that judge, one by one.
     """
-    return (*_slower(best), *_uncertain(best, task, kls), *_chance(best, task))
+    return (*slower(best), *_uncertain(best, task, kls), *_chance(best, task))
 
 
 def _uncertain(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]:
@@ -93,7 +93,8 @@ def _uncertain(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]
     return (f"{told}: other samples may be above the {allowed:g} that are allowed",)
 
 
-def _slower(best: Point) -> tuple[str, ...]:
+def slower(best: Point) -> tuple[str, ...]:
+    """That its kernels are, where they were timed."""
     if best.latency is None or best.latency[1] <= best.latency[0]:
         return ()
     times = best.latency[1] / best.latency[0]
