@@ -267,7 +267,7 @@ def _outcome(
         float_score=None if task.before is None else task.before.value,
         samples=samples.counts,
         stopped=stopped,
-        warnings=(*job.doubts, *samples.warnings, *doubts(best, task, _kl_by_sample(job, samples, result))),
+        warnings=(*job.doubts, *samples.warnings, *doubts(best, task, result, _kl_by_sample(job, samples, result))),
         seconds=round(seconds, 2),
         output=path,
     )

@@ -9,10 +9,14 @@ import numpy as np
 
 from quark_onnx.numerics.search.paired_bootstrap import standard_error
 from quark_onnx.optimize.records import FLOAT, LayerOption, LayerRow, Optimized, Point
-from quark_onnx.optimize.trials import Task
+from quark_onnx.optimize.trials import Task, milliseconds
+from quark_onnx.result import Result
 
 if TYPE_CHECKING:
     from quark_onnx.optimize.search import Search
+
+SLOWER = 1.1
+"""Of the float model's time: what is told."""
 
 NAMED = 3
 """Layers that are named."""
@@ -74,12 +78,28 @@ def _asked(found: Optimized, point: Point) -> str:
     return f"--min-sqnr {(point.sqnr or 0.0) - 0.05:.1f}"
 
 
-def doubts(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]:
+def doubts(best: Point, task: Task, result: Result, kls: Sequence[float]) -> tuple[str, ...]:
     """What the judges cannot tell, and what might be a surprise.
 
     kls: of the samples that judge, one by one.
     """
-    return (*_slower(best), *_uncertain(best, task, kls), *_chance(best, task))
+    return (*_slower(best, task, result), *_uncertain(best, task, kls), *_chance(best, task))
+
+
+def _slower(best: Point, task: Task, result: Result) -> tuple[str, ...]:
+    """That it runs slower than the float model, and what helps."""
+    if best.latency is None or best.latency[1] <= SLOWER * best.latency[0]:
+        return ()
+    told = (
+        f"on this machine its kernels take {best.latency[1] / best.latency[0]:.2g} times as long as the float model's"
+    )
+    without = milliseconds(result.evidence.quantized, task.judge.feeds, fuse=False) / best.latency[0]
+    if without < best.latency[1] / best.latency[0]:
+        told += (
+            f"; {without:.2g} times with the session entry session.disable_quant_qdq=1, by which onnxruntime makes floats "
+            "of integer weights once, when it loads them, and not in every run"
+        )
+    return (f"{told}; the objectives balanced and latency keep integer kernels",)
 
 
 def _uncertain(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]:
