@@ -40,8 +40,8 @@ MOST_SAMPLES, LEAST_SAMPLES = 8, 2
 HEADER = 16
 """Bytes of a constant in the file, beside its name and its numbers."""
 
-LOOKS = 1e12
-"""Multiply-adds that may be spent on the table, where that leaves enough samples: half a minute on one thread."""
+LOOKS = 4e11
+"""Multiply-adds that may be spent on the table, where that leaves enough samples: some ten seconds on one thread."""
 
 
 @dataclass(frozen=True, eq=False)

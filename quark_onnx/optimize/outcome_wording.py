@@ -96,8 +96,8 @@ def _slower(best: Point, task: Task, result: Result) -> tuple[str, ...]:
     without = milliseconds(result.evidence.quantized, task.judge.feeds, fuse=False) / best.latency[0]
     if without < best.latency[1] / best.latency[0]:
         told += (
-            f"; {without:.2g} times with the session entry session.disable_quant_qdq=1, by which onnxruntime makes floats "
-            "of integer weights once, when it loads them, and not in every run"
+            f"; {without:.2g} times with the session entry session.disable_quant_qdq=1, by which onnxruntime makes "
+            "floats of integer weights once, when it loads them, and not in every run"
         )
     return (f"{told}; the objectives balanced and latency keep integer kernels",)
 
