@@ -113,13 +113,6 @@ def _uncertain(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]
     return (f"{told}: other samples may be above the {allowed:g} that are allowed",)
 
 
-def _slower(best: Point) -> tuple[str, ...]:
-    if best.latency is None or best.latency[1] <= best.latency[0]:
-        return ()
-    times = best.latency[1] / best.latency[0]
-    return (f"on this machine its kernels take {times:.2g} times as long as those of the float model",)
-
-
 def _chance(best: Point, task: Task) -> tuple[str, ...]:
     if task.evaluate is None or best.drop is None or task.before is None:
         return ()
