@@ -190,7 +190,6 @@ class _Run:
             text = f"{plain.to_json()} {self.task.measure} {self.clocked}"
             if (stored := store.get("table", text)) is not None:
                 return [_row(entry) for entry in stored["rows"]]
-            tick = self.progress
             rows = table_rows(
                 trials.result(plain),
                 plain.row,
@@ -199,13 +198,19 @@ class _Run:
                 self.task.measure,
                 self.clocked,
                 self.samples.counted,
-                lambda done, total: tick("layers", done, total),
+                self._tick,
             )
             store.put("table", text, {"rows": [asdict(row) for row in rows]})
             return rows
 
         self.trials = trials
         return Search(trials, objective, table_of, self._better)
+
+    def _tick(self, done: int, total: int) -> None:
+        """So many looks at layers are done."""
+        self.progress("layers", done, total)
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise Stopped("the time limit")
 
     def _base(self) -> str:
         """What all measurements depend on."""
