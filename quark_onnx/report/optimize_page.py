@@ -134,7 +134,7 @@ def _told(point: Point, found: Optimized, chosen: bool) -> str:
     """What a point says of itself."""
     parts = [size(point.size), words.part(point.time), words.figures(point)]
     parts += [words.verdict(point)] if found.budget else []
-    return f"{point.number} {point.name}: {', '.join(parts)}{', chosen' if chosen else ''}"
+    return f"{point.number}: {point.name}; {', '.join(parts)}{', chosen' if chosen else ''}"
 
 
 def _choices(rows: Sequence[LayerRow]) -> list[tuple[str, list[LayerOption | None]]]:
