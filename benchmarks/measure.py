@@ -64,6 +64,11 @@ def peer(
     return _script("peer_worker.py", name, task, output, scheme, samples, threads=threads, python=python)
 
 
+def searched(subject: str, way: str) -> dict[str, Any]:
+    """A search for the smallest model within a budget, ours or a peer's; see `searches.py`."""
+    return _script("searches.py", subject, way)
+
+
 def scores(subject: str, model: Path) -> dict[str, dict[str, float]]:
     """How good a model is, as onnxruntime runs it (`ort`) and as it is written (`raw`)."""
     return _script("subjects.py", subject, model)

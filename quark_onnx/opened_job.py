@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from quark_onnx.core.name_patterns import matching
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan, Skip
 from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.layer_types import OPTION as LAYER_TYPES
 from quark_onnx.core.settings.tensor_overrides import override_opset
 from quark_onnx.engine.blamed_model import blaming
 from quark_onnx.engine.body_feeds import RUNNABLE
@@ -29,8 +31,8 @@ from quark_onnx.stages.prepare import Prepared, prepare
 HALF_OPSET = Format(scale="half").opset
 """The operator set from which scales may be float16."""
 
-OF_MAIN = ("TensorQuantOverrides", "LayerTypes", "AutoMixprecision", "FastFinetune", "BiasCorrection", "InlineIf")
-"""Options that bodies have no use for: they name parts of the main graph, or judge its layers by its outputs."""
+OF_MAIN = ("TensorQuantOverrides", "AutoMixprecision", "FastFinetune", "BiasCorrection", "InlineIf")
+"""Options that bodies have no use for: they name tensors of the main graph, or judge its layers by its outputs."""
 
 
 def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job:
@@ -107,7 +109,7 @@ def _inside(job: Job, body: Body, banned: Collection[str]) -> Job | Skip:
         return model
     if is_quantized(model):
         return Skip("it is quantized already")
-    config = _of_bodies(job.config)
+    config = _of_bodies(job.config, _types_inside(job, model))
     done = _prepared(model, config, None)
     title = f"{body.title} inside {job.title}" if job.title else body.title
     shares = job.shares or shares_constants(body)
@@ -118,9 +120,20 @@ def _inside(job: Job, body: Body, banned: Collection[str]) -> Job | Skip:
     return replace(inner, sites=inner.placed(config))
 
 
-def _of_bodies(config: QuantizationConfig) -> QuantizationConfig:
-    """The configuration with which bodies are quantized: the same number types and ranges, rounded to nearest."""
+def _types_inside(job: Job, model: Model) -> dict[str, Any]:
+    """What of the option LayerTypes names layers of a body."""
+    layers = {node.name for node in model.graph.all_nodes() if is_op(node, *LAYERS)}
+    asked = job.config.option(LAYER_TYPES) or {}
+    return {name: types for name, types in asked.items() if layers & matching([name], job.nodes, LAYER_TYPES)}
+
+
+def _of_bodies(config: QuantizationConfig, types: Mapping[str, Any]) -> QuantizationConfig:
+    """The configuration with which bodies are quantized: the same number types and ranges, rounded to nearest.
+
+    types: of single layers inside.
+    """
     options = {key: value for key, value in config.extra_options.items() if key not in OF_MAIN}
+    options[LAYER_TYPES] = types or None
     return replace(config, include_auto_mp=False, include_fast_ft=False, extra_options=options)
 
 

@@ -30,6 +30,7 @@ ALLOWED = {  # what each part may import of the others
     "stages": "core numerics graph engine",
     "result": "core graph engine",
     "clock": "core engine",
+    "ladder": "",
     "job": "core graph engine stages",
     "opened_job": "core graph engine stages job",
     "decided": "core engine stages job result",
@@ -40,12 +41,12 @@ ALLOWED = {  # what each part may import of the others
     "rescaled_job",
     "": "core result pipeline",  # quark_onnx/__init__.py
     "demo": "core numerics graph engine stages clock result pipeline",
-    "quantsim": "core numerics graph engine stages encodings job result pipeline",
+    "quantsim": "core numerics graph engine stages encodings ladder job result pipeline",
     "plots": "core numerics",
     "evaluators": "core numerics",
     "report": "core numerics graph engine result optimize",
     "optimize": "core numerics graph engine stages clock job opened_job result pipeline evaluators ladder",
-    "zoo": "core graph engine stages result pipeline evaluators report",
+    "zoo": "core graph engine stages ladder result pipeline evaluators report",
     "cli": "core numerics graph engine stages clock job opened_job result decided pipeline plots evaluators report "
     "demo zoo optimize",
 }

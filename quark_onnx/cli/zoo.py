@@ -124,7 +124,7 @@ def _checked(names: list[str], show: ShowFlags) -> None:
 
 def _print(result: ZooResult) -> None:
     if result.good:
-        table = new_table("Model", "Preset", "Worst output", "Score", "Size", "Seconds", numbers=(2, 3, 4, 5))
+        table = new_table("Model", "Preset", "Worst output", "KL", "Score", "Size", "Seconds", numbers=(2, 3, 4, 5, 6))
         for outcome in result.good:
             table.add_row(*_good(outcome))
         out.print(table)
@@ -156,6 +156,7 @@ def _warnings(outcomes: Sequence[Outcome]) -> Text:
 def _good(outcome: Outcome) -> tuple[str, ...]:
     row = outcome.row
     sqnr = "" if row.least_sqnr is None else decibels_text(row.least_sqnr)
+    kl = "" if row.classes.kl is None else f"{row.classes.kl:.3g}"
     score = "" if row.drop is None else f"{row.scores['quantized']:.4g} ({-row.drop:+.2g})"
     size = f"{row.bytes['quantized'] / row.bytes['float']:.0%}" if row.bytes.get("float") else ""
-    return row.name, row.preset, sqnr, score, size, "" if outcome.kept else f"{outcome.cost.seconds:.1f}"
+    return row.name, row.preset, sqnr, kl, score, size, "" if outcome.kept else f"{outcome.cost.seconds:.1f}"

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from quark_onnx.cli.console import err, say
 from quark_onnx.cli.progress_line import STAGES, spinner
-from quark_onnx.engine.result_wording import decibels_text
+from quark_onnx.engine.result_wording import classes_text, decibels_text
 from quark_onnx.zoo import Event, Outcome
 
 MORE_STAGES = {
@@ -43,6 +43,7 @@ def summary(outcome: Outcome) -> str:
     if not row.good:
         return f"{row.stage}: {row.reason}"
     figures = [row.preset, "" if row.least_sqnr is None else decibels_text(row.least_sqnr)]
+    figures.append(classes_text(row.classes))
     figures.append("" if row.drop is None else f"{row.scores['float']:.4g} → {row.scores['quantized']:.4g}")
     figures.append("as before" if outcome.kept else f"{outcome.cost.seconds:.1f} s")
     return ", ".join(figure for figure in figures if figure)

@@ -280,6 +280,7 @@ def worst_of(outputs: Mapping[str, Measured]) -> float | None:
     return min((one.db for one in outputs.values() if one.db is not None), default=None)
 
 
-def largest_kl(outputs: Mapping[str, Measured]) -> float | None:
-    """KL of the output whose classes are furthest from those of the float model; None where none holds classes."""
-    return max((one.kl for one in outputs.values() if one.kl is not None), default=None)
+def least_alike(outputs: Mapping[str, Measured]) -> Measured:
+    """The output whose classes diverge most; one that holds nothing where no output holds classes."""
+    classes = [one for one in outputs.values() if one.kl is not None]
+    return max(classes, key=lambda one: one.kl or 0.0, default=Measured())

@@ -44,7 +44,12 @@ def classes_text(one: Measured) -> str:
     """`same arg-max 98.2%, KL 0.0012`; empty where the output holds no classes."""
     if one.agreement is None or one.kl is None:
         return ""
-    return f"same arg-max {one.agreement:.2%}, KL {one.kl:.3g}"
+    return f"{agreement_text(one.agreement)}, KL {one.kl:.3g}"
+
+
+def agreement_text(share: float) -> str:
+    """`same arg-max 98.20%`; only all of them are 100 %."""
+    return f"same arg-max {min(share, 0.9999) if share < 1 else 1:.2%}"
 
 
 def kept_text(one: Measured) -> str:

@@ -49,6 +49,7 @@ class Runner:
         threads: of one run; 0: as many as this process may use, or what onnxruntime thinks best.
         fuse: run quantized layers on integer kernels; False keeps the float arithmetic of the simulation.
         keep: write onnxruntime's optimized graph, that for x64, to this path.
+        profile: write a trace of all runs to a file whose path begins like this, which `session.end_profiling` tells.
         new_data: no float model has run on the data yet, so that they may be at fault also where this one is quantized.
 
     Raises:
@@ -64,6 +65,7 @@ class Runner:
         threads: int = 0,
         fuse: bool = True,
         keep: Path | None = None,
+        profile: Path | None = None,
         new_data: bool = False,
     ) -> None:
         options = ort.SessionOptions()
@@ -78,6 +80,8 @@ class Runner:
         if keep is not None:
             options.add_session_config_entry("session.qdqisint8allowed", "0")  # as on x64, wherever this runs
             options.optimized_model_filepath = str(keep)
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph.all_nodes())
         self._blames_data = new_data or not quantized
         self._has_run = False

@@ -7,26 +7,33 @@ from dataclasses import dataclass, replace
 
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
-from quark_onnx.graph import Model
+from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import is_op
 from quark_onnx.numerics.upgrade_path import UpgradePath, upgrade_path
-from quark_onnx.optimize.layer_choices import layers_of
+from quark_onnx.optimize.layer_choices import Layer, layers_of
 from quark_onnx.optimize.layer_damage import Measure, layer_damages
 from quark_onnx.optimize.records import BYTES, FLOAT, WORDS, LayerOption, LayerRow, Objective
+from quark_onnx.result import Result
 from quark_onnx.stages.protect.integer_work import PRODUCT, Work, work_of
 
+INTEGERS = (BYTES, WORDS)
+"""Choices with integer kernels."""
+
 WEIGHTS: Mapping[Objective, tuple[float, float]] = {
-    "size": (1.0, 0.1),
+    "size": (1.0, 0.01),
     "balanced": (0.5, 0.5),
     "latency": (0.02, 1.0),
 }
 """What counts: bytes, in those of 8-bit weights; and time, in that of the float model. Of two choices of about one size
 the faster one is taken, unless it costs much: integer kernels are what 8 bits are for."""
 
-MOST_SAMPLES, LEAST_SAMPLES = 16, 2
+MOST_SAMPLES, LEAST_SAMPLES = 8, 2
+HEADER = 16
+"""Bytes of a constant in the file, beside its name and its numbers."""
+
 LOOKS = 2e12
 """Multiply-adds that may be spent on the table, where that leaves enough samples: about a minute on one thread."""
 
@@ -78,9 +85,8 @@ class LayerTable:
 
 
 def table_rows(
-    model: Model,
-    plan: Plan,
-    config: QuantizationConfig,
+    result: Result,
+    target: Target,
     feeds: Sequence[Feed],
     work: Work,
     measure: Measure,
@@ -90,10 +96,12 @@ def table_rows(
     """Measure it.
 
     Args:
-        model, plan: of a configuration in 8 bits, without protection.
+        result: of a configuration in 8 bits, without protection.
         feeds: that taught.
     """
-    layers = layers_of(model, plan, config.row)
+    model, plan = result.evidence.model, result.plan
+    layers = layers_of(model, plan, target)
+    around = _bytes_around(result, layers)
     choices = sum(len(layer.formats) for layer in layers)
     each = max(1, sum(work.products.values())) * max(1, choices)
     count = max(LEAST_SAMPLES, min(MOST_SAMPLES, len(feeds), int(LOOKS / each)))
@@ -103,12 +111,21 @@ def table_rows(
     for layer, damages in zip(layers, found, strict=True):
         products = sum(work.products.get(name, 0) for name in layer.nodes)
         options = [
-            LayerOption(c, d, layer.bytes(c), products * (PRODUCT if c in (BYTES, WORDS) else 1.0))
+            LayerOption(c, d, layer.bytes(c) + around * (c in INTEGERS), products * (PRODUCT if c in INTEGERS else 1.0))
             for c, d in damages.items()
         ]
         options.sort(key=lambda option: (option.bytes, option.time, option.damage))
         rows.append(LayerRow(layer.nodes, layer.parts[0].node.op_type, layer.elements, tuple(options)))
     return rows
+
+
+def _bytes_around(result: Result, layers: Sequence[Layer]) -> int:
+    """What quantizers of activations take in the file for each layer: nodes, scales, zero points, and their names."""
+    graph, report = result.evidence.model.graph, result.report
+    names = sum(len(name) + HEADER for name in graph.initializers)
+    before = sum(map(io.node_bytes, graph)) + names
+    count = sum(BYTES in layer.formats for layer in layers)
+    return max(0, report.stored["quantized"] - report.bytes["quantized"] - before) // max(1, count)
 
 
 def work_of_layers(model: Model, plan: Plan, feed: Feed) -> Work:

@@ -184,12 +184,10 @@ class _Run:
             text = plain.to_json()
             if (stored := store.get("table", text)) is not None:
                 return [_row(entry) for entry in stored["rows"]]
-            result = trials.result(plain)
             tick = self.progress
             rows = table_rows(
-                result.evidence.model,
-                result.plan,
-                plain,
+                trials.result(plain),
+                plain.row,
                 self.samples.inside,
                 work,
                 self.task.measure,

@@ -31,6 +31,7 @@ from quark_onnx.engine.calibration_data import told
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.graph import ModelProto, io
+from quark_onnx.ladder import Ladder
 from quark_onnx.quantsim.adaround import AdaroundParameters
 from quark_onnx.quantsim.auto_quant_steps import Found, Task, scorer
 from quark_onnx.quantsim.scheme import QuantScheme
@@ -213,12 +214,13 @@ class AutoQuant:
         """The pair with the highest accuracy, the first one of equals; a single one is taken as it is."""
         if len(candidates) == 1:
             return candidates[0], None
-        best: tuple[SchemePair, Found | None] = (candidates[0], None)
-        for pair in candidates:
+
+        def attempt(pair: SchemePair) -> tuple[SchemePair, Found] | None:
             found = self._attempt("quant_scheme_selection", pair, partial(self._task.simulated, pair))
-            if found is not None and (best[1] is None or found.accuracy > best[1].accuracy):
-                best = (pair, found)
-        return best
+            return None if found is None else (pair, found)
+
+        ladder = Ladder(attempt, lambda new, old: new[1].accuracy > old[1].accuracy)
+        return ladder.climb(candidates) or (candidates[0], None)
 
     def _test_activations(self, pair: SchemePair) -> None:
         """See whether the target can be met at all."""
@@ -237,18 +239,19 @@ class AutoQuant:
 
     def _improved(self, pair: SchemePair, first: Found | None) -> Found | None:
         """The best of the steps that change the model; once one is good enough the rest is not tried."""
-        best: Found | None = None
-        for name, step in (
-            ("batchnorm_folding", self._task.folded),
-            ("cross_layer_equalization", self._task.equalized),
-            ("adaround", self._task.rounded),
-        ):
-            found = self._attempt(name, pair, partial(step, pair, best or first))
-            if found is not None and (best is None or found.accuracy > best.accuracy):
-                best = found
-            if best is not None and self._meets(best.accuracy):
-                break
-        return best
+        steps = {
+            "batchnorm_folding": self._task.folded,
+            "cross_layer_equalization": self._task.equalized,
+            "adaround": self._task.rounded,
+        }
+
+        def attempt(name: str) -> Found | None:
+            return self._attempt(name, pair, partial(steps[name], pair, ladder.best or first))
+
+        ladder: Ladder[str, Found] = Ladder(
+            attempt, lambda new, old: new.accuracy > old.accuracy, lambda best: self._meets(best.accuracy)
+        )
+        return ladder.climb(steps)
 
     def _attempt(self, name: str, pair: SchemePair, make: Callable[[], Found]) -> Found | None:
         """What a step gives, put on record; None where it fails, if that is allowed."""

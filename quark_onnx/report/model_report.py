@@ -19,6 +19,7 @@ from quark_onnx.core.records import (
     MixRecord,
     ProtectedRegion,
     Slice,
+    least_alike,
 )
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.saturation_certificate import Certificate
@@ -289,6 +290,11 @@ class ModelReport:
     def worst_sqnr(self) -> float | None:
         """dB that it is worth: of its worst slice, or by its share of equal values; None where none was measured."""
         return self._worth.get(self.worst_output)
+
+    @property
+    def classes(self) -> Measured:
+        """The output whose classes diverge most, if there are any."""
+        return least_alike(self.outputs)
 
     @property
     def noisiest_output(self) -> str:

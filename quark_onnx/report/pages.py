@@ -134,6 +134,7 @@ def templates() -> Any:
         "worst",
         "worth",
         "classes",
+        "alike",
         "became",
         "change",
     ):

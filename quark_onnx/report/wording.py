@@ -10,6 +10,7 @@ from typing import Any
 from quark_onnx.core.records import GOOD, POOR, Measured, ProtectedRegion
 from quark_onnx.engine.protection_wording import became_text
 from quark_onnx.engine.result_wording import (
+    agreement_text,
     classes_text,
     correction_text,
     decibels_text,
@@ -53,6 +54,11 @@ def worth(one: Measured) -> str:
 def classes(one: Measured) -> str:
     """How far the classes of an output agree, if it holds some."""
     return classes_text(one) or NOTHING
+
+
+def alike(share: float) -> str:
+    """How many rows have the same class."""
+    return agreement_text(share)
 
 
 def size(value: float | None) -> str:

@@ -26,6 +26,8 @@ class ZooRow:
     page         path of the model's page, relative to that of the zoo; empty: there is none
     score        what the evaluator said; None: there was none
     sqnr         dB that the worst output is worth; None: not measured
+    agreement    share of rows with the same largest value, of the output whose classes diverge most; None: no classes
+    kl           KL(float ‖ quantized) of that output in nats; None: no classes
     bytes        of the float and of the quantized model
     milliseconds of the float and of the quantized model, medians of one run in turn
     seconds      that the model took, all attempts
@@ -44,6 +46,8 @@ class ZooRow:
     page: str = ""
     score: Score | None = None
     sqnr: float | None = None
+    agreement: float | None = None
+    kl: float | None = None
     bytes: tuple[int, int] | None = None
     milliseconds: tuple[float, float] | None = None
     seconds: float = 0.0
@@ -81,8 +85,9 @@ class ZooRow:
         if found.get("score") is not None:
             score = found["score"]
             found["score"] = Score(score["metric"], float(score["original"]), float(score["quantized"]))
-        if found.get("sqnr") is not None:
-            found["sqnr"] = float(found["sqnr"])
+        for key in ("sqnr", "agreement", "kl"):
+            if found.get(key) is not None:
+                found[key] = float(found[key])
         return cls(**found)
 
     @property
@@ -115,6 +120,8 @@ def row_of(report: ModelReport, *, page: str = "", seconds: float | None = None,
         "page": page,
         "score": report.score,
         "sqnr": report.worst_sqnr,
+        "agreement": report.classes.agreement,
+        "kl": report.classes.kl,
         "bytes": None if sizes is None else (sizes.original, sizes.quantized),
         "milliseconds": None if latency is None else (latency.original.median, latency.quantized.median),
         "seconds": sum(report.seconds.values()) if seconds is None else seconds,

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 from quark_onnx.core.errors import QuarkError, ResourceError
 from quark_onnx.core.json_writing import json_text
-from quark_onnx.core.records import largest_kl, worst_of
+from quark_onnx.core.records import least_alike, worst_of
 from quark_onnx.engine.budget_excess import excess
 from quark_onnx.engine.opened_model import open_model
 from quark_onnx.evaluators import score
+from quark_onnx.ladder import Ladder
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Result
 from quark_onnx.zoo.entry import Entry, Try
@@ -132,26 +133,25 @@ def _tried(
     entry: Entry, folder: Path, tell: Told, before: float | None
 ) -> tuple[Attempt | Failure, list[Mapping[str, Any]]]:
     """The first attempt within the budget, else the best one, else the first failure; and a record of each."""
-    best: Attempt | None = None
     failures: list[Failure] = []
     records: list[Mapping[str, Any]] = []
-    for index, tried in enumerate(entry.tries):
+
+    def attempt(numbered: tuple[int, Try]) -> Attempt | None:
+        index, tried = numbered
         try:
-            attempt = _attempt(entry, tried, folder / f"try{index}", tell, before)
+            made = _attempt(entry, tried, folder / f"try{index}", tell, before)
         except ResourceError:
             raise
         except QuarkError as error:
             logger.error("%s, %s: %s", tried.preset, tell.stage, error)
             failures.append(Failure(tried, tell.stage, str(error)))
             records.append(failures[-1].record)
-            continue
-        records.append(attempt.record)
-        best, other = (attempt, best) if best is None or _better(attempt, best) else (best, attempt)
-        if other is not None:
-            shutil.rmtree(other.folder)
-        if not best.over:
-            break
-    return best or failures[0], records
+            return None
+        records.append(made.record)
+        return made
+
+    ladder = Ladder(attempt, _better, lambda best: not best.over, lambda other: shutil.rmtree(other.folder))
+    return ladder.climb(enumerate(entry.tries)) or failures[0], records
 
 
 def _better(new: Attempt, old: Attempt) -> bool:
@@ -167,10 +167,12 @@ def _attempt(entry: Entry, tried: Try, folder: Path, tell: Told, before: float |
         after = score(entry.evaluator, Path(entry.home), folder / MODEL).value
     tell("judge", 0, None)
     over = excess(entry.budget, result.report.outputs, before, after)
+    classes = least_alike(result.report.outputs)
     record = {
         "preset": tried.preset,
         "sqnr": worst_of(result.report.outputs),
-        "kl": largest_kl(result.report.outputs),
+        "agreement": classes.agreement,
+        "kl": classes.kl,
         "score": after,
         "drop": None if before is None or after is None else before - after,
         "within_budget": not over,

@@ -58,7 +58,8 @@ def _line(output: Path, outcome: Outcome) -> ZooRow:
     row, cost = outcome.row, outcome.cost
     sizes = (row.bytes["float"], row.bytes["quantized"]) if row.bytes else None
     status = STATUS[row.status]
-    plain = ZooRow(row.name, status, preset=row.preset, sqnr=row.least_sqnr, bytes=sizes)
+    agreement, kl = row.classes.agreement, row.classes.kl
+    plain = ZooRow(row.name, status, row.preset, sqnr=row.least_sqnr, agreement=agreement, kl=kl, bytes=sizes)
     card = _card(output / row.name / CARD) if status in ("done", "missed") else None  # else that of an earlier run
     return replace(
         card or plain,
@@ -84,6 +85,6 @@ def _word(tried: Mapping[str, Any]) -> str:
     if "error" in tried:
         return f"{tried['preset']}: {tried['error']}"
     figures = [f"{float(tried['sqnr']):.1f} dB"] if tried["sqnr"] is not None else []
-    figures += [f"KL {float(tried['kl']):.3g}"] if tried.get("kl") is not None else []
+    figures += [f"KL {float(tried['kl']):.3g}"] if tried["kl"] is not None else []
     figures += [f"score {tried['score']:.4g}"] if tried["score"] is not None else []
     return f"{tried['preset']}: over budget ({', '.join(figures)})"

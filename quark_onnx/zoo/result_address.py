@@ -15,7 +15,7 @@ from quark_onnx.evaluators import files_of
 from quark_onnx.graph.model_files import external_files
 from quark_onnx.zoo.entry import Entry
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when the outputs of a model get other names or contents."""
 
 CHUNK = 1 << 20

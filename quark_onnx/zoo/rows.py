@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from quark_onnx.core.json_writing import plain
-from quark_onnx.core.records import Measured, worst_of
+from quark_onnx.core.records import Measured, least_alike, worst_of
 
 Status = Literal["good", "over budget", "failed", "stopped"]
 
@@ -26,8 +26,8 @@ class Row:
     stage     where it failed, or what is over budget was judged; empty if it is good
     reason    likewise: what is wrong, and the way out
     preset    the configuration that was chosen
-    tries     what was tried: preset, dB of its worst output, its largest KL, score, drop, whether it is within the
-              budget, or its error
+    tries     what was tried: preset, dB of its worst output, agreement and KL of its classes, score, drop, whether it
+              is within the budget, or its error
     scores    of the evaluator: float, quantized; empty without one
     sqnr      dB by float output, as a whole, of the model that was written
     outputs   all that was measured of each output
@@ -66,6 +66,11 @@ class Row:
     def least_sqnr(self) -> float | None:
         """What the worst output is worth in dB; None where none was measured."""
         return worst_of(self.outputs)
+
+    @property
+    def classes(self) -> Measured:
+        """The output whose classes diverge most, if there are any."""
+        return least_alike(self.outputs)
 
     @property
     def drop(self) -> float | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from quark_onnx.core.json_writing import plain
-from quark_onnx.core.records import Measured, Slice
+from quark_onnx.core.records import Measured, Slice, least_alike
 from quark_onnx.numerics.channel_slices import LEAST, channel_axis
 from quark_onnx.numerics.metrics import divergences
 from quark_onnx.numerics.output_measures import OutputMeasure
@@ -267,3 +267,11 @@ def test_masked_logits_are_no_classes_and_nothing_else() -> None:
 )
 def test_a_record_reads_back(one: Measured) -> None:
     assert Measured.from_dict(plain(one)) == one
+
+
+def test_of_several_outputs_the_one_whose_classes_diverge_most_is_told() -> None:
+    near, far, none = Measured(4, agreement=0.5, kl=0.1), Measured(4, agreement=1.0, kl=0.2), Measured(4, 3.0)
+    assert least_alike({"a": near, "b": none, "c": far}) is far
+    assert least_alike({"b": none}) == least_alike({}) == Measured()
+    assert least_alike({"a": near, "b": Measured(4, agreement=0.0, kl=math.inf)}).kl == math.inf
+    assert least_alike({"a": Measured(4, agreement=1.0, kl=0.0), "b": none}).agreement == 1

@@ -258,12 +258,14 @@ def test_a_report_as_json_is_strict_and_holds_every_value(layers: list[LayerErro
 @given(
     st.sampled_from(STATUSES),
     st.none() | decibels,
+    st.none() | st.floats(0),
     st.none() | st.tuples(st.integers(0, 10**12), st.integers(0, 10**12)),
     st.none() | st.builds(Score, names, st.floats(0, 1), st.floats(0, 1)),
     st.lists(st.text(max_size=9), max_size=3),
 )
-def test_a_row_reads_back(status, sqnr, sizes, score, lines) -> None:  # type: ignore[no-untyped-def]
-    row = ZooRow("m", status, sqnr=sqnr, bytes=sizes, score=score, advice=tuple(lines), log=tuple(lines), seconds=1.5)
+def test_a_row_reads_back(status, sqnr, kl, sizes, score, lines) -> None:  # type: ignore[no-untyped-def]
+    texts, classes = tuple(lines), {"kl": kl, "agreement": None if kl is None else 0.5}
+    row = ZooRow("m", status, sqnr=sqnr, bytes=sizes, score=score, advice=texts, log=texts, seconds=1.5, **classes)
     assert ZooRow.from_dict(json.loads(json_text(row)) | {"of a later version": 1}) == row
 
 

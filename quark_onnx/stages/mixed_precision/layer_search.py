@@ -15,6 +15,7 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.output_judge import run_of
 from quark_onnx.graph import Model
+from quark_onnx.numerics.prefix_search import last_that_holds
 from quark_onnx.stages.mixed_precision.output_score import Score, score_on
 from quark_onnx.stages.mixed_precision.type_layout import Layout, layout_of
 
@@ -109,18 +110,13 @@ class _Search:
 
     def _longest(self, ranked: Sequence[str], best: float, limit: float) -> int:
         """The largest number of first layers that may be narrow together, taking scores to fall with it."""
+
+        def meets(count: int) -> bool:
+            return self._meets(self._score(self._plan(ranked[:count])), limit)
+
         if not self._meets(best, limit):
             return 0
-        low, high = 0, len(ranked)
-        if self._meets(self._score(self._plan(ranked)), limit):
-            return high
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._meets(self._score(self._plan(ranked[:middle])), limit):
-                low = middle
-            else:
-                high = middle
-        return low
+        return len(ranked) if meets(len(ranked)) else last_that_holds(meets, 0, len(ranked))
 
     def _plan(self, narrow: Sequence[str] | set[str], also: str | None = None) -> Plan:
         """Complete, with these layers narrow, and those that must not move as the configuration has them."""

@@ -66,12 +66,12 @@ def idle(
 def without_output(
     graph: Graph, nodes: Mapping[str, Sequence[str]], moving: Collection[str], ops: Mapping[str, Op]
 ) -> list[Node]:
-    """Layers whose kernel returns floats as well, and whose output somebody reads as floats, or nobody as integers.
+    """Layers on integers whose kernel returns floats as well, which somebody behind them reads, or nobody as integers.
 
     Arguments as of `idle`.
     """
     view = _Quantized(dict(nodes), moving, ops)
-    layers = [node for node in graph if node.name in nodes and is_op(node, *ops) and ops[node.op_type].float_output]
+    layers = [node for node in graph if is_op(node, *ops) and ops[node.op_type].float_output and view.reads(node)]
     ends = [(node, view.last(node).outputs[0]) for node in layers]
     return [node for node, end in ends if view.read_as_floats(end) or not view.takes_integers(end)]
 
@@ -148,6 +148,11 @@ class _Quantized:
         """Whether it is quantized for itself, and has no weight."""
         quantized = (node.name or "") in self.nodes and self._owner(node) is node
         return quantized and self._kind(node) in ("act", "fixed")
+
+    def reads(self, node: Node) -> bool:
+        """Whether it reads integers, a weight apart."""
+        mine, varying = self.nodes.get(node.name or "", ()), (v for v in node.inputs if v is not None)
+        return any(value.name in mine and constant(value) is None for value in varying)
 
     def last(self, node: Node) -> Node:
         """The last of the nodes that this one has absorbed; itself where there is none."""

@@ -52,7 +52,7 @@ def configs_of_layers(graph: Graph, config: QuantizationConfig, known: Collectio
     for pattern, typed in config.layers.items():
         exact, layers = _layers(graph, pattern, known)
         for node in layers:
-            _check(node, pattern, plain[pattern], exact=exact)
+            _check(node, pattern, plain[pattern])
             found[node.name or ""] = _stronger(node, found.get(node.name or ""), _Asked(pattern, exact, typed))
     own = {name: asked.config for name, asked in found.items()}
     _check_shared(graph, config, own)
@@ -60,27 +60,27 @@ def configs_of_layers(graph: Graph, config: QuantizationConfig, known: Collectio
 
 
 def _layers(graph: Graph, pattern: str, known: Collection[str]) -> tuple[bool, list[Node]]:
-    """Whether it is the name of a node, and the layers that it takes."""
+    """Whether it is the name of a node, and the layers that it takes; none where it is about bodies inside alone."""
     names = {node.name or "" for node in graph} | set(known)
     taken = with_parts(graph, matching([pattern], names, OPTION))
-    nodes = [node for node in graph if node.name in taken]
+    nodes = [node for node in graph.all_nodes() if node.name in taken]
     layers = [node for node in nodes if is_op(node, *LAYERS)]
     if not layers:
         told = ", ".join(f"{node.op_type} {node.name!r}" for node in nodes[:3])
-        why = f"takes {told}" if nodes else "takes nothing of the main graph as it is after preparing"
-        every = [node.name or "" for node in graph if is_op(node, *LAYERS)]
+        why = f"takes {told}" if nodes else "takes nothing that is left of the model after preparing"
+        every = [node.name or "" for node in graph.all_nodes() if is_op(node, *LAYERS)]
         raise ConfigError(
             f"{OPTION}[{pattern!r}] {why}, and only {', '.join(LAYERS)} are layers; name one{nearest(pattern, every)}"
         )
-    return pattern in names, layers
+    return pattern in names, [node for node in layers if node.graph is graph]
 
 
-def _check(node: Node, pattern: str, asked: Mapping[str, Any], *, exact: bool) -> None:
+def _check(node: Node, pattern: str, asked: Mapping[str, Any]) -> None:
     """What is asked of a weight needs one; a pattern may take layers without one besides."""
     weight, where = _weight(node), f"{OPTION}[{pattern!r}]"
     told = [key for key in OF_WEIGHTS if key in asked]
     if weight is None:
-        if exact and told:
+        if node.name == pattern and told:
             raise ConfigError(f"{where}: {node.op_type} {node.name!r} has no constant weight; leave {told[0]!r} out")
     elif asked.get("BlockSize") and input_axis(node, weight) is None:
         raise ConfigError(

@@ -26,6 +26,7 @@ from quark_onnx.engine.kept_feeds import telling
 from quark_onnx.engine.output_judge import OutputJudge, Worth
 from quark_onnx.engine.switchable_model import Switchable, without_switches
 from quark_onnx.graph import Model
+from quark_onnx.numerics.prefix_search import last_that_holds
 from quark_onnx.stages.protect.integer_work import Work, work_of
 from quark_onnx.stages.protect.noise_by_group import Judge, Part, noisy_parts
 from quark_onnx.stages.protect.own_scales import with_remarks
@@ -220,11 +221,8 @@ class Search:
         return self.worth(self.without(parts)) >= GOAL
 
     def _fewest(self, ranked: Sequence[Part]) -> int:
-        low, high = 0, len(ranked)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._reaches(ranked[:middle]) else (middle, high)
-        return high
+        """The smallest number of first parts without which the goal is reached, as it is without all."""
+        return 1 + last_that_holds(lambda n: not self._reaches(ranked[:n]), 0, len(ranked))
 
     def _cheap(self, ranked: Sequence[Part]) -> list[Part]:
         found: list[Part] = []

@@ -108,10 +108,6 @@ EXCLUDE = {
     "two alphas": ({"SmoothQuant": {"alpha": 0.3}, "SmoothAlpha": 0.5}, "SmoothAlpha says how much SmoothQuant moves"),
     "images": ({"CalibImages": {"size": [2, 2]}, "UseRandomData": True}, "CalibImages is about image files"),
     "run time": ({"use_dynamic_quant": True, "WeightsOnly": True}, "exclude each other"),
-    "types of layers": (
-        {"include_auto_mp": True, "LayerTypes": {"head": {"weight_type": "int16"}}},
-        "LayerTypes says of layers what include_auto_mp is to find out",
-    ),
     "16 bits at run time": ({"use_dynamic_quant": True, "activation_type": "int16"}, "asymmetric uint8"),
 }
 

@@ -105,6 +105,7 @@ def test_every_fact_of_the_report_is_on_the_page() -> None:
         "ymodel 27.3 dB 12.3 dB (axis 1, index 4) – 12.6 dB",
         "label 98.44% equal – – 96.88% equal",
         "p 31.0 dB – same arg-max 95.00%, KL 0.0123 31.2 dB",
+        "KL(float ‖ quantized) 0.0123 same arg-max 95.00%",
         "Size 544 kB 28% of 1.92 MB",
         "Latency, batch 3 4.32 ms 0.53 × the float 8.21 ms",
         "Memory of a run 12.7 MB float 18.6 MB",
@@ -272,6 +273,7 @@ def test_a_row_has_the_figures_of_its_report() -> None:
     row = row_of(full(), page="p")
     assert (row.name, row.status, row.preset, row.sqnr) == ("model", "done", "S8S8_AAWS", 12.3)
     assert (row.bytes, row.milliseconds, row.seconds) == ((1917205, 544297), (8.21, 4.32), 63.6)
+    assert (row.agreement, row.kl) == (0.95, 0.0123)
     assert row.worst_layer == "convmodel: 21.9 dB, 75% of the noise"
     assert row.advice == ("Try `per_channel` on model.", "Wait.")  # what is fine needs no doing
     failure = ROWS[3]
@@ -290,8 +292,9 @@ def test_every_fact_of_the_rows_is_on_the_page_of_the_zoo() -> None:
         "over budget 2 to do",
         "S8S8_AAWS not A8W8: over budget (9.1 dB)",
         "0.5537 float 0.5912, top-1model",
-        "12.3 dB 0.28 × 0.53 × 1 min 4 s 2 attempts convmodel: 21.9 dB, 75% of the noise",
-        "plain done – A8W8 – exact – – 1.0 s",
+        "12.3 dB 0.0123 same arg-max 95.00% 0.28 × 0.53 × 1 min 4 s 2 attempts convmodel: 21.9 dB, 75% of the noise",
+        "plain done – A8W8 – exact – – – 1.0 s",
+        "KL, in nats, that of the output whose classes diverge most",
         "Stage tune Reason timed out after 60 s Preset S8S8_AAWS Attempts 1 Advice Stopped during tune",
         "last line",
         "Try per_channel on tight.",
@@ -304,7 +307,7 @@ def test_what_was_stopped_is_neither_converted_nor_failed() -> None:
     page = safe(zoo_page([*ROWS, ZooRow("late", "stopped", reason="the run was stopped")]), scripts=1)
     assert "Models 5 3 converted, 1 outside their budget, 1 stopped" in page.text
     assert "Failed 1 see below" in page.text
-    assert "late stopped – – – – – 0.0 s –" in page.text
+    assert "late stopped – – – – – – 0.0 s –" in page.text
 
 
 def test_what_needs_a_look_comes_first_and_its_link_leads_to_it() -> None:
@@ -322,6 +325,12 @@ def test_hostile_rows_are_text() -> None:
     rows = [row, replace(row, name="b", status="done")]
     page = safe(zoo_page(rows, HOSTILE, HOSTILE), scripts=1)
     assert page.text.count(HOSTILE[:20]) >= 15
+
+
+def test_models_without_classes_have_no_column_for_them() -> None:
+    page = safe(zoo_page([ROWS[1]]), scripts=1)
+    assert "SQNR KL" not in page.text and "nats" not in page.text
+    assert "SQNR KL" in safe(zoo_page(ROWS), scripts=1).text
 
 
 def test_a_zoo_of_nothing() -> None:
@@ -342,7 +351,7 @@ def test_columns_can_be_sorted_by_the_figures_behind_them() -> None:
     text = zoo_page(ROWS)
     assert "dataset.v" in text
     body = text[text.index("<tbody>") : text.index("</tbody>")]
-    assert len(re.findall(r"<t[hd][^>]*data-v=", body)) == 4 * 10 == len(re.findall(r"<t[hd]\b", body))
+    assert len(re.findall(r"<t[hd][^>]*data-v=", body)) == 4 * 11 == len(re.findall(r"<t[hd]\b", body))
     assert 'data-v="inf"' in body and f'data-v="{ROWS[0].size_ratio}"' in body
 
 

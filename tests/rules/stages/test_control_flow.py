@@ -188,6 +188,21 @@ def test_a_layer_inside_that_is_protected() -> None:
     assert [name for name, status in layers(result).items() if status == "float"] == ["e"]
 
 
+def test_layers_inside_have_types_of_their_own() -> None:
+    """Named in a body, in the graph around it, by a pattern in both; and what is no layer in any."""
+    alone = {"activation_type": "float", "weight_type": "int4"}
+    feeds, (key, other) = data(c=True) + data(c=False), ("If_z/else_branch", "If_z/then_branch")
+    inside = quantize(IF, feeds, option(LayerTypes={"MatMul_e": alone})).plan
+    assert inside.bodies[key].nodes["MatMul_e"] == ("v",)
+    assert (inside.bodies[key].sites["v"].format.bits, inside.bodies[other].sites["u"].format.bits) == (4, 8)
+    around = quantize(IF, feeds, option(LayerTypes={"MatMul_y": alone})).plan
+    assert (around.sites["o"].format.bits, around.bodies[key].sites["v"].format.bits) == (4, 8)
+    every = quantize(IF, feeds, option(LayerTypes={"MatMul_[ey]": alone})).plan
+    assert (every.sites["o"].format.bits, every.bodies[key].sites["v"].format.bits) == (4, 4)
+    with pytest.raises(ConfigError, match=r"LayerTypes\['Relu_k.*'\] takes Relu 'Relu_k"):
+        quantize(IF, feeds, option(LayerTypes={"Relu_k*": alone}))
+
+
 def test_a_float16_model_keeps_its_bodies() -> None:
     half = model(IF.replace("float[", "float16[").replace("(k, w)", "(k, u)"))
     for tensor in half.graph.initializer:

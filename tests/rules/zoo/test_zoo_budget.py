@@ -15,11 +15,13 @@ from text_models import normal, text_model
 
 from quark_onnx import get_default_config
 from quark_onnx.cli import zoo as command
+from quark_onnx.cli.zoo_progress import summary
 from quark_onnx.core.json_writing import plain
 from quark_onnx.core.settings.budget import Budget
 from quark_onnx.zoo import Outcome, ZooResult
 from quark_onnx.zoo.convert import convert
 from quark_onnx.zoo.entry import Entry, Try
+from quark_onnx.zoo.page import _word
 from quark_onnx.zoo.rows import Row, row_of
 
 TEXTS = {
@@ -72,6 +74,27 @@ def test_labels_have_a_budget(kind: str, tmp_path: Path) -> None:
 
 def test_labels_within_the_budget(tmp_path: Path) -> None:
     assert converted("bool", Budget(min_sqnr=10), tmp_path).status == "good"
+
+
+def test_classes_are_told_of_each_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Logits have classes; labels have none."""
+    row = converted("logits", Budget(min_sqnr=60), tmp_path, weight_type="int4")
+    agreement, kl = row.outputs["y"].agreement, row.outputs["y"].kl
+    assert agreement is not None and kl is not None and agreement < 1 and kl > 0
+    assert (row.tries[0]["agreement"], row.tries[0]["kl"]) == (row.classes.agreement, row.classes.kl) == (agreement, kl)
+    assert f"KL {kl:.3g}" in _word({**row.tries[0], "preset": "A8W8"})
+    monkeypatch.setattr(command, "out", Console(width=200, highlight=False, markup=False))
+    command._print(ZooResult(tmp_path, (Outcome(replace(row, status="good")),)))
+    assert f"{kl:.3g}" in capsys.readouterr().out
+    assert f"same arg-max {agreement:.2%}, KL {kl:.3g}" in summary(Outcome(replace(row, status="good")))
+
+
+def test_what_has_no_classes_tells_none(tmp_path: Path) -> None:
+    row = converted("labels", Budget(min_sqnr=1), tmp_path)
+    assert (row.tries[0]["agreement"], row.tries[0]["kl"]) == (row.classes.agreement, row.classes.kl) == (None, None)
+    assert "KL" not in _word({**row.tries[0], "preset": "A8W8"}) + summary(Outcome(row))
 
 
 def test_nothing_measured_is_no_success(tmp_path: Path) -> None:
