@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,15 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     message = fails(code, *START, *flags)
     assert re.search(words, message), message
     assert core.asked == {} and sorted(Path().iterdir()) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with a name")
+@pytest.mark.parametrize("name", ["report.html", "report.json", "config.json"])
+def test_a_pipe_in_the_folder_stays(core: Core, name: str) -> None:
+    Path("out.onnx.search/trials").mkdir(parents=True)
+    os.mkfifo(Path("out.onnx.search", name))
+    assert "is a device, a pipe or a socket" in fails(2, *START)
+    assert core.asked == {}
 
 
 def test_data_are_needed(core: Core) -> None:

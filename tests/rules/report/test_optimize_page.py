@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -178,6 +179,14 @@ def test_the_front_of_the_chart_is_that_of_the_search() -> None:
     assert chart.line == " ".join(places[p.number] for p in found.front)
     assert [dot.tried.number for dot in chart.dots if dot.tried.chosen] == [6]
     assert chart.dots[-1].tried.chosen  # nothing covers it
+
+
+def test_points_over_the_budget_are_hollow_and_the_chosen_one_has_a_ring() -> None:
+    found = mobilenet()
+    classes = Counter(value for name, value in safe(search_page(found)).attributes if name == "class")
+    over = sum(bool(p.over) for p in found.points)
+    within = sum(p.good for p in found.points)
+    assert [classes[name] for name in ("over", "dot", "pick")] == [2 * over + 1, 2 * within + 1, 2 + 1]  # the legend
 
 
 def test_an_axis_is_logarithmic_only_where_values_span_a_decade() -> None:
