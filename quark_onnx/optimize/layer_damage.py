@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Comparison, Measured
+from quark_onnx.core.settings.budget import Budget
 from quark_onnx.core.settings.range_methods import Ranging
 from quark_onnx.core.threads import cores
 from quark_onnx.engine.apply_plan import has_scale
@@ -47,8 +48,13 @@ WORKERS = 2
 EXTREMES = Ranging("MinMax")
 
 
-def measure_of(outputs: Mapping[str, Measured]) -> Measure:
-    """Divergence where all float outputs hold classes: what matters there is which one leads, and by how much."""
+def measure_of(outputs: Mapping[str, Measured], budget: Budget) -> Measure:
+    """Divergence where all float outputs hold classes: what matters there is which one leads, and by how much.
+
+    But where the budget is about noise alone, noise counts: a vector that is no distribution looks like classes, too.
+    """
+    if budget == Budget(min_sqnr=budget.min_sqnr) and budget:
+        return "noise"
     floats = [one for one in outputs.values() if one.sqnr is not None]
     return "kl" if floats and all(one.kl is not None for one in floats) else "noise"
 

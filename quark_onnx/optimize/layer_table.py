@@ -10,20 +10,21 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
+from quark_onnx.engine.kernel_times import kernel_times
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import is_op
 from quark_onnx.numerics.upgrade_path import UpgradePath, upgrade_path
 from quark_onnx.optimize.layer_choices import Layer, layers_of
 from quark_onnx.optimize.layer_damage import Measure, layer_damages
-from quark_onnx.optimize.records import BYTES, FLOAT, WORDS, LayerOption, LayerRow, Objective
+from quark_onnx.optimize.records import BYTES, EIGHTS, FLOAT, FOURS, WORDS, LayerOption, LayerRow, Objective
 from quark_onnx.result import Result
-from quark_onnx.stages.protect.integer_work import PRODUCT, Work, work_of
+from quark_onnx.stages.protect.integer_work import PRODUCT, VALUE, Work, work_of
 
 INTEGERS = (BYTES, WORDS)
 """Choices with integer kernels."""
 
 WEIGHTS: Mapping[Objective, tuple[float, float]] = {
-    "size": (1.0, 0.01),
+    "size": (1.0, 0.03),
     "balanced": (0.5, 0.5),
     "latency": (0.02, 1.0),
 }
@@ -34,8 +35,8 @@ MOST_SAMPLES, LEAST_SAMPLES = 8, 2
 HEADER = 16
 """Bytes of a constant in the file, beside its name and its numbers."""
 
-LOOKS = 2e12
-"""Multiply-adds that may be spent on the table, where that leaves enough samples: about a minute on one thread."""
+LOOKS = 1e12
+"""Multiply-adds that may be spent on the table, where that leaves enough samples: half a minute on one thread."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +91,7 @@ def table_rows(
     feeds: Sequence[Feed],
     work: Work,
     measure: Measure,
+    clocked: bool,
     counted: Counted | None,
     tick: Callable[[int, int], None],
 ) -> list[LayerRow]:
@@ -98,6 +100,7 @@ def table_rows(
     Args:
         result: of a configuration in 8 bits, without protection.
         feeds: that taught.
+        clocked: times are microseconds of kernels on this machine, and not multiply-adds.
     """
     model, plan = result.evidence.model, result.plan
     layers = layers_of(model, plan, target)
@@ -107,16 +110,29 @@ def table_rows(
     count = max(LEAST_SAMPLES, min(MOST_SAMPLES, len(feeds), int(LOOKS / each)))
     few = [feeds[i * len(feeds) // count] for i in range(min(count, len(feeds)))]
     found = layer_damages(model, plan, layers, few, measure, counted, tick)
+    as_float, as_integers = _clocks(result, few) if clocked else (work.products, _thirds(work))
+    unit = sum(as_float.values()) / max(1, sum(work.products.values()))
     rows = []
     for layer, damages in zip(layers, found, strict=True):
-        products = sum(work.products.get(name, 0) for name in layer.nodes)
+        slow, fast = (sum(times.get(name, 0.0) for name in layer.nodes) for times in (as_float, as_integers))
+        rounded = slow + unit * VALUE[True] * layer.elements  # where onnxruntime makes floats of them in every run
+        times = {**dict.fromkeys(INTEGERS, fast), EIGHTS: rounded, FOURS: rounded}
         options = [
-            LayerOption(c, d, layer.bytes(c) + around * (c in INTEGERS), products * (PRODUCT if c in INTEGERS else 1.0))
-            for c, d in damages.items()
+            LayerOption(c, d, layer.bytes(c) + around * (c in INTEGERS), times.get(c, slow)) for c, d in damages.items()
         ]
         options.sort(key=lambda option: (option.bytes, option.time, option.damage))
         rows.append(LayerRow(layer.nodes, layer.parts[0].node.op_type, layer.elements, tuple(options)))
     return rows
+
+
+def _thirds(work: Work) -> dict[str, float]:
+    return {name: count * PRODUCT for name, count in work.products.items()}
+
+
+def _clocks(result: Result, feeds: Sequence[Feed]) -> tuple[dict[str, float], dict[str, float]]:
+    """Microseconds by node, of the float model and of the quantized one."""
+    evidence = result.evidence
+    return kernel_times(evidence.model, feeds), kernel_times(evidence.quantized, feeds)
 
 
 def _bytes_around(result: Result, layers: Sequence[Layer]) -> int:

@@ -32,7 +32,7 @@ from quark_onnx.optimize.records import LayerOption, LayerRow, Objective, Optimi
 from quark_onnx.optimize.rungs import bottom, rungs
 from quark_onnx.optimize.search import Search
 from quark_onnx.optimize.trial_store import TrialStore
-from quark_onnx.optimize.trials import Stopped, Task, Trials, written
+from quark_onnx.optimize.trials import Stopped, Task, Trials, milliseconds, written
 
 Told = Callable[[Trial], None]
 
@@ -93,23 +93,26 @@ def optimize(
         model,
         samples.taught,
         judge,
-        measure_of(perfect),
+        measure_of(perfect, wanted),
         wanted,
         io.stored_bytes(model, io.weight_bytes(job.model)),
         evaluate,
         Path(home or "."),
         None if evaluate is None else _scored(job, evaluate, Path(home or "."), progress),
+        milliseconds(job.plain, samples.judges) if config.row.on_cpu else None,
     )
     limit = None if time_limit is None else start + time_limit
-    search = _Run(job, samples, task, path, limit, progress, told).begun(folder, config, objective)
+    around = _Run(job, samples, task, path, limit, progress, told)
+    search = around.begun(folder, config, objective)
     stopped = ""
     try:
-        search.run(config, rungs(config))
+        search.run(config, rungs(config, objective))
     except (Stopped, KeyboardInterrupt) as error:
         if search.best is None:
             raise KeyboardInterrupt from error
         stopped = str(error) or "Ctrl-C"
-    return _outcome(search, samples, job, stopped, path, time.monotonic() - start)
+    found = _outcome(search, samples, job, stopped, path, time.monotonic() - start)
+    return replace(found, clocked=around.clocked and search.table is not None)
 
 
 def _check(objective: str, budget: Budget, evaluate: Evaluator | None, limit: float | None, home: Path) -> None:
@@ -170,18 +173,18 @@ class _Run:
     progress: Progress
     told: Told
     best: Point | None = field(default=None)
-    number: int = 0
-    name: str = ""
+    clocked: bool = False
 
     def begun(self, folder: str | Path | None, config: QuantizationConfig, objective: Objective) -> Search:
         """A search at its beginning."""
         feed = self.samples.inside[telling(self.samples.inside)[0]]
         work = work_of_layers(self.job.prepared, self.job.sites, feed)
         store = TrialStore(None if folder is None else Path(folder), self._base())
+        self.clocked = objective == "latency" and config.row.on_cpu
         trials = Trials(self.task, store, self.progress, self.deadline, self._begin, work)
 
         def table_of(plain: QuantizationConfig) -> Sequence[LayerRow]:
-            text = plain.to_json()
+            text = f"{plain.to_json()} {self.task.measure} {self.clocked}"
             if (stored := store.get("table", text)) is not None:
                 return [_row(entry) for entry in stored["rows"]]
             tick = self.progress
@@ -191,6 +194,7 @@ class _Run:
                 self.samples.inside,
                 work,
                 self.task.measure,
+                self.clocked,
                 self.samples.counted,
                 lambda done, total: tick("layers", done, total),
             )
@@ -213,7 +217,6 @@ class _Run:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def _begin(self, number: int, name: str) -> None:
-        self.number, self.name = number, name
         self.told(Trial(number, name, self.best, self._left()))
 
     def _better(self, point: Point) -> None:

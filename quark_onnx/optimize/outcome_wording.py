@@ -71,7 +71,18 @@ def _asked(found: Optimized, point: Point) -> str:
 
 
 def doubts(best: Point, task: Task) -> tuple[str, ...]:
-    """What the judges cannot tell."""
+    """What the judges cannot tell, and what might be a surprise."""
+    return (*_slower(best), *_chance(best, task))
+
+
+def _slower(best: Point) -> tuple[str, ...]:
+    if best.latency is None or best.latency[1] <= best.latency[0]:
+        return ()
+    times = best.latency[1] / best.latency[0]
+    return (f"on this machine its kernels take {times:.2g} times as long as those of the float model",)
+
+
+def _chance(best: Point, task: Task) -> tuple[str, ...]:
     if task.evaluate is None or best.drop is None or task.before is None:
         return ()
     if best.noise is None:

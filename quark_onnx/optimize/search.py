@@ -10,10 +10,11 @@ knee     without a budget: the point of the front that lies farthest below the l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.ladder import Ladder
 from quark_onnx.optimize.layer_choices import with_choices
 from quark_onnx.optimize.layer_table import WEIGHTS, LayerTable, summary
 from quark_onnx.optimize.records import LayerRow, Objective, Point
@@ -32,7 +33,10 @@ CLOSE = 0.9
 
 TINY = 1e-30
 
-WORTH = 0.01
+UNNOTICED = 1e-3
+"""Damage that nobody notices: noise at 30 dB, or a divergence with which one answer of a hundred differs."""
+
+WORTH = 0.02
 """Of the cost: what a further run has to promise."""
 
 
@@ -65,39 +69,54 @@ class Search:
         Raises:
             Stopped: it ended early; `best` is what there is.
         """
-        config = self._ladder(bottom, rungs)
+        config = self._climb(bottom, rungs)
         if self.objective == "latency" and not self.knee and self.best is not None and self.best.good:
             return  # integer kernels everywhere: nothing is faster
         plain = next((rung.change(bottom) for rung in rungs if rung.plain), bottom)
         self.table = LayerTable.of(self.table_of(plain), self.objective)
-        if self.table.rows:
-            self._along(rounded(config))
-
-    def _ladder(self, config: QuantizationConfig, rungs: Sequence[Rung]) -> QuantizationConfig:
-        """The configuration with the techniques that helped, in 8 bits."""
-        first = self._tried(self.trials.run("8 bits, one scale per weight", "ladder", config))
-        damage, names = first.damage, ["8 bits"]
-        for rung in rungs:
-            if self.best is not None and self.best.good and not self.knee:
-                break
-            changed = rung.change(config)
-            point = self._tried(self.trials.run(", ".join([*names, rung.name]), "ladder", changed))
-            if not point.error and (damage is None or (point.damage or 0.0) < damage):
-                config, damage = changed, point.damage
-                names.append(rung.name)
-        return config
-
-    def _along(self, config: QuantizationConfig) -> None:
-        """Along the path: the knee is looked for where the table has it, and beside that."""
-        table = self._table
-        if self.knee:
-            bend = bent([(table.cost(n), table.damage(n)) for n in range(table.steps + 1)])
-            for count in dict.fromkeys([bend, 0, (bend + table.steps) // 2]):
-                self._at(config, count)
+        if not self.table.rows:
             return
+        config = rounded(config)
+        self._bend(config) if self.knee else self._bisect(config)
+
+    def _climb(self, bottom: QuantizationConfig, rungs: Sequence[Rung]) -> QuantizationConfig:
+        """Up the ladder: the configuration with the techniques that helped, in 8 bits."""
+        held: dict[int, tuple[QuantizationConfig, str]] = {}
+
+        def attempt(rung: tuple[QuantizationConfig, str]) -> Point | None:
+            point = self._tried(self.trials.run(rung[1], "ladder", rung[0]))
+            held[point.number] = rung
+            return None if point.error else point
+
+        def upwards() -> Iterator[tuple[QuantizationConfig, str]]:
+            yield bottom, "8 bits, one scale per weight"
+            for rung in rungs:
+                config, name = (bottom, "8 bits") if ladder.best is None else held[ladder.best.number]
+                yield rung.change(config), rung.named(name)
+
+        ladder = Ladder(
+            attempt,
+            better=lambda new, old: (new.damage or 0.0) < (old.damage or 0.0),
+            enough=lambda best: best.good and not self.knee,
+        )
+        best = ladder.climb(upwards())
+        return bottom if best is None else held[best.number][0]
+
+    def _bend(self, config: QuantizationConfig) -> None:
+        """Where the table has the knee, and to both sides of it."""
+        table = self._table
+        middle = bent([(table.cost(n), table.damage(n)) for n in range(table.steps + 1)])
+        for count in dict.fromkeys([middle, middle // 2, (middle + table.steps) // 2]):
+            self._at(config, count)
+
+    def _bisect(self, config: QuantizationConfig) -> None:
+        """To the cheapest prefix within the budget."""
+        table = self._table
         low, high = -1, table.steps + 1  # what is known to be too bad, and to be good enough
-        while len(self.runs) < RUNS and self._promises(low, high):
+        while len(self.runs) < RUNS and high - low > 1:
             count = self._guess(low, high)
+            if high <= table.steps and table.cost(high) - table.cost(count) < WORTH * table.cost(high):
+                break
             point = self._at(config, count)
             low, high = (low, count) if point.good else (count, high)
 
@@ -108,25 +127,23 @@ class Search:
 
     def _at(self, config: QuantizationConfig, count: int) -> Point:
         """A run, after so many steps of the path."""
-        table = self._table
-        choices = table.choices(count)
-        mixed = with_choices(config, table.rows, choices)
-        point = self.trials.run(summary(choices), "layers", mixed, choices, table.damage(count))
-        self.runs[count] = point
-        return self._tried(point)
+        point = self.runs[count] = self._chosen(config, self._table.choices(count), self._table.damage(count))
+        return point
 
-    def _promises(self, low: int, high: int) -> bool:
-        """Whether a run between both may be cheaper by more than a little."""
-        if high - low < 2:
-            return False
-        table = self._table
-        return high > table.steps or table.cost(high) - table.cost(low + 1) > WORTH * table.cost(high)
+    def _chosen(self, config: QuantizationConfig, choices: Mapping[str, str], predicted: float | None) -> Point:
+        mixed = with_choices(config, self._table.rows, choices)
+        return self._tried(self.trials.run(summary(choices), "layers", mixed, choices, predicted))
+
+    @property
+    def _known(self) -> dict[int, float]:
+        """Steps of the path → what a run with them loses, of what it may lose."""
+        return {count: self.trials.ratios[point.number] for count, point in self.runs.items()}
 
     def _guess(self, low: int, high: int) -> int:
         """The cheapest prefix between both that should be within the budget."""
         table = self._table
         between = range(low + 1, min(high, table.steps + 1))
-        known = {count: self.trials.ratios[point.number] for count, point in self.runs.items()}
+        known = self._known
         if any(math.isinf(excess) for excess in known.values()):
             return between[len(between) // 2]
         return next((count for count in between if self._expected(count, known) <= CLOSE), between[-1])
@@ -137,10 +154,9 @@ class Search:
         ratios = {n: excess / max(self._table.damage(n), TINY) for n, excess in known.items()}
         below = max((n for n in known if n < count), default=None)
         above = min((n for n in known if n > count), default=None)
-        if below is None and above is None:
-            return said * TUNED * self._first_scale()
         if below is None or above is None:
-            return said * ratios[above if below is None else below]  # type: ignore[index]
+            scale = next((ratios[n] for n in (below, above) if n is not None), TUNED * self._first_scale())
+            return said * scale
         part = (count - below) / (above - below)
         return said * math.exp((1 - part) * math.log(ratios[below]) + part * math.log(ratios[above]))
 
@@ -154,22 +170,19 @@ class Search:
         return min(found, default=(0.0, 1.0))[1]
 
     def _tried(self, point: Point) -> Point:
-        """The point; it is the best where it is."""
-        if not point.error and (self.best is None or self._rank(point) < self._rank(self.best)):
-            self.best = point
-            self.better(point)
+        """The point; the best of all is told where it is another one."""
+        usable = [one for one in self.trials.points if not one.error]
+        best = None if not usable else knee_of(usable, self.cost) if self.knee else min(usable, key=self._rank)
+        if best is not None and best is not self.best:
+            self.best = best
+            self.better(best)
         return point
 
     def _rank(self, point: Point) -> tuple[float, float, float]:
         """The less the better: within the budget, then what it costs; else how far it is from it."""
-        if self.knee:
-            return 0.0, 0.0 if point is knee_of(self._usable(), self.cost) else 1.0, 0.0
         if point.good:
             return 0.0, self.cost(point), point.damage or 0.0
         return 1.0, self.trials.ratios[point.number], self.cost(point)
-
-    def _usable(self) -> list[Point]:
-        return [point for point in self.trials.points if not point.error]
 
     def cost(self, point: Point) -> float:
         """Of a point, as the path counts it; the file in place of its weights."""
@@ -187,12 +200,11 @@ def knee_of(points: Sequence[Point], cost: Callable[[Point], float]) -> Point:
 def bent(curve: Sequence[tuple[float, float]]) -> int:
     """Index of the knee of a curve of costs, ascending, and damages: farthest below its chord, damages as logarithms.
 
-    Damages below a thousandth of the largest, which nobody would notice, count as that.
+    Damages that nobody notices count as `UNNOTICED`.
     """
-    least = max((damage for _, damage in curve), default=0.0) / 1000
-    ys = [math.log(max(damage, least, TINY)) for _, damage in curve]
+    ys = [math.log(max(damage, UNNOTICED)) for _, damage in curve]
     xs = [cost for cost, _ in curve]
-    last = ys.index(min(ys))
+    last = ys.index(min(ys))  # the cheapest that is as good as any
     wide, high = xs[last] - xs[0], ys[0] - ys[last]
     if wide <= 0 or high <= 0:
         return last

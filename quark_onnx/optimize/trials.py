@@ -6,7 +6,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,9 @@ from quark_onnx.core.records import Measured, worst_of
 from quark_onnx.core.settings.budget import Budget
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.engine.budget_excess import excess
+from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.kept_feeds import Kept
+from quark_onnx.engine.kernel_times import kernel_times
 from quark_onnx.engine.output_judge import OutputJudge, run_of
 from quark_onnx.engine.result_wording import STOPPED
 from quark_onnx.evaluators import Evaluator, Score, score
@@ -35,6 +37,9 @@ from quark_onnx.stages.protect.integer_work import Work
 logger = logging.getLogger("quark_onnx")
 
 TRIAL = "trial"
+
+TIMED = 2
+"""Samples that are run to see how long that takes."""
 
 
 class Stopped(Exception):
@@ -52,6 +57,7 @@ class Task:
     evaluate  the user's evaluator; None: there is none
     home      folder that its module is looked for in
     before    its score of the float model
+    latency   milliseconds of the float model in kernels; None: it is not for this machine
     """
 
     source: str | Path | ModelProto
@@ -63,6 +69,12 @@ class Task:
     evaluate: Evaluator | None = None
     home: Path = field(default_factory=Path)
     before: Score | None = None
+    latency: float | None = None
+
+
+def milliseconds(model: Model, feeds: Sequence[Feed]) -> float:
+    """That all kernels of a model take for one run, on one thread."""
+    return round(sum(kernel_times(model, feeds[:TIMED]).values()) / 1000, 4)
 
 
 @dataclass
@@ -149,6 +161,7 @@ class Trials:
             "outputs": outputs,
             "size": result.report.stored["quantized"],
             "integers": sorted(integers),
+            "latency": self._latency(quantized),
             "error": "",
         }
         if self.task.evaluate is not None:
@@ -158,6 +171,12 @@ class Trials:
                 said = score(self.task.evaluate, self.task.home, path)
             found |= {"score": said.value, "samples": None if said.samples is None else said.samples.tolist()}
         return found
+
+    def _latency(self, quantized: Model) -> list[float] | None:
+        """Milliseconds in kernels, float and quantized: told, and nothing is chosen by it."""
+        if self.task.latency is None:
+            return None
+        return [self.task.latency, milliseconds(quantized, self.task.judge.feeds)]
 
     def _point(self, point: Point, found: Mapping[str, Any]) -> Point:
         """The point with what was measured."""
@@ -186,6 +205,7 @@ class Trials:
             integers=self.work.on_integers(found["integers"]) / max(1, sum(self.work.products.values())),
             score=None if after is None else after.value,
             noise=None if both is None else both[0].noise_of_drop(both[1]),
+            latency=None if found["latency"] is None else (found["latency"][0], found["latency"][1]),
             damage=damage_of(outputs, task.measure),
             over=excess(budget, outputs, *(None if one is None else one.value for one in (before, after))),
             **worth,
