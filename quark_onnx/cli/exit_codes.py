@@ -13,11 +13,12 @@ from quark_onnx.cli.console import encode_anything, message, warnings_shown
 from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError, QuarkError, ResourceError
 from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.visible_text import visible
-from quark_onnx.evaluators import EvaluatorError
+from quark_onnx.evaluators import EvaluatorError, EvaluatorKilled
 
-EXIT_CODES: dict[type[QuarkError], int] = {
+EXIT_CODES: dict[type[Exception], int] = {
     ConfigError: 2,
     EvaluatorError: 2,
+    EvaluatorKilled: 2,
     ModelError: 3,
     DataError: 4,
     PlanError: 5,
@@ -46,7 +47,7 @@ class Commands(TyperGroup):
             try:
                 with told_as_such():
                     return super().invoke(ctx)
-            except QuarkError as error:
+            except (QuarkError, EvaluatorKilled) as error:
                 message("error", str(error), "bold red")
                 raise typer.Exit(next((c for kind, c in EXIT_CODES.items() if isinstance(error, kind)), 1)) from error
 

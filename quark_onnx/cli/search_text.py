@@ -54,5 +54,5 @@ def _time(found: Optimized) -> str:
     point = found.point
     if point.latency is not None:
         before, after = map(milliseconds, point.latency)
-        return f"{before} → {after}, measured"
+        return f"{before} → {after} in kernels, measured on this machine"
     return f"{words.part(point.time)} that of the float model, estimated" if point.time else ""

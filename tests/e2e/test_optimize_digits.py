@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from command_line import command, done
+from command_line import command, done, fails
 
 from quark_onnx.cli import search_progress
 from quark_onnx.demo import MODEL, digits
@@ -46,6 +47,18 @@ def test_a_budget_is_met_and_the_next_command_goes_on() -> None:
     done(*START, "--max-kl", "0.001", "--quiet")
     assert {path: path.stat().st_mtime_ns for path in (FOLDER / "trials").iterdir()} == trials
     assert report()["points"] == first["points"] and Path("small.onnx").read_bytes() == model
+
+
+def test_there_is_a_model_however_short_the_time() -> None:
+    ended = command(*START, "--max-kl", "0.000001", "--time", "0.001")
+    assert ended.exit_code == 1 and "the search was ended by the time limit" in ended.stderr
+    assert len(report()["points"]) == 1 and Path("small.onnx").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
+def test_an_evaluator_that_is_killed_is_an_error_in_words() -> None:
+    judge = f"{sys.executable} -c 'import os; os.kill(os.getpid(), 9)' {{model}}"
+    assert "command was ended by SIGKILL" in fails(2, *START, "--max-drop", "1%", "--evaluate", judge)
 
 
 def test_ctrl_c_keeps_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:

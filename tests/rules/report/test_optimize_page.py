@@ -69,7 +69,7 @@ def test_a_score_is_told_with_its_noise() -> None:
     scored = point(1, 500_000, 0.02, score=0.5812, drop=0.0098, noise=0.0041, latency=(2.13, 1.07))
     page = safe(search_page(searched([scored], 1, budget={"max_drop": 0.02}, float_score=0.591)))
     assert "Score 0.5812 float 0.591, 0.0098 ± 0.0041 lower" in page.text
-    assert "Latency 1.07 ms on this machine; float 2.13 ms" in page.text
+    assert "Latency 1.07 ms in kernels, on this machine; float 2.13 ms" in page.text
     assert "a score at most 0.02 below that of the float model" in page.text
 
 
@@ -148,6 +148,18 @@ def test_the_chart_follows_the_budget() -> None:
     assert [chart.limit for chart in knee] == [None, None]
     unscored = charts(replace(mobilenet(), budget={"max_drop": 0.02}))  # the evaluator was never asked
     assert [chart.y.name for chart in unscored] == ["KL divergence"] * 2
+
+
+def test_time_is_that_of_kernels_where_all_points_have_it() -> None:
+    clocked = [replace(p, latency=None if p.error else (2.0, 1 + p.number / 10)) for p in mobilenet().points]
+    chart = charts(replace(mobilenet(), points=tuple(clocked), objective="latency"))[0]
+    assert chart.x.name == "Time in kernels on this machine, ms"
+    assert {dot.tried.number: dot.tried.x for dot in chart.dots} == {
+        p.number: p.latency[1] for p in clocked if p.latency
+    }
+    clocked[1] = replace(clocked[1], latency=None)
+    chart = charts(replace(mobilenet(), points=tuple(clocked), objective="latency"))[0]
+    assert chart.x.name == "Estimated time, of the float model's" and len(chart.dots) == 6
 
 
 def test_a_share_of_the_score_is_a_limit_where_the_score_is_known() -> None:
