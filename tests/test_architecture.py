@@ -52,7 +52,7 @@ ALLOWED = {  # what each part may import of the others
 }
 ROOMS = {  # folders inside a part, and what each may import of the others; files beside them import none
     "core": {"settings": ""},
-    "numerics": {"ranges": "", "rounding": "", "layer": "rounding"},
+    "numerics": {"ranges": "", "rounding": "", "layer": "rounding", "search": ""},
 }
 HOMES = {  # the only modules that may import these packages
     "onnx": "quark_onnx.graph",

@@ -50,7 +50,7 @@ def test_a_budget_is_met_and_the_next_command_goes_on() -> None:
 
 
 def test_there_is_a_model_however_short_the_time() -> None:
-    ended = command(*START, "--max-kl", "0.000001", "--time", "0.001")
+    ended = command(*START, "--min-sqnr", "100", "--time", "0.001")
     assert ended.exit_code == 1 and "the search was ended by the time limit" in ended.stderr
     assert len(report()["points"]) == 1 and Path("small.onnx").exists()
 
