@@ -70,7 +70,7 @@ def optimize(
         evaluate: the user's judge, for `max_drop`: a function of a model's path, `module:function` or a command with
             {model}. It gives a number, or one for each sample.
         home: folder where the evaluator's module is looked for; None: the current one.
-        time_limit: seconds after which no trial begins.
+        time_limit: seconds after which no trial begins but the first.
         target: what runs the model.
         options: extra options of every configuration.
         data_path: a folder of samples instead of `data`.

@@ -110,7 +110,7 @@ class Trials:
         text = config.to_json()
         found = self.store.get(TRIAL, text)
         if found is None:
-            if self.deadline is not None and time.monotonic() + self.longest > self.deadline:
+            if self.points and self.deadline is not None and time.monotonic() + self.longest > self.deadline:
                 raise Stopped("the time limit")
             self.begun(len(self.points) + 1, name)
             found = self._tried(config, text)
