@@ -31,7 +31,7 @@ def print_search(found: Optimized, page: Path) -> None:
         "Outputs": words.figures(point),
         "Judged on": f"{found.samples[1]} samples that taught nothing; {found.samples[0]} taught",
         "Tried": f"{len(found.points)} points in {seconds(found.seconds)}",
-        "Next": lines([f"{text} in the same command" for text in found.advice]),
+        "Next": lines([f"{text} as the budget" for text in found.advice]),
         "Wrote": "" if found.output is None else f"{found.output}  ({decimal(point.size)})",
         "Report": str(page),
     }

@@ -119,6 +119,7 @@ REFUSED = [
     (2, ("--size", "big"), "--size 'big' is not a height and width"),
     (2, ("-o", "model.onnx"), "is the input model, which is never modified"),
     (2, ("--folder", "samples.npy"), "samples.npy is a file; give the name of a folder"),
+    (2, ("--folder", "out.onnx"), "--folder out.onnx is --output"),
     (2, ("--folder", "."), "exists and holds no search; choose another folder"),
     (2, ("-o", "out/report.html", "--folder", "out"), "--output out/report.html is the page; choose another name"),
     (
@@ -179,7 +180,7 @@ def test_the_folder_holds_page_json_plan_and_configuration(core: Core) -> None:
         "1.9 MB → 318.0 kB (6.0 times smaller)",
         "KL 0.094, same arg-max 97.65%, 12.3 dB, 97% on integers",
         "50 samples that taught nothing; 150 taught",
-        "307 kB, KL 0.281: --max-kl 0.284 in the same command",
+        "307 kB, KL 0.281: --max-kl 0.284 as the budget",
         "out.onnx.search/report.html",
     ):
         assert fact in text, fact
