@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 import pytest
 from command_line import command, done, fails
+from made_up_searches import mobilenet, point, searched
 from rich.console import Console
-from searches import mobilenet, point, searched
 from text_models import normal, text_model
 
 from quark_onnx import ModelQuantizer, get_default_config
