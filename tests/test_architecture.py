@@ -48,8 +48,8 @@ ALLOWED = {  # what each part may import of the others
     "report": "core numerics graph engine result optimize",
     "optimize": "core numerics graph engine stages clock job opened_job result pipeline evaluators ladder",
     "zoo": "core graph engine stages ladder result pipeline evaluators durations report optimize",
-    "cli": "core numerics graph engine stages clock job opened_job result decided pipeline plots report demo zoo "
-    "optimize durations",
+    "cli": "core numerics graph engine stages clock job opened_job result decided pipeline plots evaluators durations "
+    "report demo zoo optimize",
 }
 ROOMS = {  # folders inside a part, and what each may import of the others; files beside them import none
     "core": {"settings": ""},

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from quark_onnx.cli.console import print_json, warn
+from quark_onnx.cli.console import print_json, warn, warnings_withheld
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, CustomOps, DataFlags, ShowFlags, output_option
 from quark_onnx.cli.plans import Model
 from quark_onnx.cli.search_progress import searching
 from quark_onnx.cli.search_text import print_search
-from quark_onnx.core.atomic_files import behind_links, free_output, keep_apart, new_file, usable_folder
+from quark_onnx.core.atomic_files import behind_links, free_output, keep_apart, new_file, same_file, usable_folder
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.plan import FILES
 from quark_onnx.core.settings.budget import Budget
@@ -148,7 +148,7 @@ def optimize_command(
     """
     wanted, options, limit = budget.build(), search.options(data), search.limit
     folder = _usable(model, output, search.folder or output.with_name(f"{output.name}.search"), data.data)
-    with searching(quiet=show.quiet) as line:
+    with searching(quiet=show.quiet) as line, warnings_withheld():
         found = optimize(
             model,
             None,
@@ -165,7 +165,7 @@ def optimize_command(
             told=line.told,
         )
         page = _write(found, folder, model.name)
-    warn(found.warnings)
+    warn((*found.warnings, *found.result.report.warnings))
     if found.stopped:
         warn([f"the search was ended by {found.stopped}: {output} is the best so far; the same command goes on"])
     if show.json:
@@ -178,6 +178,8 @@ def optimize_command(
 def _usable(model: Path, output: Path, folder: Path, data: Path | None) -> Path:
     """The folder; all outputs are found fit before any work is done."""
     free_output(model, output)
+    if same_file(folder, output):
+        raise ConfigError(f"--folder {folder} is --output; give the folder another name")
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--folder {folder} is a file; give the name of a folder")
     if folder.exists() and any(folder.iterdir()) and not (folder / TRIALS).is_dir():

@@ -29,7 +29,7 @@ from quark_onnx.opened_job import open_job
 from quark_onnx.optimize.judging_samples import JudgingSamples, judging_samples
 from quark_onnx.optimize.layer_damage import measure_of
 from quark_onnx.optimize.layer_table import table_rows, work_of_layers
-from quark_onnx.optimize.outcome_wording import advice, blame, doubts, reason
+from quark_onnx.optimize.outcome_wording import advice, blame, doubts, reason, slower
 from quark_onnx.optimize.records import LayerOption, LayerRow, Objective, Optimized, Point, Trial
 from quark_onnx.optimize.rungs import bottom, rungs
 from quark_onnx.optimize.search import Search
@@ -71,7 +71,7 @@ def optimize(
         evaluate: the user's judge, for `max_drop`: a function of a model's path, `module:function` or a command with
             {model}. It gives a number, or one for each sample.
         home: folder where the evaluator's module is looked for; None: the current one.
-        time_limit: seconds after which no trial begins.
+        time_limit: seconds after which no trial begins but the first.
         target: what runs the model.
         options: extra options of every configuration.
         data_path: a folder of samples instead of `data`.
@@ -192,7 +192,6 @@ class _Run:
             text = f"{plain.to_json()} {self.task.measure} {self.clocked}"
             if (stored := store.get("table", text)) is not None:
                 return [_row(entry) for entry in stored["rows"]]
-            tick = self.progress
             rows = table_rows(
                 trials.result(plain),
                 plain.row,
@@ -201,13 +200,19 @@ class _Run:
                 self.task.measure,
                 self.clocked,
                 self.samples.counted,
-                lambda done, total: tick("layers", done, total),
+                self._tick,
             )
             store.put("table", text, {"rows": [asdict(row) for row in rows]})
             return rows
 
         self.trials = trials
         return Search(trials, objective, table_of, self._better)
+
+    def _tick(self, done: int, total: int) -> None:
+        """So many looks at layers are done."""
+        self.progress("layers", done, total)
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise Stopped("the time limit")
 
     def _base(self) -> str:
         """What all measurements depend on."""
@@ -254,7 +259,8 @@ def _outcome(
     if path is not None:
         written(result, path, job.model)
     task, rows = trials.task, () if search.table is None else search.table.with_chosen(best.choices)
-    met = search.knee or best.good
+    met, timed = search.knee or best.good, slower(best, task, result)
+    doubted = doubts(best, task, _kl_by_sample(job, samples, result))
     found = Optimized(
         search.objective,
         {name: value for name, value in asdict(task.budget).items() if value is not None},
@@ -269,7 +275,8 @@ def _outcome(
         float_score=None if task.before is None else task.before.value,
         samples=samples.counts,
         stopped=stopped,
-        warnings=(*job.doubts, *samples.warnings, *doubts(best, task, _kl_by_sample(job, samples, result))),
+        warnings=(*job.doubts, *samples.warnings, *timed, *doubted),
+        timed=timed,
         seconds=round(seconds, 2),
         output=path,
     )

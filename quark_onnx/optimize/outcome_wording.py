@@ -9,10 +9,14 @@ import numpy as np
 
 from quark_onnx.numerics.search.paired_bootstrap import standard_error
 from quark_onnx.optimize.records import FLOAT, LayerOption, LayerRow, Optimized, Point
-from quark_onnx.optimize.trials import Task
+from quark_onnx.optimize.trials import Task, milliseconds
+from quark_onnx.result import Result
 
 if TYPE_CHECKING:
     from quark_onnx.optimize.search import Search
+
+SLOWER = 1.1
+"""Of the float model's time: what is told."""
 
 NAMED = 3
 """Layers that are named."""
@@ -75,11 +79,27 @@ def _asked(found: Optimized, point: Point) -> str:
 
 
 def doubts(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]:
-    """What the judges cannot tell, and what might be a surprise.
+    """What the judges cannot tell.
 
     kls: of the samples that judge, one by one.
     """
-    return (*slower(best), *_uncertain(best, task, kls), *_chance(best, task))
+    return (*_uncertain(best, task, kls), *_chance(best, task))
+
+
+def slower(best: Point, task: Task, result: Result) -> tuple[str, ...]:
+    """That it runs slower than the float model, and what helps."""
+    if best.latency is None or best.latency[1] <= SLOWER * best.latency[0]:
+        return ()
+    told = (
+        f"on this machine its kernels take {best.latency[1] / best.latency[0]:.2g} times as long as the float model's"
+    )
+    without = milliseconds(result.evidence.quantized, task.judge.feeds, fuse=False) / best.latency[0]
+    if without < best.latency[1] / best.latency[0]:
+        told += (
+            f"; {without:.2g} times with the session entry session.disable_quant_qdq=1, by which onnxruntime makes "
+            "floats of integer weights once, when it loads them, and not in every run"
+        )
+    return (f"{told}; the objectives balanced and latency keep integer kernels",)
 
 
 def _uncertain(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]:
@@ -91,14 +111,6 @@ def _uncertain(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]
         return ()
     told = f"a KL of {best.kl:.3g} on {len(kls)} samples is uncertain by ±{noise:.2g}"
     return (f"{told}: other samples may be above the {allowed:g} that are allowed",)
-
-
-def slower(best: Point) -> tuple[str, ...]:
-    """That its kernels are, where they were timed."""
-    if best.latency is None or best.latency[1] <= best.latency[0]:
-        return ()
-    times = best.latency[1] / best.latency[0]
-    return (f"on this machine its kernels take {times:.2g} times as long as those of the float model",)
 
 
 def _chance(best: Point, task: Task) -> tuple[str, ...]:

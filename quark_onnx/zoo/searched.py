@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from quark_onnx.optimize import Optimized, Point, optimize
-from quark_onnx.optimize.outcome_wording import slower
 from quark_onnx.result import Result
 from quark_onnx.zoo.attempt import MODEL, Attempt, Found, Told, record
 from quark_onnx.zoo.entry import Entry, Goal, Try
@@ -53,7 +52,7 @@ def searched(entry: Entry, goal: Goal, folder: Path, tell: Told) -> Found:
 
 def _warned(found: Optimized) -> Result:
     """The result of the chosen point with what the search warns of, but for times: they differ from run to run."""
-    lasting = [text for text in found.warnings if text not in slower(found.point)]
+    lasting = [text for text in found.warnings if text not in found.timed]
     if found.stopped:
         lasting.append(f"the search was ended by {found.stopped}: this is the best so far; with more time it goes on")
     report = found.result.report

@@ -182,8 +182,9 @@ def test_a_budget_that_is_out_of_reach(home: Path, monkeypatch: pytest.MonkeyPat
     assert "the search was ended by the time limit: this is the best so far" in row.warnings[-1]
 
 
-def test_no_time_at_all(home: Path) -> None:
-    row = converted(home, "m", Budget(), time=1e-9)
+def test_no_time_for_a_second_trial_where_the_first_one_failed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trials, "_tried", lambda *trial: {"error": "no model", "seconds": 1e6})
+    row = converted(home, "m", Budget(), time=1e5)
     assert (row.status, row.tries) == ("failed", ())
     assert row.reason == "the time limit ended the search before a trial gave a model; allow more time"
 
