@@ -1,4 +1,4 @@
-"""`optimize` against the searches of two peers, for the same budget: `python benchmarks/optimize.py [SUBJECT …]`.
+"""`optimize` against the searches of its peers, for the same budget: `python benchmarks/optimize.py [SUBJECT …]`.
 
     python benchmarks/optimize.py
     python benchmarks/optimize.py resnet20-cifar10 --way optimize grid
@@ -15,7 +15,7 @@ from itertools import product
 from measure import machine, searched
 
 SUBJECTS = ("mobilenet-imagenet", "resnet20-cifar10")
-WAYS = ("optimize", "grid", "revert")
+WAYS = ("optimize", "grid", "revert", "lower")
 
 
 def main() -> None:

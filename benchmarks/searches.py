@@ -3,21 +3,26 @@
     optimize  ours: the ladder, the table of layers, and the path of mixtures that it gives
     grid      a list of presets, as a zoo tries them: weights of 4, then of 8 bits; per tensor, per channel; plain, with
               BiasCorrection, with AdaRound. The first that meets the budget is the smallest of them
-    revert    all weights of 4 bits; what each layer gains when it alone has 8; then layer after layer goes back to 8,
-              the most gain for a byte first, until the budget is met (AIMET's mixed precision, NNCF's accuracy control)
+    revert    all weights of 4 bits; what each layer gains when it alone has 8; then layer after layer goes to 8, the
+              most gain for a byte first, until the budget is met, as in NNCF's accuracy control
+    lower     all weights of 8 bits; what each layer loses when it alone has 4; then layer after layer goes to 4, the
+              least loss for a byte first, until the budget is broken, as in AIMET's mixed precision
 
-The JSON holds evaluations (a model quantized and judged), seconds, the size of the file in bytes and as a part of the
-float one's, what was lost where it is judged, of what may be lost, and figures of images that judged nothing.
+The JSON holds evaluations (a model quantized and judged), seconds, and the smallest model within the budget: bytes,
+also as a part of the float one's, what was lost where it is judged, of what may be lost, and figures of images that
+judged nothing. `smaller` tells at which evaluation there was a smaller one within the budget, and its bytes.
 MobileNet may lose KL .10, on 40 of its 200 samples; ResNet-20 .3 % of its accuracy, on 2,000 test images.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,9 +42,6 @@ Feeds = list[dict[str, Array]]
 
 SAMPLES, FIRST, APART = 200, 2, 5
 """Samples, and those of them that judge, as `optimize` has it: one of five."""
-
-MOST = 150
-"""Evaluations after which a search gives up."""
 
 
 @dataclass(frozen=True)
@@ -115,33 +117,44 @@ SUBJECTS = {"mobilenet-imagenet": mobilenet, "resnet20-cifar10": resnet}
 
 
 @dataclass
-class Peer:
-    """Counts evaluations, and keeps the last model in a file."""
+class Found:
+    """Counts evaluations, and keeps the smallest model within the budget in a file; `smaller`: (evaluation, bytes)."""
 
     subject: Subject
     output: Path
     evaluations: int = 0
+    smaller: list[tuple[int, int]] = field(default_factory=list)
 
-    def lost(self, config: QuantizationConfig) -> float:
+    def tried(self, config: QuantizationConfig) -> float:
         """One evaluation: what the model of a configuration has lost."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            ModelQuantizer(Config(config)).quantize_model(self.subject.model, path, self.subject.taught)
+            lost = self.subject.lost(path)
+            if self.counted(path.stat().st_size, lost <= self.subject.allowed):
+                shutil.copy(path, self.output)
+        return lost
+
+    def counted(self, size: int, within: bool) -> bool:
+        """One evaluation more; whether it is the smallest model within the budget."""
         self.evaluations += 1
-        ModelQuantizer(Config(config)).quantize_model(self.subject.model, self.output, self.subject.taught)
-        return self.subject.lost(self.output)
+        if not within or (self.smaller and size >= self.smaller[-1][1]):
+            return False
+        self.smaller.append((self.evaluations, size))
+        return True
 
 
-def ours(subject: Subject, output: Path) -> int:
+def ours(found: Found) -> None:
     """One call."""
-    found = optimize(subject.model, subject.feeds, subject.budget, output=output, evaluate=subject.evaluate)
-    return len(found.points)
+    subject = found.subject
+    done = optimize(subject.model, subject.feeds, subject.budget, output=found.output, evaluate=subject.evaluate)
+    for point in done.points:
+        found.counted(point.size, point.good)
 
 
-def grid(subject: Subject, output: Path) -> int:
+def grid(found: Found) -> None:
     """The first of the list that is within the budget."""
-    peer = Peer(subject, output)
-    for config in presets():
-        if peer.lost(config) <= subject.allowed:
-            break
-    return peer.evaluations
+    next(config for config in presets() if found.tried(config) <= found.subject.allowed)
 
 
 def presets() -> Iterator[QuantizationConfig]:
@@ -153,24 +166,25 @@ def presets() -> Iterator[QuantizationConfig]:
         yield replace(config, weight_type=bits, per_channel=channels, extra_options=options)
 
 
-def revert(subject: Subject, output: Path) -> int:
-    """Layers go back to 8 bits until the budget is met."""
-    peer, start = Peer(subject, output), get_default_config("S8S8_AAWS")
+def layer_by_layer(found: Found, first: str, then: str) -> None:
+    """Weights go from one type to the other until the budget is met, or no longer is."""
+    start = get_default_config("S8S8_AAWS")
     plain = {**start.extra_options, "BiasCorrection": True, "Protect": False}
 
-    def with_eights(layers: list[str]) -> QuantizationConfig:
-        wide = {"LayerTypes": {name: {"weight_type": "int8"} for name in layers}} if layers else {}
-        return replace(start, weight_type="int4", per_channel=True, extra_options={**plain, **wide})
+    def with_changed(layers: list[str]) -> QuantizationConfig:
+        changed = {"LayerTypes": {name: {"weight_type": then} for name in layers}} if layers else {}
+        return replace(start, weight_type=first, per_channel=True, extra_options={**plain, **changed})
 
-    begun = peer.lost(with_eights([]))
-    if begun > subject.allowed:
-        sizes = weights_of(subject.model)
-        gains = {name: (begun - peer.lost(with_eights([name]))) / size for name, size in sizes.items()}
-        order = sorted(gains, key=lambda name: -gains[name])
-        for count in range(1, len(order) + 1):
-            if peer.lost(with_eights(order[:count])) <= subject.allowed or peer.evaluations >= MOST:
-                break
-    return peer.evaluations
+    begun = found.tried(with_changed([]))
+    met = begun <= found.subject.allowed
+    if met and first == "int4":
+        return  # nothing is smaller
+    sizes = weights_of(found.subject.model)
+    alone = {name: (found.tried(with_changed([name])) - begun) / size for name, size in sizes.items()}
+    order = sorted(alone, key=lambda name: alone[name])
+    for count in range(1, len(order) + 1):
+        if (found.tried(with_changed(order[:count])) <= found.subject.allowed) != met:
+            break
 
 
 def weights_of(path: Path) -> dict[str, int]:
@@ -181,21 +195,26 @@ def weights_of(path: Path) -> dict[str, int]:
     return {node.name: sizes[node.input[1]] for node in layers if node.input[1] in sizes}
 
 
-WAYS: dict[str, Callable[[Subject, Path], int]] = {"optimize": ours, "grid": grid, "revert": revert}
+WAYS: dict[str, Callable[[Found], None]] = {
+    "optimize": ours,
+    "grid": grid,
+    "revert": partial(layer_by_layer, first="int4", then="int8"),
+    "lower": partial(layer_by_layer, first="int8", then="int4"),
+}
 
 
 def main(name: str, way: str) -> None:
     """Search and print the measurements."""
     subject = SUBJECTS[name]()
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "model.onnx"
+        found = Found(subject, Path(folder) / "model.onnx")
         with metered() as cost:
-            evaluations = WAYS[way](subject, output)
-        size, lost = output.stat().st_size, subject.lost(output)
-        found = {"subject": name, "way": way, "evaluations": evaluations, **cost, "bytes": size}
-        found |= {"of_float": round(size / subject.model.stat().st_size, 3), "met": lost <= subject.allowed}
-        found |= {"lost": round(lost, 4), "allowed": round(subject.allowed, 4), "unseen": subject.unseen(output)}
-    print(json.dumps(found))
+            WAYS[way](found)
+        size, lost = found.output.stat().st_size, subject.lost(found.output)
+        told = {"subject": name, "way": way, "evaluations": found.evaluations, **cost, "bytes": size}
+        told |= {"of_float": round(size / subject.model.stat().st_size, 3), "smaller": found.smaller}
+        told |= {"lost": round(lost, 4), "allowed": round(subject.allowed, 4), "unseen": subject.unseen(found.output)}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":

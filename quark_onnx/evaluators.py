@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError, QuarkError, nearest
 from quark_onnx.core.resource_faults import let_out
-from quark_onnx.numerics.paired_bootstrap import standard_error
+from quark_onnx.numerics.search.paired_bootstrap import standard_error
 
 Evaluator = str | Callable[[str], object]
 """`module:function`, a command with {model}, or a function of a model's path."""

@@ -20,9 +20,9 @@ from quark_onnx.cli.zoo import zoo_command
 from quark_onnx.core.version import VERSION
 
 EPILOG = """
-Exit codes: 0 done, 1 the plans differ, a budget is not met, or not all models of a zoo are good, 2 usage or
-configuration, 3 the model, 4 the data, 5 a plan, 6 memory, disk or open files have run out, 130 Ctrl-C (not during
-fine-tuning or a search: what is done is kept, and the code is that of the result).
+Exit codes: 0 done, 1 the plans differ, a budget is not met, or not all models of a zoo are good, 2 usage,
+configuration or evaluator, 3 the model, 4 the data, 5 a plan, 6 memory, disk or open files have run out, 130 Ctrl-C
+(not during fine-tuning or a search: what is done is kept, and the code is that of the result).
 
 Progress, warnings and errors go to stderr, results to stdout.
 """

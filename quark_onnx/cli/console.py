@@ -115,6 +115,17 @@ def warnings_shown() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
+@contextlib.contextmanager
+def warnings_withheld() -> Iterator[None]:
+    """Warnings of what is only tried are nobody's concern."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _untold(stage: str, done: int, total: int | None) -> None:
     """Progress that nobody sees."""
 

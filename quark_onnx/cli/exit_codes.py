@@ -13,9 +13,18 @@ from quark_onnx.cli.console import encode_anything, message, warnings_shown
 from quark_onnx.core.errors import ConfigError, DataError, ModelError, PlanError, QuarkError, ResourceError
 from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.visible_text import visible
+from quark_onnx.evaluators import EvaluatorError, EvaluatorKilled
 
-EXIT_CODES: dict[type[QuarkError], int] = {ConfigError: 2, ModelError: 3, DataError: 4, PlanError: 5, ResourceError: 6}
-"""What the shell sees of an error; 1 is a difference that `diff` found, or a bug."""
+EXIT_CODES: dict[type[Exception], int] = {
+    ConfigError: 2,
+    EvaluatorError: 2,
+    EvaluatorKilled: 2,
+    ModelError: 3,
+    DataError: 4,
+    PlanError: 5,
+    ResourceError: 6,
+}
+"""What the shell sees of an error; 1 is a difference that `diff` found, a budget that is not met, or a bug."""
 
 
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
@@ -38,7 +47,7 @@ class Commands(TyperGroup):
             try:
                 with told_as_such():
                     return super().invoke(ctx)
-            except QuarkError as error:
+            except (QuarkError, EvaluatorKilled) as error:
                 message("error", str(error), "bold red")
                 raise typer.Exit(next((c for kind, c in EXIT_CODES.items() if isinstance(error, kind)), 1)) from error
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from quark_onnx.cli.console import print_json, warn
+from quark_onnx.cli.console import print_json, warn, warnings_withheld
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, CustomOps, DataFlags, ShowFlags, output_option
 from quark_onnx.cli.plans import Model
@@ -148,7 +148,7 @@ def optimize_command(
     """
     wanted, options, limit = budget.build(), search.options(data), search.limit
     folder = _usable(model, output, search.folder or output.with_name(f"{output.name}.search"), data.data)
-    with searching(quiet=show.quiet) as line:
+    with searching(quiet=show.quiet) as line, warnings_withheld():
         found = optimize(
             model,
             None,
@@ -165,7 +165,7 @@ def optimize_command(
             told=line.told,
         )
         page = _write(found, folder, model.name)
-    warn(found.warnings)
+    warn((*found.warnings, *found.result.report.warnings))
     if found.stopped:
         warn([f"the search was ended by {found.stopped}: {output} is the best so far; the same command goes on"])
     if show.json:

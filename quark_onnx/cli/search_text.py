@@ -22,7 +22,7 @@ def print_search(found: Optimized, page: Path) -> None:
     budget = words.budget_text(found.budget)
     rows: dict[str, str | Text] = {
         "Budget": f"{words.standing(found)}: {budget}" if budget else "none: the knee of the curve",
-        "Chosen": f"{point.number}, {point.name}",
+        "Chosen": f"point {point.number}: {point.name}",
         "Why": found.reason,
         "In the way": lines(found.blame),
         "Size": smaller_text(found.float_size, point.size),
@@ -40,13 +40,13 @@ def print_search(found: Optimized, page: Path) -> None:
 def front_table(found: Optimized) -> Table:
     """The points of the front, the cheapest first, and the chosen one wherever it is."""
     points = found.front if found.point in found.front else (*found.front, found.point)
-    table = new_table("", "Point", "Size", "Time", "KL", "SQNR", "Score", "Budget", numbers=(2, 3, 4, 5, 6))
+    table = new_table("", "#", "Point", "Size", "Time", "KL", "SQNR", "Score", "Budget", numbers=(1, 3, 4, 5, 6, 7))
     for point in points:
         mark = "→" if point.number == found.chosen else ""
         figures = (size(point.size), words.part(point.time), words.divergence(point.kl), db(point.sqnr))
         score = NOTHING if point.score is None else f"{number(point.score)} ({words.drop(point)})"
-        within = words.verdict(point) if found.budget else ""
-        table.add_row(mark, f"{point.number} {point.name}", *figures, score, within)
+        budget = "" if not found.budget else "within" if point.good else "over"
+        table.add_row(mark, str(point.number), point.name, *figures, score, budget)
     return table
 
 
@@ -54,5 +54,5 @@ def _time(found: Optimized) -> str:
     point = found.point
     if point.latency is not None:
         before, after = map(milliseconds, point.latency)
-        return f"{before} → {after}, measured"
+        return f"{before} → {after} in kernels, measured on this machine"
     return f"{words.part(point.time)} that of the float model, estimated" if point.time else ""

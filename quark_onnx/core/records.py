@@ -98,7 +98,8 @@ class SmoothRecord:
 class MixRecord:
     """One layer of automatic mixed precision.
 
-    score  of the model with this layer alone in the narrower types, by the configured metric
+    score  of the float model with what moves with this layer alone in the narrower types, as it is written, by the
+           configured metric; whichever way layers move
     moved  whether the layer has the types of TargetLayerConfig
     """
 

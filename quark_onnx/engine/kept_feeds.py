@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -76,6 +76,10 @@ class Kept(Sequence[Feed]):
     def at(self, indices: Iterable[int]) -> Kept:
         """Some of them."""
         return Kept([self._feeds[index] for index in indices], self._file)
+
+    def only(self, names: Collection[str]) -> Kept:
+        """The feeds with these arrays alone, as far as they have them: the others are not read."""
+        return Kept([{n: entry for n, entry in feed.items() if n in names} for feed in self._feeds], self._file)
 
     def _read(self, entry: Any) -> Any:
         if not isinstance(entry, tuple):

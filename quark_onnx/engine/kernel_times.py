@@ -42,7 +42,7 @@ _KERNEL = "_kernel_time"
 _BLOCKED = "_nchwc"
 
 
-def kernel_times(model: Model, feeds: Iterable[Feed], *, threads: int = 1) -> dict[str, float]:
+def kernel_times(model: Model, feeds: Iterable[Feed], *, threads: int = 1, fuse: bool = True) -> dict[str, float]:
     """Microseconds of one run by name of the node, in order of the graph, and by `REST`; they add up to all kernels.
 
     Nodes that no kernel is left of are not there: the time is that of the node whose kernel does their work. The time
@@ -52,6 +52,7 @@ def kernel_times(model: Model, feeds: Iterable[Feed], *, threads: int = 1) -> di
         model: float, or quantized by any tool; its nodes have names, and those without count for `REST`.
         feeds: to run on, in turn.
         threads: that onnxruntime may use; 0: its own choice.
+        fuse: on integer kernels, where there are any; False: with the session entry session.disable_quant_qdq=1.
 
     Raises:
         DataError: there is no feed, or the model fails on one.
@@ -60,10 +61,11 @@ def kernel_times(model: Model, feeds: Iterable[Feed], *, threads: int = 1) -> di
     if not given:
         raise DataError("kernels are timed while the model runs, and there is no sample to run it on; give one")
     with tempfile.TemporaryDirectory(prefix="quark_onnx-") as folder:
-        runner = Runner(model, threads=threads, keep=Path(folder) / "optimized.onnx", profile=Path(folder) / "profile")
+        kept, profile = Path(folder) / "optimized.onnx", Path(folder) / "profile"
+        runner = Runner(model, threads=threads, fuse=fuse, keep=kept, profile=profile)
         _run(runner, given)
         events = json.loads(Path(runner.session.end_profiling()).read_text("utf-8"))
-        executed = io.load_executed(Path(folder) / "optimized.onnx")
+        executed = io.load_executed(kept)
         try:
             owners = _owners(model, executed)
         finally:

@@ -3,7 +3,8 @@
 optimize("model.onnx", samples, Budget(max_kl=0.05), output="out.onnx")
 """
 
+from quark_onnx.core.settings.budget import Budget
 from quark_onnx.optimize.optimizer import optimize
 from quark_onnx.optimize.records import LayerOption, LayerRow, Optimized, Point, Trial
 
-__all__ = ["LayerOption", "LayerRow", "Optimized", "Point", "Trial", "optimize"]
+__all__ = ["Budget", "LayerOption", "LayerRow", "Optimized", "Point", "Trial", "optimize"]

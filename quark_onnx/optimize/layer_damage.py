@@ -10,7 +10,7 @@ divergence of distributions, which is a square of them; what a whole run then sh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from quark_onnx.core.threads import cores
 from quark_onnx.engine.apply_plan import has_scale
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted, counted_pairs
-from quark_onnx.engine.kept_feeds import keep
+from quark_onnx.engine.kept_feeds import Kept, keep
 from quark_onnx.engine.runner import Runner, fit
 from quark_onnx.graph import Model, Value, io
 from quark_onnx.graph.subgraphs import disturbable, linear_part
@@ -158,7 +158,8 @@ class _Walk:
     end: Runner
     noises: Mapping[str, str]
     zeros: Feed
-    taps: Sequence[Feed]
+    taps: Kept
+    always: frozenset[str]
     declared: Mapping[str, Sequence[int | None] | None]
     counted: Counted | None
     pool: ThreadPoolExecutor
@@ -183,7 +184,8 @@ class _Walk:
         taps = keep(feed | dict(zip(wanted, exact(feed | zeros), strict=True)) for feed in feeds)
         declared = {value.name or "": shape(value) for value in model.graph.outputs}
         pool = ThreadPoolExecutor(1 if io.is_heavy(model) else min(WORKERS, cores()))
-        return cls(exact.returning(outputs), noises, zeros, taps, declared, counted, pool)
+        always = frozenset([*feeds[0], *outputs])
+        return cls(exact.returning(outputs), noises, zeros, taps, always, declared, counted, pool)
 
     def __enter__(self) -> _Walk:
         return self
@@ -199,40 +201,41 @@ class _Walk:
             x = tap[tensor]
             return {tensor: dequantize(quantize(x, q, format), q, format) - x}
 
-        return self._followed(errors)
+        return self._followed(errors, [tensor])
 
     def weights(self, layer: Layer, format: Format) -> Comparison:
         """With the weights of one layer rounded."""
         parts = [(part.node.outputs[0].name or "", _Error.of(part, format)) for part in layer.parts]
         means = {name: self._mean(error) for name, error in parts}
-        return self._followed(lambda tap: {name: error(tap) - means[name] for name, error in parts})
+        read = [error.data for _, error in parts]
+        return self._followed(lambda tap: {name: error(tap) - means[name] for name, error in parts}, read)
 
     def _mean(self, error: _Error) -> Array:
         """Of each channel, over samples and positions; 0 where rows are looked up, which no bias follows."""
         if error.axis is None:
             return np.zeros((), np.float32)
         sums, count = np.zeros(1), 0
-        for tap in self.taps:
+        for tap in self.taps.only([error.data]):
             rows = np.moveaxis(error(tap), error.axis, -1)
             rows = rows.reshape(-1, rows.shape[-1])
             sums, count = sums + rows.sum(0, dtype=np.float64), count + len(rows)
         mean = (sums / max(count, 1)).astype(np.float32)
         return mean if error.axis == -1 else mean.reshape(-1, *[1] * (-error.axis - 1))
 
-    def _followed(self, errors: Callable[[Feed], Errors]) -> Comparison:
+    def _followed(self, errors: Callable[[Feed], Errors], read: Sequence[str]) -> Comparison:
+        """The outputs with errors in the middle; read: the tensors that these are made of."""
+        taps = self.taps.only(self.always.union(read))
+
         def run(tap: Feed) -> Sequence[Any]:
             noise = {self.noises[name]: array for name, array in errors(tap).items() if name in self.noises}
             return self.end(tap | self.zeros | noise)
 
         measures = {name: OutputMeasure(dims) for name, dims in self.declared.items()}
-        for tap, found in zip(self.taps, self._together(run), strict=True):
+        for tap, found in zip(taps, self.pool.map(run, taps), strict=True):
             for (name, measure), y in zip(measures.items(), found, strict=True):
                 for pair in counted_pairs(self.counted, name, tap[name], y, tap):
                     measure.add(*pair)
         return Comparison({name: measure.measured for name, measure in measures.items()}, len(self.taps))
-
-    def _together(self, run: Callable[[Feed], Sequence[Any]]) -> Iterator[Sequence[Any]]:
-        return self.pool.map(run, self.taps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from quark_onnx.core.operators import LAYERS
@@ -13,7 +13,7 @@ from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.kernel_times import kernel_times
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import is_op
-from quark_onnx.numerics.upgrade_path import UpgradePath, upgrade_path
+from quark_onnx.numerics.search.upgrade_path import UpgradePath, upgrade_path
 from quark_onnx.optimize.layer_choices import Layer, layers_of
 from quark_onnx.optimize.layer_damage import Measure, layer_damages
 from quark_onnx.optimize.records import BYTES, EIGHTS, FLOAT, FOURS, WORDS, LayerOption, LayerRow, Objective
@@ -31,12 +31,17 @@ WEIGHTS: Mapping[Objective, tuple[float, float]] = {
 """What counts: bytes, in those of 8-bit weights; and time, in that of the float model. Of two choices of about one size
 the faster one is taken, unless it costs much: integer kernels are what 8 bits are for."""
 
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+ALONE = 2.0
+"""Time of a convolution with weights alone in integers, in that of a float one: onnxruntime makes floats of them in
+every run, and packs only constant weights for its fastest kernels. 1.8 to 2 on MobileNet and ResNet-20."""
+
 MOST_SAMPLES, LEAST_SAMPLES = 8, 2
 HEADER = 16
 """Bytes of a constant in the file, beside its name and its numbers."""
 
-LOOKS = 2e12
-"""Multiply-adds that may be spent on the table, where that leaves enough samples: about a minute on one thread."""
+LOOKS = 4e11
+"""Multiply-adds that may be spent on the table, where that leaves enough samples: some ten seconds on one thread."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +120,14 @@ def table_rows(
     rows = []
     for layer, damages in zip(layers, found, strict=True):
         slow, fast = (sum(times.get(name, 0.0) for name in layer.nodes) for times in (as_float, as_integers))
-        rounded = slow + unit * VALUE[True] * layer.elements  # where onnxruntime makes floats of them in every run
+        op_type = layer.parts[0].node.op_type
+        rounded = slow * (ALONE if op_type in CONVOLUTIONS else 1.0) + unit * VALUE[True] * layer.elements
         times = {**dict.fromkeys(INTEGERS, fast), EIGHTS: rounded, FOURS: rounded}
         options = [
             LayerOption(c, d, layer.bytes(c) + around * (c in INTEGERS), times.get(c, slow)) for c, d in damages.items()
         ]
         options.sort(key=lambda option: (option.bytes, option.time, option.damage))
-        rows.append(LayerRow(layer.nodes, layer.parts[0].node.op_type, layer.elements, tuple(options)))
+        rows.append(LayerRow(layer.nodes, op_type, layer.elements, tuple(options)))
     return rows
 
 
@@ -148,6 +154,12 @@ def work_of_layers(model: Model, plan: Plan, feed: Feed) -> Work:
     """What the layers do, and all else that may be quantized."""
     layers = {node.name or "" for node in model.graph if is_op(node, *LAYERS)}
     return work_of(model, layers | plan.nodes.keys(), feed)
+
+
+def estimated_time(work: Work, integers: Collection[str], alone: Collection[str]) -> float:
+    """Of a model, in that of the float one; alone: convolutions with weights alone in integers."""
+    extra = (ALONE - 1) * sum(work.products.get(name, 0) for name in alone)
+    return (work.time(integers) + extra) / max(1.0, work.time(()))
 
 
 def summary(choices: Mapping[str, str]) -> str:

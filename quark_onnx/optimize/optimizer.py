@@ -12,12 +12,14 @@ from typing import Any, get_args
 from quark_onnx.clock import Progress, unseen
 from quark_onnx.core.atomic_files import free_output
 from quark_onnx.core.errors import ConfigError, ModelError, nearest
+from quark_onnx.core.records import least_alike
 from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.budget import Budget
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.version import VERSION
 from quark_onnx.engine.budget_excess import excess
 from quark_onnx.engine.calibration_cache import data_hash
+from quark_onnx.engine.compare import compare_each
 from quark_onnx.engine.kept_feeds import telling
 from quark_onnx.engine.output_judge import OutputJudge, run_of
 from quark_onnx.evaluators import Evaluator, Score, files_of, refusal, score, title
@@ -33,6 +35,7 @@ from quark_onnx.optimize.rungs import bottom, rungs
 from quark_onnx.optimize.search import Search
 from quark_onnx.optimize.trial_store import TrialStore
 from quark_onnx.optimize.trials import Stopped, Task, Trials, milliseconds, written
+from quark_onnx.result import Result
 
 Told = Callable[[Trial], None]
 
@@ -67,7 +70,7 @@ def optimize(
         evaluate: the user's judge, for `max_drop`: a function of a model's path, `module:function` or a command with
             {model}. It gives a number, or one for each sample.
         home: folder where the evaluator's module is looked for; None: the current one.
-        time_limit: seconds after which no trial begins.
+        time_limit: seconds after which no trial begins but the first.
         target: what runs the model.
         options: extra options of every configuration.
         data_path: a folder of samples instead of `data`.
@@ -106,7 +109,7 @@ def optimize(
     search = around.begun(folder, config, objective)
     stopped = ""
     try:
-        search.run(config, rungs(config))
+        search.run(config, rungs(config, objective))
     except (Stopped, KeyboardInterrupt) as error:
         if search.best is None:
             raise KeyboardInterrupt from error
@@ -187,7 +190,6 @@ class _Run:
             text = f"{plain.to_json()} {self.task.measure} {self.clocked}"
             if (stored := store.get("table", text)) is not None:
                 return [_row(entry) for entry in stored["rows"]]
-            tick = self.progress
             rows = table_rows(
                 trials.result(plain),
                 plain.row,
@@ -196,13 +198,19 @@ class _Run:
                 self.task.measure,
                 self.clocked,
                 self.samples.counted,
-                lambda done, total: tick("layers", done, total),
+                self._tick,
             )
             store.put("table", text, {"rows": [asdict(row) for row in rows]})
             return rows
 
         self.trials = trials
         return Search(trials, objective, table_of, self._better)
+
+    def _tick(self, done: int, total: int) -> None:
+        """So many looks at layers are done."""
+        self.progress("layers", done, total)
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise Stopped("the time limit")
 
     def _base(self) -> str:
         """What all measurements depend on."""
@@ -233,6 +241,12 @@ def _row(entry: Mapping[str, Any]) -> LayerRow:
     return LayerRow(**{**entry, "nodes": tuple(entry["nodes"]), "options": options})
 
 
+def _kl_by_sample(job: Job, samples: JudgingSamples, result: Result) -> list[float]:
+    """Of each feed that judges, where the outputs hold classes."""
+    _, each = compare_each(job.plain, result.evidence.quantized, samples.judges, samples.counted)
+    return [kl for one in each if (kl := least_alike(one.outputs).kl) is not None]
+
+
 def _outcome(
     search: Search, samples: JudgingSamples, job: Job, stopped: str, path: Path | None, seconds: float
 ) -> Optimized:
@@ -258,7 +272,7 @@ def _outcome(
         float_score=None if task.before is None else task.before.value,
         samples=samples.counts,
         stopped=stopped,
-        warnings=(*job.doubts, *samples.warnings, *doubts(best, task)),
+        warnings=(*job.doubts, *samples.warnings, *doubts(best, task, result, _kl_by_sample(job, samples, result))),
         seconds=round(seconds, 2),
         output=path,
     )

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from quark_onnx.numerics.search.paired_bootstrap import standard_error
 from quark_onnx.optimize.records import FLOAT, LayerOption, LayerRow, Optimized, Point
-from quark_onnx.optimize.trials import Task
+from quark_onnx.optimize.trials import Task, milliseconds
+from quark_onnx.result import Result
 
 if TYPE_CHECKING:
     from quark_onnx.optimize.search import Search
+
+SLOWER = 1.1
+"""Of the float model's time: what is told."""
 
 NAMED = 3
 """Layers that are named."""
@@ -70,16 +78,39 @@ def _asked(found: Optimized, point: Point) -> str:
     return f"--min-sqnr {(point.sqnr or 0.0) - 0.05:.1f}"
 
 
-def doubts(best: Point, task: Task) -> tuple[str, ...]:
-    """What the judges cannot tell, and what might be a surprise."""
-    return (*_slower(best), *_chance(best, task))
+def doubts(best: Point, task: Task, result: Result, kls: Sequence[float]) -> tuple[str, ...]:
+    """What the judges cannot tell, and what might be a surprise.
+
+    kls: of the samples that judge, one by one.
+    """
+    return (*_slower(best, task, result), *_uncertain(best, task, kls), *_chance(best, task))
 
 
-def _slower(best: Point) -> tuple[str, ...]:
-    if best.latency is None or best.latency[1] <= best.latency[0]:
+def _slower(best: Point, task: Task, result: Result) -> tuple[str, ...]:
+    """That it runs slower than the float model, and what helps."""
+    if best.latency is None or best.latency[1] <= SLOWER * best.latency[0]:
         return ()
-    times = best.latency[1] / best.latency[0]
-    return (f"on this machine its kernels take {times:.2g} times as long as those of the float model",)
+    told = (
+        f"on this machine its kernels take {best.latency[1] / best.latency[0]:.2g} times as long as the float model's"
+    )
+    without = milliseconds(result.evidence.quantized, task.judge.feeds, fuse=False) / best.latency[0]
+    if without < best.latency[1] / best.latency[0]:
+        told += (
+            f"; {without:.2g} times with the session entry session.disable_quant_qdq=1, by which onnxruntime makes "
+            "floats of integer weights once, when it loads them, and not in every run"
+        )
+    return (f"{told}; the objectives balanced and latency keep integer kernels",)
+
+
+def _uncertain(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]:
+    allowed = task.budget.max_kl
+    if allowed is None or best.kl is None or len(kls) < 2:
+        return ()
+    noise = standard_error(np.asarray(kls, np.float64))
+    if abs(best.kl - allowed) >= noise:
+        return ()
+    told = f"a KL of {best.kl:.3g} on {len(kls)} samples is uncertain by ±{noise:.2g}"
+    return (f"{told}: other samples may be above the {allowed:g} that are allowed",)
 
 
 def _chance(best: Point, task: Task) -> tuple[str, ...]:

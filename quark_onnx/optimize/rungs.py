@@ -11,6 +11,7 @@ from typing import Any
 
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.presets import beginning
+from quark_onnx.optimize.records import Objective
 
 ROUNDING: Mapping[str, Any] = {"OptimAlgorithm": "gptq"}
 """Measured on MobileNet and ResNet-20: as good as AdaRound at 8 and at 4 bits, in three quarters of the time."""
@@ -40,12 +41,18 @@ def bottom(target: str, options: Mapping[str, Any]) -> QuantizationConfig:
     return replace(start, per_channel=False, extra_options=plain)
 
 
-def rungs(config: QuantizationConfig) -> list[Rung]:
-    """The techniques above the bottom that the target has."""
+def rungs(config: QuantizationConfig, objective: Objective) -> list[Rung]:
+    """The techniques above the bottom that the target has.
+
+    Layer by layer weights are rounded by output error in any case, and what stays float is chosen: for the whole model
+    both are tried only where time alone counts, and all of it may stay on integers.
+    """
     apart = Rung("one scale per channel", lambda c: replace(c, per_channel=True), plain=True)
     found = [apart] if config.row.per_channel else []
+    found.append(Rung("biases corrected", lambda c: _with(c, BiasCorrection=True)))
+    if objective != "latency":
+        return found
     found += [
-        Rung("biases corrected", lambda c: _with(c, BiasCorrection=True)),
         Rung("weight scales by output error", lambda c: _with(c, WeightCalibrateMethod="SeqMSE")),
         Rung("rounding by output error", rounded),
         Rung("protected", lambda c: _with(c, Protect=True)),

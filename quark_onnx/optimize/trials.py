@@ -28,6 +28,7 @@ from quark_onnx.evaluators import Evaluator, Score, score
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.optimize.budget_ratio import budget_ratio
 from quark_onnx.optimize.layer_damage import Measure, damage_of
+from quark_onnx.optimize.layer_table import CONVOLUTIONS, estimated_time
 from quark_onnx.optimize.records import Point
 from quark_onnx.optimize.trial_store import TrialStore
 from quark_onnx.pipeline import ModelQuantizer
@@ -72,9 +73,9 @@ class Task:
     latency: float | None = None
 
 
-def milliseconds(model: Model, feeds: Sequence[Feed]) -> float:
+def milliseconds(model: Model, feeds: Sequence[Feed], *, fuse: bool = True) -> float:
     """That all kernels of a model take for one run, on one thread."""
-    return round(sum(kernel_times(model, feeds[:TIMED]).values()) / 1000, 4)
+    return round(sum(kernel_times(model, feeds[:TIMED], fuse=fuse).values()) / 1000, 4)
 
 
 @dataclass
@@ -109,7 +110,7 @@ class Trials:
         text = config.to_json()
         found = self.store.get(TRIAL, text)
         if found is None:
-            if self.deadline is not None and time.monotonic() + self.longest > self.deadline:
+            if self.points and self.deadline is not None and time.monotonic() + self.longest > self.deadline:
                 raise Stopped("the time limit")
             self.begun(len(self.points) + 1, name)
             found = self._tried(config, text)
@@ -155,12 +156,15 @@ class Trials:
     def _measured(self, result: Result) -> dict[str, Any]:
         quantized = result.evidence.quantized
         outputs = self.task.judge.measured(run_of(quantized, fuse=False)).outputs
-        integers = {row.node for row in result.report.ledger if row.status != "float"}
-        integers &= {n for n, ts in result.plan.nodes.items() if any(result.plan.sites[t].role != "weight" for t in ts)}
+        plan, ledger = result.plan, result.report.ledger
+        alone = {node for node, ts in plan.nodes.items() if all(plan.sites[t].role == "weight" for t in ts)}
+        integers = {row.node for row in ledger if row.status != "float"} & plan.nodes.keys() - alone
+        alone &= {row.node for row in ledger if row.op_type in CONVOLUTIONS}
         found: dict[str, Any] = {
             "outputs": outputs,
             "size": result.report.stored["quantized"],
             "integers": sorted(integers),
+            "alone": sorted(alone),
             "latency": self._latency(quantized),
             "error": "",
         }
@@ -201,7 +205,7 @@ class Trials:
         return replace(
             point,
             size=found["size"],
-            time=self.work.time(found["integers"]) / max(1.0, self.work.time(())),
+            time=estimated_time(self.work, found["integers"], found["alone"]),
             integers=self.work.on_integers(found["integers"]) / max(1, sum(self.work.products.values())),
             score=None if after is None else after.value,
             noise=None if both is None else both[0].noise_of_drop(both[1]),

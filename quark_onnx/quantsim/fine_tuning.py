@@ -13,8 +13,7 @@ from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import LayerRecord, Tuning
 from quark_onnx.core.resource_faults import told_as_such
-from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, FastFinetune
-from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound, FastFinetune, RangeLearning
 from quark_onnx.engine.activation_store import ROOM
 from quark_onnx.engine.calibration_data import Feed, told
 from quark_onnx.engine.counted_positions import bare

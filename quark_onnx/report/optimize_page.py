@@ -106,12 +106,20 @@ def charts(found: Optimized) -> list[Pareto]:
 
 def _chart(found: Optimized, key: str, cost: str) -> Pareto | None:
     damage, tried = DAMAGES[key], []
+    clocked = all(point.latency for point in found.points if not point.error)
     for point in found.points:
-        x, y = float(getattr(point, cost)), damage.of(point)
+        x, y = _spent(point, cost, clocked), damage.of(point)
         if y is not None and x > 0 and not point.error:
             chosen = point.number == found.chosen
             tried.append(Tried(point.number, x, y, _told(point, found, chosen), not point.over, chosen))
-    return pareto(tried, _cost(cost, tried), damage.axis, _limit(found, key))
+    return pareto(tried, _cost(cost, clocked, tried), damage.axis, _limit(found, key))
+
+
+def _spent(point: Point, cost: str, clocked: bool) -> float:
+    """Bytes; milliseconds where all points have them, else what is estimated."""
+    if cost == "size":
+        return float(point.size)
+    return point.latency[1] if clocked and point.latency else point.time
 
 
 def _limit(found: Optimized, key: str) -> tuple[float, str] | None:
@@ -123,9 +131,9 @@ def _limit(found: Optimized, key: str) -> tuple[float, str] | None:
     return None if asked is None else (DAMAGES[key].limit(asked), f"{DAMAGES[key].sign} {asked:g}")
 
 
-def _cost(cost: str, tried: Sequence[Tried]) -> Axis:
+def _cost(cost: str, clocked: bool, tried: Sequence[Tried]) -> Axis:
     if cost == "time":
-        return Axis("Estimated time, of the float model's")
+        return Axis("Time in kernels on this machine, ms" if clocked else "Estimated time, of the float model's")
     name, unit = ("MB", 1e6) if max((one.x for one in tried), default=0) >= 3e6 else ("kB", 1e3)
     return Axis(f"Size, {name}", unit)
 
@@ -134,7 +142,7 @@ def _told(point: Point, found: Optimized, chosen: bool) -> str:
     """What a point says of itself."""
     parts = [size(point.size), words.part(point.time), words.figures(point)]
     parts += [words.verdict(point)] if found.budget else []
-    return f"{point.number} {point.name}: {', '.join(parts)}{', chosen' if chosen else ''}"
+    return f"{point.number}: {point.name}; {', '.join(parts)}{', chosen' if chosen else ''}"
 
 
 def _choices(rows: Sequence[LayerRow]) -> list[tuple[str, list[LayerOption | None]]]:

@@ -171,12 +171,7 @@ class _Scale:
     def ticks(self, unit: float, most: int) -> Iterator[tuple[float, str]]:
         """(place, text), `most` of them at most."""
         if self.log:
-            exponents = range(math.ceil(self.lo), math.floor(self.hi) + 1)
-            some = [m * 10.0**e for e in (exponents.start - 1, *exponents) for m in (1, 2, 5)]
-            some = [tick for tick in some if self.lo <= math.log10(tick) <= self.hi]
-            if len(some) > most:
-                some = [10.0**e for e in exponents][:: math.ceil(len(exponents) / most)]
-            yield from ((self.at(tick), f"{tick / unit:g}") for tick in some)
+            yield from ((self.at(tick), f"{tick / unit:g}") for tick in self._decades(most))
             return
         least = (self.hi - self.lo) / unit / most
         power = math.floor(math.log10(least))
@@ -184,6 +179,15 @@ class _Scale:
         digits = max(0, -math.floor(math.log10(step) + 1e-9))
         for tick in range(math.ceil(self.lo / unit / step), math.floor(self.hi / unit / step) + 1):
             yield self.at(tick * step * unit), f"{tick * step:.{digits}f}"
+
+    def _decades(self, most: int) -> list[float]:
+        exponents = range(math.floor(self.lo), math.floor(self.hi) + 1)
+        for parts in ((1, 2, 5), (1, 3), (1,)):
+            found = [part * 10.0**exponent for exponent in exponents for part in parts]
+            found = [tick for tick in found if self.lo <= math.log10(tick) <= self.hi]
+            if len(found) <= most:
+                break
+        return found[:: math.ceil(len(found) / most)]
 
 
 def _labels(

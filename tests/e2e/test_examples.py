@@ -87,6 +87,19 @@ def test_read_the_plan(tmp_path: Path) -> None:
     onnx.checker.check_model(tmp_path / "digits_wider.onnx", full_check=True)
 
 
+def test_optimize_to_a_budget(tmp_path: Path) -> None:
+    """Half a point of accuracy on 300 images is one or two of them; as many again are within chance on the others."""
+    text = run(tmp_path, "optimize_to_a_budget.py")
+    before, after = (float(part.split(" kB")[0]) for part in text.splitlines()[-3].split(" → "))
+    assert after < before / 4
+    before, after = (float(part) for part in text.split("on other images: ")[1].splitlines()[0].split(" → "))
+    assert after >= before - 0.01
+    assert "  1 8 bits, one scale per weight\n" in text
+    assert "  1 8 bits, one scale per weight\n" not in run(tmp_path, "optimize_to_a_budget.py")  # it was tried before
+    assert {path.name for path in (tmp_path / "digits_search").iterdir()} == {"report.html", "report.json", "trials"}
+    onnx.checker.check_model(tmp_path / "digits_small.onnx", full_check=True)
+
+
 def test_aimet_tutorial(tmp_path: Path) -> None:
     """4-bit weights; the float model has .988 of the 599 digits: 1 point is two standard deviations."""
     text = run(tmp_path, "aimet_tutorial.py")

@@ -9,7 +9,7 @@ from quantized_models import first_outputs
 from tuning_cases import simulated_case
 
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.core.settings.fast_finetune import RangeLearning
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.graph import Model, io
 from quark_onnx.stages.prepare import prepare

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from quark_onnx.core.name_patterns import matching
 from quark_onnx.core.plan import Plan
@@ -14,8 +15,9 @@ from quark_onnx.core.settings.mixed_precision import AUTO, GOALS, Mixing
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.output_judge import run_of
+from quark_onnx.engine.switchable_model import Switchable
 from quark_onnx.graph import Model
-from quark_onnx.numerics.prefix_search import last_that_holds
+from quark_onnx.numerics.search.prefix_search import last_that_holds
 from quark_onnx.stages.mixed_precision.output_score import Score, score_on
 from quark_onnx.stages.mixed_precision.type_layout import Layout, layout_of
 
@@ -65,7 +67,7 @@ def mix(
     if not able:
         return Mixed(ranged(base), warnings=("include_auto_mp: no quantized layer can move, all keep their types",))
     score = score_on(model, feeds, settings, counted)
-    return _Search(layout, settings, able, score, ranged, realize, tick, fuse).run(model)
+    return _Search(model, layout, settings, able, score, ranged, realize, tick, fuse).run()
 
 
 def _able(model: Model, layout: Layout, settings: Mixing, narrow: Plan) -> list[str]:
@@ -82,6 +84,7 @@ def _able(model: Model, layout: Layout, settings: Mixing, narrow: Plan) -> list[
 class _Search:
     """The search and how far it is."""
 
+    model: Model
     layout: Layout
     settings: Mixing
     able: list[str]
@@ -92,13 +95,13 @@ class _Search:
     fuse: bool
     done: int = 0
 
-    def run(self, model: Model) -> Mixed:
+    def run(self) -> Mixed:
         """Rank, then choose."""
-        best = self._score(self._plan(()))
-        alone = {name: self._score(self._plan((name,), also=name)) for name in self.able}
+        wide = self._plan(())
+        best, alone = self._scored(wide), self._alone(wide)
         ranked = sorted(self.able, key=lambda name: alone[name], reverse=self.settings.more_is_better)
         limit = self.settings.limit(best)
-        types = {node.name or "": node.op_type for node in model.graph}
+        types = {node.name or "": node.op_type for node in self.model.graph}
         if limit is None:
             records = tuple(MixRecord(name, types[name], alone[name], False) for name in ranked)
             return Mixed(self.ranged(self.layout.base), records)
@@ -108,26 +111,40 @@ class _Search:
         logger.info("mixed precision: %d of %d layers in the narrower types", count, len(ranked))
         return Mixed(self._plan(narrow), records, self._doubts(best, limit))
 
+    def _alone(self, wide: Plan) -> dict[str, float]:
+        """The score of the float model with what moves with each layer alone in the narrower types."""
+        narrow = self._plan(self.able)
+        switchable, found = Switchable(self.model, narrow), {}
+        for name in self.able:
+            self._tell()
+            off = set(switchable.tensors) - self.layout.moved(name, narrow, wide)
+            found[name] = self.score(partial(switchable, off=off))
+        return found
+
     def _longest(self, ranked: Sequence[str], best: float, limit: float) -> int:
         """The largest number of first layers that may be narrow together, taking scores to fall with it."""
 
         def meets(count: int) -> bool:
-            return self._meets(self._score(self._plan(ranked[:count])), limit)
+            return self._meets(self._scored(self._plan(ranked[:count])), limit)
 
         if not self._meets(best, limit):
             return 0
         return len(ranked) if meets(len(ranked)) else last_that_holds(meets, 0, len(ranked))
 
-    def _plan(self, narrow: Sequence[str] | set[str], also: str | None = None) -> Plan:
+    def _plan(self, narrow: Collection[str]) -> Plan:
         """Complete, with these layers narrow, and those that must not move as the configuration has them."""
         fixed = [] if self.layout.narrows else [name for name in self.layout.layers if name not in self.able]
-        return self.ranged(self.layout.plan([*narrow, *fixed], also))
+        return self.ranged(self.layout.plan([*narrow, *fixed]))
 
-    def _score(self, plan: Plan) -> float:
+    def _scored(self, plan: Plan) -> float:
+        """The score of what the user would get of a plan."""
+        self._tell()
+        return self.score(run_of(self.realize(plan), fuse=self.fuse))
+
+    def _tell(self) -> None:
         total = max(len(self.able) + 2 + math.ceil(math.log2(len(self.able))), self.done)
         self.tick(self.done, total)
         self.done += 1
-        return self.score(run_of(self.realize(plan), fuse=self.fuse))
 
     def _meets(self, score: float, limit: float) -> bool:
         return score >= limit if self.settings.more_is_better else score <= limit

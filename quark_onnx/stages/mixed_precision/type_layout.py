@@ -29,13 +29,9 @@ class Layout:
     layers: Groups
     owners: Groups
 
-    def plan(self, narrow: Collection[str], also: str | None = None) -> Plan:
-        """The sites when these layers are narrow, without scales.
-
-        also: a layer whose tensors are narrow whatever their other layers are.
-        """
-        forced = self.layers[also] if also is not None else frozenset()
-        all_narrow = {group for group, owners in self.owners.items() if owners and owners <= set(narrow)} | forced
+    def plan(self, narrow: Collection[str]) -> Plan:
+        """The sites when these layers are narrow, without scales."""
+        all_narrow = {group for group, owners in self.owners.items() if owners and owners <= set(narrow)}
         moved = {
             tensor
             for tensor, site in self.base.sites.items()
@@ -47,6 +43,11 @@ class Layout:
         told = {key: text for key, text in self.base.remarks.items() if key in kept}
         told |= {k: t for k, t in self.other.remarks.items() if moved and (k in moved or k not in self.base.sites)}
         return replace(self.base, sites=sites, remarks=told)
+
+    def moved(self, layer: str, narrow: Plan, wide: Plan) -> set[str]:
+        """Tensors of a layer that have fewer bits in one plan than in the other, or are float there."""
+        own = {tensor for tensor, site in narrow.sites.items() if site.group in self.layers[layer]}
+        return {t for t in own if t not in wide.sites or narrow.sites[t].format.bits < wide.sites[t].format.bits}
 
     def _can_move(self, site: Site) -> bool:
         """Whether some layer decides the tensor's type, and both placements quantize it."""

@@ -26,7 +26,7 @@ from quark_onnx.engine.kept_feeds import telling
 from quark_onnx.engine.output_judge import OutputJudge, Worth
 from quark_onnx.engine.switchable_model import Switchable, without_switches
 from quark_onnx.graph import Model
-from quark_onnx.numerics.prefix_search import last_that_holds
+from quark_onnx.numerics.search.prefix_search import last_that_holds
 from quark_onnx.stages.protect.integer_work import Work, work_of
 from quark_onnx.stages.protect.noise_by_group import Judge, Part, noisy_parts
 from quark_onnx.stages.protect.own_scales import with_remarks

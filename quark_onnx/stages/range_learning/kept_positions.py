@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from quark_onnx.core.plan import Skip
-from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.core.settings.fast_finetune import RangeLearning
 from quark_onnx.engine.activation_store import let_go
 from quark_onnx.engine.layers.layer_inputs import Sides
 from quark_onnx.numerics.layer.drawn_positions import Samples

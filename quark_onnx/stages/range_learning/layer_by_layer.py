@@ -8,7 +8,7 @@ from functools import partial
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Tuning
-from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.core.settings.fast_finetune import RangeLearning
 from quark_onnx.engine.activation_walk import walk
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.layers import Unit, match

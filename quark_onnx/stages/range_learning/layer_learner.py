@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from quark_onnx.core.plan import Coded, Plan, QParams, Skip
-from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.core.settings.fast_finetune import RangeLearning
 from quark_onnx.engine.activation_walk import Frontier
 from quark_onnx.engine.layers import Unit
 from quark_onnx.engine.layers.layer_inputs import bias_rows, float_of, like_bias, sides

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import QParams
-from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.core.settings.fast_finetune import RangeLearning
 from quark_onnx.numerics.activation_functions import Activation, Clip, Relu, Sigmoid
 from quark_onnx.numerics.layer.held_out_split import Kept
 from quark_onnx.numerics.layer.learned_step_size import LearnedRange, Quantizer, by_ends, fake

@@ -8,8 +8,7 @@ import pytest
 from quantized_models import Feed, feeds, graph, quantized
 
 from quark_onnx.core.errors import DataError
-from quark_onnx.core.settings.fast_finetune import AdaRound
-from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.core.settings.fast_finetune import AdaRound, RangeLearning
 from quark_onnx.engine.activation_walk import walk
 from quark_onnx.engine.at_least_one import at_least_one
 from quark_onnx.engine.channel_extremes import channel_extremes

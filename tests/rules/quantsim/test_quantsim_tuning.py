@@ -12,7 +12,7 @@ from simulations import FEEDS, encodings, model, output, ready
 from text_models import run as run_model
 
 from quark_onnx import AdaQuant, AdaRound, ConfigError
-from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.core.settings.fast_finetune import RangeLearning
 from quark_onnx.graph import io
 from quark_onnx.quantsim import QuantizationSimModel, fine_tune
 

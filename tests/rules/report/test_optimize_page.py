@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_a_score_is_told_with_its_noise() -> None:
     scored = point(1, 500_000, 0.02, score=0.5812, drop=0.0098, noise=0.0041, latency=(2.13, 1.07))
     page = safe(search_page(searched([scored], 1, budget={"max_drop": 0.02}, float_score=0.591)))
     assert "Score 0.5812 float 0.591, 0.0098 ± 0.0041 lower" in page.text
-    assert "Latency 1.07 ms on this machine; float 2.13 ms" in page.text
+    assert "Latency 1.07 ms in kernels, on this machine; float 2.13 ms" in page.text
     assert "a score at most 0.02 below that of the float model" in page.text
 
 
@@ -149,6 +150,18 @@ def test_the_chart_follows_the_budget() -> None:
     assert [chart.y.name for chart in unscored] == ["KL divergence"] * 2
 
 
+def test_time_is_that_of_kernels_where_all_points_have_it() -> None:
+    clocked = [replace(p, latency=None if p.error else (2.0, 1 + p.number / 10)) for p in mobilenet().points]
+    chart = charts(replace(mobilenet(), points=tuple(clocked), objective="latency"))[0]
+    assert chart.x.name == "Time in kernels on this machine, ms"
+    assert {dot.tried.number: dot.tried.x for dot in chart.dots} == {
+        p.number: p.latency[1] for p in clocked if p.latency
+    }
+    clocked[1] = replace(clocked[1], latency=None)
+    chart = charts(replace(mobilenet(), points=tuple(clocked), objective="latency"))[0]
+    assert chart.x.name == "Estimated time, of the float model's" and len(chart.dots) == 6
+
+
 def test_a_share_of_the_score_is_a_limit_where_the_score_is_known() -> None:
     points = [replace(p, drop=0.01 * p.number) for p in mobilenet().points]
     share = replace(mobilenet(), points=tuple(points), budget={"max_drop": "5%"}, float_score=0.5)
@@ -178,6 +191,14 @@ def test_the_front_of_the_chart_is_that_of_the_search() -> None:
     assert chart.line == " ".join(places[p.number] for p in found.front)
     assert [dot.tried.number for dot in chart.dots if dot.tried.chosen] == [6]
     assert chart.dots[-1].tried.chosen  # nothing covers it
+
+
+def test_points_over_the_budget_are_hollow_and_the_chosen_one_has_a_ring() -> None:
+    found = mobilenet()
+    classes = Counter(value for name, value in safe(search_page(found)).attributes if name == "class")
+    over = sum(bool(p.over) for p in found.points)
+    within = sum(p.good for p in found.points)
+    assert [classes[name] for name in ("over", "dot", "pick")] == [2 * over + 1, 2 * within + 1, 2 + 1]  # the legend
 
 
 def test_an_axis_is_logarithmic_only_where_values_span_a_decade() -> None:

@@ -19,8 +19,10 @@ from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.plan_diff import diff
 from quark_onnx.core.settings.mixed_precision import METRICS
+from quark_onnx.engine.compare import compare
 from quark_onnx.graph import io
 from quark_onnx.numerics.metrics import Sqnr
+from quark_onnx.stages.mixed_precision import layer_search
 from quark_onnx.stages.mixed_precision.type_layout import Layout, layout_of
 from quark_onnx.stages.place import place
 
@@ -117,7 +119,18 @@ def test_tensors_are_narrow_when_all_their_layers_are(text: str, layers: str, te
     [(IN_A_ROW, "b", "s w2 t"), (SUMS, "b", "u w2 y"), (POOL, "b", "s t w2 y"), (SHARED, "a", "x w s")],
 )
 def test_a_layer_is_judged_with_its_input_and_output(text: str, layer: str, tensors: str, *, narrows: bool) -> None:
-    assert narrow(layout(text, narrows).plan({layer}, also=layer)) == set(tensors.split())
+    found = layout(text, narrows)
+    assert found.moved(layer, found.plan(found.layers), found.plan(())) == set(tensors.split())
+
+
+@pytest.mark.parametrize(
+    ("types", "tensors"), [({"weight_type": "int8"}, "s t"), ({"activation_type": "int8"}, "w2"), (NARROW, "")]
+)
+def test_a_layer_is_not_judged_by_what_has_as_many_bits_in_any_case(types: dict[str, str], tensors: str) -> None:
+    model = graph(IN_A_ROW, 21)
+    wide, other = (place(model, settings(**fields)) for fields in ({**WIDE, **types}, NARROW))
+    found = layout_of(model, wide, other, narrows=True)
+    assert found.moved("b", found.plan(found.layers), found.plan(())) == set(tensors.split())
 
 
 def test_all_or_none_is_one_of_the_two_placements() -> None:
@@ -308,7 +321,12 @@ def test_every_metric_tells_good_from_bad(metric: str) -> None:
     assert ranked[-1].node == "b"
 
 
-def test_few_models_are_run() -> None:
+def test_few_models_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One to rank all layers, and those whose first layers are narrow."""
+    made: list[str] = []
+    for name in ("run_of", "Switchable"):
+        real = getattr(layer_search, name)
+        monkeypatch.setattr(layer_search, name, lambda *a, n=name, f=real, **k: made.append(n) or f(*a, **k))
     layers = 9
     nodes = " ".join(f"[n{i}] x{i + 1} = Gemm (x{i}, w{i})" for i in range(layers))
     text = f"g (float[1,5] x0) => (float[1,5] x{layers}) {{ {nodes} }}"
@@ -323,18 +341,35 @@ def test_few_models_are_run() -> None:
     assert len(told) <= layers + 2 + math.ceil(math.log2(layers))
     assert [done for done, _ in told] == list(range(len(told)))
     assert {total for _, total in told} == {layers + 2 + math.ceil(math.log2(layers))}
+    assert made.count("Switchable") == 1
+    assert made.count("run_of") == len(told) - layers <= 2 + math.ceil(math.log2(layers))
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_score_is_that_of_the_first_samples(count: int) -> None:
-    """With a single layer the model that is judged is the one that comes out."""
+    """With a single layer the model that is judged is the one that comes out, as it is written."""
     text = "g (float[1,5] x) => (float[1,4] y) { [n] y = Gemm (x, w) }"
     model, data = text_model(text, 21, ir_version=10, w=normal(5, 4)), draw((1, 5), 6)
     found = mixed(model, data, MetricThreshold=-100.0, DataSize=count)
     ratio = Sqnr()
     for feed in data[:count]:
-        ratio.add(run(io.load(model), feed)[0], run(io.load(found.model), feed, optimized=True)[0])
+        ratio.add(run(io.load(model), feed)[0], run(io.load(found.model), feed)[0])
     assert [record.score for record in found.report.mixed] == [pytest.approx(ratio.db, abs=1e-6)]
+
+
+@pytest.mark.parametrize("layer", ["a", "b", "c"])
+def test_a_layer_is_judged_with_all_else_float(layer: str) -> None:
+    """What moves are weights, from 8 bits to 4: activations of 8 bits, which stay, and other weights do not count.
+
+    Biases of 32 bits, which have no switch of their own, stay float here.
+    """
+    asked = {"MetricThreshold": None, "TargetLayerConfig": {"activation_type": "int8", "weight_type": "int4"}}
+    found = quantize(chain(), **{**BOTH, **NARROW}, QuantizeBias=False, AutoMixprecision=asked)
+    others = sorted({"a", "b", "c"} - {layer})
+    alone = quantize(chain(), weight_type="int4", include_cle=False, WeightsOnly=True, nodes_to_exclude=others)
+    (score,) = (record.score for record in found.report.mixed if record.node == layer)
+    wanted = compare(io.load(chain()), io.load(alone.model), FEEDS, optimized=False)
+    assert score == pytest.approx(wanted.worst, abs=1e-3)
 
 
 # with the rest

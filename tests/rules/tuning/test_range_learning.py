@@ -17,7 +17,7 @@ from tuning_cases import MEMORY, Simulated, case, draw, simulated_case
 
 from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.core.records import Tuning
-from quark_onnx.core.settings.range_learning import RangeLearning
+from quark_onnx.core.settings.fast_finetune import RangeLearning
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.layer import integer_bias

@@ -7,7 +7,7 @@ from itertools import product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quark_onnx.numerics.upgrade_path import upgrade_path
+from quark_onnx.numerics.search.upgrade_path import upgrade_path
 
 options = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=4)
 layers = st.lists(options, min_size=1, max_size=4)

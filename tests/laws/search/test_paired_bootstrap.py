@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quark_onnx.numerics import paired_bootstrap
-from quark_onnx.numerics.paired_bootstrap import DRAWS, drawn_means, standard_error
+from quark_onnx.numerics.search import paired_bootstrap
+from quark_onnx.numerics.search.paired_bootstrap import DRAWS, drawn_means, standard_error
 
 CHANCE = 5 * math.sqrt(3 / DRAWS) / 2
 """Five times the relative standard error of a standard deviation over DRAWS draws, √((2 + κ) / 4 DRAWS): the excess

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quark_onnx.numerics.prefix_search import last_that_holds
+from quark_onnx.numerics.search.prefix_search import last_that_holds
 
 
 @given(st.data(), st.integers(0, 1000), st.integers(1, 1000))
