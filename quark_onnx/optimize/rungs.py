@@ -37,7 +37,8 @@ def bottom(target: str, options: Mapping[str, Any]) -> QuantizationConfig:
         ConfigError: no such target, or an option does not fit.
     """
     _, start = beginning(None, {"target": target})
-    plain = {**start.extra_options, "BiasCorrection": False, "Protect": False, **options}
+    free = {"ForceQuantizeNoInputCheck": False}  # what moves floats rounds nothing, as with protection
+    plain = {**start.extra_options, **free, "BiasCorrection": False, "Protect": False, **options}
     return replace(start, per_channel=False, extra_options=plain)
 
 

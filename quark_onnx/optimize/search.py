@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.ladder import Ladder
@@ -76,7 +76,7 @@ class Search:
         self.table = LayerTable.of(self.table_of(plain), self.objective)
         if not self.table.rows:
             return
-        config = rounded(config)
+        config = rounded(replace(config, per_channel=plain.per_channel))  # as the table has it
         self._bend(config) if self.knee else self._bisect(config)
 
     def _climb(self, bottom: QuantizationConfig, rungs: Sequence[Rung]) -> QuantizationConfig:

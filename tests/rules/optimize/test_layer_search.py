@@ -87,7 +87,7 @@ def searched(trials: MadeUp, objective: Objective = "size", table: Any = None) -
     made = table if table is not None else rows(trials.damages)
     search = Search(trials, objective, lambda config: made, told.append)  # type: ignore[arg-type]
     with suppress(Stopped):
-        search.run(BOTTOM, rungs(BOTTOM))
+        search.run(BOTTOM, rungs(BOTTOM, objective))
     return search, told
 
 
@@ -158,6 +158,14 @@ def test_a_prefix_that_fails_is_not_the_end() -> None:
     assert search.best is not None and search.best.step == "layers" and search.best.good
 
 
+@pytest.mark.parametrize("ladder", [(0.01,), (0.1, 0.4, 0.12)])
+def test_along_the_path_weights_have_the_scales_that_the_table_is_of(ladder: tuple[float, ...]) -> None:
+    trials = MadeUp(Budget(max_kl=0.09), ladder=ladder)
+    searched(trials)
+    assert not trials.points[0].configuration.per_channel and along(trials)
+    assert all(point.configuration.per_channel for point in along(trials))
+
+
 def test_without_a_table_the_ladder_is_all() -> None:
     trials = MadeUp(Budget(max_kl=0.15))
     search, _ = searched(trials, table=[])
@@ -172,14 +180,20 @@ def test_what_ends_in_the_middle_keeps_the_best_so_far(stops: int) -> None:
     assert search.best is min(trials.points, key=lambda p: (not p.good, p.size if p.good else p.damage)) is told[-1]
 
 
-def test_the_ladder_ends_where_the_budget_is_met_and_builds_on_what_helped() -> None:
+def test_the_ladder_builds_on_what_helped_and_ends_where_the_budget_is_met() -> None:
     trials = MadeUp(Budget(max_kl=0.05), ladder=(0.3, 0.1, 0.2, 0.05, 0.01, 0.01))
-    searched(trials)
-    ladder = [point for point in trials.points if point.step == "ladder"]
-    assert len(ladder) == 4 and ladder[-1].good
-    last = ladder[-1].configuration
-    assert last.per_channel and not last.option("BiasCorrection")  # did not help
-    assert last.option("WeightCalibrateMethod") == "SeqMSE"
+    searched(trials, "latency")
+    assert [point.step for point in trials.points] == ["ladder"] * 4 and trials.points[-1].good
+    last = trials.points[-1].configuration
+    assert last.per_channel and last.option("WeightCalibrateMethod") == "SeqMSE"
+    assert not last.option("BiasCorrection")  # did not help
+
+
+def test_where_layers_are_chosen_anyway_the_ladder_is_of_what_costs_no_time() -> None:
+    for objective in ("size", "balanced"):
+        trials = MadeUp(Budget(max_kl=0.03))
+        searched(trials, objective)
+        assert [point.step for point in trials.points][:4] == ["ladder"] * 3 + ["layers"]
 
 
 def test_where_latency_counts_integers_that_are_good_enough_are_the_end() -> None:
