@@ -66,7 +66,11 @@ class MadeUp:
             point = replace(point, error="it failed")
         else:
             chosen = {f"layer{i}": "a8w8" for i in range(len(WEIGHTS))} | (choices or {})
-            options = [next(o for o in row.options if o.choice == chosen[row.nodes[0]]) for row in rows(self.damages)]
+            options = [
+                next(o for o in row.options if o.choice == chosen[row.nodes[0]])
+                for row in rows(self.damages)
+                if row.nodes[0] in chosen
+            ]
             damage = self.truth(sum(o.damage for o in options)) if choices else self.ladder[number - 1]
             ratio = budget_ratio(self.budget, sqnr=None, kl=damage, agreement=None, drop=None, allowed_drop=None)
             self.ratios[number] = ratio
