@@ -34,8 +34,7 @@ from measure import metered
 from subjects import divergence, material
 
 from quark_onnx import Config, ModelQuantizer, QuantizationConfig, get_default_config
-from quark_onnx.core.settings.budget import Budget
-from quark_onnx.optimize import optimize
+from quark_onnx.optimize import Budget, optimize
 
 Array = np.ndarray[Any, Any]
 Feeds = list[dict[str, Array]]

@@ -15,7 +15,7 @@ from quark_onnx.cli.flags import ConfigFlags, CustomOps, DataFlags, ShowFlags, o
 from quark_onnx.cli.plans import Model
 from quark_onnx.cli.search_progress import searching
 from quark_onnx.cli.search_text import print_search
-from quark_onnx.core.atomic_files import behind_links, free_output, keep_apart, new_file, usable_folder
+from quark_onnx.core.atomic_files import behind_links, free_output, keep_apart, new_file, same_file, usable_folder
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.plan import FILES
 from quark_onnx.core.settings.budget import Budget
@@ -178,6 +178,8 @@ def optimize_command(
 def _usable(model: Path, output: Path, folder: Path, data: Path | None) -> Path:
     """The folder; all outputs are found fit before any work is done."""
     free_output(model, output)
+    if same_file(folder, output):
+        raise ConfigError(f"--folder {folder} is --output; give the folder another name")
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--folder {folder} is a file; give the name of a folder")
     if folder.exists() and any(folder.iterdir()) and not (folder / TRIALS).is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.filesize import decimal
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from quark_onnx.cli.console import lines, out
 from quark_onnx.cli.tables import facts, new_table, smaller_text
-from quark_onnx.optimize import Optimized
+from quark_onnx.optimize import Optimized, Point
 from quark_onnx.report import search_wording as words
 from quark_onnx.report.wording import NOTHING, db, milliseconds, number, seconds, size
 
@@ -30,23 +31,32 @@ def print_search(found: Optimized, page: Path) -> None:
         "Outputs": words.figures(point),
         "Judged on": f"{found.samples[1]} samples that taught nothing; {found.samples[0]} taught",
         "Tried": f"{len(found.points)} points in {seconds(found.seconds)}",
-        "Next": lines([f"{text} in the same command" for text in found.advice]),
+        "Next": lines([f"{text} as the budget" for text in found.advice]),
         "Wrote": "" if found.output is None else f"{found.output}  ({decimal(point.size)})",
         "Report": str(page),
     }
     out.print(facts(rows))
 
 
+COLUMNS: dict[str, Callable[[Point], str]] = {
+    "Size": lambda point: size(point.size),
+    "Time": lambda point: words.part(point.time),
+    "KL": lambda point: words.divergence(point.kl),
+    "SQNR": lambda point: db(point.sqnr),
+    "Score": lambda point: NOTHING if point.score is None else f"{number(point.score)} ({words.drop(point)})",
+}
+"""Figures of a point. A column that has none is left out."""
+
+
 def front_table(found: Optimized) -> Table:
     """The points of the front, the cheapest first, and the chosen one wherever it is."""
     points = found.front if found.point in found.front else (*found.front, found.point)
-    table = new_table("", "#", "Point", "Size", "Time", "KL", "SQNR", "Score", "Budget", numbers=(1, 3, 4, 5, 6, 7))
-    for point in points:
-        mark = "→" if point.number == found.chosen else ""
-        figures = (size(point.size), words.part(point.time), words.divergence(point.kl), db(point.sqnr))
-        score = NOTHING if point.score is None else f"{number(point.score)} ({words.drop(point)})"
-        budget = "" if not found.budget else "within" if point.good else "over"
-        table.add_row(mark, str(point.number), point.name, *figures, score, budget)
+    cells = {name: [figure(point) for point in points] for name, figure in COLUMNS.items()}
+    cells = {name: column for name, column in cells.items() if set(column) != {NOTHING}}
+    budget = {"Budget": ["within" if point.good else "over" for point in points]} if found.budget else {}
+    table = new_table("", "#", "Point", *cells, *budget, numbers=(1, *range(3, 3 + len(cells))))
+    for point, *figures in zip(points, *cells.values(), *budget.values(), strict=True):
+        table.add_row("→" if point.number == found.chosen else "", str(point.number), point.name, *figures)
     return table
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 import pytest
 from command_line import command, done, fails
+from made_up_searches import mobilenet, point, searched
 from rich.console import Console
-from searches import mobilenet, point, searched
 from text_models import normal, text_model
 
 from quark_onnx import ModelQuantizer, get_default_config
@@ -64,6 +64,7 @@ class Core:
         asked["told"](Trial(best.number, best.name, first, 58.0))
         asked["told"](Trial(best.number, best.name, best, 57.0))
         Path(asked["output"]).write_bytes(b"model")
+        Path(asked["folder"], "trials").mkdir(parents=True, exist_ok=True)
         return replace(self.found, output=Path(asked["output"]))
 
 
@@ -118,6 +119,7 @@ REFUSED = [
     (2, ("--size", "big"), "--size 'big' is not a height and width"),
     (2, ("-o", "model.onnx"), "is the input model, which is never modified"),
     (2, ("--folder", "samples.npy"), "samples.npy is a file; give the name of a folder"),
+    (2, ("--folder", "out.onnx"), "--folder out.onnx is --output"),
     (2, ("--folder", "."), "exists and holds no search; choose another folder"),
     (2, ("-o", "out/report.html", "--folder", "out"), "--output out/report.html is the page; choose another name"),
     (
@@ -159,7 +161,13 @@ def test_data_are_needed(core: Core) -> None:
 def test_the_folder_holds_page_json_plan_and_configuration(core: Core) -> None:
     text = done(*START, "--max-kl", "0.1")
     kept = Path("out.onnx.search")
-    assert sorted(path.name for path in kept.iterdir()) == ["config.json", "plan", "report.html", "report.json"]
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "config.json",
+        "plan",
+        "report.html",
+        "report.json",
+        "trials",
+    ]
     assert (kept / "config.json").read_text("utf-8") == core.found.point.config + "\n"
     assert {path.name for path in (kept / "plan").iterdir()} <= {*FILES}
     assert Plan.load(kept / "plan").sites == core.found.result.plan.sites
@@ -172,14 +180,30 @@ def test_the_folder_holds_page_json_plan_and_configuration(core: Core) -> None:
         "1.9 MB → 318.0 kB (6.0 times smaller)",
         "KL 0.094, same arg-max 97.65%, 12.3 dB, 97% on integers",
         "50 samples that taught nothing; 150 taught",
-        "307 kB, KL 0.281: --max-kl 0.284 in the same command",
+        "307 kB, KL 0.281: --max-kl 0.284 as the budget",
         "out.onnx.search/report.html",
     ):
         assert fact in text, fact
     rows = [line.split() for line in text.splitlines() if line.rstrip().endswith((" within", " over"))]
     assert [row[0] for row in rows] == ["4", "→", "5", "3"]  # the front, the cheapest first; the chosen one is marked
-    (kept / "trials").mkdir()  # as a search does
     done(*START, "--max-kl", "0.1")  # takes the place of what is there
+
+
+def test_columns_without_figures_are_left_out(core: Core) -> None:
+    head = next(line for line in done(*START).splitlines() if "Point" in line)
+    assert head.split() == ["#", "Point", "Size", "Time", "KL", "SQNR", "Budget"]
+    points = [replace(p, kl=None, score=0.5812, drop=0.0098, noise=0.0041) for p in core.found.points]
+    core.found = replace(core.found, points=tuple(points), budget={})
+    text = done(*START)
+    assert next(line for line in text.splitlines() if "Point" in line).split() == [
+        "#",
+        "Point",
+        "Size",
+        "Time",
+        "SQNR",
+        "Score",
+    ]
+    assert "0.5812 (0.0098 ± 0.0041 lower)" in text
 
 
 def test_a_budget_that_is_missed_is_exit_code_1(core: Core) -> None:

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("jinja2")
 
 from html_pages import HOSTILE, safe
-from searches import mobilenet, point, row, searched
+from made_up_searches import mobilenet, point, row, searched
 
 from quark_onnx.core.json_writing import plain
 from quark_onnx.optimize.records import LayerOption, Optimized
