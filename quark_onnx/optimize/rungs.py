@@ -44,7 +44,8 @@ def bottom(target: str, options: Mapping[str, Any]) -> QuantizationConfig:
     if decided := [name for name in options if name in DECIDED]:
         raise ConfigError(f"option {decided[0]!r} is what the search decides; remove it")
     _, start = beginning(None, {"target": target})
-    plain = {**start.extra_options, "BiasCorrection": False, "Protect": False, **options}
+    free = {"ForceQuantizeNoInputCheck": False}  # what moves floats rounds nothing, as with protection
+    plain = {**start.extra_options, **free, "BiasCorrection": False, "Protect": False, **options}
     return replace(start, target=target, per_channel=False, extra_options=plain)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.ladder import Ladder
@@ -76,7 +76,7 @@ class Search:
         self.table = LayerTable.of(self.table_of(plain), self.objective)
         if not self.table.rows:
             return
-        config = rounded(config)
+        config = rounded(replace(config, per_channel=plain.per_channel))  # as the table has it
         self._bend(config) if self.knee else self._bisect(config)
 
     def _climb(self, bottom: QuantizationConfig, rungs: Sequence[Rung]) -> QuantizationConfig:
@@ -200,7 +200,8 @@ def knee_of(points: Sequence[Point], cost: Callable[[Point], float]) -> Point:
 def bent(curve: Sequence[tuple[float, float]]) -> int:
     """Index of the knee of a curve of costs, ascending, and damages: farthest below its chord, damages as logarithms.
 
-    Damages that nobody notices count as `UNNOTICED`.
+    Damages that nobody notices count as `UNNOTICED`. Where none lies below, it is the end that does least damage: a
+    smaller one would do much more.
     """
     ys = [math.log(max(damage, UNNOTICED)) for _, damage in curve]
     xs = [cost for cost, _ in curve]
@@ -209,4 +210,4 @@ def bent(curve: Sequence[tuple[float, float]]) -> int:
     if wide <= 0 or high <= 0:
         return last
     below = [1 - (x - xs[0]) / wide - (y - ys[last]) / high for x, y in zip(xs[: last + 1], ys, strict=False)]
-    return max(range(last + 1), key=lambda i: (below[i], -i))
+    return max(range(last + 1), key=lambda i: (below[i], i))
