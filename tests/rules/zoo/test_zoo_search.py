@@ -13,8 +13,10 @@ import pytest
 from rich.console import Console
 from silent_zoo import Silent
 from text_models import normal, text_model
+from typer.testing import CliRunner
 
 from quark_onnx import QuantizationConfig
+from quark_onnx.cli import app
 from quark_onnx.cli import zoo as command
 from quark_onnx.core.settings.budget import Budget
 from quark_onnx.optimize.trials import Trials
@@ -23,9 +25,11 @@ from quark_onnx.zoo.convert import convert
 from quark_onnx.zoo.entry import Entry, Goal
 from quark_onnx.zoo.manifest import read_zoo
 from quark_onnx.zoo.page import _line
+from quark_onnx.zoo.process_watch import Limits
 from quark_onnx.zoo.result_address import address
 from quark_onnx.zoo.rows import Row, row_of
-from quark_onnx.zoo.store import hashes
+from quark_onnx.zoo.store import hashes, locked
+from quark_onnx.zoo.task import Task
 
 TEXT = "g (float[N, 16] x) => (float[N, 8] y) { a = MatMul (x, w1)  b = Relu (a)  y = MatMul (b, w2) }"
 
@@ -187,6 +191,31 @@ def test_no_time_for_a_second_trial_where_the_first_one_failed(home: Path, monke
     row = converted(home, "m", Budget(), time=1e5)
     assert (row.status, row.tries) == ("failed", ())
     assert row.reason == "the time limit ended the search before a trial gave a model; allow more time"
+
+
+def test_trials_lie_in_the_folder_of_the_zoo_and_outlive_a_run(home: Path) -> None:
+    def given(entry: Entry) -> Entry:
+        with locked(home / "out") as store:
+            folder = Task(entry, store, Limits())._folder()
+            return Entry.from_json((folder / "entry.json").read_text("utf-8"))
+
+    entry = read(home, "objective: size", DATA)
+    trials = home / "out" / ".zoo" / "searches" / "m"
+    assert given(entry) == replace(entry, goal=Goal("size", trials=str(trials)))
+    trials.mkdir(parents=True)
+    given(entry)
+    assert trials.is_dir()
+    plain = read(home, "preset: A8W8", DATA)
+    assert given(plain) == plain
+
+
+def test_flags_are_defaults(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    asked = ["zoo", "zoo.yaml", "-o", "out", "--check", "--data", "data.npz", "--objective", "size", "--time", "5m"]
+    Path("zoo.yaml").write_text("models: [m.onnx]", encoding="utf-8")
+    assert CliRunner().invoke(app, asked).stdout == "1 models, no problems.\n"
+    both = CliRunner().invoke(app, [*asked, "--preset", "A8W8"])
+    assert both.exit_code == 2 and "defaults.preset: objective: size searches for what a preset says" in both.stderr
 
 
 def test_the_address_knows_the_goal_but_not_where_trials_lie(home: Path) -> None:
