@@ -40,8 +40,11 @@ MOST_SAMPLES, LEAST_SAMPLES = 8, 2
 HEADER = 16
 """Bytes of a constant in the file, beside its name and its numbers."""
 
-LOOKS = 4e11
-"""Multiply-adds that may be spent on the table, where that leaves enough samples: some ten seconds on one thread."""
+LOOKED_AT = 3
+"""Runs of the model for each layer and sample: its weights, most of them once, and what it reads."""
+
+LOOKS = 1e12
+"""Multiply-adds that may be spent on the table, where that leaves enough samples: half a minute on one thread."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +113,7 @@ def table_rows(
     model, plan = result.evidence.model, result.plan
     layers = layers_of(model, plan, target)
     around = _bytes_around(result, layers)
-    choices = sum(len(layer.formats) for layer in layers)
-    each = max(1, sum(work.products.values())) * max(1, choices)
+    each = max(1, sum(work.products.values())) * LOOKED_AT * max(1, len(layers))
     count = max(LEAST_SAMPLES, min(MOST_SAMPLES, len(feeds), int(LOOKS / each)))
     few = [feeds[i * len(feeds) // count] for i in range(min(count, len(feeds)))]
     found = layer_damages(model, plan, layers, few, measure, counted, tick)
