@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from quark_onnx.graph.view import is_op
 from quark_onnx.numerics.search.upgrade_path import UpgradePath, upgrade_path
 from quark_onnx.optimize.layer_choices import Layer, layers_of
 from quark_onnx.optimize.layer_damage import Measure, layer_damages
-from quark_onnx.optimize.records import BYTES, EIGHTS, FLOAT, FOURS, WORDS, LayerOption, LayerRow, Objective
+from quark_onnx.optimize.records import BYTES, EIGHTS, FOURS, WORDS, LayerOption, LayerRow, Objective
 from quark_onnx.result import Result
 from quark_onnx.stages.protect.integer_work import PRODUCT, VALUE, Work, work_of
 
@@ -40,8 +41,11 @@ MOST_SAMPLES, LEAST_SAMPLES = 8, 2
 HEADER = 16
 """Bytes of a constant in the file, beside its name and its numbers."""
 
-LOOKS = 4e11
-"""Multiply-adds that may be spent on the table, where that leaves enough samples: some ten seconds on one thread."""
+LOOKED_AT = 3
+"""Runs of the model for each layer and sample: its weights, most of them once, and what it reads."""
+
+LOOKS = 1e12
+"""Multiply-adds that may be spent on the table, where that leaves enough samples: half a minute on one thread."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +114,7 @@ def table_rows(
     model, plan = result.evidence.model, result.plan
     layers = layers_of(model, plan, target)
     around = _bytes_around(result, layers)
-    choices = sum(len(layer.formats) for layer in layers)
-    each = max(1, sum(work.products.values())) * max(1, choices)
+    each = max(1, sum(work.products.values())) * LOOKED_AT * max(1, len(layers))
     count = max(LEAST_SAMPLES, min(MOST_SAMPLES, len(feeds), int(LOOKS / each)))
     few = [feeds[i * len(feeds) // count] for i in range(min(count, len(feeds)))]
     found = layer_damages(model, plan, layers, few, measure, counted, tick)
@@ -163,10 +166,6 @@ def estimated_time(work: Work, integers: Collection[str], alone: Collection[str]
 
 
 def summary(choices: Mapping[str, str]) -> str:
-    """How many nodes have which choice, in words."""
-    words = {FLOAT: "float", BYTES: "in 8 bits", WORDS: "with 16-bit activations", "w8": "with weights alone in 8 bits"}
-    told: dict[str, int] = {}
-    for choice in choices.values():
-        text = words.get(choice, "with weights alone in 4 bits")
-        told[text] = told.get(text, 0) + 1
-    return ", ".join(f"{count} {text}" for text, count in sorted(told.items(), key=lambda item: -item[1]))
+    """How many nodes have which choice: `20 w8, 6 w4, 2 float`."""
+    counts = Counter(choice.partition("/")[0] for choice in choices.values())
+    return ", ".join(f"{count} {choice}" for choice, count in counts.most_common())
