@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.presets import beginning
 from quark_onnx.optimize.records import Objective
@@ -30,16 +31,22 @@ class Rung:
         return f"8 bits, {self.name}" if self.plain else f"{below}, {self.name}"
 
 
+CHOSEN = ("LayerTypes", "FastFinetune", "TableBits", "BlockSize", "WeightsOnly")
+"""Options that are not the user's here: their values are what is searched for."""
+
+
 def bottom(target: str, options: Mapping[str, Any]) -> QuantizationConfig:
     """Plain rounding in 8 bits for a target, one scale per weight; `options` are the user's extra options.
 
     Raises:
-        ConfigError: no such target, or an option does not fit.
+        ConfigError: no such target, or an option does not fit, or is what the search chooses.
     """
+    if taken := [name for name in CHOSEN if name in options]:
+        raise ConfigError(f"option {taken[0]} is what the search chooses; leave it out, or use ModelQuantizer")
     _, start = beginning(None, {"target": target})
     free = {"ForceQuantizeNoInputCheck": False}  # what moves floats rounds nothing, as with protection
     plain = {**start.extra_options, **free, "BiasCorrection": False, "Protect": False, **options}
-    return replace(start, per_channel=False, extra_options=plain)
+    return replace(start, target=target, per_channel=False, extra_options=plain)
 
 
 def rungs(config: QuantizationConfig, objective: Objective) -> list[Rung]:
