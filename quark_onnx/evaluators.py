@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import pickle
 import re
 import shlex
 import shutil
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,6 +162,38 @@ def files_of(text: str, home: Path) -> list[Path]:
         return sorted({path for path in named if path.is_file()})
     file = module_file(text.partition(":")[0], home)
     return [] if file is None else [file]
+
+
+def identity(evaluator: Evaluator, home: Path) -> str:
+    """What tells one evaluator from another, as far as can be told: its name, its code, and what it holds.
+
+    Of what cannot be pickled nothing is known, and it is another one each time.
+    """
+    if isinstance(evaluator, str):
+        return title(evaluator) + "".join(f"\n{file} {file.read_bytes().hex()}" for file in files_of(evaluator, home))
+    inner = getattr(evaluator, "func", evaluator)  # of a functools.partial
+    function = inner if hasattr(inner, "__code__") else type(inner).__call__
+    held = [getattr(evaluator, "__self__", None) if function is evaluator else evaluator]
+    return "\n".join([title(evaluator), _code(function), _pickled(held)])
+
+
+def _code(function: Any) -> str:
+    """Of a Python function: the file that it is in, or its instructions; its defaults and its closure."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
+    source = Path(code.co_filename)
+    text = source.read_bytes().hex() if source.is_file() else f"{code.co_code.hex()} {code.co_consts} {code.co_names}"
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return f"{code.co_firstlineno} {text} {_pickled([cells, function.__defaults__, function.__kwdefaults__])}"
+
+
+def _pickled(held: object) -> str:
+    try:
+        return pickle.dumps(held).hex()
+    except Exception as error:  # objects raise what they like
+        let_out(error)
+        return uuid4().hex
 
 
 def score(evaluator: Evaluator, home: Path, model: Path) -> Score:

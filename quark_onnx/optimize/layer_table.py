@@ -37,6 +37,9 @@ ALONE = 2.0
 """Time of a convolution with weights alone in integers, in that of a float one: onnxruntime makes floats of them in
 every run, and packs only constant weights for its fastest kernels. 1.8 to 2 on MobileNet and ResNet-20."""
 
+WIDE = 2.0
+"""Time of integer products with 16-bit activations, in that of 8 bits: as accelerators have them, at half the pace."""
+
 MOST_SAMPLES, LEAST_SAMPLES = 8, 2
 HEADER = 16
 """Bytes of a constant in the file, beside its name and its numbers."""
@@ -125,7 +128,7 @@ def table_rows(
         slow, fast = (sum(times.get(name, 0.0) for name in layer.nodes) for times in (as_float, as_integers))
         op_type = layer.parts[0].node.op_type
         rounded = slow * (ALONE if op_type in CONVOLUTIONS else 1.0) + unit * VALUE[True] * layer.elements
-        times = {**dict.fromkeys(INTEGERS, fast), EIGHTS: rounded, FOURS: rounded}
+        times = {BYTES: fast, WORDS: WIDE * fast, EIGHTS: rounded, FOURS: rounded}
         options = [
             LayerOption(c, d, layer.bytes(c) + around * (c in INTEGERS), times.get(c, slow)) for c, d in damages.items()
         ]
@@ -159,9 +162,9 @@ def work_of_layers(model: Model, plan: Plan, feed: Feed) -> Work:
     return work_of(model, layers | plan.nodes.keys(), feed)
 
 
-def estimated_time(work: Work, integers: Collection[str], alone: Collection[str]) -> float:
-    """Of a model, in that of the float one; alone: convolutions with weights alone in integers."""
-    extra = (ALONE - 1) * sum(work.products.get(name, 0) for name in alone)
+def estimated_time(work: Work, integers: Collection[str], alone: Collection[str], wide: Collection[str]) -> float:
+    """Of a model, in that of the float one; alone: convolutions with weights alone in integers; wide: in 16 bits."""
+    extra = (ALONE - 1) * work.on_integers(alone) + (WIDE - 1) * PRODUCT * work.on_integers(wide)
     return (work.time(integers) + extra) / max(1.0, work.time(()))
 
 

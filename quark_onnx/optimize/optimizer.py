@@ -22,7 +22,7 @@ from quark_onnx.engine.calibration_cache import data_hash
 from quark_onnx.engine.compare import compare_each
 from quark_onnx.engine.kept_feeds import telling
 from quark_onnx.engine.output_judge import OutputJudge, run_of
-from quark_onnx.evaluators import Evaluator, Score, files_of, refusal, score, title
+from quark_onnx.evaluators import Evaluator, Score, identity, refusal, score
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.job import Job
 from quark_onnx.opened_job import open_job
@@ -216,10 +216,8 @@ class _Run:
 
     def _base(self) -> str:
         """What all measurements depend on."""
-        evaluate, home = self.task.evaluate, self.task.home
-        judged = "" if evaluate is None else title(evaluate)
-        if isinstance(evaluate, str):
-            judged += "".join(f"\n{file} {file.read_bytes().hex()}" for file in files_of(evaluate, home))
+        evaluate = self.task.evaluate
+        judged = "" if evaluate is None else identity(evaluate, self.task.home)
         feeds = (data_hash(self.samples.taught), data_hash(self.samples.judges))
         return "\n".join([VERSION, io.fingerprint(self.job.model), *feeds, judged])
 

@@ -18,7 +18,10 @@ ROUNDING: Mapping[str, Any] = {"OptimAlgorithm": "gptq"}
 """Measured on MobileNet and ResNet-20: as good as AdaRound at 8 and at 4 bits, in three quarters of the time."""
 
 
-DECIDED = ("BiasCorrection", "Protect", "WeightCalibrateMethod", "FastFinetune", "LayerTypes", "TableBits")
+DECIDED = (
+    *("BiasCorrection", "Protect", "WeightCalibrateMethod", "FastFinetune"),
+    *("LayerTypes", "TableBits", "BlockSize", "WeightsOnly"),
+)
 """Extra options that rungs and choices of layers set."""
 
 
@@ -52,26 +55,29 @@ def bottom(target: str, options: Mapping[str, Any]) -> QuantizationConfig:
 def rungs(config: QuantizationConfig, objective: Objective) -> list[Rung]:
     """The techniques above the bottom that the target has.
 
-    Layer by layer weights are rounded by output error in any case, and what stays float is chosen: for the whole model
-    both are tried only where time alone counts, and all of it may stay on integers.
+    Layer by layer weights are rounded by output error in any case: for the whole model that is tried only where time
+    alone counts, and all of it may stay on integers.
     """
     apart = Rung("one scale per channel", lambda c: replace(c, per_channel=True), plain=True)
     found = [apart] if config.row.per_channel else []
     found.append(Rung("biases corrected", lambda c: _with(c, BiasCorrection=True)))
-    if objective != "latency":
-        return found
-    found += [
-        Rung("weight scales by output error", lambda c: _with(c, WeightCalibrateMethod="SeqMSE")),
-        Rung("rounding by output error", rounded),
-        Rung("protected", lambda c: _with(c, Protect=True)),
-    ]
-    return found
+    if objective == "latency":
+        found += [
+            Rung("weight scales by output error", lambda c: _with(c, WeightCalibrateMethod="SeqMSE")),
+            Rung("rounding by output error", rounded),
+        ]
+    return [*found, Rung("protected", lambda c: _with(c, Protect=True))]
 
 
 def rounded(config: QuantizationConfig) -> QuantizationConfig:
     """With weights that are fine-tuned, biases included."""
     options = {k: v for k, v in config.extra_options.items() if k not in ("BiasCorrection", "WeightCalibrateMethod")}
     return replace(config, include_fast_ft=True, extra_options={**options, "FastFinetune": dict(ROUNDING)})
+
+
+def for_layers(config: QuantizationConfig) -> QuantizationConfig:
+    """What mixtures of layers are made with: rounding, and protection from what operators without weights do."""
+    return _with(rounded(config), Protect=True)
 
 
 def _with(config: QuantizationConfig, **options: Any) -> QuantizationConfig:

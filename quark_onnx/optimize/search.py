@@ -18,7 +18,7 @@ from quark_onnx.ladder import Ladder
 from quark_onnx.optimize.layer_choices import with_choices
 from quark_onnx.optimize.layer_table import WEIGHTS, LayerTable, summary
 from quark_onnx.optimize.records import LayerRow, Objective, Point
-from quark_onnx.optimize.rungs import Rung, rounded
+from quark_onnx.optimize.rungs import Rung, for_layers
 from quark_onnx.optimize.trials import Trials
 
 RUNS = 5
@@ -80,7 +80,7 @@ class Search:
         self.table = LayerTable.of(self.table_of(plain), self.objective)
         if not self.table.rows:
             return
-        config = rounded(replace(config, per_channel=plain.per_channel))  # as the table has it
+        config = for_layers(replace(config, per_channel=plain.per_channel))  # as the table has it
         self._bend(config) if self.knee else self._bisect(config)
 
     def _climb(self, bottom: QuantizationConfig, rungs: Sequence[Rung]) -> QuantizationConfig:

@@ -18,13 +18,14 @@ from quark_onnx.core.errors import QuarkError, ResourceError
 from quark_onnx.core.records import Measured, worst_of
 from quark_onnx.core.settings.budget import Budget
 from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.budget_excess import excess
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.kept_feeds import Kept
 from quark_onnx.engine.kernel_times import kernel_times
 from quark_onnx.engine.output_judge import OutputJudge, run_of
 from quark_onnx.engine.result_wording import STOPPED
-from quark_onnx.evaluators import Evaluator, Score, score
+from quark_onnx.evaluators import Evaluator, EvaluatorError, Score, score
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.optimize.budget_ratio import budget_ratio
 from quark_onnx.optimize.layer_damage import Measure, damage_of
@@ -38,6 +39,9 @@ from quark_onnx.stages.protect.integer_work import Work
 logger = logging.getLogger("quark_onnx")
 
 TRIAL = "trial"
+
+WORD = 16
+"""Bits of activations that accelerators have beside 8."""
 
 TIMED = 2
 """Samples that are run to see how long that takes."""
@@ -115,8 +119,6 @@ class Trials:
                 raise Stopped("the time limit")
             self.begun(len(self.points) + 1, name)
             found = self._tried(config, text)
-            if not found["error"]:  # what was wrong may be right the next time
-                self.store.put(TRIAL, text, found)
         self.longest = max(self.longest, float(found["seconds"]))
         number, seconds = len(self.points) + 1, float(found["seconds"])
         point = Point(number, name, step, text, choices or {}, predicted=predicted, seconds=seconds)
@@ -147,28 +149,27 @@ class Trials:
         return done
 
     def _tried(self, config: QuantizationConfig, text: str) -> dict[str, Any]:
-        start = time.perf_counter()
+        """What was measured, and kept, or why there is nothing: an evaluator's failure may be gone the next time."""
+        start, lasts = time.perf_counter(), True
         try:
-            found = self._measured(self._quantized(config, text))
+            found = self._measured(self._quantized(config, text), config.row)
         except ResourceError:
             raise
         except QuarkError as error:
             logger.warning("%s", error)
-            found = {"error": str(error)}
-        return found | {"seconds": round(time.perf_counter() - start, 3)}
+            found, lasts = {"error": str(error)}, not isinstance(error, EvaluatorError)
+        found |= {"seconds": round(time.perf_counter() - start, 3)}
+        if lasts:
+            self.store.put(TRIAL, text, found)
+        return found
 
-    def _measured(self, result: Result) -> dict[str, Any]:
+    def _measured(self, result: Result, target: Target) -> dict[str, Any]:
         quantized = result.evidence.quantized
         outputs = self.task.judge.measured(run_of(quantized, fuse=False)).outputs
-        plan, ledger = result.plan, result.report.ledger
-        alone = {node for node, ts in plan.nodes.items() if all(plan.sites[t].role == "weight" for t in ts)}
-        integers = {row.node for row in ledger if row.status != "float"} & plan.nodes.keys() - alone
-        alone &= {row.node for row in ledger if row.op_type in CONVOLUTIONS}
         found: dict[str, Any] = {
             "outputs": outputs,
             "size": result.report.stored["quantized"],
-            "integers": sorted(integers),
-            "alone": sorted(alone),
+            **_kernels(result, target),
             "latency": self._latency(quantized),
             "error": "",
         }
@@ -209,7 +210,7 @@ class Trials:
         return replace(
             point,
             size=found["size"],
-            time=estimated_time(self.work, found["integers"], found["alone"]),
+            time=estimated_time(self.work, found["integers"], found["alone"], found["wide"]),
             integers=self.work.on_integers(found["integers"]) / max(1, sum(self.work.products.values())),
             score=None if after is None else after.value,
             noise=None if both is None else both[0].noise_of_drop(both[1]),
@@ -218,6 +219,20 @@ class Trials:
             over=excess(budget, outputs, *(None if one is None else one.value for one in (before, after))),
             **worth,
         )
+
+
+def _kernels(result: Result, target: Target) -> dict[str, list[str]]:
+    """Nodes on integers, with 16-bit activations, convolutions with weights alone. Kernels are seen on a CPU only."""
+    plan, ledger = result.plan, result.report.ledger
+    sites = {node: [plan.sites[tensor] for tensor in tensors] for node, tensors in plan.nodes.items()}
+    alone = {node for node, found in sites.items() if all(site.role == "weight" for site in found)}
+    integers, wide = sites.keys() - alone, set[str]()
+    if target.on_cpu:
+        integers &= {row.node for row in ledger if row.status != "float"}
+    else:
+        wide = {node for node in integers if any(s.role == "activation" and s.format.bits == WORD for s in sites[node])}
+    alone &= {row.node for row in ledger if row.op_type in CONVOLUTIONS}
+    return {"integers": sorted(integers), "wide": sorted(wide), "alone": sorted(alone)}
 
 
 def written(result: Result, path: Path, source: Model) -> Path:
