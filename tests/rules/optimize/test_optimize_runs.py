@@ -223,7 +223,7 @@ def interrupting(stage: str, at: int) -> Callable[[str, int, int | None], None]:
     return progress
 
 
-@pytest.mark.parametrize(("stage", "at", "points"), [("moments", 25, 1), ("layers", 5, 3), ("tune", 1, 2)])
+@pytest.mark.parametrize(("stage", "at", "points"), [("moments", 25, 1), ("layers", 5, 4), ("tune", 1, 2)])
 def test_ctrl_c_in_the_middle_leaves_the_best_so_far(tmp_path: Path, stage: str, at: int, points: int) -> None:
     output = tmp_path / "small.onnx"
     found = optimize(NET, samples(), TIGHT, output=output, progress=interrupting(stage, at))
@@ -261,9 +261,14 @@ REFUSED: list[tuple[onnx.ModelProto, dict[str, Any], type[QuarkError], str]] = [
         NET,
         {"options": {"LayerTypes": {"stem": {"weight_type": "uint4"}}}},
         ConfigError,
-        "LayerTypes is what the search",
+        "what the search decides",
     ),
-    (NET, {"options": {"FastFinetune": {"NumIterations": 3}}}, ConfigError, "FastFinetune is what the search chooses"),
+    (
+        NET,
+        {"options": {"FastFinetune": {"NumIterations": 3}}},
+        ConfigError,
+        "'FastFinetune' is what the search decides",
+    ),
     (NET, {"time_limit": 0}, ConfigError, "above 0 seconds"),
 ]
 
