@@ -39,6 +39,9 @@ from quark_onnx.result import Result
 
 Told = Callable[[Trial], None]
 
+RANDOM = ("UseRandomData", "RandomDataReaderInputShape", "RandomDataReaderInputDataRange")
+"""Options that say where the samples come from: once they are there, trials are given them."""
+
 
 @told_as_such()
 def optimize(
@@ -105,6 +108,7 @@ def optimize(
         milliseconds(job.plain, samples.judges) if config.row.on_cpu else None,
     )
     limit = None if time_limit is None else start + time_limit
+    config = replace(config, extra_options={k: v for k, v in config.extra_options.items() if k not in RANDOM})
     around = _Run(job, samples, task, path, limit, progress, told)
     search = around.begun(folder, config, objective)
     stopped = ""
