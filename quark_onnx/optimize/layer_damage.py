@@ -282,7 +282,8 @@ def _delta(weight: Value, format: Format) -> Array:
     w = constant(weight)
     assert w is not None
     q = qparams(*weight_range(w, format, EXTREMES), format)
-    return (dequantize(quantize(w, q, format), q, format) - w).astype(w.dtype)
+    error: Array = (dequantize(quantize(w, q, format), q, format) - w).astype(w.dtype)
+    return error
 
 
 def _channels(part: Weighted) -> int:

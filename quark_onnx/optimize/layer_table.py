@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from quark_onnx.graph.view import is_op
 from quark_onnx.numerics.search.upgrade_path import UpgradePath, upgrade_path
 from quark_onnx.optimize.layer_choices import Layer, layers_of
 from quark_onnx.optimize.layer_damage import Measure, layer_damages
-from quark_onnx.optimize.records import BYTES, EIGHTS, FLOAT, FOURS, WORDS, LayerOption, LayerRow, Objective
+from quark_onnx.optimize.records import BYTES, EIGHTS, FOURS, WORDS, LayerOption, LayerRow, Objective
 from quark_onnx.result import Result
 from quark_onnx.stages.protect.integer_work import PRODUCT, VALUE, Work, work_of
 
@@ -165,10 +166,6 @@ def estimated_time(work: Work, integers: Collection[str], alone: Collection[str]
 
 
 def summary(choices: Mapping[str, str]) -> str:
-    """How many nodes have which choice, in words."""
-    words = {FLOAT: "float", BYTES: "in 8 bits", WORDS: "with 16-bit activations", "w8": "with weights alone in 8 bits"}
-    told: dict[str, int] = {}
-    for choice in choices.values():
-        text = words.get(choice, "with weights alone in 4 bits")
-        told[text] = told.get(text, 0) + 1
-    return ", ".join(f"{count} {text}" for text, count in sorted(told.items(), key=lambda item: -item[1]))
+    """How many nodes have which choice: `20 w8, 6 w4, 2 float`."""
+    counts = Counter(choice.partition("/")[0] for choice in choices.values())
+    return ", ".join(f"{count} {choice}" for choice, count in counts.most_common())

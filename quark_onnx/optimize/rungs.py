@@ -9,12 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.presets import beginning
 from quark_onnx.optimize.records import Objective
 
 ROUNDING: Mapping[str, Any] = {"OptimAlgorithm": "gptq"}
 """Measured on MobileNet and ResNet-20: as good as AdaRound at 8 and at 4 bits, in three quarters of the time."""
+
+
+DECIDED = ("BiasCorrection", "Protect", "WeightCalibrateMethod", "FastFinetune", "LayerTypes", "TableBits")
+"""Extra options that rungs and choices of layers set."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,14 @@ def bottom(target: str, options: Mapping[str, Any]) -> QuantizationConfig:
     """Plain rounding in 8 bits for a target, one scale per weight; `options` are the user's extra options.
 
     Raises:
-        ConfigError: no such target, or an option does not fit.
+        ConfigError: no such target, or an option does not fit, or is what the search decides.
     """
+    if decided := [name for name in options if name in DECIDED]:
+        raise ConfigError(f"option {decided[0]!r} is what the search decides; remove it")
     _, start = beginning(None, {"target": target})
     free = {"ForceQuantizeNoInputCheck": False}  # what moves floats rounds nothing, as with protection
     plain = {**start.extra_options, **free, "BiasCorrection": False, "Protect": False, **options}
-    return replace(start, per_channel=False, extra_options=plain)
+    return replace(start, target=target, per_channel=False, extra_options=plain)
 
 
 def rungs(config: QuantizationConfig, objective: Objective) -> list[Rung]:

@@ -180,7 +180,7 @@ class Search:
         usable = [one for one in self.trials.points if not one.error]
         best = None if not usable else knee_of(usable, self.cost) if self.knee else min(usable, key=self._rank)
         if best is not None and best is not self.best:
-            self.best = best
+            self.best, self.trials.best = best, best.config
             self.better(best)
         return point
 
