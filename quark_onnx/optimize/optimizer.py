@@ -244,7 +244,8 @@ class _Run:
 
 def _row(entry: Mapping[str, Any]) -> LayerRow:
     options = tuple(LayerOption(**{**one, "damage": float(one["damage"])}) for one in entry["options"])
-    return LayerRow(**{**entry, "nodes": tuple(entry["nodes"]), "options": options})
+    names = {key: tuple(entry[key]) for key in ("nodes", "followers")}
+    return LayerRow(**{**entry, **names, "options": options})
 
 
 def _kl_by_sample(job: Job, samples: JudgingSamples, result: Result) -> list[float]:
