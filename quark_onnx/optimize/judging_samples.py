@@ -12,6 +12,7 @@ from quark_onnx.engine.calibration_data import CalibrationData
 from quark_onnx.engine.counted_positions import Counted, without_padding
 from quark_onnx.engine.held_out_probes import LEAST, held_out
 from quark_onnx.engine.kept_feeds import Kept, keep, samples_in, telling
+from quark_onnx.engine.runner import fit
 from quark_onnx.job import Job
 
 MOST = 64
@@ -22,9 +23,9 @@ MOST = 64
 class JudgingSamples:
     """The samples of a model.
 
-    taught    as they were given, for the pipeline
+    taught    all of each, in the float types of the model as float32, for the pipeline
     inside    some of them, without padding where it can be cut: to look into the model with
-    judges    as they were given
+    judges    the others, likewise
     counted   which positions of outputs are judged; None: all
     warnings  where the same samples teach and judge
     """
@@ -48,7 +49,7 @@ def judging_samples(job: Job, data: CalibrationData) -> JudgingSamples:
     Raises:
         DataError: a sample does not fit, or there is none.
     """
-    feeds = keep(data)
+    feeds = keep(fit(feed, job.plain) for feed in data)
     rows = [samples_in(feed) for feed in feeds]
     usable = telling(feeds)
     chosen = held_out(rows, len(rows), usable if 2 * len(usable) > len(rows) else None, MOST)

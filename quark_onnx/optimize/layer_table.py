@@ -15,14 +15,11 @@ from quark_onnx.engine.kernel_times import kernel_times
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import is_op
 from quark_onnx.numerics.search.upgrade_path import UpgradePath, upgrade_path
-from quark_onnx.optimize.layer_choices import Layer, layers_of
+from quark_onnx.optimize.layer_choices import Layer, followers_of, layers_of
 from quark_onnx.optimize.layer_damage import Measure, layer_damages
-from quark_onnx.optimize.records import BYTES, EIGHTS, FOURS, WORDS, LayerOption, LayerRow, Objective
+from quark_onnx.optimize.records import BYTES, EIGHTS, FOURS, INTEGERS, LayerOption, LayerRow, Objective
 from quark_onnx.result import Result
 from quark_onnx.stages.protect.integer_work import PRODUCT, VALUE, Work, work_of
-
-INTEGERS = (BYTES, WORDS)
-"""Choices with integer kernels."""
 
 WEIGHTS: Mapping[Objective, tuple[float, float]] = {
     "size": (1.0, 0.03),
@@ -116,7 +113,7 @@ def table_rows(
     """
     model, plan = result.evidence.model, result.plan
     layers = layers_of(model, plan, target)
-    around = _bytes_around(result, layers)
+    around, between = _bytes_around(result, layers), followers_of(model, plan, layers)
     each = max(1, sum(work.products.values())) * LOOKED_AT * max(1, len(layers))
     count = max(LEAST_SAMPLES, min(MOST_SAMPLES, len(feeds), int(LOOKS / each)))
     few = [feeds[i * len(feeds) // count] for i in range(min(count, len(feeds)))]
@@ -126,14 +123,15 @@ def table_rows(
     rows = []
     for layer, damages in zip(layers, found, strict=True):
         slow, fast = (sum(times.get(name, 0.0) for name in layer.nodes) for times in (as_float, as_integers))
-        op_type = layer.parts[0].node.op_type
+        op_type = layer.every[0].op_type
         rounded = slow * (ALONE if op_type in CONVOLUTIONS else 1.0) + unit * VALUE[True] * layer.elements
         times = {BYTES: fast, WORDS: WIDE * fast, EIGHTS: rounded, FOURS: rounded}
         options = [
             LayerOption(c, d, layer.bytes(c) + around * (c in INTEGERS), times.get(c, slow)) for c, d in damages.items()
         ]
         options.sort(key=lambda option: (option.bytes, option.time, option.damage))
-        rows.append(LayerRow(layer.nodes, op_type, layer.elements, tuple(options)))
+        also = tuple(node for node, near in between.items() if layer in near)
+        rows.append(LayerRow(layer.nodes, op_type, layer.elements, tuple(options), followers=also))
     return rows
 
 
