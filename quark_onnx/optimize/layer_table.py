@@ -17,7 +17,7 @@ from quark_onnx.graph.view import is_op
 from quark_onnx.numerics.search.upgrade_path import UpgradePath, upgrade_path
 from quark_onnx.optimize.layer_choices import Layer, followers_of, layers_of
 from quark_onnx.optimize.layer_damage import Measure, layer_damages
-from quark_onnx.optimize.records import BYTES, EIGHTS, FOURS, INTEGERS, LayerOption, LayerRow, Objective
+from quark_onnx.optimize.records import BYTES, EIGHTS, FOURS, INTEGERS, WORDS, LayerOption, LayerRow, Objective
 from quark_onnx.result import Result
 from quark_onnx.stages.protect.integer_work import PRODUCT, VALUE, Work, work_of
 
@@ -28,6 +28,9 @@ WEIGHTS: Mapping[Objective, tuple[float, float]] = {
 }
 """What counts: bytes, in those of 8-bit weights; and time, in that of the float model. Of two choices of about one size
 the faster one is taken, unless it costs much: integer kernels are what 8 bits are for."""
+
+OF_MODELS: Mapping[Objective, tuple[float, float]] = {**WEIGHTS, "size": (1.0, 0.1)}
+"""The same for whole models that were tried: one that is a little smaller and takes five times as long is no better."""
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 ALONE = 2.0

@@ -1,4 +1,4 @@
-"""What stands between layers goes with them: float where they are, and products of activations are layers of their own."""
+"""What stands between layers goes with them: float where they are; products of activations are layers of their own."""
 
 from __future__ import annotations
 
