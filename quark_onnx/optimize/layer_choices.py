@@ -131,7 +131,7 @@ def _formats(parts: Sequence[Weighted], plan: Plan, target: Target) -> dict[str,
     found: dict[str, Format | None] = {}
     if integers and site is not None:
         found[BYTES] = site.format
-        if not target.on_cpu and any(name.endswith("int16") for name in target.activation_types):
+        if wide_type(target) is not None:
             found[WORDS] = site.format
     if target.on_cpu:
         axis = output_axis(weight, target.ops)
@@ -178,27 +178,38 @@ def _bytes(dims: Sequence[int | None], format: Format | None) -> int:
 def with_choices(
     config: QuantizationConfig, rows: Sequence[LayerRow], choices: Mapping[str, str]
 ) -> QuantizationConfig:
-    """The configuration with these choices, by node, of the layers of a table."""
+    """The configuration with these choices, by node, of the layers of a table.
+
+    Where the target has activations in 16 bits, what lies around float layers has them, too.
+    """
     types: dict[str, Mapping[str, Any]] = {}
     excluded: list[str] = []
     options = dict(config.extra_options)
+    widest = wide_type(config.row) if set(choices.values()) & {WORDS, FLOAT} else None
     for row in rows:
         choice = choices[row.nodes[0]]
         if row.op_type == TABLE_OP:
             options |= {"TableBits": 8 if choice == EIGHTS else 4}
         elif choice == FLOAT:
             excluded += row.nodes
-        elif choice != BYTES:
+        elif choice != (WORDS if widest else BYTES):
             types |= dict.fromkeys(row.nodes, _entry(choice, config))
     options |= {"LayerTypes": types} if types else {}
-    return replace(config, nodes_to_exclude=(*config.nodes_to_exclude, *excluded), extra_options=options)
+    excluded = [*config.nodes_to_exclude, *excluded]
+    activation = widest or config.activation_type
+    return replace(config, activation_type=activation, nodes_to_exclude=tuple(excluded), extra_options=options)
+
+
+def wide_type(target: Target) -> str | None:
+    """The type of activations in 16 bits, where layers may have them beside 8."""
+    wide = (name for name in target.activation_types if name.endswith("int16"))
+    return None if target.on_cpu else next(wide, None)
 
 
 def _entry(choice: str, config: QuantizationConfig) -> Mapping[str, Any]:
     name, _, block = choice.partition("/")
-    if name == WORDS:
-        wide = next(t for t in config.row.activation_types if t.endswith("int16"))
-        return {"activation_type": wide}
+    if name == BYTES:
+        return {"activation_type": config.activation_type}
     if name == EIGHTS:
         return {**ALONE, "weight_type": "int8", "symmetric": True}
     return {**NIBBLES, **({"BlockSize": int(block)} if block else {})}

@@ -10,7 +10,7 @@ divergence of distributions, which is a square of them; what a whole run then sh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -74,6 +74,7 @@ def layer_damages(
     measure: Measure,
     counted: Counted | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
+    staying: Collection[str] = (),
 ) -> list[dict[str, float]]:
     """By layer, choice → damage at the outputs.
 
@@ -84,6 +85,7 @@ def layer_damages(
         measure: see `damage_of`.
         counted: which positions of the outputs are looked at; None: all.
         tick: called as `tick(done, to do)`.
+        staying: activations that are rounded also where the layers around them are float.
 
     Raises:
         DataError: the model fails on a sample.
@@ -96,11 +98,9 @@ def layer_damages(
         for tensor in readers:
             rounding[tensor] = damage_of(walk.rounded(tensor, plan).outputs, measure)
             tick(done := done + 1, total)
-        share = {id(layer): 0.0 for layer in layers}
-        for tensor, found in readers.items():
-            for layer in found:
-                share[id(layer)] += rounding[tensor] / len(found)
-        damages: list[dict[str, float]] = [dict.fromkeys(layer.formats, 0.0) for layer in layers]
+        share = _shares(readers, rounding)
+        left = _shares({tensor: found for tensor, found in readers.items() if tensor in staying}, rounding)
+        damages = [dict.fromkeys(layer.formats, left.get(layer, 0.0)) for layer in layers]
         alone: dict[tuple[int, Format], float] = {}
         for index, layer in enumerate(layers):
             for choice, format in layer.formats.items():
@@ -109,10 +109,19 @@ def layer_damages(
                 plain = _plain(format)
                 if (index, plain) not in alone:
                     alone[index, plain] = damage_of(walk.weights(layer, plain).outputs, measure)
-                also = {BYTES: share[id(layer)], WORDS: share[id(layer)] / 4**8}.get(choice, 0.0)
+                also = {BYTES: share.get(layer, 0.0), WORDS: share.get(layer, 0.0) / 4**8}.get(choice, 0.0)
                 damages[index][choice] = alone[index, plain] + also
                 tick(done := done + 1, total)
     return damages
+
+
+def _shares(readers: Mapping[str, Sequence[Layer]], rounding: Mapping[str, float]) -> dict[Layer, float]:
+    """What the rounding of activations does, by the layers for whose sake they are rounded."""
+    found: dict[Layer, float] = {}
+    for tensor, layers in readers.items():
+        for layer in layers:
+            found[layer] = found.get(layer, 0.0) + rounding[tensor] / len(layers)
+    return found
 
 
 def _plain(format: Format) -> Format:

@@ -14,7 +14,7 @@ from quark_onnx.engine.kernel_times import kernel_times
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import is_op
 from quark_onnx.numerics.search.upgrade_path import UpgradePath, upgrade_path
-from quark_onnx.optimize.layer_choices import Layer, layers_of
+from quark_onnx.optimize.layer_choices import Layer, layers_of, wide_type
 from quark_onnx.optimize.layer_damage import Measure, layer_damages
 from quark_onnx.optimize.records import BYTES, EIGHTS, FLOAT, FOURS, WORDS, LayerOption, LayerRow, Objective
 from quark_onnx.result import Result
@@ -117,7 +117,7 @@ def table_rows(
     each = max(1, sum(work.products.values())) * max(1, choices)
     count = max(LEAST_SAMPLES, min(MOST_SAMPLES, len(feeds), int(LOOKS / each)))
     few = [feeds[i * len(feeds) // count] for i in range(min(count, len(feeds)))]
-    found = layer_damages(model, plan, layers, few, measure, counted, tick)
+    found = layer_damages(model, plan, layers, few, measure, counted, tick, _staying(plan, layers, target))
     as_float, as_integers = _clocks(result, few) if clocked else (work.products, _thirds(work))
     unit = sum(as_float.values()) / max(1, sum(work.products.values()))
     rows = []
@@ -132,6 +132,13 @@ def table_rows(
         options.sort(key=lambda option: (option.bytes, option.time, option.damage))
         rows.append(LayerRow(layer.nodes, op_type, layer.elements, tuple(options)))
     return rows
+
+
+def _staying(plan: Plan, layers: Sequence[Layer], target: Target) -> set[str]:
+    """Activations that operators without a weight have in 8 bits also where the layers around them are float."""
+    nodes = {name for layer in layers for name in layer.nodes}
+    others = [tensors for node, tensors in plan.nodes.items() if node not in nodes]
+    return set() if target.spares_idle or wide_type(target) else {tensor for tensors in others for tensor in tensors}
 
 
 def _thirds(work: Work) -> dict[str, float]:

@@ -296,6 +296,25 @@ def test_the_estimates_of_a_target_count_16_bits_as_integers_of_half_the_pace() 
         assert times["a8w8"] < times["a16w8"] < times["float"]
 
 
+def test_where_16_bits_are_too_few_layers_are_float_and_what_is_around_them_is_not_in_8() -> None:
+    found = optimize(NET, samples(), Budget(max_kl=1e-6), target="qnn")
+    assert found.met and set(found.point.choices.values()) == {"float"}
+    sites = found.result.plan.sites.values()
+    assert {site.format.bits for site in sites} == {16}  # of the pool, and of what only moves
+
+
+def test_what_stays_in_8_bits_around_float_layers_is_in_the_table() -> None:
+    """A target without 16 bits: the pool rounds what it reads and makes, whatever layers do."""
+    rows = {target: optimize(NET, samples(), target=target).rows for target in ("vitisai", "cpu")}
+    left = {
+        target: [o.damage for row in some for o in row.options if o.choice == "float"] for target, some in rows.items()
+    }
+    assert all(damage > 0 for damage in left["vitisai"]) and left["cpu"] == [0, 0]
+    for row in rows["vitisai"]:
+        damages = {option.choice: option.damage for option in row.options}
+        assert damages["float"] < damages["a8w8"]
+
+
 def test_where_latency_counts_integers_that_are_good_enough_are_all() -> None:
     found = optimize(NET, samples(), Budget(max_kl=0.01), objective="latency")
     assert len(found.points) == 1 and found.point.integers == 1 and not found.rows
