@@ -43,12 +43,13 @@ ALLOWED = {  # what each part may import of the others
     "demo": "core numerics graph engine stages clock result pipeline",
     "quantsim": "core numerics graph engine stages encodings ladder job result pipeline",
     "plots": "core numerics",
+    "durations": "",
     "evaluators": "core numerics",
     "report": "core numerics graph engine result optimize",
     "optimize": "core numerics graph engine stages clock job opened_job result pipeline evaluators ladder",
-    "zoo": "core graph engine stages ladder result pipeline evaluators report",
-    "cli": "core numerics graph engine stages clock job opened_job result decided pipeline plots evaluators report "
-    "demo zoo optimize",
+    "zoo": "core graph engine stages ladder result pipeline evaluators durations report optimize",
+    "cli": "core numerics graph engine stages clock job opened_job result decided pipeline plots evaluators durations "
+    "report demo zoo optimize",
 }
 ROOMS = {  # folders inside a part, and what each may import of the others; files beside them import none
     "core": {"settings": ""},

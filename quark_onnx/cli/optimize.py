@@ -19,10 +19,10 @@ from quark_onnx.core.atomic_files import behind_links, free_output, keep_apart, 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.plan import FILES
 from quark_onnx.core.settings.budget import Budget
+from quark_onnx.durations import seconds
 from quark_onnx.optimize import Optimized, optimize
 from quark_onnx.optimize.trial_store import TRIALS
 from quark_onnx.report.optimize_page import write_search
-from quark_onnx.zoo.manifest_keys import seconds
 
 PAGE, PLAN, CONFIG = "report.html", "plan", "config.json"
 """What the folder holds beside the trials."""

@@ -34,6 +34,10 @@ class Defaults:
     preset: Annotated[
         list[str] | None, _default("--preset", "-p", metavar="NAME", help="Repeatable: presets to try in this order.")
     ] = None
+    objective: Annotated[
+        str | None, _default(metavar="WHAT", help="Search in place of presets: size, latency or balanced.")
+    ] = None
+    time: Annotated[str | None, _default(metavar="TIME", help="Of one search: 90, 10m or 2h.")] = None
     data: Annotated[
         str | None, _default("--data", "-d", metavar="PATH", help="Calibration data; {stem} is the model's name.")
     ] = None
@@ -50,7 +54,7 @@ class Defaults:
         data = RANDOM if self.random_data else self.data and str(Path(self.data).expanduser().absolute())
         budget = None if self.min_sqnr is None else {"min_sqnr": self.min_sqnr}
         given: dict[str, Any] = {"preset": self.preset, "data": data, "samples": self.samples, "target": self.target}
-        given |= {"timeout": self.timeout, "budget": budget}
+        given |= {"timeout": self.timeout, "budget": budget, "objective": self.objective, "time": self.time}
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -89,14 +93,15 @@ def zoo_command(
 ) -> None:
     """Convert many models; what an earlier run has done is kept.
 
-    A folder stands for all models in it. A manifest says what is to become of which model: preset, data, target,
-    evaluator, budget; see docs/zoo.md. A model that crashes, hangs or takes too much memory costs itself only. Run the
-    same command again to go on after an interruption, or to try failures again.
+    A folder stands for all models in it. A manifest says what is to become of which model: presets, or the objective of
+    a search; data, target, evaluator, budget; see docs/zoo.md. A model that crashes, hangs or takes too much memory
+    costs itself only. Run the same command again to go on after an interruption, or to try failures again.
 
     Exit codes: 0 all models are good, 1 some are not, 2 the manifest has problems, 130 Ctrl-C.
 
     - `quark-onnx zoo models/ -o int8 --data samples/`
     - `quark-onnx zoo zoo.yaml -o int8 --workers 8 --memory 4GB --timeout 30m`
+    - `quark-onnx zoo models/ -o int8 --data samples/ --objective size --min-sqnr 25`
     - `quark-onnx zoo zoo.yaml -o int8 --scheduler tcp://10.0.0.1:8786`
     """
     said = defaults.said()

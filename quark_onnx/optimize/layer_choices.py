@@ -3,7 +3,7 @@
 a8w8     as the configuration has it: integer kernels
 a16w8    activations in 16 bits, where the target runs them
 w4, w8   weights alone, in 4 or 8 bits; w4/32: in blocks of 32, for products of matrices. What goes in is float, so
-         nothing of it is rounded; on a CPU that is as fast as float
+         nothing of it is rounded, and no integer kernel runs
 float    as it is
 """
 

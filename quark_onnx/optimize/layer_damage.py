@@ -42,6 +42,9 @@ Measure = Literal["kl", "noise"]
 Array = NDArray[Any]
 Errors = Mapping[str, Array]
 
+SMALL = 0.05
+"""Damage up to which errors are small beside the signal."""
+
 WORKERS = 2
 """Samples that run at a time, on a thread each."""
 
@@ -91,27 +94,21 @@ def layer_damages(
         DataError: the model fails on a sample.
     """
     readers = _readers(model, plan, layers)
+    total, done = len(layers) + len(readers), 0
     with _Walk.begun(model, layers, readers, feeds, counted) as walk:
-        jobs = [(layer, choice) for layer in layers for choice, format in layer.formats.items() if format is not None]
-        total, done = len(jobs) + len(readers), 0
         rounding: dict[str, float] = {}
         for tensor in readers:
             rounding[tensor] = damage_of(walk.rounded(tensor, plan).outputs, measure)
             tick(done := done + 1, total)
         share = _shares(readers, rounding)
         left = _shares({tensor: found for tensor, found in readers.items() if tensor in staying}, rounding)
-        damages = [dict.fromkeys(layer.formats, left.get(layer, 0.0)) for layer in layers]
-        alone: dict[tuple[int, Format], float] = {}
-        for index, layer in enumerate(layers):
-            for choice, format in layer.formats.items():
-                if format is None:
-                    continue
-                plain = _plain(format)
-                if (index, plain) not in alone:
-                    alone[index, plain] = damage_of(walk.weights(layer, plain).outputs, measure)
-                also = {BYTES: share.get(layer, 0.0), WORDS: share.get(layer, 0.0) / 4**8}.get(choice, 0.0)
-                damages[index][choice] = alone[index, plain] + also
-                tick(done := done + 1, total)
+        damages: list[dict[str, float]] = []
+        for layer in layers:
+            alone, more = _by_format(walk, layer, measure), share.get(layer, 0.0)
+            also = {BYTES: more, WORDS: more / 4**8}
+            found = {c: alone[_plain(f)] + also.get(c, 0.0) for c, f in layer.formats.items() if f is not None}
+            damages.append({**dict.fromkeys(layer.formats, left.get(layer, 0.0)), **found})
+            tick(done := done + 1, total)
     return damages
 
 
@@ -121,6 +118,25 @@ def _shares(readers: Mapping[str, Sequence[Layer]], rounding: Mapping[str, float
     for tensor, layers in readers.items():
         for layer in layers:
             found[layer] = found.get(layer, 0.0) + rounding[tensor] / len(layers)
+    return found
+
+
+def _by_format(walk: _Walk, layer: Layer, measure: Measure) -> dict[Format, float]:
+    """Damage of rounded weights. While it is small it goes with the square of their errors, so that the coarsest grid
+    tells of the finer ones.
+    """
+    plain = dict.fromkeys(_plain(format) for format in layer.formats.values() if format is not None)
+    errors = {
+        format: sum(float(np.square(_delta(w, format)).sum()) for w in layer.weights.values()) for format in plain
+    }
+    found: dict[Format, float] = {}
+    coarser: Format | None = None
+    for format in sorted(plain, key=lambda one: -errors[one]):
+        if coarser is not None and found[coarser] <= SMALL:
+            found[format] = found[coarser] * errors[format] / errors[coarser]
+            continue
+        found[format] = damage_of(walk.weights(layer, format).outputs, measure) if errors[format] else 0.0
+        coarser = format if errors[format] else coarser
     return found
 
 
@@ -259,19 +275,26 @@ class _Error:
 
     @classmethod
     def of(cls, part: Weighted, format: Format) -> _Error:
-        w = constant(part.weight)
-        assert w is not None
-        q = qparams(*weight_range(w, format, EXTREMES), format)
-        delta = (dequantize(quantize(w, q, format), q, format) - w).astype(w.dtype)
         model = linear_part(part.node, part.index)
         names = [value.name or "" for value in model.graph.inputs]
         axis = None if is_op(part.node, "Gather") else _channels(part)
         runner = Runner(model, threads=1)
-        return cls(runner, part.data.name or "", (names[1 - part.index], names[part.index]), delta, axis)
+        return cls(
+            runner, part.data.name or "", (names[1 - part.index], names[part.index]), _delta(part.weight, format), axis
+        )
 
     def __call__(self, tap: Feed) -> Array:
         found: Array = self.runner({self.inputs[0]: tap[self.data], self.inputs[1]: self.delta})[0]
         return found
+
+
+def _delta(weight: Value, format: Format) -> Array:
+    """The rounding error of a weight."""
+    w = constant(weight)
+    assert w is not None
+    q = qparams(*weight_range(w, format, EXTREMES), format)
+    error: Array = (dequantize(quantize(w, q, format), q, format) - w).astype(w.dtype)
+    return error
 
 
 def _channels(part: Weighted) -> int:

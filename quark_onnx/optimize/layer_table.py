@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from quark_onnx.graph.view import is_op
 from quark_onnx.numerics.search.upgrade_path import UpgradePath, upgrade_path
 from quark_onnx.optimize.layer_choices import Layer, layers_of, wide_type
 from quark_onnx.optimize.layer_damage import Measure, layer_damages
-from quark_onnx.optimize.records import BYTES, EIGHTS, FLOAT, FOURS, WORDS, LayerOption, LayerRow, Objective
+from quark_onnx.optimize.records import BYTES, EIGHTS, FOURS, WORDS, LayerOption, LayerRow, Objective
 from quark_onnx.result import Result
 from quark_onnx.stages.protect.integer_work import PRODUCT, VALUE, Work, work_of
 
@@ -43,8 +44,14 @@ MOST_SAMPLES, LEAST_SAMPLES = 8, 2
 HEADER = 16
 """Bytes of a constant in the file, beside its name and its numbers."""
 
-LOOKS = 4e11
-"""Multiply-adds that may be spent on the table, where that leaves enough samples: some ten seconds on one thread."""
+LOOKED_AT = 3
+"""Runs of the model for each layer and sample: its weights, most of them once, and what it reads."""
+
+LOOKS = 1e12
+"""Multiply-adds that may be spent on the table, where that leaves enough samples: half a minute on one thread."""
+
+NODE = 2e5
+"""Multiply-adds in the time that onnxruntime takes for a node without any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +120,7 @@ def table_rows(
     model, plan = result.evidence.model, result.plan
     layers = layers_of(model, plan, target)
     around = _bytes_around(result, layers)
-    choices = sum(len(layer.formats) for layer in layers)
-    each = max(1, sum(work.products.values())) * max(1, choices)
-    count = max(LEAST_SAMPLES, min(MOST_SAMPLES, len(feeds), int(LOOKS / each)))
+    count = samples_to_look_at(len(feeds), len(model.graph), sum(work.products.values()), len(layers))
     few = [feeds[i * len(feeds) // count] for i in range(min(count, len(feeds)))]
     found = layer_damages(model, plan, layers, few, measure, counted, tick, _staying(plan, layers, target))
     as_float, as_integers = _clocks(result, few) if clocked else (work.products, _thirds(work))
@@ -132,6 +137,12 @@ def table_rows(
         options.sort(key=lambda option: (option.bytes, option.time, option.damage))
         rows.append(LayerRow(layer.nodes, op_type, layer.elements, tuple(options)))
     return rows
+
+
+def samples_to_look_at(given: int, nodes: int, products: int, layers: int) -> int:
+    """Of so many, for a model with so many nodes, multiply-adds and layers."""
+    affordable = int(LOOKS / ((products + NODE * nodes) * LOOKED_AT * max(1, layers)))
+    return max(LEAST_SAMPLES, min(MOST_SAMPLES, given, affordable))
 
 
 def _staying(plan: Plan, layers: Sequence[Layer], target: Target) -> set[str]:
@@ -173,16 +184,6 @@ def estimated_time(work: Work, integers: Collection[str], alone: Collection[str]
 
 
 def summary(choices: Mapping[str, str]) -> str:
-    """How many nodes have which choice, in words."""
-    words = {
-        FLOAT: "float",
-        BYTES: "in 8 bits",
-        WORDS: "with 16-bit activations",
-        EIGHTS: "with weights alone in 8 bits",
-    }
-    told: dict[str, int] = {}
-    for choice in choices.values():
-        _, _, block = choice.partition("/")
-        text = words.get(choice, "with weights alone in 4 bits" + (f" by blocks of {block}" if block else ""))
-        told[text] = told.get(text, 0) + 1
-    return ", ".join(f"{count} {text}" for text, count in sorted(told.items(), key=lambda item: -item[1]))
+    """How many nodes have which choice: `20 w8, 6 w4, 2 float`."""
+    counts = Counter(choice.partition("/")[0] for choice in choices.values())
+    return ", ".join(f"{count} {choice}" for choice, count in counts.most_common())

@@ -29,7 +29,7 @@ from quark_onnx.opened_job import open_job
 from quark_onnx.optimize.judging_samples import JudgingSamples, judging_samples
 from quark_onnx.optimize.layer_damage import measure_of
 from quark_onnx.optimize.layer_table import table_rows, work_of_layers
-from quark_onnx.optimize.outcome_wording import advice, blame, doubts, reason
+from quark_onnx.optimize.outcome_wording import advice, blame, doubts, reason, slower
 from quark_onnx.optimize.records import LayerOption, LayerRow, Objective, Optimized, Point, Trial
 from quark_onnx.optimize.rungs import bottom, rungs
 from quark_onnx.optimize.search import Search
@@ -37,6 +37,7 @@ from quark_onnx.optimize.trial_store import TrialStore
 from quark_onnx.optimize.trials import Stopped, Task, Trials, milliseconds, written
 from quark_onnx.result import Result
 
+CTRL_C = "Ctrl-C"
 Told = Callable[[Trial], None]
 
 
@@ -111,9 +112,10 @@ def optimize(
     try:
         search.run(config, rungs(config, objective))
     except (Stopped, KeyboardInterrupt) as error:
+        stopped = str(error) or CTRL_C
         if search.best is None:
-            raise KeyboardInterrupt from error
-        stopped = str(error) or "Ctrl-C"
+            short = f"{stopped} ended the search before a trial gave a model; allow more time"
+            raise (KeyboardInterrupt if stopped == CTRL_C else ConfigError(short)) from error
     found = _outcome(search, samples, job, stopped, path, time.monotonic() - start)
     return replace(found, clocked=around.clocked and search.table is not None)
 
@@ -255,7 +257,8 @@ def _outcome(
     if path is not None:
         written(result, path, job.model)
     task, rows = trials.task, () if search.table is None else search.table.with_chosen(best.choices)
-    met = search.knee or best.good
+    met, timed = search.knee or best.good, slower(best, task, result)
+    doubted = doubts(best, task, _kl_by_sample(job, samples, result))
     found = Optimized(
         search.objective,
         {name: value for name, value in asdict(task.budget).items() if value is not None},
@@ -270,7 +273,8 @@ def _outcome(
         float_score=None if task.before is None else task.before.value,
         samples=samples.counts,
         stopped=stopped,
-        warnings=(*job.doubts, *samples.warnings, *doubts(best, task, result, _kl_by_sample(job, samples, result))),
+        warnings=(*job.doubts, *samples.warnings, *timed, *doubted),
+        timed=timed,
         seconds=round(seconds, 2),
         output=path,
     )

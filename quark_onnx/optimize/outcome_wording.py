@@ -78,15 +78,15 @@ def _asked(found: Optimized, point: Point) -> str:
     return f"--min-sqnr {(point.sqnr or 0.0) - 0.05:.1f}"
 
 
-def doubts(best: Point, task: Task, result: Result, kls: Sequence[float]) -> tuple[str, ...]:
-    """What the judges cannot tell, and what might be a surprise.
+def doubts(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]:
+    """What the judges cannot tell.
 
     kls: of the samples that judge, one by one.
     """
-    return (*_slower(best, task, result), *_uncertain(best, task, kls), *_chance(best, task))
+    return (*_uncertain(best, task, kls), *_chance(best, task))
 
 
-def _slower(best: Point, task: Task, result: Result) -> tuple[str, ...]:
+def slower(best: Point, task: Task, result: Result) -> tuple[str, ...]:
     """That it runs slower than the float model, and what helps."""
     if best.latency is None or best.latency[1] <= SLOWER * best.latency[0]:
         return ()

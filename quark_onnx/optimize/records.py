@@ -141,6 +141,7 @@ class Optimized:
     samples     (that taught, that judged)
     stopped     whether Ctrl-C or the time limit ended it early, in words; empty: neither
     warnings    what the user should know
+    timed       those of them that rest on times of this machine, and so may be others in another run
     seconds     of the whole search
     result      of the chosen point: plan, model, report
     output      the written file
@@ -163,6 +164,7 @@ class Optimized:
     samples: tuple[int, int] = (0, 0)
     stopped: str = ""
     warnings: tuple[str, ...] = ()
+    timed: tuple[str, ...] = ()
     seconds: float = 0.0
     output: Path | None = None
 

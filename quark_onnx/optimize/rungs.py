@@ -18,6 +18,13 @@ ROUNDING: Mapping[str, Any] = {"OptimAlgorithm": "gptq"}
 """Measured on MobileNet and ResNet-20: as good as AdaRound at 8 and at 4 bits, in three quarters of the time."""
 
 
+DECIDED = (
+    *("BiasCorrection", "Protect", "WeightCalibrateMethod", "FastFinetune"),
+    *("LayerTypes", "TableBits", "BlockSize", "WeightsOnly"),
+)
+"""Extra options that rungs and choices of layers set."""
+
+
 @dataclass(frozen=True)
 class Rung:
     """One technique: what it is called, and what it changes; `plain`: scales alone, so that layers can be compared."""
@@ -31,18 +38,14 @@ class Rung:
         return f"8 bits, {self.name}" if self.plain else f"{below}, {self.name}"
 
 
-CHOSEN = ("LayerTypes", "FastFinetune", "TableBits", "BlockSize", "WeightsOnly")
-"""Options that are not the user's here: their values are what is searched for."""
-
-
 def bottom(target: str, options: Mapping[str, Any]) -> QuantizationConfig:
     """Plain rounding in 8 bits for a target, one scale per weight; `options` are the user's extra options.
 
     Raises:
-        ConfigError: no such target, or an option does not fit, or is what the search chooses.
+        ConfigError: no such target, or an option does not fit, or is what the search decides.
     """
-    if taken := [name for name in CHOSEN if name in options]:
-        raise ConfigError(f"option {taken[0]} is what the search chooses; leave it out, or use ModelQuantizer")
+    if decided := [name for name in options if name in DECIDED]:
+        raise ConfigError(f"option {decided[0]!r} is what the search decides; remove it")
     _, start = beginning(None, {"target": target})
     free = {"ForceQuantizeNoInputCheck": False}  # what moves floats rounds nothing, as with protection
     plain = {**start.extra_options, **free, "BiasCorrection": False, "Protect": False, **options}
@@ -52,26 +55,29 @@ def bottom(target: str, options: Mapping[str, Any]) -> QuantizationConfig:
 def rungs(config: QuantizationConfig, objective: Objective) -> list[Rung]:
     """The techniques above the bottom that the target has.
 
-    Layer by layer weights are rounded by output error in any case, and what stays float is chosen: for the whole model
-    both are tried only where time alone counts, and all of it may stay on integers.
+    Layer by layer weights are rounded by output error in any case: for the whole model that is tried only where time
+    alone counts, and all of it may stay on integers.
     """
     apart = Rung("one scale per channel", lambda c: replace(c, per_channel=True), plain=True)
     found = [apart] if config.row.per_channel else []
     found.append(Rung("biases corrected", lambda c: _with(c, BiasCorrection=True)))
-    if objective != "latency":
-        return found
-    found += [
-        Rung("weight scales by output error", lambda c: _with(c, WeightCalibrateMethod="SeqMSE")),
-        Rung("rounding by output error", rounded),
-        Rung("protected", lambda c: _with(c, Protect=True)),
-    ]
-    return found
+    if objective == "latency":
+        found += [
+            Rung("weight scales by output error", lambda c: _with(c, WeightCalibrateMethod="SeqMSE")),
+            Rung("rounding by output error", rounded),
+        ]
+    return [*found, Rung("protected", lambda c: _with(c, Protect=True))]
 
 
 def rounded(config: QuantizationConfig) -> QuantizationConfig:
     """With weights that are fine-tuned, biases included."""
     options = {k: v for k, v in config.extra_options.items() if k not in ("BiasCorrection", "WeightCalibrateMethod")}
     return replace(config, include_fast_ft=True, extra_options={**options, "FastFinetune": dict(ROUNDING)})
+
+
+def for_layers(config: QuantizationConfig) -> QuantizationConfig:
+    """What mixtures of layers are made with: rounding, and protection from what operators without weights do."""
+    return _with(rounded(config), Protect=True)
 
 
 def _with(config: QuantizationConfig, **options: Any) -> QuantizationConfig:

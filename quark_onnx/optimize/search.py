@@ -18,7 +18,7 @@ from quark_onnx.ladder import Ladder
 from quark_onnx.optimize.layer_choices import with_choices
 from quark_onnx.optimize.layer_table import WEIGHTS, LayerTable, summary
 from quark_onnx.optimize.records import LayerRow, Objective, Point
-from quark_onnx.optimize.rungs import Rung, rounded
+from quark_onnx.optimize.rungs import Rung, for_layers
 from quark_onnx.optimize.trials import Trials
 
 RUNS = 5
@@ -27,6 +27,10 @@ RUNS = 5
 TUNED = 0.6
 """Part of what the table says that is left by tuned rounding: .1 of the worst mixtures of MobileNet, .4 to .9 of those
 near a budget, there and on ResNet-20. For the first guess alone: what runs show counts from then on."""
+
+BOLDER = 4
+"""Times less is aimed at after each run but the first that is still too bad: some scores fall by steps, and some
+outputs are not what the table has seen."""
 
 CLOSE = 0.9
 """Of the budget is aimed at: a table is no better than that."""
@@ -76,7 +80,7 @@ class Search:
         self.table = LayerTable.of(self.table_of(plain), self.objective)
         if not self.table.rows:
             return
-        config = rounded(replace(config, per_channel=plain.per_channel))  # as the table has it
+        config = for_layers(replace(config, per_channel=plain.per_channel))  # as the table has it
         self._bend(config) if self.knee else self._bisect(config)
 
     def _climb(self, bottom: QuantizationConfig, rungs: Sequence[Rung]) -> QuantizationConfig:
@@ -146,7 +150,9 @@ class Search:
         known = self._known
         if any(math.isinf(excess) for excess in known.values()):
             return between[len(between) // 2]
-        return next((count for count in between if self._expected(count, known) <= CLOSE), between[-1])
+        misses = len(known) if high > table.steps else 1
+        aim = CLOSE / BOLDER ** max(0, misses - 1)
+        return next((count for count in between if self._expected(count, known) <= aim), between[-1])
 
     def _expected(self, count: int, known: Mapping[int, float]) -> float:
         """Excess of a prefix: what the table says, on the scale that the runs around it show."""
@@ -174,7 +180,7 @@ class Search:
         usable = [one for one in self.trials.points if not one.error]
         best = None if not usable else knee_of(usable, self.cost) if self.knee else min(usable, key=self._rank)
         if best is not None and best is not self.best:
-            self.best = best
+            self.best, self.trials.best = best, best.config
             self.better(best)
         return point
 

@@ -84,7 +84,7 @@ def milliseconds(model: Model, feeds: Sequence[Feed], *, fuse: bool = True) -> f
 
 @dataclass
 class Trials:
-    """All that were made, in order."""
+    """All that were made, in order. `best`: the configuration whose model is worth holding."""
 
     task: Task
     store: TrialStore
@@ -96,6 +96,7 @@ class Trials:
     ratios: dict[int, float] = field(default_factory=dict)
     kept: dict[str, Result] = field(default_factory=dict)
     longest: float = 0.0
+    best: str = ""
 
     def run(
         self,
@@ -133,15 +134,17 @@ class Trials:
         return self.kept[text]
 
     def _quantized(self, config: QuantizationConfig, text: str) -> Result:
-        """Only the last one is held: a model may be large.
+        """Held are the last one and, of models that are not large, the best.
 
         Raises:
             Stopped: Ctrl-C, where that leaves a model half tuned.
         """
-        self.kept.clear()
+        self.kept = {known: one for known, one in self.kept.items() if known == self.best}
         done = ModelQuantizer(config, self.progress).quantize_model(self.task.source, None, self.task.taught)
         if any(warning.startswith(STOPPED) for warning in done.report.warnings):
             raise Stopped("Ctrl-C")
+        if io.is_heavy(done.evidence.model):
+            self.kept.clear()
         self.kept[text] = done
         return done
 

@@ -22,7 +22,7 @@ class ZooRow:
     status       done: there is a model; missed: there is one, but it is not within the budget; failed: there is none;
                  stopped: its turn did not come, or the run ended before it was done
     preset       that the model was made with; of a failure: the one that was tried last
-    tried        presets that were tried before and not taken, each with a word on why
+    tried        presets, or points of a search, that were tried and not taken, each with a word on it
     page         path of the model's page, relative to that of the zoo; empty: there is none
     score        what the evaluator said; None: there was none
     sqnr         dB that the worst output is worth; None: not measured

@@ -10,6 +10,7 @@ from typing import Any
 
 from quark_onnx.core.settings.budget import Budget
 from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.optimize.records import Objective
 
 RANDOM = "random"
 """Data that are none: random numbers."""
@@ -29,6 +30,23 @@ class Try:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """A search in place of configurations to try.
+
+    objective  what is made small, see `optimize`
+    options    extra options of every configuration
+    time       seconds after which no trial begins; None: any
+    trials     folder of what was measured, to go on from; empty: nothing is kept
+    """
+
+    objective: Objective
+    target: str = "cpu"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    time: float | None = None
+    trials: str = ""
+
+
+@dataclass(frozen=True)
 class Entry:
     """One model.
 
@@ -36,10 +54,11 @@ class Entry:
     input      absolute path of the float model, which may be missing
     place      where the manifest speaks of it, for messages
     home       folder that relative paths and the evaluator's modules start from
-    tries      configurations, in this order; the first within the budget counts
+    tries      configurations, in this order; the first within the budget counts; empty where there is a goal
     data       calibration data, an absolute path; None: random, or none needed
     evaluator  `module:function` or a command with {model}; empty: none
     timeout    seconds; None: those of the run
+    goal       what to search for; None: nothing, the configurations are given
     """
 
     name: str
@@ -51,6 +70,7 @@ class Entry:
     evaluator: str = ""
     budget: Budget = field(default_factory=Budget)
     timeout: float | None = None
+    goal: Goal | None = None
 
     @property
     def shown_input(self) -> str:
@@ -67,4 +87,5 @@ class Entry:
         """The entry that `to_json` wrote."""
         values: Mapping[str, Any] = json.loads(text)
         tries = tuple(Try(**one) for one in values["tries"])
-        return cls(**{**values, "tries": tries, "budget": Budget(**values["budget"])})
+        goal = None if values["goal"] is None else Goal(**values["goal"])
+        return cls(**{**values, "tries": tries, "budget": Budget(**values["budget"]), "goal": goal})

@@ -6,6 +6,8 @@
       - input: encoder.onnx
         preset: [INT8_TRANSFORMER_DEFAULT, U16S8_AAWS]
         evaluator: "judge:accuracy"
+      - input: detector.onnx
+        objective: size
 
 Paths are relative to the manifest. A model that is missing is no problem of the manifest but a row of the result: it
 costs that model only.
@@ -19,10 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.durations import seconds
 from quark_onnx.zoo.entry import RANDOM, Entry
 from quark_onnx.zoo.found_models import LONGEST, Found, find, fit, fits
+from quark_onnx.zoo.goals import goal_of
 from quark_onnx.zoo.located_values import Marked, of_python, of_yaml
-from quark_onnx.zoo.manifest_keys import KEYS, Key, Spec, checked, merged, seconds
+from quark_onnx.zoo.manifest_keys import KEYS, Key, Spec, checked, merged
 from quark_onnx.zoo.problems import Problems
 from quark_onnx.zoo.settings import budget_of, data_of, evaluator_of, filled, tries_of
 
@@ -142,16 +146,18 @@ def _built(model: _Named, home: Path, problems: Problems) -> Entry:
             shown = asked if len(asked) < LONGEST else f"{asked[:40]}…"
             problems.add(spec["name"].place, f"{shown!r} cannot name a folder of outputs; give another name: NAME")
         name = fit(filled(asked, words))
+    goal = goal_of(spec, model.place, problems)
     return Entry(
         name=name,
         input=str(path),
         place=model.place,
         home=str(home),
-        tries=tries_of(spec, model.place, problems),
+        tries=tries_of(spec, model.place, problems) if goal is None else (),
         data=data_of(spec, home, words, problems),
         evaluator=evaluator_of(spec, home, problems),
         budget=budget_of(spec, problems),
         timeout=seconds(spec["timeout"].value) if "timeout" in spec else None,
+        goal=goal,
     )
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.settings.budget import Budget
+from quark_onnx.durations import seconds
+from quark_onnx.optimize.records import Objective
 from quark_onnx.zoo.located_values import Marked
 from quark_onnx.zoo.problems import Problems
 
 Check = Callable[[Any], bool]
-
-DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|)\s*")
-SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
@@ -46,18 +44,12 @@ def number(value: Any) -> float | None:
     return found if 0 <= found < float("inf") else None
 
 
-def seconds(value: Any) -> float | None:
-    """90, "90s", "15m" or "1.5h" in seconds; None for anything else, and for zero."""
-    if isinstance(value, bool):
-        return None
-    found = DURATION.fullmatch(str(value))
-    return float(found[1]) * SECONDS[found[2]] or None if found else None
-
-
 KEYS = {
     "input": Key(_text, "a path, a folder or a pattern such as models/*.onnx", "the float models"),
     "name": Key(_text, "a text, with {stem} or {parent} if several models share it", "folder of the outputs"),
     "preset": Key(_texts, "the name of a preset, or a list of them", "configurations to try, in this order"),
+    "objective": Key(lambda v: v in get_args(Objective), "size, latency or balanced", "what a search makes small"),
+    "time": Key(lambda v: seconds(v) is not None, "seconds, or a text such as 10m", "limit of a search"),
     "data": Key(_text, 'a folder, an .npz or .npy file, or "random"', "calibration data"),
     "samples": Key(lambda v: type(v) is int and v > 0, "a positive integer", "use so many samples at most"),
     "images": Key(lambda v: isinstance(v, dict), "a mapping such as {mean: 0.5}", "how images become inputs"),
@@ -69,6 +61,9 @@ KEYS = {
     "timeout": Key(lambda v: seconds(v) is not None, "seconds, or a text such as 30m or 2h", "limit of one attempt"),
 }
 """What an entry of `models` may say; `defaults` the same but `input`."""
+
+INSTEAD = {"preset": ("objective", "time"), "objective": ("preset",)}
+"""A key that an entry gives itself → the defaults that it takes the place of."""
 
 
 def limit(value: Any) -> Any:
@@ -121,8 +116,12 @@ def checked(marked: Marked, keys: Mapping[str, Key], what: str, problems: Proble
 
 
 def merged(defaults: Spec, own: Spec) -> dict[str, Marked]:
-    """The entry with what it does not say itself from the defaults; mappings are joined key by key."""
-    found = dict(defaults)
+    """The entry with what it does not say itself from the defaults; mappings are joined key by key.
+
+    A preset takes the place of an objective, and the other way round.
+    """
+    gone = {other for name in own if own[name].value is not None for other in INSTEAD.get(name, ())}
+    found = {name: entry for name, entry in defaults.items() if name not in gone}
     for name, entry in own.items():
         before = found.get(name)
         if before is not None and isinstance(entry.value, dict) and isinstance(before.value, dict):

@@ -14,33 +14,40 @@ from quark_onnx.core.json_reading import json_of
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.report.build import report_of
 from quark_onnx.report.model_report import Score
+from quark_onnx.report.optimize_page import write_search
 from quark_onnx.report.pages import write_report, write_zoo
+from quark_onnx.report.wording import size
 from quark_onnx.report.zoo_rows import Status, ZooRow, row_of
-from quark_onnx.result import Result
-from quark_onnx.zoo.entry import Entry, Try
+from quark_onnx.zoo.attempt import Attempt
+from quark_onnx.zoo.entry import Entry
 from quark_onnx.zoo.rows import Outcome, Row
 
-PAGE, CARD, INDEX = "report.html", "card.json", "index.html"
-"""The page of a model, what the page of the zoo says of it, and that page."""
+PAGE, CARD, SEARCH, INDEX = "report.html", "card.json", "search.html", "index.html"
+"""The page of a model, what the page of the zoo says of it, the page of its search, and that of the zoo."""
 
 STATUS: dict[str, Status] = {"good": "done", "over budget": "missed", "failed": "failed", "stopped": "stopped"}
 
 
-def write_page(folder: Path, entry: Entry, tried: Try, result: Result, model: Path, row: Row, tell: Any) -> None:
-    """Write the page of a model, its JSON, and its card into `folder`; `model` is where the quantized one lies.
+def write_page(folder: Path, entry: Entry, made: Attempt, model: Path, row: Row, tell: Any) -> None:
+    """Write the page of a model, its JSON, and its card into `folder`; where there was a search, its page, too.
+
+    Args:
+        model: where the quantized one lies.
 
     Raises:
         QuarkError: something cannot be measured.
     """
+    if made.search is not None:
+        write_search(made.search, folder / SEARCH, entry.name)
     score = None
     if row.drop is not None:
         score = Score(entry.evaluator, row.scores["float"], row.scores["quantized"])
     report = report_of(
-        replace(result, output=model),
-        tried.configuration,
+        replace(made.result, output=model),
+        made.tried.configuration,
         entry.input,
         entry.name,
-        preset=tried.preset,
+        preset=made.tried.preset if made.search is None else "",
         score=score,
         tell=tell,
     )
@@ -64,6 +71,7 @@ def _line(output: Path, outcome: Outcome) -> ZooRow:
     return replace(
         card or plain,
         status=status,
+        preset=row.preset,
         tried=tuple(_word(one) for one in row.tries if one["preset"] != row.preset and one.get("error") != row.reason),
         seconds=cost.seconds,
         attempts=max(1, cost.attempts),
@@ -84,7 +92,9 @@ def _word(tried: Mapping[str, Any]) -> str:
     """A word on a configuration that was not taken."""
     if "error" in tried:
         return f"{tried['preset']}: {tried['error']}"
-    figures = [f"{float(tried['sqnr']):.1f} dB"] if tried["sqnr"] is not None else []
+    figures = [] if tried["within_budget"] else ["over budget"]
+    figures += [size(tried["size"])]
+    figures += [f"{float(tried['sqnr']):.1f} dB"] if tried["sqnr"] is not None else []
     figures += [f"KL {float(tried['kl']):.3g}"] if tried["kl"] is not None else []
     figures += [f"score {tried['score']:.4g}"] if tried["score"] is not None else []
-    return f"{tried['preset']}: over budget ({', '.join(figures)})"
+    return f"{tried['preset']}: {', '.join(figures)}"

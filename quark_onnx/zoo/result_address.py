@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from quark_onnx.evaluators import files_of
 from quark_onnx.graph.model_files import external_files
 from quark_onnx.zoo.entry import Entry
 
-LAYOUT = 3
+LAYOUT = 4
 """Raised when the outputs of a model get other names or contents."""
 
 CHUNK = 1 << 20
@@ -25,8 +25,8 @@ def address(entry: Entry) -> str:
     """The address of an entry's result.
 
     It depends on the bytes of the model, with its external data, of the data and of the evaluator, on the
-    configurations, the budget and the name, and on the versions of this package and of onnxruntime, which the
-    evidence is from; not on time limits, and not on where the files are.
+    configurations or what is searched for, the budget and the name, and on the versions of this package and of
+    onnxruntime, which the evidence is from; not on the time limit of an attempt, and not on where the files are.
     """
     model, home = Path(entry.input), Path(entry.home)
     document = {
@@ -36,6 +36,7 @@ def address(entry: Entry) -> str:
         "input": entry.shown_input,
         "model": _digests(model.parent, [model, *external_files(model)]),
         "tries": [asdict(one) for one in entry.tries],
+        "goal": None if entry.goal is None else asdict(replace(entry.goal, trials="")),
         "data": None if entry.data is None else _data(Path(entry.data)),
         "evaluator": [entry.evaluator, _digests(home, files_of(entry.evaluator, home) if entry.evaluator else [])],
         "budget": asdict(entry.budget),

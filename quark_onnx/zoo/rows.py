@@ -25,9 +25,9 @@ class Row:
     address   hash of what the result depends on
     stage     where it failed, or what is over budget was judged; empty if it is good
     reason    likewise: what is wrong, and the way out
-    preset    the configuration that was chosen
-    tries     what was tried: preset, dB of its worst output, agreement and KL of its classes, score, drop, whether it
-              is within the budget, or its error
+    preset    the configuration that was chosen; of a search: what for, and the name of the point
+    tries     what was tried: preset or point, dB of its worst output, agreement and KL of its classes, score, drop,
+              bytes of the model, whether it is within the budget; or its error
     scores    of the evaluator: float, quantized; empty without one
     sqnr      dB by float output, as a whole, of the model that was written
     outputs   all that was measured of each output

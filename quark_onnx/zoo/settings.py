@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ def tries_of(spec: Spec, place: str, problems: Problems) -> tuple[Try, ...]:
     """The configurations to try; fewer than asked for where there are problems."""
     named = spec.get("preset", Marked(None, place))
     presets = named.value if isinstance(named.value, list) else [named]
-    options, changes = _options(spec, problems), _changes(spec, problems)
+    options, changes = options_of(spec, problems), _changes(spec, problems)
     found = []
     for preset in presets:
         try:
@@ -40,7 +40,7 @@ def tries_of(spec: Spec, place: str, problems: Problems) -> tuple[Try, ...]:
         try:
             config = replace(start, **changes, extra_options={**start.extra_options, **options})
         except (ConfigError, TypeError) as error:
-            problems.add(_blamed(spec, preset.place), f"preset {name}: {error}")
+            problems.add(blamed(spec, preset.place), f"preset {name}: {error}")
             continue
         if config.needs_data and "data" not in spec:
             problems.add(place, f"preset {name} needs calibration data; give data: PATH, or data: random for a trial")
@@ -48,20 +48,18 @@ def tries_of(spec: Spec, place: str, problems: Problems) -> tuple[Try, ...]:
     return tuple(found)
 
 
-def _blamed(spec: Spec, place: str) -> str:
+def blamed(spec: Spec, place: str) -> str:
     """Where to look when single values are fine and their combination is not: at what differs from the preset."""
     return next((spec[name].place for name in ("options", "config", "target") if name in spec), place)
 
 
-def _options(spec: Spec, problems: Problems) -> dict[str, Any]:
+def options_of(spec: Spec, problems: Problems) -> dict[str, Any]:
     """The extra options that are fine, each alone."""
     found: dict[str, Any] = {}
     for name, entry in (spec["options"].value if "options" in spec else {}).items():
-        if _fine(entry.place, problems, partial(checked_options, {name: entry.plain})):
+        if fine(entry.place, problems, partial(checked_options, {name: entry.plain})):
             found[name] = entry.plain
-    if "images" in spec and _fine(
-        spec["images"].place, problems, partial(ImageOptions.from_dict, spec["images"].plain)
-    ):
+    if "images" in spec and fine(spec["images"].place, problems, partial(ImageOptions.from_dict, spec["images"].plain)):
         found["CalibImages"] = spec["images"].plain
     if "samples" in spec:
         found["CalibDataSize"] = spec["samples"].value
@@ -83,7 +81,8 @@ def _changes(spec: Spec, problems: Problems) -> dict[str, Any]:
     return found | ({"target": spec["target"].value} if "target" in spec else {})
 
 
-def _fine(place: str, problems: Problems, check: Any) -> bool:
+def fine(place: str, problems: Problems, check: Callable[[], object]) -> bool:
+    """Whether a check raises nothing; what it raises is a problem."""
     try:
         check()
     except ConfigError as error:

@@ -1,9 +1,11 @@
 """The folder of a zoo: what is in it is whole at any time, whoever is killed when.
 
     OUT/NAME/       model_int8.onnx  plan/  evidence.json  result.json    the same bytes in every run
-                    cost.json  log.txt  report.html  report.json  card.json    times, and words of the run that made it
+                    cost.json  log.txt  report.html  report.json  card.json  search.html  search.json
+                                                                          times, and words of the run that made it
     OUT/            results.jsonl: a line per model of the last run   index.html, index.json: the page of the zoo
     OUT/.zoo/       lock: the run that is at work   tmp/: what is being made
+                    searches/NAME/: what a search has measured, to go on from
 
 A model is made in `.zoo/tmp` and moved to its place. A run has the folder for itself: its id is in the lock, and
 workers that find another id, or none, stop and leave everything as it is.
@@ -33,7 +35,7 @@ from quark_onnx.zoo.rows import Cost, Outcome, Row, row_of
 
 RESULT, COST, LOG, RESULTS = "result.json", "cost.json", "log.txt", "results.jsonl"
 
-MEASURED = (COST, LOG, "report.html", "report.json", "card.json")
+MEASURED = (COST, LOG, "report.html", "report.json", "card.json", "search.html", "search.json")
 """Files of a model that differ from run to run: they hold times."""
 
 
@@ -48,6 +50,11 @@ class Store:
     def temporary(self) -> Path:
         """Where this run makes things."""
         return self.root / ".zoo" / "tmp" / self.run
+
+    @property
+    def searches(self) -> Path:
+        """What searches have measured, a folder for each model; it outlives the run."""
+        return self.root / ".zoo" / "searches"
 
     @property
     def lock(self) -> Path:

@@ -83,7 +83,10 @@ class Task:
     def _folder(self) -> Path:
         """A new folder with the entry for the process to read."""
         folder = Path(tempfile.mkdtemp(prefix=f"{self.entry.name}-", dir=self.store.temporary))
-        (folder / "entry.json").write_text(self.entry.to_json(), encoding="utf-8")
+        entry, goal = self.entry, self.entry.goal
+        if goal is not None:
+            entry = replace(entry, goal=replace(goal, trials=str(self.store.searches / entry.name)))
+        (folder / "entry.json").write_text(entry.to_json(), encoding="utf-8")
         return folder
 
     def _published(self, folder: Path, row: Row, cost: Cost) -> Outcome:

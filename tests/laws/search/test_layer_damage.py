@@ -117,16 +117,21 @@ def noise(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], layers: Seq
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_damage_of_a_layer_of_a_linear_model_is_that_of_a_run_with_it_alone_rounded(name: str) -> None:
-    """To float32: an error of 8 bits is 2⁻⁹ of the values that it is the difference of, which are good to 2⁻²³ each."""
+    """To float32, of the coarsest grid: its error is 2⁻⁵ of the values that it is the difference of, which are good to
+    2⁻²³ each. Finer ones go by the squares of their errors, which inputs of unlike size and direction weigh otherwise.
+    """
     result, layers, damages = looked_at(MODELS[name])
     prepared = io.to_proto(result.evidence.model)
     assert len(layers) == len(prepared.graph.initializer) - sum(t.name[0] != "w" for t in prepared.graph.initializer)
     for layer, found in zip(layers, damages, strict=True):
         assert found["float"] == 0
+        exact = {}
         for choice in found.keys() - {"float", "a8w8"}:
             format = layer.formats[choice]
             assert format is not None
-            assert found[choice] == pytest.approx(noise(prepared, rounded(layer, format), [layer]), rel=2e-3)
+            exact[choice] = noise(prepared, rounded(layer, format), [layer])
+            assert exact[choice] / 2 < found[choice] < 2 * exact[choice]
+        assert max(found.values()) == pytest.approx(max(exact.values()), rel=2e-3)
         assert found["a8w8"] > found["w8"] > 0  # what it reads is rounded as well
 
 

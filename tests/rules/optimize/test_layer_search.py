@@ -162,7 +162,7 @@ def test_a_prefix_that_fails_is_not_the_end() -> None:
     assert search.best is not None and search.best.step == "layers" and search.best.good
 
 
-@pytest.mark.parametrize("ladder", [(0.01,), (0.1, 0.4, 0.12)])
+@pytest.mark.parametrize("ladder", [(0.01,), (0.1, 0.4, 0.12, 0.12)])
 def test_along_the_path_weights_have_the_scales_that_the_table_is_of(ladder: tuple[float, ...]) -> None:
     trials = MadeUp(Budget(max_kl=0.09), ladder=ladder)
     searched(trials)
@@ -197,7 +197,7 @@ def test_where_layers_are_chosen_anyway_the_ladder_is_of_what_costs_no_time() ->
     for objective in ("size", "balanced"):
         trials = MadeUp(Budget(max_kl=0.03))
         searched(trials, objective)
-        assert [point.step for point in trials.points][:4] == ["ladder"] * 3 + ["layers"]
+        assert [point.step for point in trials.points][:5] == ["ladder"] * 4 + ["layers"]
 
 
 def test_where_latency_counts_integers_that_are_good_enough_are_the_end() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from rich.console import Console
+from silent_zoo import Silent
 from text_models import normal, text_model
 
 from quark_onnx import get_default_config
@@ -32,18 +33,6 @@ TEXTS = {
     "scores": """g (float[N, 8, 20] x) => (float[N, 12, 20] y) {
         l = Conv (x, kernel)  b = Mul (l, big)  s = Sigmoid (l)  c = Concat <axis = 1> (b, s)  y = Conv (c, same) }""",
 }
-
-
-class Silent:
-    """Told of progress, and keeps it to itself."""
-
-    stage = ""
-
-    def __call__(self, stage: str, done: int, total: int | None) -> None:
-        self.stage = stage
-
-    def write(self, **values: Any) -> None:
-        """Nothing."""
 
 
 def converted(kind: str, budget: Budget, home: Path, **fields: Any) -> Row:

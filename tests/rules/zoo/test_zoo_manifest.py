@@ -15,10 +15,11 @@ from quark_onnx.cli import app
 from quark_onnx.core.settings.budget import Budget
 from quark_onnx.core.settings.presets import DEFAULT
 from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.durations import seconds
 from quark_onnx.zoo import ManifestError, check_zoo
 from quark_onnx.zoo.entry import Entry
 from quark_onnx.zoo.manifest import read_zoo, with_timeout
-from quark_onnx.zoo.manifest_keys import number, seconds
+from quark_onnx.zoo.manifest_keys import number
 
 JUDGE = "import math\nLOW, HIGH = 0, 1\n\ndef accuracy(model):\n    return 1.0\n\nloss = 2\n"
 
@@ -189,7 +190,7 @@ def test_inputs_that_hold_no_model(home: Path) -> None:
         ("- a.onnx", "1: the manifest must be a mapping of defaults, models"),
         ("models: []", "1: models must be a list of entries, not []"),
         ("defaults: {}", "1: there are no models; write models: and below it - input: model.onnx"),
-        ("models:\n  - 7", "2: a model must be a mapping of input, name, preset, data, …"),
+        ("models:\n  - 7", "2: a model must be a mapping of input, name, preset, objective, …"),
         ("models:\n  - {name: x, data: random}", "2: the entry has no input; give the path of a model, a folder"),
         ("models:\n  - {input: null, data: random}", "2: the entry has no input; give the path of a model, a folder"),
         ("models:\n  - {input: [a], data: random}", "2: input must be a path, a folder or a pattern such as"),
