@@ -247,6 +247,10 @@ def _returned(evaluator: Evaluator, home: Path, model: Path) -> object:
         return (_imported(evaluator, home) if isinstance(evaluator, str) else evaluator)(str(model))
     except QuarkError:
         raise
+    except SystemExit as error:  # of a script; it is not that of whoever asks
+        raise EvaluatorError(
+            f"{title(evaluator)} ends Python (exit code {error.code}); let it return a number"
+        ) from error
     except Exception as error:
         let_out(error)
         raise EvaluatorError(f"{title(evaluator)} failed: {type(error).__name__}: {error}") from error

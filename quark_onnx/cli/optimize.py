@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -148,7 +150,8 @@ def optimize_command(
     """
     wanted, options, limit = budget.build(), search.options(data), search.limit
     folder = _usable(model, output, search.folder or output.with_name(f"{output.name}.search"), data.data)
-    with searching(quiet=show.quiet) as line, warnings_withheld():
+    aside = contextlib.redirect_stdout(sys.stderr) if show.json else contextlib.nullcontext()  # what evaluators print
+    with aside, searching(quiet=show.quiet) as line, warnings_withheld():
         found = optimize(
             model,
             None,

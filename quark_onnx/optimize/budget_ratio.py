@@ -9,6 +9,9 @@ from quark_onnx.core.settings.budget import Budget
 LEAST = 0.01
 """Of what may be lost; a model that loses less, or gains, counts as this."""
 
+NOTHING = 1e-9
+"""What may be lost where the budget says nothing: less than anything that is measured, so that the nearest is told."""
+
 
 def budget_ratio(
     budget: Budget,
@@ -44,4 +47,4 @@ def _ratio(lost: float | None, allowed: float) -> float:
         return math.inf
     if lost <= 0:
         return LEAST
-    return lost / allowed if allowed > 0 else math.inf
+    return lost / max(allowed, NOTHING)

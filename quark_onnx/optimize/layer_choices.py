@@ -20,7 +20,8 @@ from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Model, Node, Value
 from quark_onnx.graph.view import constant, is_op, rank, shape
-from quark_onnx.optimize.records import BYTES, EIGHTS, FLOAT, FOURS, WORDS, LayerRow
+from quark_onnx.optimize.layer_neighbours import followers
+from quark_onnx.optimize.records import BYTES, EIGHTS, FLOAT, FOURS, INTEGERS, WORDS, LayerRow
 from quark_onnx.stages.place.overridden_site import output_axis
 
 TABLE_OP = "Gather"
@@ -57,18 +58,26 @@ class Weighted:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Nodes that are decided together: they read one weight; or all tables, which have one option.
+    """Nodes that are decided together: they read one weight; or all tables, which have one option; or a product of
+    activations; or all nodes with quantizers that are near no layer.
 
-    formats  choice → format of the weights; None: they stay float
+    formats  choice → format of the weights; None: they stay float, or there is none
+    others   nodes without a constant weight
     """
 
     parts: tuple[Weighted, ...]
     formats: Mapping[str, Format | None]
+    others: tuple[Node, ...] = ()
+
+    @property
+    def every(self) -> tuple[Node, ...]:
+        """Its nodes, in order of the graph."""
+        return tuple(part.node for part in self.parts) + self.others
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Names, in order of the graph."""
-        return tuple(part.node.name or "" for part in self.parts)
+        """Names of them."""
+        return tuple(node.name or "" for node in self.every)
 
     @property
     def weights(self) -> Mapping[str, Value]:
@@ -86,7 +95,7 @@ class Layer:
 
 
 def layers_of(model: Model, plan: Plan, target: Target) -> list[Layer]:
-    """All layers with constant weights, in order of the graph, with the choices that they have.
+    """All layers in order of the graph, with the choices that they have, and after them what belongs to none.
 
     Args:
         model: the float model that the plan belongs to.
@@ -100,12 +109,35 @@ def layers_of(model: Model, plan: Plan, target: Target) -> list[Layer]:
         else:
             found.setdefault(part.weight.name or "", []).append(part)
     layers = [Layer(tuple(parts), _formats(parts, plan, target)) for parts in found.values()]
+    owned = {node for layer in layers for node in layer.every}
+    free = [node for node in model.graph if node.name in plan.nodes and node not in owned and is_op(node, *LAYERS)]
+    layers += [Layer((), _without_weight(target), (node,)) for node in free]
+    order = {node: index for index, node in enumerate(model.graph)}
+    layers.sort(key=lambda layer: order[layer.every[0]])
+    lone = tuple(node for node, near in followers_of(model, plan, layers).items() if not near)
+    if lone:
+        layers.append(Layer((), _without_weight(target), tuple(n for n in model.graph if n.name in lone)))
     if tables:
         rows = plan.sites[tables[0].weight.name or ""].format
         fours = {f"{FOURS}/{BLOCKS[0]}": replace(rows, bits=4, axis=1, block=BLOCKS[0])}
         whole = all((shape(part.weight) or (0,))[-1] % BLOCKS[0] == 0 for part in tables)  # type: ignore[operator]
         layers.append(Layer(tuple(tables), {EIGHTS: rows, **(fours if whole else {})}))
     return layers
+
+
+def followers_of(model: Model, plan: Plan, layers: Sequence[Layer]) -> dict[str, list[Layer]]:
+    """Node between layers → those that it is quantized for."""
+    tables = {part.node.name for part in _weighted(model, plan)}
+    owner = {node: layer for layer in layers if BYTES in layer.formats for node in layer.every}
+    return followers(model, plan.nodes.keys() - tables, owner)
+
+
+def _without_weight(target: Target) -> dict[str, Format | None]:
+    return {BYTES: None, **({WORDS: None} if _has_words(target) else {}), FLOAT: None}
+
+
+def _has_words(target: Target) -> bool:
+    return not target.on_cpu and any(name.endswith("int16") for name in target.activation_types)
 
 
 def _weighted(model: Model, plan: Plan) -> Iterator[Weighted]:
@@ -131,7 +163,7 @@ def _formats(parts: Sequence[Weighted], plan: Plan, target: Target) -> dict[str,
     found: dict[str, Format | None] = {}
     if integers and site is not None:
         found[BYTES] = site.format
-        if wide_type(target) is not None:
+        if _has_words(target):
             found[WORDS] = site.format
     if target.on_cpu:
         axis = output_axis(weight, target.ops)
@@ -180,36 +212,30 @@ def with_choices(
 ) -> QuantizationConfig:
     """The configuration with these choices, by node, of the layers of a table.
 
-    Where the target has activations in 16 bits, what lies around float layers has them, too.
+    A node between layers is float where none of them is on integers.
     """
     types: dict[str, Mapping[str, Any]] = {}
     excluded: list[str] = []
     options = dict(config.extra_options)
-    widest = wide_type(config.row) if set(choices.values()) & {WORDS, FLOAT} else None
     for row in rows:
         choice = choices[row.nodes[0]]
         if row.op_type == TABLE_OP:
             options |= {"TableBits": 8 if choice == EIGHTS else 4}
         elif choice == FLOAT:
             excluded += row.nodes
-        elif choice != (WORDS if widest else BYTES):
+        elif choice != BYTES:
             types |= dict.fromkeys(row.nodes, _entry(choice, config))
+    needed = {node for row in rows if choices[row.nodes[0]] in INTEGERS for node in row.followers}
+    excluded += dict.fromkeys(node for row in rows for node in row.followers if node not in needed)
     options |= {"LayerTypes": types} if types else {}
-    excluded = [*config.nodes_to_exclude, *excluded]
-    activation = widest or config.activation_type
-    return replace(config, activation_type=activation, nodes_to_exclude=tuple(excluded), extra_options=options)
-
-
-def wide_type(target: Target) -> str | None:
-    """The type of activations in 16 bits, where layers may have them beside 8."""
-    wide = (name for name in target.activation_types if name.endswith("int16"))
-    return None if target.on_cpu else next(wide, None)
+    return replace(config, nodes_to_exclude=(*config.nodes_to_exclude, *excluded), extra_options=options)
 
 
 def _entry(choice: str, config: QuantizationConfig) -> Mapping[str, Any]:
     name, _, block = choice.partition("/")
-    if name == BYTES:
-        return {"activation_type": config.activation_type}
+    if name == WORDS:
+        wide = next(t for t in config.row.activation_types if t.endswith("int16"))
+        return {"activation_type": wide}
     if name == EIGHTS:
         return {**ALONE, "weight_type": "int8", "symmetric": True}
     return {**NIBBLES, **({"BlockSize": int(block)} if block else {})}

@@ -10,7 +10,7 @@ divergence of distributions, which is a square of them; what a whole run then sh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,7 +24,6 @@ from quark_onnx.core.records import Comparison, Measured
 from quark_onnx.core.settings.budget import Budget
 from quark_onnx.core.settings.range_methods import Ranging
 from quark_onnx.core.threads import cores
-from quark_onnx.engine.apply_plan import has_scale
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted, counted_pairs
 from quark_onnx.engine.kept_feeds import Kept, keep
@@ -35,6 +34,7 @@ from quark_onnx.graph.view import constant, is_op, output_names, shape
 from quark_onnx.numerics.output_measures import OutputMeasure
 from quark_onnx.numerics.quantizer import dequantize, qparams, quantize
 from quark_onnx.optimize.layer_choices import Layer, Weighted
+from quark_onnx.optimize.layer_neighbours import readers
 from quark_onnx.optimize.records import BYTES, WORDS
 from quark_onnx.stages.ranges import weight_range
 
@@ -77,7 +77,6 @@ def layer_damages(
     measure: Measure,
     counted: Counted | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
-    staying: Collection[str] = (),
 ) -> list[dict[str, float]]:
     """By layer, choice → damage at the outputs.
 
@@ -88,37 +87,28 @@ def layer_damages(
         measure: see `damage_of`.
         counted: which positions of the outputs are looked at; None: all.
         tick: called as `tick(done, to do)`.
-        staying: activations that are rounded also where the layers around them are float.
 
     Raises:
         DataError: the model fails on a sample.
     """
-    readers = _readers(model, plan, layers)
-    total, done = len(layers) + len(readers), 0
-    with _Walk.begun(model, layers, readers, feeds, counted) as walk:
-        rounding: dict[str, float] = {}
-        for tensor in readers:
-            rounding[tensor] = damage_of(walk.rounded(tensor, plan).outputs, measure)
+    owner = {node: layer for layer in layers if BYTES in layer.formats for node in layer.every}
+    tensors = readers(model, plan, owner)
+    total, done = len(layers) + len(tensors), 0
+    with _Walk.begun(model, layers, tensors, feeds, counted) as walk:
+        share = {id(layer): 0.0 for layer in layers}
+        for tensor, found in tensors.items():
+            rounding = damage_of(walk.rounded(tensor, plan).outputs, measure)
+            for layer in found:
+                share[id(layer)] += rounding / len(found)
             tick(done := done + 1, total)
-        share = _shares(readers, rounding)
-        left = _shares({tensor: found for tensor, found in readers.items() if tensor in staying}, rounding)
         damages: list[dict[str, float]] = []
         for layer in layers:
-            alone, more = _by_format(walk, layer, measure), share.get(layer, 0.0)
-            also = {BYTES: more, WORDS: more / 4**8}
-            found = {c: alone[_plain(f)] + also.get(c, 0.0) for c, f in layer.formats.items() if f is not None}
-            damages.append({**dict.fromkeys(layer.formats, left.get(layer, 0.0)), **found})
+            alone = _by_format(walk, layer, measure)
+            also = {BYTES: share[id(layer)], WORDS: share[id(layer)] / 4**8}
+            formats = layer.formats.items()
+            damages.append({c: also.get(c, 0.0) + (0.0 if f is None else alone[_plain(f)]) for c, f in formats})
             tick(done := done + 1, total)
     return damages
-
-
-def _shares(readers: Mapping[str, Sequence[Layer]], rounding: Mapping[str, float]) -> dict[Layer, float]:
-    """What the rounding of activations does, by the layers for whose sake they are rounded."""
-    found: dict[Layer, float] = {}
-    for tensor, layers in readers.items():
-        for layer in layers:
-            found[layer] = found.get(layer, 0.0) + rounding[tensor] / len(layers)
-    return found
 
 
 def _by_format(walk: _Walk, layer: Layer, measure: Measure) -> dict[Format, float]:
@@ -143,37 +133,6 @@ def _by_format(walk: _Walk, layer: Layer, measure: Measure) -> dict[Format, floa
 def _plain(format: Format) -> Format:
     """The grid without the ways of storing it, so that what is equal is measured once."""
     return Format(format.bits, format.signed, format.symmetric, format.axis, format.block, strict=format.strict)
-
-
-def _readers(model: Model, plan: Plan, layers: Sequence[Layer]) -> dict[str, list[Layer]]:
-    """Quantized activation → the layers that it is quantized for: the next ones behind it, or else in front."""
-    owner = {part.node: layer for layer in layers if BYTES in layer.formats for part in layer.parts}
-    values = {value.name or "": value for value in model.graph.inputs}
-    values |= {value.name or "": value for node in model.graph for value in node.outputs}
-    found: dict[str, list[Layer]] = {}
-    for tensor, site in plan.sites.items():
-        if site.role != "activation" or not has_scale(site) or tensor not in values:
-            continue
-        near = _next(values[tensor], owner, forward=True) or _next(values[tensor], owner, forward=False)
-        if near:
-            found[tensor] = near
-    return found
-
-
-def _next(start: Value, owner: Mapping[Any, Layer], *, forward: bool) -> list[Layer]:
-    found: dict[int, Layer] = {}
-    seen, waiting = {start}, [start]
-    while waiting:
-        value = waiting.pop()
-        nodes = value.consumers() if forward else [n for n in [value.producer()] if n is not None]
-        for node in nodes:
-            if node in owner:
-                found[id(owner[node])] = owner[node]
-                continue
-            ahead = [v for v in (node.outputs if forward else node.inputs) if v is not None and v not in seen]
-            seen.update(ahead)
-            waiting += ahead
-    return list(found.values())
 
 
 @dataclass(eq=False)

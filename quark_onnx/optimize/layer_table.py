@@ -15,14 +15,11 @@ from quark_onnx.engine.kernel_times import kernel_times
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import is_op
 from quark_onnx.numerics.search.upgrade_path import UpgradePath, upgrade_path
-from quark_onnx.optimize.layer_choices import Layer, layers_of, wide_type
+from quark_onnx.optimize.layer_choices import Layer, followers_of, layers_of
 from quark_onnx.optimize.layer_damage import Measure, layer_damages
-from quark_onnx.optimize.records import BYTES, EIGHTS, FOURS, WORDS, LayerOption, LayerRow, Objective
+from quark_onnx.optimize.records import BYTES, EIGHTS, FOURS, INTEGERS, WORDS, LayerOption, LayerRow, Objective
 from quark_onnx.result import Result
 from quark_onnx.stages.protect.integer_work import PRODUCT, VALUE, Work, work_of
-
-INTEGERS = (BYTES, WORDS)
-"""Choices with integer kernels."""
 
 WEIGHTS: Mapping[Objective, tuple[float, float]] = {
     "size": (1.0, 0.03),
@@ -31,6 +28,9 @@ WEIGHTS: Mapping[Objective, tuple[float, float]] = {
 }
 """What counts: bytes, in those of 8-bit weights; and time, in that of the float model. Of two choices of about one size
 the faster one is taken, unless it costs much: integer kernels are what 8 bits are for."""
+
+OF_MODELS: Mapping[Objective, tuple[float, float]] = {**WEIGHTS, "size": (1.0, 0.1)}
+"""The same for whole models that were tried: one that is a little smaller and takes five times as long is no better."""
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 ALONE = 2.0
@@ -119,23 +119,24 @@ def table_rows(
     """
     model, plan = result.evidence.model, result.plan
     layers = layers_of(model, plan, target)
-    around = _bytes_around(result, layers)
+    around, between = _bytes_around(result, layers), followers_of(model, plan, layers)
     count = samples_to_look_at(len(feeds), len(model.graph), sum(work.products.values()), len(layers))
     few = [feeds[i * len(feeds) // count] for i in range(min(count, len(feeds)))]
-    found = layer_damages(model, plan, layers, few, measure, counted, tick, _staying(plan, layers, target))
+    found = layer_damages(model, plan, layers, few, measure, counted, tick)
     as_float, as_integers = _clocks(result, few) if clocked else (work.products, _thirds(work))
     unit = sum(as_float.values()) / max(1, sum(work.products.values()))
     rows = []
     for layer, damages in zip(layers, found, strict=True):
         slow, fast = (sum(times.get(name, 0.0) for name in layer.nodes) for times in (as_float, as_integers))
-        op_type = layer.parts[0].node.op_type
+        op_type = layer.every[0].op_type
         rounded = slow * (ALONE if op_type in CONVOLUTIONS else 1.0) + unit * VALUE[True] * layer.elements
         times = {BYTES: fast, WORDS: WIDE * fast, EIGHTS: rounded, FOURS: rounded}
         options = [
             LayerOption(c, d, layer.bytes(c) + around * (c in INTEGERS), times.get(c, slow)) for c, d in damages.items()
         ]
         options.sort(key=lambda option: (option.bytes, option.time, option.damage))
-        rows.append(LayerRow(layer.nodes, op_type, layer.elements, tuple(options)))
+        also = tuple(node for node, near in between.items() if layer in near)
+        rows.append(LayerRow(layer.nodes, op_type, layer.elements, tuple(options), followers=also))
     return rows
 
 
@@ -143,13 +144,6 @@ def samples_to_look_at(given: int, nodes: int, products: int, layers: int) -> in
     """Of so many, for a model with so many nodes, multiply-adds and layers."""
     affordable = int(LOOKS / ((products + NODE * nodes) * LOOKED_AT * max(1, layers)))
     return max(LEAST_SAMPLES, min(MOST_SAMPLES, given, affordable))
-
-
-def _staying(plan: Plan, layers: Sequence[Layer], target: Target) -> set[str]:
-    """Activations that operators without a weight have in 8 bits also where the layers around them are float."""
-    nodes = {name for layer in layers for name in layer.nodes}
-    others = [tensors for node, tensors in plan.nodes.items() if node not in nodes]
-    return set() if target.spares_idle or wide_type(target) else {tensor for tensors in others for tensor in tensors}
 
 
 def _thirds(work: Work) -> dict[str, float]:

@@ -40,6 +40,9 @@ from quark_onnx.result import Result
 CTRL_C = "Ctrl-C"
 Told = Callable[[Trial], None]
 
+RANDOM = ("UseRandomData", "RandomDataReaderInputShape", "RandomDataReaderInputDataRange")
+"""Options that say where the samples come from: once they are there, trials are given them."""
+
 
 @told_as_such()
 def optimize(
@@ -106,6 +109,7 @@ def optimize(
         milliseconds(job.plain, samples.judges) if config.row.on_cpu else None,
     )
     limit = None if time_limit is None else start + time_limit
+    config = replace(config, extra_options={k: v for k, v in config.extra_options.items() if k not in RANDOM})
     around = _Run(job, samples, task, path, limit, progress, told)
     search = around.begun(folder, config, objective)
     stopped = ""
@@ -238,7 +242,8 @@ class _Run:
 
 def _row(entry: Mapping[str, Any]) -> LayerRow:
     options = tuple(LayerOption(**{**one, "damage": float(one["damage"])}) for one in entry["options"])
-    return LayerRow(**{**entry, "nodes": tuple(entry["nodes"]), "options": options})
+    names = {key: tuple(entry[key]) for key in ("nodes", "followers")}
+    return LayerRow(**{**entry, **names, "options": options})
 
 
 def _kl_by_sample(job: Job, samples: JudgingSamples, result: Result) -> list[float]:

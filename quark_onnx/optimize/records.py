@@ -17,6 +17,10 @@ FLOAT, BYTES, WORDS, FOURS, EIGHTS = "float", "a8w8", "a16w8", "w4", "w8"
 """Choices of a layer: float; activations in 8 or 16 bits and weights in 8; weights alone in 4 or 8 bits."""
 
 
+INTEGERS = (BYTES, WORDS)
+"""Choices with integer kernels."""
+
+
 @dataclass(frozen=True)
 class LayerOption:
     """One choice of a layer.
@@ -37,10 +41,11 @@ class LayerOption:
 class LayerRow:
     """A layer of the table, or several that share one weight.
 
-    nodes    that read the weight, in order of the graph
+    nodes    that read the weight, in order of the graph; or one product of activations
     weights  elements of it
     options  the cheapest first
     chosen   the name of that in the chosen point
+    followers  nodes between layers that are quantized for the sake of this one, and of others
     """
 
     nodes: tuple[str, ...]
@@ -48,6 +53,7 @@ class LayerRow:
     weights: int
     options: tuple[LayerOption, ...]
     chosen: str = ""
+    followers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.ladder import Ladder
 from quark_onnx.optimize.layer_choices import with_choices
-from quark_onnx.optimize.layer_table import WEIGHTS, LayerTable, summary
+from quark_onnx.optimize.layer_table import OF_MODELS, LayerTable, summary
 from quark_onnx.optimize.records import LayerRow, Objective, Point
 from quark_onnx.optimize.rungs import Rung, for_layers
 from quark_onnx.optimize.trials import Trials
@@ -191,8 +191,8 @@ class Search:
         return 1.0, self.trials.ratios[point.number], self.cost(point)
 
     def cost(self, point: Point) -> float:
-        """Of a point, as the path counts it; the file in place of its weights."""
-        by_bytes, by_time = WEIGHTS[self.objective]
+        """Of a point: the file, in that of 8-bit weights, and its time."""
+        by_bytes, by_time = OF_MODELS[self.objective]
         return by_bytes * 4 * point.size / max(1, self.trials.task.float_size) + by_time * point.time
 
 

@@ -58,7 +58,8 @@ def test_a_gain_counts_as_little_lost_and_no_budget_as_met() -> None:
 
 def test_a_budget_of_nothing_is_met_by_nothing_lost_alone() -> None:
     assert of(Budget(max_kl=0), kl=0.0) == of(Budget(min_agreement=1), agreement=1.0) == LEAST
-    assert of(Budget(max_kl=0), kl=1e-9) == of(Budget(min_agreement=1), agreement=0.99) == math.inf
+    assert 100 < of(Budget(max_kl=0), kl=1e-6) < of(Budget(max_kl=0), kl=1e-5) < math.inf  # the nearest can be told
+    assert 1e3 < of(Budget(min_agreement=1), agreement=0.99) < of(Budget(min_agreement=1), agreement=0.9) < math.inf
 
 
 def test_the_knee_lies_farthest_below_the_line_between_the_ends() -> None:

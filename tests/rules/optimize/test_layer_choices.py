@@ -104,9 +104,7 @@ def layers(model: onnx.ModelProto, target: str = "cpu") -> list[Layer]:
 
 def as_rows(found: Sequence[Layer]) -> list[LayerRow]:
     return [
-        LayerRow(
-            one.nodes, one.parts[0].node.op_type, one.elements, tuple(LayerOption(c, 0, 0, 0) for c in one.formats)
-        )
+        LayerRow(one.nodes, one.every[0].op_type, one.elements, tuple(LayerOption(c, 0, 0, 0) for c in one.formats))
         for one in found
     ]
 
@@ -131,8 +129,8 @@ def test_layers_that_read_one_weight_are_decided_together() -> None:
     assert names(GLOBS) == {("l[0]/a*",): BLOCKS, ("l?",): BLOCKS}  # a weight each
 
 
-def test_a_weight_that_is_computed_makes_no_layer() -> None:
-    assert names(COMPUTED) == {("some",): BLOCKS}
+def test_a_product_of_activations_is_a_layer_without_weight() -> None:
+    assert names(COMPUTED) == {("none",): {"a8w8", "float"}, ("some",): BLOCKS}
 
 
 def test_tables_are_one_row_and_never_float() -> None:

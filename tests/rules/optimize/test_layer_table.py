@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from text_models import normal, text_model
 
-from quark_onnx import ModelQuantizer
-from quark_onnx.optimize.layer_table import (
-    LayerTable,
-    estimated_time,
-    samples_to_look_at,
-    summary,
-    table_rows,
-    work_of_layers,
-)
+from quark_onnx.optimize.layer_table import LayerTable, estimated_time, samples_to_look_at, summary
 from quark_onnx.optimize.records import LayerOption, LayerRow, Objective
-from quark_onnx.optimize.rungs import bottom
 from quark_onnx.stages.protect.integer_work import Work
 
 ROWS = [
@@ -75,23 +65,3 @@ def test_estimates_of_time_are_in_that_of_the_float_model() -> None:
 
 def test_choices_are_told_by_how_many_have_them() -> None:
     assert summary({"a": "w4", "b": "w4/32", "c": "float", "d": "w4/128"}) == "3 w4, 1 float"
-
-
-@pytest.mark.parametrize("target", ["cpu", "vitisai", "qnn"])
-def test_what_stays_in_8_bits_around_float_layers_is_in_the_table(target: str) -> None:
-    """Where there are no 16 bits the pool rounds what it reads and makes, whatever layers do; a CPU leaves it alone."""
-    model = text_model(
-        """g (float[N,4,4,4] x) => (float[N,10] y) {
-        [stem] h = Conv (x, w0) [r0] hr = Relu (h) [pool] p = GlobalAveragePool (hr) [flat] f = Flatten (p)
-        [head] y = Gemm <transB = 1> (f, w1) }""",
-        w0=normal(16, 4, 3, 3) / 6,
-        w1=normal(10, 16),
-    )
-    feeds = [{"x": normal(2, 4, 4, 4, seed=seed)} for seed in range(4)]
-    config = bottom(target, {})
-    result = ModelQuantizer(config).quantize_model(model, None, feeds)
-    work = work_of_layers(result.evidence.model, result.plan, feeds[0])
-    rows = table_rows(result, config.row, feeds, work, "noise", False, None, lambda done, total: None)
-    for row in rows:
-        damages = {option.choice: option.damage for option in row.options}
-        assert damages["float"] < damages["a8w8"] and (damages["float"] > 0) == (target == "vitisai")

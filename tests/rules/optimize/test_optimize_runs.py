@@ -309,11 +309,10 @@ def test_the_estimates_of_a_target_count_16_bits_as_integers_of_half_the_pace() 
         assert times["a8w8"] < times["a16w8"] < times["float"]
 
 
-def test_where_16_bits_are_too_few_layers_are_float_and_what_is_around_them_is_not_in_8() -> None:
+def test_where_16_bits_are_too_few_layers_are_float_and_what_is_around_them_too() -> None:
     found = optimize(NET, samples(), Budget(max_kl=1e-6), target="qnn")
     assert found.met and set(found.point.choices.values()) == {"float"}
-    sites = found.result.plan.sites.values()
-    assert {site.format.bits for site in sites} == {16}  # of the pool, and of what only moves
+    assert not found.result.plan.sites
 
 
 def test_where_latency_counts_integers_that_are_good_enough_are_all() -> None:

@@ -110,6 +110,14 @@ def test_a_function_that_fails_is_told_and_our_own_errors_pass() -> None:
         score(ours, Path(), MODEL)
 
 
+def test_an_evaluator_that_exits_ends_nothing_else(tmp_path: Path) -> None:
+    def leaves(path: str) -> float:
+        raise SystemExit(3)
+
+    with pytest.raises(EvaluatorError, match=r"leaves' ends Python \(exit code 3\); let it return a number"):
+        score(leaves, tmp_path, tmp_path / "model.onnx")
+
+
 def test_a_function_by_name_is_found_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "jury_of_samples.py").write_text("def right(path):\n    return [path == 'net.onnx', False]\n")
     monkeypatch.setattr(sys, "path", [*sys.path])
