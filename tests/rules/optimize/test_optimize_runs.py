@@ -169,8 +169,8 @@ def test_of_an_evaluator_that_holds_what_nobody_can_compare_nothing_is_known() -
 
 def test_another_evaluator_is_asked_and_the_same_is_not(home: Path) -> None:
     asked = Budget(max_kl=1.0, max_drop=0.1)
-    for right, trials in ((0.5, 2), (0.5, 0), (0.6, 2)):
-        found, made = again(home, asked, evaluate=with_right(right))
+    for right, trials in ((0.5, 1), (0.5, 0), (0.6, 1)):
+        found, made = again(home, asked, evaluate=with_right(right), **FIRST)
         assert (found.point.score, made) == (right, trials)
 
 
@@ -242,7 +242,7 @@ def test_ctrl_c_before_there_is_a_model_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_cannot_be_met_says_what_stood_in_the_way() -> None:
     asked = Budget(max_drop=0.1)
-    found = optimize(NET, samples(), asked, evaluate=lambda path: float("model.onnx" not in path))
+    found = optimize(NET, samples(), asked, evaluate=lambda path: float("model.onnx" not in path), **FIRST)
     assert not found.met and found.reason.startswith(f"none of {len(found.points)} points is within the budget")
     assert found.blame[0].startswith("the score falls by 1 ")
 
