@@ -23,9 +23,9 @@ MOST = 64
 class JudgingSamples:
     """The samples of a model.
 
-    taught    all of each, in the float types of the model as float32, for the pipeline
-    inside    some of them, without padding where it can be cut: to look into the model with
-    judges    the others, likewise
+    taught    as they were given, for the pipeline
+    inside    the same without padding where it can be cut, and in float32: to look into the model with
+    judges    in float32
     counted   which positions of outputs are judged; None: all
     warnings  where the same samples teach and judge
     """
@@ -49,16 +49,18 @@ def judging_samples(job: Job, data: CalibrationData) -> JudgingSamples:
     Raises:
         DataError: a sample does not fit, or there is none.
     """
-    feeds = keep(fit(feed, job.plain) for feed in data)
+    feeds = keep(data)
+    seen = feeds if job.widened is None else keep(fit(feed, job.plain) for feed in feeds)
     rows = [samples_in(feed) for feed in feeds]
     usable = telling(feeds)
     chosen = held_out(rows, len(rows), usable if 2 * len(usable) > len(rows) else None, MOST)
-    taught = feeds.at([i for i in range(len(feeds)) if i not in chosen])
-    judges = feeds.at(chosen) if chosen else taught[:MOST]
+    others = [i for i in range(len(feeds)) if i not in chosen]
+    taught, inside = feeds.at(others), seen.at(others)
+    judges = seen.at(chosen) if chosen else inside[:MOST]
     few = f"{sum(rows)} samples: the same teach and judge, which flatters; {LEAST} and more are told apart"
     warnings = (*data.warnings, *(() if chosen else (few,)))
     if job.mask is None:
-        return JudgingSamples(taught, taught, judges, None, warnings)
-    inside, counted = without_padding(job.plain, data.inputs, feeds, taught, job.mask)
+        return JudgingSamples(taught, inside, judges, None, warnings)
+    inside, counted = without_padding(job.plain, data.inputs, seen, inside, job.mask)
     counted = job.counted(counted, judges)
     return JudgingSamples(taught, inside, judges, counted, warnings)

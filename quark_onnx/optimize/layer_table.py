@@ -50,6 +50,9 @@ LOOKED_AT = 3
 LOOKS = 1e12
 """Multiply-adds that may be spent on the table, where that leaves enough samples: half a minute on one thread."""
 
+NODE = 2e5
+"""Multiply-adds in the time that onnxruntime takes for a node without any."""
+
 
 @dataclass(frozen=True, eq=False)
 class LayerTable:
@@ -117,8 +120,7 @@ def table_rows(
     model, plan = result.evidence.model, result.plan
     layers = layers_of(model, plan, target)
     around, between = _bytes_around(result, layers), followers_of(model, plan, layers)
-    each = max(1, sum(work.products.values())) * LOOKED_AT * max(1, len(layers))
-    count = max(LEAST_SAMPLES, min(MOST_SAMPLES, len(feeds), int(LOOKS / each)))
+    count = samples_to_look_at(len(feeds), len(model.graph), sum(work.products.values()), len(layers))
     few = [feeds[i * len(feeds) // count] for i in range(min(count, len(feeds)))]
     found = layer_damages(model, plan, layers, few, measure, counted, tick)
     as_float, as_integers = _clocks(result, few) if clocked else (work.products, _thirds(work))
@@ -136,6 +138,12 @@ def table_rows(
         also = tuple(node for node, near in between.items() if layer in near)
         rows.append(LayerRow(layer.nodes, op_type, layer.elements, tuple(options), followers=also))
     return rows
+
+
+def samples_to_look_at(given: int, nodes: int, products: int, layers: int) -> int:
+    """Of so many, for a model with so many nodes, multiply-adds and layers."""
+    affordable = int(LOOKS / ((products + NODE * nodes) * LOOKED_AT * max(1, layers)))
+    return max(LEAST_SAMPLES, min(MOST_SAMPLES, given, affordable))
 
 
 def _thirds(work: Work) -> dict[str, float]:

@@ -156,7 +156,7 @@ def _opened(
         )
     progress("read", 0, None)
     samples = judging_samples(job, found)
-    return job.seen(samples.taught[telling(samples.taught)[0]]), samples
+    return job.seen(samples.inside[telling(samples.inside)[0]]), samples
 
 
 def _scored(job: Job, evaluate: Evaluator, home: Path, progress: Progress) -> Score:

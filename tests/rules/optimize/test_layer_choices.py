@@ -221,6 +221,16 @@ def test_one_layer_is_chosen_where_names_hold_glob_characters() -> None:
             assert plan.sites[weights[other]].format.bits == 8 and len(plan.nodes[other]) > 1
 
 
+@pytest.mark.parametrize("choice", ["a8w8", "a16w8", "float"])
+def test_one_layer_of_several_has_its_own_width_on_an_accelerator(choice: str) -> None:
+    found = layers(CONVS, "qnn")
+    picked = {"full": "a8w8", "depth": choice, "back": "a8w8"}
+    plan = quantized(CONVS, with_choices(plain("qnn"), as_rows(found), picked)).plan
+    assert plan.sites["x"].format.bits == 8
+    assert ("w1" in plan.sites) == (choice != "float")
+    assert plan.sites["hr"].format.bits == (16 if choice == "a16w8" else 8)
+
+
 WIDE = text_model(
     """g (float[N,256] x) => (float[N,96] y) {
     [one] h = MatMul (x, w0) [r] hr = Relu (h) [two] y = Gemm <transB = 1> (hr, w1) }""",

@@ -35,6 +35,8 @@ BOXES = text_model(
     w1=normal(64, 1),
 )
 TIGHT = Budget(max_kl=1e-6)
+FIRST: dict[str, Any] = {"time_limit": 1e-3}
+"""One trial, and no more."""
 
 
 def samples(count: int = 25, seed: int = 0) -> list[dict[str, np.ndarray]]:
@@ -167,8 +169,8 @@ def test_of_an_evaluator_that_holds_what_nobody_can_compare_nothing_is_known() -
 
 def test_another_evaluator_is_asked_and_the_same_is_not(home: Path) -> None:
     asked = Budget(max_kl=1.0, max_drop=0.1)
-    for right, trials in ((0.5, 2), (0.5, 0), (0.6, 2)):
-        found, made = again(home, asked, evaluate=with_right(right))
+    for right, trials in ((0.5, 1), (0.5, 0), (0.6, 1)):
+        found, made = again(home, asked, evaluate=with_right(right), **FIRST)
         assert (found.point.score, made) == (right, trials)
 
 
@@ -240,13 +242,19 @@ def test_ctrl_c_before_there_is_a_model_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_cannot_be_met_says_what_stood_in_the_way() -> None:
     asked = Budget(max_drop=0.1)
-    found = optimize(NET, samples(), asked, evaluate=lambda path: float("model.onnx" not in path))
+    found = optimize(NET, samples(), asked, evaluate=lambda path: float("model.onnx" not in path), **FIRST)
     assert not found.met and found.reason.startswith(f"none of {len(found.points)} points is within the budget")
     assert found.blame[0].startswith("the score falls by 1 ")
 
 
+def test_there_is_a_model_however_short_the_time(tmp_path: Path) -> None:
+    found = optimize(NET, samples(), TIGHT, output=tmp_path / "small.onnx", **FIRST)
+    assert found.stopped == "the time limit" and len(found.points) == 1 and not found.met
+    assert found.point.size == (tmp_path / "small.onnx").stat().st_size
+
+
 def test_few_samples_teach_and_judge_and_that_is_told() -> None:
-    found = optimize(NET, samples(10), Budget(max_kl=1.0))
+    found = optimize(NET, samples(10), **FIRST)
     assert found.samples == (10, 10) and any("the same teach and judge" in text for text in found.warnings)
 
 
@@ -301,9 +309,51 @@ def test_the_estimates_of_a_target_count_16_bits_as_integers_of_half_the_pace() 
         assert times["a8w8"] < times["a16w8"] < times["float"]
 
 
+def test_where_16_bits_are_too_few_layers_are_float_and_what_is_around_them_too() -> None:
+    found = optimize(NET, samples(), Budget(max_kl=1e-6), target="qnn")
+    assert found.met and set(found.point.choices.values()) == {"float"}
+    assert not found.result.plan.sites
+
+
 def test_where_latency_counts_integers_that_are_good_enough_are_all() -> None:
     found = optimize(NET, samples(), Budget(max_kl=0.01), objective="latency")
     assert len(found.points) == 1 and found.point.integers == 1 and not found.rows
+
+
+def test_a_model_of_float16_is_searched_and_stays_one() -> None:
+    half = onnx.ModelProto.FromString(NET.SerializeToString())
+    for tensor in half.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    for value in (*half.graph.input, *half.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    data = [{"x": feed["x"].astype(np.float16)} for feed in samples()]
+    found = optimize(half, data, Budget(max_kl=0.02))
+    assert found.met and not any("cast" in warning for warning in (*found.warnings, *found.result.report.warnings))
+    assert found.result.model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+    assert len(found.rows) in (0, 2) and found.point.size < found.float_size
+
+
+def test_of_padding_nothing_is_learned_and_nothing_judged() -> None:
+    """Behind the end of a sample lies what no scale is made for; where nothing is said of that, it counts."""
+    words = text_model(
+        """g (float[N,10,32] x, int64[N,10] attention_mask) => (float[N,10,10] y) {
+        [one] h = MatMul (x, w0) [r] hr = Relu (h) m = Cast <to = 1> (attention_mask) k = Unsqueeze (m, axes)
+        [mask] j = Mul (hr, k) [two] y = MatMul (j, w1) }""",
+        axes=np.array([2]),
+        w0=normal(32, 32) / 8,
+        w1=normal(32, 10) / 8,
+    )
+    masks = [(np.arange(10) < 3 + seed % 6).astype(np.int64)[None] for seed in range(25)]
+    data = [
+        {"x": np.where(mask[..., None] == 1, normal(1, 10, 32, seed=i), np.float32(1000)), "attention_mask": mask}
+        for i, mask in enumerate(masks)
+    ]
+    worth = []
+    for option in ("attention_mask", False):
+        point = optimize(words, data, Budget(min_sqnr=1), options={"SampleMask": option}, **FIRST).points[0]
+        worth.append(point.sqnr or 0.0)
+    assert worth[0] > 25 > worth[1]
 
 
 def test_the_knee_is_told_as_such_and_is_no_failure() -> None:
