@@ -126,8 +126,10 @@ def layers_of(model: Model, plan: Plan, target: Target) -> list[Layer]:
 
 
 def followers_of(model: Model, plan: Plan, layers: Sequence[Layer]) -> dict[str, list[Layer]]:
-    """Node between layers → those that it is quantized for."""
-    tables = {part.node.name for part in _weighted(model, plan)}
+    """Node between layers → those that it is quantized for. Tables are none: where nothing behind them is on integers
+    their rows are stored as such all the same.
+    """
+    tables = {node.name for node in model.graph if is_op(node, TABLE_OP) and constant(node.inputs[0]) is not None}
     owner = {node: layer for layer in layers if BYTES in layer.formats for node in layer.every}
     return followers(model, plan.nodes.keys() - tables, owner)
 

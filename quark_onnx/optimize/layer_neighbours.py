@@ -1,4 +1,4 @@
-"""Which layers a quantizer stands for: those that read its tensor next, or else those in front of it."""
+"""Which layers a quantizer stands for: those that read its tensor next, or where none does, those in front of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands between layers goes with them: float where they are; products of activations are layers of their own."""
+"""What stands between layers goes with them: float where they are. Products of activations are layers themselves."""
 
 from __future__ import annotations
 
@@ -33,12 +33,18 @@ RESIDUAL = text_model(
     v=normal(4, 8, 1, 1),
     u=normal(4, 4),
 )
+TABLE = text_model(
+    "g (int64[N] i) => (float[N,8] y) { [words] h = Gather (t, i) [out] y = MatMul (h, w) }",
+    t=normal(600, 32),
+    w=normal(32, 8, seed=1),
+)
 LONE = text_model("g (float[N,4] x, float[N,4] z) => (float[N,4] y) { [sum] s = Add (x, z) [half] y = Sigmoid (s) }")
 
 
 def feeds(model: onnx.ModelProto) -> list[dict[str, np.ndarray]]:
     dims = {v.name: [d.dim_value or 1 for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
-    return [{name: normal(*shape, seed=seed) for name, shape in dims.items()} for seed in range(4)]
+    draws = [{name: normal(*shape, seed=seed) for name, shape in dims.items()} for seed in range(4)]
+    return [{name: np.int64(100 * abs(x)) if name == "i" else x for name, x in draw.items()} for draw in draws]
 
 
 def chosen(
@@ -90,6 +96,11 @@ def test_one_layer_on_integers_keeps_what_it_reads() -> None:
         for choice in (lambda node: "a8w8", lambda node: "a8w8" if node == "two" else "w8", lambda node: "w8")
     ]
     assert not read[2] and "r" in read[1] and "p" not in read[1] and len(read[1]) < len(read[0])
+
+
+def test_a_table_in_front_of_float_layers_is_stored_in_integers() -> None:
+    _, model = chosen(TABLE, "cpu", lambda node: "w8")
+    assert {t.data_type for t in model.graph.initializer if list(t.dims) == [600, 32]} == {onnx.TensorProto.INT8}
 
 
 def test_products_of_activations_have_wide_ones_where_the_target_has() -> None:
