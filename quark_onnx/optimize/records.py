@@ -63,7 +63,7 @@ class Point:
     number      from 1, in the order of trials
     name        what is special about it, in words
     step        "ladder": the same for all layers; "layers": chosen layer by layer
-    config      JSON, see `QuantizationConfig.from_json`; `quantize --config` makes the same model
+    config      JSON, see `QuantizationConfig.from_json`; of the samples that taught it makes the same model
     choices     layer → choice, where they were chosen
     size        bytes of the file
     time        estimated, of the float model's

@@ -31,15 +31,16 @@ class TrialStore:
     base: str
 
     def get(self, kind: str, of: str) -> dict[str, Any] | None:
-        """What was measured of `of`; None where nothing was, or a file cannot be read any more."""
+        """What was measured of `of`; None where nothing was, or a file is not what was written."""
         path = self._path(kind, of)
         if path is None or not path.exists():
             return None
         try:
-            found: dict[str, Any] = json_of(path.read_text(encoding="utf-8"))
+            found = json_of(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return found
+        values = found.get("measured") if isinstance(found, dict) else None
+        return values if isinstance(values, dict) and found.get("hash") == _hash(json_text(values)) else None
 
     def put(self, kind: str, of: str, values: Mapping[str, Any]) -> None:
         """Keep what was measured.
@@ -55,10 +56,15 @@ class TrialStore:
         except OSError as error:
             raise unwritable(path, error) from error
         with new_file(path) as made:
-            made.write_text(json_text(values) + "\n", encoding="utf-8")
+            whole = {"hash": _hash(json_text(values)), "measured": values}
+            made.write_text(json_text(whole) + "\n", encoding="utf-8")
 
     def _path(self, kind: str, of: str) -> Path | None:
         if self.folder is None:
             return None
-        digest = hashlib.sha256(f"{self.base}\n{kind}\n{of}".encode()).hexdigest()[:16]
-        return self.folder / TRIALS / f"{kind}-{digest}.json"
+        key = _hash("\n".join([self.base, kind, of]))
+        return self.folder / TRIALS / f"{kind}-{key}.json"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
