@@ -19,7 +19,7 @@ from quark_onnx.core.plan import TABLE, Plan
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Model, Node, Value
-from quark_onnx.graph.view import constant, is_op, rank, shape
+from quark_onnx.graph.view import constant, input_at, is_op, rank, shape
 from quark_onnx.optimize.layer_neighbours import followers
 from quark_onnx.optimize.records import BYTES, EIGHTS, FLOAT, FOURS, INTEGERS, WORDS, LayerRow
 from quark_onnx.stages.place.overridden_site import output_axis
@@ -126,12 +126,20 @@ def layers_of(model: Model, plan: Plan, target: Target) -> list[Layer]:
 
 
 def followers_of(model: Model, plan: Plan, layers: Sequence[Layer]) -> dict[str, list[Layer]]:
-    """Node between layers → those that it is quantized for. Tables are none: where nothing behind them is on integers
-    their rows are stored as such all the same.
+    """Node between layers → those that it is quantized for.
+
+    Tables are none: where nothing behind them is on integers their rows are stored as such all the same. Nor is what
+    smoothing has put in, which no configuration can name: it comes and goes with the products behind it.
     """
-    tables = {node.name for node in model.graph if is_op(node, TABLE_OP) and constant(node.inputs[0]) is not None}
+    apart = {node.name for node in model.graph if is_op(node, TABLE_OP) and constant(node.inputs[0]) is not None}
+    apart |= {node.name for node in model.graph if _smooths(node, plan)}
     owner = {node: layer for layer in layers if BYTES in layer.formats for node in layer.every}
-    return followers(model, plan.nodes.keys() - tables, owner)
+    return followers(model, plan.nodes.keys() - apart, owner)
+
+
+def _smooths(node: Node, plan: Plan) -> bool:
+    value, factor = input_at(node, 0), input_at(node, 1)
+    return is_op(node, "Mul") and value is not None and value.name in plan.smoothed and constant(factor) is not None
 
 
 def _without_weight(target: Target) -> dict[str, Format | None]:

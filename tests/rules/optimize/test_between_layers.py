@@ -111,3 +111,17 @@ def test_products_of_activations_have_wide_ones_where_the_target_has() -> None:
 def test_a_budget_that_attention_on_integers_does_not_meet_is_met() -> None:
     found = optimize(ATTENTION, feeds(ATTENTION), Budget(min_sqnr=70))
     assert found.met and {row.nodes[0] for row in found.rows} == {"q", "k", "scores", "mix", "out"}
+
+
+def test_what_smoothing_puts_in_front_of_products_goes_with_them() -> None:
+    """A Mul on integers where nothing takes the division in: no configuration can name it, the user's model has none."""
+    model = text_model(
+        """g (float[N,8,6] x) => (float[N,6,8] y) { [conv] c = Conv (x, v) [soft] s = Sigmoid (c)
+        [turn] t = Transpose <perm = [0, 2, 1]> (s) [out] y = MatMul (t, w) }""",
+        v=normal(8, 8, 1) * np.array([0.02] * 7 + [9], np.float32)[:, None, None],
+        w=normal(8, 8, seed=4),
+    )
+    samples = [{"x": x[None]} for x in normal(40, 8, 6)]
+    options = {"SmoothQuant": True, "SmoothAlpha": 0.5}
+    found = optimize(model, samples, Budget(min_sqnr=90.0), options=options)
+    assert found.rows and not any(point.error for point in found.points)
