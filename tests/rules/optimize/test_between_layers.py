@@ -114,7 +114,7 @@ def test_a_budget_that_attention_on_integers_does_not_meet_is_met() -> None:
 
 
 def test_what_smoothing_puts_in_front_of_products_goes_with_them() -> None:
-    """A Mul on integers where nothing takes the division in: no configuration can name it, the user's model has none."""
+    """A Mul on integers where nothing takes the division in: no configuration can name it, as the model has none."""
     model = text_model(
         """g (float[N,8,6] x) => (float[N,6,8] y) { [conv] c = Conv (x, v) [soft] s = Sigmoid (c)
         [turn] t = Transpose <perm = [0, 2, 1]> (s) [out] y = MatMul (t, w) }""",
