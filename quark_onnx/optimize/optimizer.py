@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -116,6 +117,7 @@ def optimize(
     try:
         search.run(config, rungs(config, objective))
     except (Stopped, KeyboardInterrupt) as error:
+        search.trials.deadline = None  # what is written, and told of it, takes its time
         stopped = str(error) or CTRL_C
         if search.best is None:
             short = f"{stopped} ended the search before a trial gave a model; allow more time"
@@ -204,19 +206,13 @@ class _Run:
                 self.task.measure,
                 self.clocked,
                 self.samples.counted,
-                self._tick,
+                partial(trials.tell, "layers"),
             )
             store.put("table", text, {"rows": [asdict(row) for row in rows]})
             return rows
 
         self.trials = trials
         return Search(trials, objective, table_of, self._better)
-
-    def _tick(self, done: int, total: int) -> None:
-        """So many looks at layers are done."""
-        self.progress("layers", done, total)
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise Stopped("the time limit")
 
     def _base(self) -> str:
         """What all measurements depend on."""

@@ -47,8 +47,11 @@ TIMED = 2
 """Samples that are run to see how long that takes."""
 
 
-class Stopped(Exception):
-    """The search ends here: Ctrl-C, or there is no time for another trial. Its text says which."""
+class Stopped(BaseException):
+    """The search ends here, wherever that is: Ctrl-C, or there is no time left. Its text says which.
+
+    As KeyboardInterrupt it is no error, and passes by all who look for one.
+    """
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,16 @@ class Trials:
         self.points.append(point)
         return point
 
+    def tell(self, stage: str, done: int, total: int | None) -> None:
+        """Progress, of which the user is told.
+
+        Raises:
+            Stopped: the time is over, and there is a model.
+        """
+        self.progress(stage, done, total)
+        if self.points and self.deadline is not None and time.monotonic() > self.deadline:
+            raise Stopped("the time limit")
+
     def result(self, config: QuantizationConfig) -> Result:
         """The model of a configuration, made again where it is not held."""
         text = config.to_json()
@@ -140,7 +153,7 @@ class Trials:
             Stopped: Ctrl-C, where that leaves a model half tuned.
         """
         self.kept = {known: one for known, one in self.kept.items() if known == self.best}
-        done = ModelQuantizer(config, self.progress).quantize_model(self.task.source, None, self.task.taught)
+        done = ModelQuantizer(config, self.tell).quantize_model(self.task.source, None, self.task.taught)
         if any(warning.startswith(STOPPED) for warning in done.report.warnings):
             raise Stopped("Ctrl-C")
         if io.is_heavy(done.evidence.model):
@@ -176,7 +189,7 @@ class Trials:
         if self.task.evaluate is not None:
             with tempfile.TemporaryDirectory(prefix="quark_onnx-") as folder:
                 path = written(result, Path(folder) / "model.onnx", result.evidence.model)
-                self.progress("evaluate", 0, None)
+                self.tell("evaluate", 0, None)
                 said = score(self.task.evaluate, self.task.home, path)
             found |= {"score": said.value, "samples": None if said.samples is None else said.samples.tolist()}
         return found

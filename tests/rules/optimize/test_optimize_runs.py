@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,20 @@ def test_ctrl_c_in_the_middle_leaves_the_best_so_far(tmp_path: Path, stage: str,
     assert found.stopped == "Ctrl-C" and len(found.points) == points and not found.met
     assert output.stat().st_size == found.point.size and [*tmp_path.iterdir()] == [output]
     onnx.checker.check_model(str(output), full_check=True)
+
+
+def test_the_time_limit_ends_a_trial_in_its_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third one corrects biases, and takes longer than those before it: these say nothing of its time."""
+    late = time.monotonic() + 10**6
+
+    def progress(stage: str, done: int, total: int | None) -> None:
+        if stage == "tune":
+            monkeypatch.setattr(time, "monotonic", lambda: late)
+
+    output = tmp_path / "small.onnx"
+    found = optimize(NET, samples(), TIGHT, output=output, time_limit=10**5, progress=progress)
+    assert found.stopped == "the time limit" and len(found.points) == 2 and not found.met
+    assert output.stat().st_size == found.point.size
 
 
 def test_ctrl_c_before_there_is_a_model_leaves_nothing(tmp_path: Path) -> None:
