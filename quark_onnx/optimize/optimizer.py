@@ -75,7 +75,7 @@ def optimize(
         evaluate: the user's judge, for `max_drop`: a function of a model's path, `module:function` or a command with
             {model}. It gives a number, or one for each sample.
         home: folder where the evaluator's module is looked for; None: the current one.
-        time_limit: seconds after which no trial begins but the first.
+        time_limit: seconds after which no trial begins, and one under way ends, as soon as there is a model.
         target: what runs the model.
         options: extra options of every configuration.
         data_path: a folder of samples instead of `data`.
@@ -117,12 +117,15 @@ def optimize(
     try:
         search.run(config, rungs(config, objective))
     except (Stopped, KeyboardInterrupt) as error:
-        search.trials.deadline = None  # what is written, and told of it, takes its time
         stopped = str(error) or CTRL_C
         if search.best is None:
             short = f"{stopped} ended the search before a trial gave a model; allow more time"
             raise (KeyboardInterrupt if stopped == CTRL_C else ConfigError(short)) from error
-    found = _outcome(search, samples, job, stopped, path, time.monotonic() - start)
+    search.trials.deadline = None  # what is written, and told of it, takes its time
+    try:
+        found = _outcome(search, samples, job, stopped, path, time.monotonic() - start)
+    except Stopped as error:  # Ctrl-C while the best model is made again
+        raise KeyboardInterrupt from error
     return replace(found, clocked=around.clocked and search.table is not None)
 
 

@@ -30,6 +30,10 @@ def reason(search: Search, best: Point, *, met: bool) -> str:
     count = len([point for point in search.trials.points if not point.error])
     if search.knee:
         return f"no budget was given: the knee of {count} points, from where on less size or time costs much accuracy"
+    if met and search.objective == "size" and any(p.good and p.size < best.size for p in search.trials.points):
+        return (
+            f"of {count} points about the smallest within the budget: those that are a little smaller take much longer"
+        )
     if met:
         return f"{SMALLEST[search.objective]} of {count} points that is within the budget"
     return f"none of {count} points is within the budget; this one is nearest to it"

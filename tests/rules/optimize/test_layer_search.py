@@ -215,3 +215,15 @@ def test_the_knee_is_looked_for_around_that_of_the_table() -> None:
     assert search.knee and 1 <= len(along(trials)) <= 3 and search.best in along(trials)
     assert len({p.config for p in trials.points}) == len(trials.points)
     assert reason(search, trials.points[0], met=True).startswith("no budget was given: the knee of")
+
+
+def test_a_model_that_is_a_little_smaller_and_takes_much_longer_is_not_chosen_and_that_is_said() -> None:
+    trials = MadeUp(Budget(max_kl=0.03))
+    search, _ = searched(trials)
+    small, fast = (
+        Point(n, "", "layers", "", size=size, time=time) for n, size, time in ((1, 0.25, 2.0), (2, 0.26, 0.4))
+    )
+    trials.points[:] = small, fast = [replace(p, size=int(p.size * trials.task.float_size)) for p in (small, fast)]
+    assert search.cost(fast) < search.cost(small)
+    assert reason(search, fast, met=True).startswith("of 2 points about the smallest")
+    assert reason(search, small, met=True).startswith("the smallest of 2 points")
