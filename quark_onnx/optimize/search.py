@@ -191,9 +191,10 @@ class Search:
         return 1.0, self.trials.ratios[point.number], self.cost(point)
 
     def cost(self, point: Point) -> float:
-        """Of a point: the file, in that of 8-bit weights, and its time."""
+        """Of a point: its file, in the first one of 8 bits, and its time, in that of the float model."""
         by_bytes, by_time = OF_MODELS[self.objective]
-        return by_bytes * 4 * point.size / max(1, self.trials.task.float_size) + by_time * point.time
+        eight = next((one.size for one in self.trials.points if one.size), 1)
+        return by_bytes * point.size / eight + by_time * point.time
 
 
 def knee_of(points: Sequence[Point], cost: Callable[[Point], float]) -> Point:
