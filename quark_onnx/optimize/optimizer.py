@@ -30,7 +30,7 @@ from quark_onnx.opened_job import open_job
 from quark_onnx.optimize.judging_samples import JudgingSamples, judging_samples
 from quark_onnx.optimize.layer_damage import measure_of
 from quark_onnx.optimize.layer_table import table_rows, work_of_layers
-from quark_onnx.optimize.outcome_wording import advice, blame, doubts, reason, slower
+from quark_onnx.optimize.outcome_wording import advice, blame, departing, doubts, reason, slower
 from quark_onnx.optimize.records import LayerOption, LayerRow, Objective, Optimized, Point, Trial
 from quark_onnx.optimize.rungs import bottom, rungs
 from quark_onnx.optimize.search import Search
@@ -262,7 +262,7 @@ def _outcome(
         written(result, path, job.model)
     task, rows = trials.task, () if search.table is None else search.table.with_chosen(best.choices)
     met, timed = search.knee or best.good, slower(best, task, result)
-    doubted = doubts(best, task, _kl_by_sample(job, samples, result))
+    doubted = (*departing(best, task, result), *doubts(best, task, _kl_by_sample(job, samples, result)))
     found = Optimized(
         search.objective,
         {name: value for name, value in asdict(task.budget).items() if value is not None},

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from quark_onnx.engine.budget_excess import excess
+from quark_onnx.engine.output_judge import run_of
 from quark_onnx.numerics.search.paired_bootstrap import standard_error
 from quark_onnx.optimize.records import FLOAT, LayerOption, LayerRow, Optimized, Point
 from quark_onnx.optimize.trials import Task, milliseconds
@@ -88,6 +91,19 @@ def doubts(best: Point, task: Task, kls: Sequence[float]) -> tuple[str, ...]:
     kls: of the samples that judge, one by one.
     """
     return (*_uncertain(best, task, kls), *_chance(best, task))
+
+
+def departing(best: Point, task: Task, result: Result) -> tuple[str, ...]:
+    """That a model which is within the budget as it is written is not where it runs: kernels round otherwise.
+
+    The score of the evaluator is that of what runs in any case.
+    """
+    if task.latency is None or not best.good:
+        return ()
+    outputs = task.judge.measured(run_of(result.evidence.quantized)).outputs
+    found = excess(replace(task.budget, max_drop=None), outputs)
+    told = f"within the budget as it is written, and not as it runs on this processor: {'; '.join(found)}"
+    return (told,) if found else ()
 
 
 def slower(best: Point, task: Task, result: Result) -> tuple[str, ...]:

@@ -18,8 +18,9 @@ from text_models import normal, text_model
 from quark_onnx import ModelQuantizer
 from quark_onnx.core.errors import ConfigError, DataError, ModelError, QuarkError
 from quark_onnx.core.threads import VARIABLE
+from quark_onnx.engine import output_judge
 from quark_onnx.evaluators import EvaluatorError, identity
-from quark_onnx.optimize import Budget, Optimized, Trial, optimize
+from quark_onnx.optimize import Budget, Optimized, Trial, optimize, outcome_wording
 
 NET = text_model(
     """g (float[N,4,4,4] x) => (float[N,10] y) {
@@ -375,3 +376,19 @@ def test_the_knee_is_told_as_such_and_is_no_failure() -> None:
     found = optimize(NET, samples())
     assert found.met and not found.budget and not found.blame and "the knee of" in found.reason
     assert found.advice and found.point in found.front
+
+
+@pytest.mark.parametrize("runs_as_written", [True, False])
+def test_a_model_that_is_not_within_the_budget_where_it_runs_is_told(
+    monkeypatch: pytest.MonkeyPatch, runs_as_written: bool
+) -> None:
+    """Kernels that are at fault are made up: the chosen model runs as if noise were added to its outputs."""
+
+    def run_of(quantized: Any, *, fuse: bool = True) -> Any:
+        run = output_judge.run_of(quantized, fuse=fuse)
+        return run if runs_as_written else lambda feed: [y + normal(*y.shape) for y in run(feed)]
+
+    monkeypatch.setattr(outcome_wording, "run_of", run_of)
+    found = optimize(NET, samples(), Budget(min_sqnr=20.0))
+    told = [text for text in found.warnings if "not as it runs on this processor: output 'y' keeps" in text]
+    assert found.met and len(told) == (not runs_as_written)
