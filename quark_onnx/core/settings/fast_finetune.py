@@ -2,6 +2,7 @@
 
 Names are those of AMD Quark (`NumIterations` in its dictionaries is `num_iterations` here); docs/fast_finetune.md
 has the table of all of them, with AIMET's names and what is refused. All work for weights of 2 to 16 bits.
+`RangeLearning` is for simulations: ranges are learned with the weights.
 """
 
 from __future__ import annotations
