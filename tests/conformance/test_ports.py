@@ -1,7 +1,8 @@
-"""Scripts as other tools' tutorials have them, only their imports changed: they make what our own call makes, to the bit.
+"""Scripts as other tools' tutorials have them, only their imports changed: they make what our own call makes.
 
-Each file in `ports/` is one: `ported(model, samples, folder)` is the script, `native(model, samples, folder)` the call of
-ours that its user would write. Both return the files that they made. `MODEL` in a file names another model than the digits'.
+Each file in `ports/` is one: `ported(model, samples, folder)` is the script, `native(model, samples, folder)` the call
+of ours that its user would write. Both return the files that they made, which are equal to the bit. `MODEL` in a file
+names a model of `tests/exports` in place of the digits', `samples()` makes what it reads.
 """
 
 from __future__ import annotations
