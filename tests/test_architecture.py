@@ -43,6 +43,7 @@ ALLOWED = {  # what each part may import of the others
     "demo": "core numerics graph engine stages clock result pipeline",
     "quantsim": "core numerics graph engine stages encodings ladder job result pipeline",
     "ort": "core graph opened_job result pipeline",
+    "quark": "core graph engine result pipeline",
     "plots": "core numerics",
     "durations": "",
     "evaluators": "core numerics",
