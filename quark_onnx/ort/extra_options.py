@@ -20,7 +20,10 @@ _STREAMS = "calibration streams in bounded memory; leave it out"
 _AXES = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}
 """Axes of output channels, which per_channel means anyway."""
 
-FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
+Fixed = tuple[tuple[Any, ...], str]
+"""The values that are taken, and what there is instead of others."""
+
+FIXED: dict[str, Fixed] = {
     "extra.Sigmoid.nnapi": ((False,), "there is no target NNAPI; give the output a scale with TensorQuantOverrides"),
     "EnableSubgraph": (
         (True,),
@@ -42,8 +45,19 @@ FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     ),
     "DefaultTensorType": ((), "types come from the model and a run of it; leave it out"),
 }
-"""Keys that choose nothing here: the values that are taken because they say what is done anyway, and what there is
-instead of others."""
+"""Keys that choose nothing: the values that are taken say what is done anyway."""
+
+_NO_RANGES = "activations have no ranges where they become integers at run time; leave it out, or call quantize_static"
+AT_RUN_TIME: dict[str, Fixed] = {
+    "MatMulConstBOnly": ((True,), "a product of two activations stays float; leave it out"),
+    "ForceQuantizeNoInputCheck": ((False,), "only inputs of layers are quantized; leave it out"),
+    "ActivationSymmetric": ((False,), _NO_RANGES),
+    "ActivationRestrictedAsymmetric": ((False,), _NO_RANGES),
+    "OpTypesToExcludeOutputQuantization": (([], ()), "no output is quantized; leave it out"),
+    "CalibPercentile": ((), _NO_RANGES),
+    "CalibMovingAverage": ((False,), _NO_RANGES),
+}
+"""Keys that choose nothing more with `quantize_dynamic`."""
 
 SWITCHES = {
     "FastFinetune": "include_fast_ft",
@@ -60,8 +74,13 @@ _FORCED = "ForceQuantizeNoInputCheck"
 _KNOWN = (*OPTIONS, *RENAMED, *FIXED, _CHANNELS, _RESTRICTED)
 
 
-def lowered_options(given: Mapping[str, Any] | None, activation_type: object) -> dict[str, Any]:
+def lowered_options(
+    given: Mapping[str, Any] | None, activation_type: object, fixed: Mapping[str, Fixed] = FIXED
+) -> dict[str, Any]:
     """Our extra options for onnxruntime's; None leaves a key at its default, as with us.
+
+    Args:
+        fixed: keys that choose nothing.
 
     Raises:
         ConfigError: an unknown key, one that has no counterpart, or two that say the same.
@@ -69,30 +88,30 @@ def lowered_options(given: Mapping[str, Any] | None, activation_type: object) ->
     if not isinstance(given, Mapping | None):
         raise ConfigError(f"extra_options must be a dictionary, not {given!r}")
     asked = {key: value for key, value in (given or {}).items() if value is not None}
-    options: dict[str, Any] = {}
     for key, value in asked.items():
-        if key not in _KNOWN and key not in UNSUPPORTED:
-            raise ConfigError(f"unknown extra option {key!r}{nearest(str(key), _KNOWN)}")
-        if key in FIXED:
-            _refuse(key, value)
-        elif key == _CHANNELS:
-            _refuse_axes(value)
-        elif key in RENAMED and RENAMED[key] in asked:
-            raise ConfigError(f"extra options {key} and {RENAMED[key]} say the same; give one of them")
-        elif key != _RESTRICTED:
-            options[RENAMED.get(key, key)] = value
+        _refuse(key, value, asked, fixed)
+    chosen = {key: value for key, value in asked.items() if key not in fixed}
+    options = {RENAMED.get(key, key): value for key, value in chosen.items() if key not in (_CHANNELS, _RESTRICTED)}
     if options.get("BlockSize") == 0:  # onnxruntime's way to write none
         del options["BlockSize"]
-    return options | _restricted(asked, activation_type) | _forced(asked)
+    return options | _restricted(chosen, activation_type) | _forced(chosen)
 
 
-def _refuse(key: str, value: object) -> None:
-    taken, instead = FIXED[key]
+def _refuse(key: str, value: object, asked: Mapping[str, Any], fixed: Mapping[str, Fixed]) -> None:
+    if key not in _KNOWN and key not in UNSUPPORTED:
+        raise ConfigError(f"unknown extra option {key!r}{nearest(str(key), _KNOWN)}")
+    if RENAMED.get(key) in asked:
+        raise ConfigError(f"extra options {key} and {RENAMED[key]} say the same; give one of them")
+    taken, instead = fixed.get(key, ((value,), ""))
     if value not in taken:
         raise ConfigError(f"extra option {key} does not take {value!r} here: {instead}")
+    if key == _CHANNELS:
+        _refuse_axes(value)
 
 
-def _refuse_axes(value: Mapping[str, int]) -> None:
+def _refuse_axes(value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"extra option {_CHANNELS} must be a dictionary, not {value!r}")
     for op_type, axis in value.items():
         if _AXES.get(op_type) != axis:
             raise ConfigError(

@@ -11,7 +11,7 @@ from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.operators import CPU
 from quark_onnx.core.settings.checked_fields import names
 from quark_onnx.core.settings.config import QuantizationConfig
-from quark_onnx.ort.extra_options import SWITCHES, lowered_options
+from quark_onnx.ort.extra_options import AT_RUN_TIME, FIXED, SWITCHES, lowered_options
 from quark_onnx.ort.quant_config import DynamicQuantConfig, StaticQuantConfig
 
 _PATTERN = re.compile(r"[*?\[]|^\^")
@@ -29,6 +29,7 @@ def static(config: StaticQuantConfig, present: Collection[str]) -> QuantizationC
     refuse_strangers(config)
     refuse_operators(config.quant_format)
     _refuse_providers(config.calibration_providers)
+    _refuse_bytes_of_floats(config.activation_type, "activation_type")
     given = config.extra_options or {}
     options = {"SmoothQuant": False} | lowered_options(given, config.activation_type)
     if "CalibPercentile" in given and str(config.calibrate_method) != "Percentile":
@@ -45,13 +46,14 @@ def static(config: StaticQuantConfig, present: Collection[str]) -> QuantizationC
 def dynamic(config: DynamicQuantConfig, present: Collection[str]) -> QuantizationConfig:
     """Our configuration of a dynamic quantization, arguments and errors as of `static`."""
     refuse_strangers(config)
-    options = {"MatMulConstBOnly": True} | lowered_options(config.extra_options, "uint8")
+    options = lowered_options(config.extra_options, "uint8", FIXED | AT_RUN_TIME)
     return QuantizationConfig(activation_type="uint8", use_dynamic_quant=True, **_common(config, options, present))
 
 
 def _common(
     config: StaticQuantConfig | DynamicQuantConfig, options: dict[str, Any], present: Collection[str]
 ) -> dict[str, Any]:
+    _refuse_bytes_of_floats(config.weight_type, "weight_type")
     switches = dict.fromkeys((SWITCHES[key] for key in options if key in SWITCHES), True)
     return {
         "weight_type": config.weight_type,
@@ -92,12 +94,17 @@ def refuse_operators(quant_format: object) -> None:
         )
 
 
-def _refuse_providers(providers: Sequence[str] | None) -> None:
-    if providers is not None and list(providers) != ["CPUExecutionProvider"]:
+def _refuse_providers(providers: object) -> None:
+    if providers not in (None, ["CPUExecutionProvider"], ("CPUExecutionProvider",)):
         raise ConfigError(
             f"calibration_providers: calibration runs on the CPU, not on {providers!r}; give "
             "['CPUExecutionProvider'], or leave it out"
         )
+
+
+def _refuse_bytes_of_floats(number_type: object, name: str) -> None:
+    if str(number_type).startswith("QFLOAT8"):
+        raise ConfigError(f"{name}: no CPU computes with {number_type}; take QInt8 or QUInt8, as small")
 
 
 def exact(field: str, given: Sequence[str] | None) -> tuple[str, ...]:

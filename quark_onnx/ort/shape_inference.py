@@ -1,6 +1,7 @@
 """`quant_pre_process`: the float model as quantizers are put into it, as a file of its own.
 
-Preparing is a part of quantizing here: nobody needs this step, and the result is the same with it.
+Preparing is a part of quantizing here: nobody needs this step. What is made of the file are the same bytes as of the
+model itself, but for float16, whose folded weights are rounded to it once more.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import io
+from quark_onnx.graph.to_float16 import to_float16
 from quark_onnx.opened_job import open_job
 from quark_onnx.ort.model_nodes import Source
 
@@ -70,7 +72,9 @@ def quant_pre_process(
     output = free_output(input_model, output_model_path)
     assert output is not None
     job = open_job(input_model, QuantizationConfig(optimize_model=not skip_optimization))
-    io.save(job.prepared, output, source=job.model, external=save_as_external_data)
+    half = job.widened
+    prepared = job.prepared if half is None else to_float16(job.prepared, keep=half.wide, interface=half.interface)
+    io.save(prepared, output, source=job.model, external=save_as_external_data)
 
 
 def _refuse(**given: object) -> None:
