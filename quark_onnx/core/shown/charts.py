@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from quark_onnx.core.shown.card import Level
 from quark_onnx.core.shown.markup import Html, joined, tag
@@ -13,6 +13,9 @@ from quark_onnx.core.shown.tables import framed
 
 CELLS = 400
 """Cells of a strip, at most."""
+
+Kind = Literal["good", "fair", "poor", "mark", "back"]
+"""Colours: of levels, of what is neither good nor bad, and of what lies behind."""
 
 
 class Bar(NamedTuple):
@@ -32,7 +35,7 @@ def bars(caption: str, rows: Sequence[Bar], total: int) -> Html:
         tag(
             "tr",
             tag("th", row.name, scope="row"),
-            tag("td", _bar(row), class_="bar"),
+            tag("td", meter(row.share, row.level or "mark"), class_="bar"),
             tag("td", row.figure, class_="n"),
         )
         for row in rows
@@ -40,9 +43,10 @@ def bars(caption: str, rows: Sequence[Bar], total: int) -> Html:
     return framed(tag("caption", caption), tag("tbody", *body), more=total - len(rows))
 
 
-def _bar(row: Bar) -> Html:
-    share = 0.0 if math.isnan(row.share) else min(max(row.share, 0.0), 1.0)
-    cells = (_cell(0, 100, "back"), _cell(0, round(100 * share, 1), row.level or "mark"))
+def meter(share: float, kind: Kind) -> Html:
+    """A bar over so much of the width, on a quiet one."""
+    share = 0.0 if math.isnan(share) else min(max(share, 0.0), 1.0)
+    cells = (_cell(0, 100, "back"), _cell(0, round(100 * share, 1), kind))
     return _drawing(cells, 100, "0.7em")
 
 
@@ -61,7 +65,7 @@ def strip(levels: Sequence[Level]) -> Html:
 _WORST: Sequence[Level] = ("poor", "fair", "good", "")
 
 
-def _cell(at: float, width: float, kind: str) -> Html:
+def _cell(at: float, width: float, kind: Kind) -> Html:
     return tag("rect", x=f"{at:g}", y="0", width=f"{width:g}", height="8", class_=kind)
 
 
