@@ -13,6 +13,7 @@ from quark_onnx.core.settings.checked_fields import names
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.ort.extra_options import AT_RUN_TIME, FIXED, SWITCHES, lowered_options
 from quark_onnx.ort.quant_config import DynamicQuantConfig, StaticQuantConfig
+from quark_onnx.ort.quant_utils import word
 
 _PATTERN = re.compile(r"[*?\[]|^\^")
 
@@ -32,7 +33,7 @@ def static(config: StaticQuantConfig, present: Collection[str]) -> QuantizationC
     _refuse_bytes_of_floats(config.activation_type, "activation_type")
     given = config.extra_options or {}
     options = {"SmoothQuant": False} | lowered_options(given, config.activation_type)
-    if "CalibPercentile" in given and str(config.calibrate_method) != "Percentile":
+    if "CalibPercentile" in given and word(config.calibrate_method) != "Percentile":
         raise ConfigError("extra option CalibPercentile is for calibrate_method=Percentile; set that, or leave it out")
     if "SmoothQuantAlpha" in given and not options["SmoothQuant"]:
         raise ConfigError("extra option SmoothQuantAlpha is for SmoothQuant=True; set that, or leave it out")
@@ -87,10 +88,10 @@ def refuse_operators(quant_format: object) -> None:
     Raises:
         ConfigError: it is not.
     """
-    if str(quant_format) != "QDQ":
+    if word(quant_format) != "QDQ":
         raise ConfigError(
-            f"quant_format: {quant_format} is not written; take QuantFormat.QDQ, of which onnxruntime makes the same "
-            "integer operators when it loads the model"
+            f"quant_format: {word(quant_format)} is not written; take QuantFormat.QDQ, of which onnxruntime makes the "
+            "same integer operators when it loads the model"
         )
 
 
@@ -103,8 +104,8 @@ def _refuse_providers(providers: object) -> None:
 
 
 def _refuse_bytes_of_floats(number_type: object, name: str) -> None:
-    if str(number_type).startswith("QFLOAT8"):
-        raise ConfigError(f"{name}: no CPU computes with {number_type}; take QInt8 or QUInt8, as small")
+    if word(number_type).startswith("QFLOAT8"):
+        raise ConfigError(f"{name}: no CPU computes with {word(number_type)}; take QInt8 or QUInt8, as small")
 
 
 def exact(field: str, given: Sequence[str] | None) -> tuple[str, ...]:
