@@ -39,7 +39,6 @@ def test_the_result_is_the_same(model: onnx.ModelProto, shape: tuple[int, ...], 
     quant_pre_process(model, prepared, skip_symbolic_shape=True)
     made = onnx.load(prepared)
     assert {node.op_type for node in made.graph.node}.isdisjoint({"BatchNormalization", "Identity"})
-    assert len(made.graph.node) < len(model.graph.node)
     np.testing.assert_allclose(run(made, samples[0])[0], run(model, samples[0])[0], rtol=1e-4, atol=1e-4)
     for source, output in ((model, "direct"), (prepared, "behind")):
         quantize_static(source, tmp_path / output, samples, per_channel=True)
