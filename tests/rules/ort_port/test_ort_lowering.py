@@ -217,7 +217,20 @@ def test_all_types_of_the_model_are_no_restriction() -> None:
     assert lowered(op_types_to_quantize=[*TYPES]).op_types_to_quantize == ()
     assert lowered(op_types_to_quantize={*TYPES, "Concat"}).op_types_to_quantize == ()
     assert lowered(op_types_to_quantize=[*TYPES[1:]]).op_types_to_quantize == TYPES[1:]
-    assert "Convv" in lowered(op_types_to_quantize=[*TYPES, "Convv"]).op_types_to_quantize  # for placement to refuse
+
+
+def test_types_that_stay_float() -> None:
+    """What the model has and no CPU runs on integers is left out of a list; what neither has is left for placement."""
+
+    def types(*asked: str) -> tuple[str, ...]:
+        config = StaticQuantConfig(None, op_types_to_quantize=asked)
+        return static(config, ("Conv", "HardSwish", "Add")).op_types_to_quantize
+
+    assert types("Conv", "HardSwish") == ("Conv",)
+    assert types("Conv", "HardSwish", "Add") == ()
+    assert types("HardSwish") == ("HardSwish",)
+    assert types("Conv", "Elu") == ("Conv", "Elu")
+    assert types("Conv", "HardSwish", "Add", "Convv") == ("Conv", "Add", "Convv")
 
 
 def test_a_configuration_of_all_that_a_model_has(tmp_path: Path) -> None:
