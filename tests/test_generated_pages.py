@@ -6,7 +6,7 @@ import dataclasses
 import re
 
 import pytest
-from aligned_fields import as_markdown, fields_of
+from aligned_fields import as_markdown, fields_of, one_by_one
 from command_page import command_page
 from markdown_parts import anchored, prose, table
 from runtime_pages import operator_page, target_page
@@ -100,6 +100,13 @@ def test_two_columns_are_fields() -> None:
     assert fields_of(text) == {"one": "of both, and more", "two": "of both, and more", "three": "alone", "more": "code"}
     assert as_markdown(text) == (
         "What.\n\n- `one`, `two`: of both, and more\n- `three`: alone\n\n    more  code\nThe end, it has  two."
+    )
+
+
+def test_arguments_that_share_a_line() -> None:
+    text = "What.\n\nArgs:\n    one, two: of both,\n        and more\n    three: alone"
+    assert one_by_one(text) == (
+        "What.\n\nArgs:\n    one: of both,\n        and more\n    two: of both,\n        and more\n    three: alone"
     )
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 _ROW = re.compile(r"( *)(\w+(?:, \w+)*) {2,}(\S.*)")
+_TOGETHER = re.compile(r"^( {4})(\w+(?:, \w+)+): (.*(?:\n {5,}.*)*)", re.M)
 _CODE = re.compile(r"( {4}|```)")
 
 
@@ -32,6 +33,15 @@ def as_markdown(docstring: str) -> str:
         inside = listed
         lines.append(f"- `{entry[0].replace(', ', '`, `')}`: {entry[1]}" if listed else entry[0])
     return "\n".join(lines)
+
+
+def one_by_one(docstring: str) -> str:
+    """The docstring with arguments, or errors, that share a line (`a, b: text`) each on a line of its own."""
+
+    def alone(found: re.Match[str]) -> str:
+        return "\n".join(f"{found[1]}{name}: {found[3]}" for name in found[2].split(", "))
+
+    return _TOGETHER.sub(alone, docstring)
 
 
 def _parts(docstring: str, *, anywhere: bool) -> Iterator[tuple[str] | tuple[str, str]]:

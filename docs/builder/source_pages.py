@@ -12,6 +12,8 @@ MODULES = {
     "quark_onnx": "quantize a model",
     "quark_onnx.optimize": "the smallest or fastest model within a budget",
     "quark_onnx.zoo": "many models",
+    "quark_onnx.quark": "AMD Quark's API, both generations",
+    "quark_onnx.ort": "onnxruntime.quantization's API",
     "quark_onnx.quantsim": "AIMET's workflow",
     "quark_onnx.encodings": "AIMET's encodings files",
 }

@@ -11,11 +11,11 @@ from rich.live import Live
 from rich.progress import Progress
 
 from quark_onnx.cli.console import err, say
-from quark_onnx.cli.progress_line import Line, display
 from quark_onnx.cli.tables import facts
+from quark_onnx.core.shown.figures import seconds, size
 from quark_onnx.optimize import Point, Trial
+from quark_onnx.progress.terminal_line import Line, display
 from quark_onnx.report.search_wording import figures
-from quark_onnx.report.wording import seconds, size
 
 
 def worth(point: Point) -> str:

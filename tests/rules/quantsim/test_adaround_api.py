@@ -21,7 +21,7 @@ from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.encodings import document, from_plan, into_plan, read
 from quark_onnx.numerics.quantizer import dequantize, quantize, quantize_half_up
 from quark_onnx.quantsim import QuantizationSimModel, QuantScheme
-from quark_onnx.quantsim.adaround import Adaround, AdaroundParameters
+from quark_onnx.quantsim.adaround.adaround_weight import Adaround, AdaroundParameters
 from quark_onnx.quantsim.data_loader import feeds_of
 from quark_onnx.quantsim.simulated_model import open_float
 
@@ -207,7 +207,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[QuarkError], str]] = {
     "unknown parameter": ({"param_bw_override_list": [("w11", 8)]}, ConfigError, "'w11'; did you mean 'w1'"),
     "an activation": ({"param_bw_override_list": [("a", 8)]}, ConfigError, "no layer or parameter of one"),
     "no pair": ({"param_bw_override_list": ["w1"]}, ConfigError, "pairs"),
-    "no width": ({"param_bw_override_list": [("w1", 17)]}, ConfigError, "from 2 to 16"),
+    "no width": ({"param_bw_override_list": [("w1", 32)]}, ConfigError, "from 2 to 31"),
     "width": ({"default_param_bw": 1}, ConfigError, "default_param_bw"),
     "unknown node": ({"ignore_quant_ops_list": ["conv"]}, ConfigError, "no node 'conv'"),
     "no list": ({"ignore_quant_ops_list": "conv"}, ConfigError, "a list of names"),

@@ -21,10 +21,10 @@ from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.graph import Model
 from quark_onnx.graph.view import is_op
+from quark_onnx.quantsim.common.defs import QuantScheme
 from quark_onnx.quantsim.fine_tuning import tuned
 from quark_onnx.quantsim.quantizer import Quantizer
-from quark_onnx.quantsim.scheme import QuantScheme
-from quark_onnx.quantsim.sim import QuantizationSimModel
+from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import plan_of, rounded
 from quark_onnx.quantsim.simulated_model import ranging
 from quark_onnx.stages.ranges import choose_ranges

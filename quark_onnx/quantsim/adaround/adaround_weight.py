@@ -30,11 +30,11 @@ from quark_onnx.core.settings.checked_fields import field, optional, pair, real,
 from quark_onnx.core.settings.fast_finetune import AdaRound
 from quark_onnx.encodings import from_plan, write
 from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.quantsim.common.defs import QuantScheme, as_scheme
 from quark_onnx.quantsim.data_loader import feeds_of
 from quark_onnx.quantsim.encodings_files import shapes_of
 from quark_onnx.quantsim.fine_tuning import tuned
-from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
-from quark_onnx.quantsim.sim import QuantizationSimModel
+from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import on_grid, rounded
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source
 from quark_onnx.stages.simulated_placement.units import unit_of
@@ -139,7 +139,7 @@ class Adaround:
         Args:
             model: path or `onnx.ModelProto` of a float model, best with BatchNormalizations folded; never modified.
             dummy_input: None, or one feed, only checked to fit.
-            default_param_bw: width of parameters, 2..16; the simulation must be made with the same.
+            default_param_bw: width of parameters, 2..31; the simulation must be made with the same.
             param_bw_override_list: pairs of a layer, or one of its parameters, by name, and the width it has instead.
             ignore_quant_ops_list: names of nodes whose parameters and outputs stay float meanwhile.
             default_quant_scheme: how ranges are chosen; the scale of a weight is then searched around it.

@@ -1,0 +1,80 @@
+"""Quark's `ModelQuantizer`: configurations of both generations, on our pipeline."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from quark_onnx import pipeline
+from quark_onnx.core.errors import ConfigError
+from quark_onnx.graph import ModelProto
+from quark_onnx.quark.data_readers import ModelDataReader
+from quark_onnx.quark.lowered_config import Lowered, lowered
+from quark_onnx.quark.quantization_config import Config
+from quark_onnx.quark.summary import summary
+from quark_onnx.result import Result
+
+_LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
+"""Of the logger `quark_onnx`, by onnxruntime's numbers."""
+
+
+class ModelQuantizer:
+    """Quantizes models with a configuration of Quark's.
+
+    Args:
+        config: a `Config`. It is read when `quantize_model` is called.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+
+    def __init__(self, config: Config) -> None:
+        if not isinstance(config, Config):
+            raise ConfigError(
+                f"config must be a Config of quark_onnx.quark, e.g. Config(get_default_config('XINT8')), "
+                f"not {type(config).__name__}"
+            )
+        self.config = config
+
+    def quantize_model(
+        self,
+        model_input: str | Path | ModelProto,
+        model_output: str | Path | None = None,
+        calibration_data_reader: object = None,
+        calibration_data_path: str | Path | None = None,
+    ) -> Result:
+        """Quantize a float model; arguments and errors as those of `quark_onnx.ModelQuantizer.quantize_model`.
+
+        Returns:
+            Always a `Result`, with the model in it, also where a file is written.
+        """
+        asked = lowered(self.config.global_quant_config)
+        if isinstance(calibration_data_reader, ModelDataReader):
+            calibration_data_reader = calibration_data_reader.data
+        with _talking(asked):
+            result = pipeline.ModelQuantizer(asked.config).quantize_model(
+                model_input, model_output, calibration_data_reader, calibration_data_path
+            )
+        if asked.print_summary:
+            print(summary(result))
+        return result
+
+
+@contextmanager
+def _talking(asked: Lowered) -> Iterator[None]:
+    """A block that says as much as is asked for."""
+    logger = logging.getLogger("quark_onnx")
+    before = logger.level
+    with warnings.catch_warnings():
+        if asked.ignore_warnings:
+            for kind in (ResourceWarning, UserWarning):
+                warnings.simplefilter("ignore", kind)
+        if asked.log_severity_level is not None:
+            logger.setLevel(_LEVELS[asked.log_severity_level])
+        try:
+            yield
+        finally:
+            logger.setLevel(before)
