@@ -80,7 +80,8 @@ def optimize(
         target: what runs the model.
         options: extra options of every configuration.
         data_path: a folder of samples instead of `data`.
-        progress, told: told what goes on, within a trial (as in `ModelQuantizer`) and from trial to trial.
+        progress: told what goes on within a trial, as in `ModelQuantizer`.
+        told: told what each trial has brought.
 
     Returns:
         The chosen model, all points that were tried, and the table of layers.
