@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import Enum
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.settings import config as settings
-from quark_onnx.core.settings.checked_fields import choice, flag, named, names
+from quark_onnx.core.settings.checked_fields import flag, named, names, optional, whole
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.quark.enums import PowerOfTwoMethod
@@ -110,9 +111,7 @@ def _unfolded(config: QuantizationConfig) -> tuple[dict[str, Any], dict[str, Any
     options = {key: value for key, value in options.items() if key not in FIELDS}
     if options.pop("SkipPreprocess", False):
         values["optimize_model"] = False
-    level = values["log_severity_level"]
-    if level is not None:
-        choice(("0", "1", "2", "3", "4"))("log_severity_level", str(level))
+    optional(whole(0, 4))("log_severity_level", values["log_severity_level"])
     return values, options
 
 
@@ -177,8 +176,12 @@ def _steps(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _counting(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that say more than our default."""
-    found = {key: value for key, value in options.items() if value is not None and not _is_default(key, value)}
+    """Options that say more than our default; members of enumerations by their names."""
+    found = {
+        key: value.name if isinstance(value, Enum) else value
+        for key, value in options.items()
+        if value is not None and not _is_default(key, value)
+    }
     if isinstance(found.get("UserCustomOpLibPath"), str):
         found["UserCustomOpLibPath"] = [found["UserCustomOpLibPath"]]
     return found
@@ -186,6 +189,7 @@ def _counting(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_default(key: str, value: Any) -> bool:
     default = OPTIONS[key].default
+    value = tuple(value) if isinstance(value, list) else value
     return type(value) is type(default) and value == default
 
 

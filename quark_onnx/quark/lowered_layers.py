@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError
@@ -27,9 +27,7 @@ def layer_types(asked: Mapping[Any, Any], common: QLayerConfig) -> dict[str, Any
     found: dict[str, Any] = {}
     for key, patterns in asked.items():
         entry = _types(_layer(key, common, "specific_layer_config"), common)
-        if isinstance(patterns, str):
-            raise ConfigError(f"specific_layer_config must hold lists of names, not {patterns!r}")
-        for pattern in patterns:
+        for pattern in _listed("specific_layer_config", patterns):
             if not isinstance(pattern, str):
                 raise ConfigError(
                     f"specific_layer_config: {pattern!r} is not supported: name the layers, or give a regular "
@@ -52,7 +50,7 @@ def type_overrides(asked: Mapping[Any, Any], common: QLayerConfig) -> dict[str, 
     for key, op_types in asked.items():
         layer = _layer(key, common, "layer_type_config")
         parts = {part: _part(layer, name, common) for name, part in _PARTS.items() if layer.spec(name) is not None}
-        found |= dict.fromkeys(op_types, parts)
+        found |= dict.fromkeys(_listed("layer_type_config", op_types), parts)
     return found
 
 
@@ -67,6 +65,12 @@ def per_channel(spec: QTensorConfig, where: str) -> bool:
             f"{where}: QuantGranularity.Group says not how large a group is; give BlockSize in extra_options instead"
         )
     return spec.quant_granularity is QuantGranularity.Channel
+
+
+def _listed(where: str, value: Any) -> Sequence[Any]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"{where} must hold lists of names, not {value!r}")
+    return value
 
 
 def _layer(key: Any, common: QLayerConfig, where: str) -> QLayerConfig:

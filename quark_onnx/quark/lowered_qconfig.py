@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.settings.checked_fields import names
 from quark_onnx.quark.algorithms import AlgoConfig, asked_by
 from quark_onnx.quark.enums import CalibMethod, CalibrationMethod, LayerWiseMethod, PowerOfTwoMethod, ScaleType
 from quark_onnx.quark.lowered_layers import layer_types, per_channel, type_overrides
@@ -15,6 +16,13 @@ from quark_onnx.quark.specs import QLayerConfig, QTensorConfig
 from quark_onnx.quark.without_counterpart import refuse_type
 
 _BIASES = {"Int8": {"Int32Bias": False}, "Int16": {"Int16Bias": True}, "Int32": {"Int32Bias": True}}
+_KINDS: dict[str, Any] = {
+    "specific_layer_config": Mapping,
+    "layer_type_config": Mapping,
+    "exclude": Sequence,
+    "algo_config": Sequence,
+    "extra_options": Mapping,
+}
 NodesOf = Callable[[Sequence[str]], list[str]]
 """The names of the nodes of some operator types."""
 
@@ -31,12 +39,18 @@ def first_api(config: QConfig, algorithms: Sequence[AlgoConfig], nodes_of: Nodes
     """
     if not isinstance(config.global_config, QLayerConfig):
         raise ConfigError(f"global_config must be a QLayerConfig, not {config.global_config!r}")
+    for name, kind in _KINDS.items():
+        if not isinstance(getattr(config, name), kind):
+            wanted = "a list" if kind is Sequence else "a dictionary"
+            raise ConfigError(f"{name} must be {wanted}, not {getattr(config, name)!r}")
     inputs, weight = (_needed(config.global_config, name) for name in ("input_tensors", "weight"))
     fields, options = asked_by([*config.algo_config, *algorithms])
-    options |= _kept(options, config.extra_options) | _global(config.global_config, inputs, weight)
+    said = _global(config.global_config, inputs, weight)
+    _refuse_contradictions(said, config.extra_options)
+    options |= said | _kept(options, config.extra_options)
     nodes, subgraphs = _excluded(config.exclude)
     types = {key: value for key, value in config.layer_type_config.items() if key is not None}
-    floats = config.layer_type_config.get(None)
+    floats = names("layer_type_config[None]", config.layer_type_config.get(None, ()))
     layers = layer_types(config.specific_layer_config, config.global_config)
     overrides = type_overrides(types, config.global_config)
     for key, asked in (("LayerTypes", layers), ("OpTypeQuantOverrides", overrides)):
@@ -55,6 +69,16 @@ def first_api(config: QConfig, algorithms: Sequence[AlgoConfig], nodes_of: Nodes
         extra_options=options,
         **{"include_cle": False, **fields},
     )
+
+
+def _refuse_contradictions(said: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """A method for weights among the options is the one that counts, as in Quark; nothing else is said twice."""
+    for key in (said.keys() & options.keys()) - {"WeightCalibrateMethod"}:
+        if options[key] not in (None, said[key]):
+            raise ConfigError(
+                f"extra option {key}={options[key]!r}, and global_config says {said[key]!r}: leave the option out, and "
+                "set the specification"
+            )
 
 
 def _kept(asked: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

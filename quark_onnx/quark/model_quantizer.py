@@ -12,8 +12,8 @@ from pathlib import Path
 
 from quark_onnx import pipeline
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.graph import ModelProto, io
+from quark_onnx.graph.opset import operator_types
 from quark_onnx.quark.algorithms import AlgoConfig, asked_by
 from quark_onnx.quark.data_readers import ModelDataReader
 from quark_onnx.quark.lowered_config import Lowered, lowered
@@ -82,14 +82,14 @@ class ModelQuantizer:
 
 
 def _nodes(model_input: str | Path | ModelProto, op_types: Sequence[str]) -> list[str]:
-    """Names of the nodes of these types; there need not be any of a type that is known.
+    """Names of the nodes of these types; there need not be any of a type that ONNX has.
 
     Raises:
         ConfigError: nobody knows the type.
     """
     model = io.load(model_input)
     nodes = [node for node in model.graph.all_nodes() if node.name]
-    known = {name for target in TARGETS.values() for name in target.ops} | {node.op_type for node in nodes}
+    known = operator_types() | {node.op_type for node in nodes}
     for op_type in op_types:
         if op_type not in known:
             raise ConfigError(f"layer_type_config: no operator {op_type!r}{nearest(op_type, known)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -49,8 +48,8 @@ class QConfig(StrictFields):
         global_config: QLayerConfig,
         specific_layer_config: dict[Any, list[Any]] | None = None,
         layer_type_config: dict[Any, list[str]] | None = None,
-        exclude: Sequence[Any] | None = None,
-        algo_config: Sequence[AlgoConfig] | None = None,
+        exclude: list[Any] | None = None,
+        algo_config: list[AlgoConfig] | None = None,
         use_external_data_format: bool = False,
         extra_options: dict[str, Any] | None = None,
         **options: Any,
@@ -64,8 +63,8 @@ class QConfig(StrictFields):
         self.global_config = global_config
         self.specific_layer_config = {} if specific_layer_config is None else specific_layer_config
         self.layer_type_config = {} if layer_type_config is None else layer_type_config
-        self.exclude = [*(exclude or ())]
-        self.algo_config = [*(algo_config or ())]
+        self.exclude = [] if exclude is None else exclude
+        self.algo_config = [] if algo_config is None else algo_config
         self.use_external_data_format = use_external_data_format
         self.extra_options = {**(extra_options or {}), **options}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.errors import ConfigError
 from quark_onnx.quark.algorithms import AdaQuantConfig, AdaRoundConfig, AlgoConfig
 from quark_onnx.quark.qconfig import QConfig
 from quark_onnx.quark.specs import BFloat16Spec, BFP16Spec, Int8Spec, Int16Spec, QLayerConfig, ReadySpec, XInt8Spec
@@ -55,7 +55,7 @@ def __getattr__(name: str) -> QConfig:
     if name in ELSEWHERE:
         raise ConfigError(f"quark_onnx.quark has no {name}: {ELSEWHERE[name]}")
     if name not in READY:
-        raise AttributeError(f"quark_onnx.quark has no {name!r}{nearest(name, READY) if 'QCONFIG' in name else ''}")
+        raise AttributeError(f"quark_onnx.quark has no {name!r}")
     base, ending = READY[name]
     inputs, weight, options = _SPECS[base]
     return QConfig(
