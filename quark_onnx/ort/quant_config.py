@@ -14,9 +14,16 @@ from quark_onnx.ort.quant_utils import QuantFormat, QuantType
 
 Names = Sequence[str] | None
 
+_NAMES = ("op_types_to_quantize", "nodes_to_quantize", "nodes_to_exclude")
+
 
 class QuantConfig:
-    """What both kinds of quantization have in common."""
+    """What both kinds of quantization have in common: names and options that nobody gave are empty, to be added to."""
+
+    def __post_init__(self) -> None:
+        for name, empty in (*((name, list) for name in _NAMES), ("extra_options", dict)):
+            if getattr(self, name) is None:
+                setattr(self, name, empty())
 
 
 @dataclass

@@ -191,6 +191,19 @@ def test_every_documented_option_is_known() -> None:
     assert keys - known == set()
 
 
+def test_what_nobody_gave_can_be_added_to() -> None:
+    config, other = StaticQuantConfig(None), DynamicQuantConfig()
+    config.nodes_to_exclude.append("a")
+    config.op_types_to_quantize += ["Conv", "MatMul"]
+    config.extra_options["WeightSymmetric"] = False
+    expected = {"nodes_to_exclude": ("a",), "op_types_to_quantize": ("Conv", "MatMul")}
+    assert static(config, TYPES) == ours({"WeightSymmetric": False}, **expected)
+    other.extra_options["WeightSymmetric"] = False
+    assert dynamic(other, TYPES) != dynamic(DynamicQuantConfig(), TYPES)
+    given: list[str] = []
+    assert get_qdq_config(model(), None, nodes_to_exclude=given).nodes_to_exclude is not given
+
+
 def test_a_misspelt_attribute_is_refused() -> None:
     config = StaticQuantConfig(None)
     config.per_channel = True
