@@ -246,6 +246,8 @@ def apply_adaround(
     if sim.unseen():
         sim.compute_encodings(feeds)
     done = tune(sim, feeds, options, weights.keys() - ours)
+    for tensor in ours:
+        weights[tensor].freeze_encodings()
     _tell(sim.float_model, done, set(layers) - set(chosen))
 
 
