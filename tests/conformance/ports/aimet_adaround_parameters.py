@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from quark_onnx.quantsim import Adaround, AdaroundParameters, QuantizationSimModel
+from quark_onnx.quantsim import Adaround, AdaroundParameters, QuantizationSimModel, fold_all_batch_norms
 
 FILES = ("rounded.encodings", "sim.encodings", "sim.onnx")
 
 
 def ported(model: Path, samples: np.ndarray, folder: Path) -> Sequence[Path]:
     from quark_onnx.quantsim.adaround.adaround_weight import Adaround, AdaroundParameters
+    from quark_onnx.quantsim.batch_norm_fold import fold_all_batch_norms_to_weight
     from quark_onnx.quantsim.common.defs import QuantScheme
     from quark_onnx.quantsim.quantsim import QuantizationSimModel
 
@@ -32,6 +33,7 @@ def ported(model: Path, samples: np.ndarray, folder: Path) -> Sequence[Path]:
 
     loader = DataLoader()
     onnx_model = onnx.load_model(model)
+    _ = fold_all_batch_norms_to_weight(onnx_model)
     params = AdaroundParameters(
         data_loader=loader, num_batches=3, default_num_iterations=20, forward_fn=None, forward_pass_callback_args=None
     )
@@ -65,7 +67,7 @@ def ported(model: Path, samples: np.ndarray, folder: Path) -> Sequence[Path]:
 def native(model: Path, samples: np.ndarray, folder: Path) -> Sequence[Path]:
     data = samples.reshape(3, 8, *samples.shape[1:])
     params = AdaroundParameters(list(data), 3, 20)
-    rounded = Adaround.apply_adaround(model, None, params, folder, "rounded")
+    rounded = Adaround.apply_adaround(fold_all_batch_norms(model), None, params, folder, "rounded")
     sim = QuantizationSimModel(rounded, default_param_bw=4)
     sim.set_and_freeze_param_encodings(folder / "rounded.encodings")
     sim.compute_encodings(list(data))
