@@ -38,6 +38,7 @@ from quark_onnx.quantsim.common.defs import QuantScheme, bits
 from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.scheme_pairs import CANDIDATES, SchemePair, allowed, as_pair, without_training
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source, open_float
+from quark_onnx.quantsim.simulation_arguments import refuse
 
 logger = logging.getLogger("quark_onnx")
 
@@ -86,6 +87,7 @@ class AutoQuant:
         config_file: a runtime configuration, as of `QuantizationSimModel`.
         results_dir: folder for the results; None: a new one in the system's folder for temporary files.
         strict_validation: False goes on without a step that fails.
+        others: AIMET's `rounding_mode`, `use_cuda` …, where they say what holds here anyway.
 
     Attributes:
         stages: what `optimize` tried, in order.
@@ -112,7 +114,9 @@ class AutoQuant:
         config_file: ConfigFile = None,
         results_dir: str | Path | None = None,
         strict_validation: bool = True,
+        **others: object,
     ) -> None:
+        refuse("AutoQuant", others, ("config_file", "results_dir", "strict_validation"))
         score, widths = scorer(eval_callback), (bits("param_bw", param_bw), bits("output_bw", output_bw))
         self._scheme = without_training(quant_scheme)
         self._strict = flag("strict_validation", strict_validation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -59,11 +59,29 @@ def fine_tune(sim: QuantizationSimModel, inputs: object, options: Options | None
     if not isinstance(options, (AdaRound, AdaQuant, RangeLearning)):
         raise ConfigError(f"options must be an AdaRound, an AdaQuant or a RangeLearning, not {options!r}")
     feeds = keep(told(samples_of(sim.float_model, inputs, limit=options.data_size)))
-    done = tuned(sim.float_model, replace(sim.plan, codes={}), feeds, options)
-    sim.adopt(done.plan)
+    done = tune(sim, feeds, options)
     for node, reason in done.reasons.items():
         logger.info("%r is not tuned: %s", node, reason)
     return done.records
+
+
+def tune(
+    sim: QuantizationSimModel, feeds: Sequence[Feed], options: FastFinetune | RangeLearning, fixed: Collection[str] = ()
+) -> Tuning:
+    """Train the weights of a simulation, which has the new numbers then.
+
+    Args:
+        fixed: weights that stay as they are, rounded to nearest.
+
+    Raises:
+        ConfigError: a quantizer has no encoding.
+        KeyboardInterrupt: it was interrupted; nothing has changed then.
+    """
+    plan = sim.plan
+    kept = {tensor: codes for tensor, codes in plan.codes.items() if tensor in fixed}
+    done = tuned(sim.float_model, replace(plan, codes=kept), feeds, options)
+    sim.adopt(replace(done.plan, codes={t: codes for t, codes in done.plan.codes.items() if t not in kept}))
+    return done
 
 
 def tuned(

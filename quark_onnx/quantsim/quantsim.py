@@ -146,12 +146,13 @@ class QuantizationSimModel(Simulation):
             text = "%s has no encodings for %d of the quantized parameters, e.g. %r; compute_encodings chooses them"
             logger.warning(text, named(encoding_path), len(left), left[0])
 
-    def to_onnx_qdq(self, *, export_int32_bias: bool = True) -> ModelProto:
+    def to_onnx_qdq(self, *, export_int32_bias: bool = True, **others: object) -> ModelProto:
         """The quantized model for onnxruntime: QuantizeLinear and DequantizeLinear, parameters as integers.
 
         Args:
             export_int32_bias: biases of layers as int32 where they fit, as integer kernels add them. onnxruntime would
                 do it by itself otherwise, with less care.
+            others: AIMET's `prequantize_constants`, where it says what holds here anyway.
 
         Weights whose products could saturate on x64 without VNNI are stored as uint8 with zero point 128: their numbers
         are those of the simulation on every processor.
@@ -159,6 +160,7 @@ class QuantizationSimModel(Simulation):
         Raises:
             ConfigError: a quantizer that is on has no encoding, or more than 16 bits.
         """
+        refuse("to_onnx_qdq", others, ("export_int32_bias",))
         plan = self.plan
         refuse_wide(plan)
         sites = {t: s if s.role == "activation" else _as_stored(s) for t, s in plan.sites.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -208,9 +208,8 @@ class Simulation:
         Raises:
             ConfigError: a quantizer that is on has no encoding.
         """
-        on = self._on()
-        self._complete(self._open())
-        return rounded(self.float_model, plan_of(self.float_model, [q for q in on if q.enabled]))
+        self._complete()
+        return rounded(self.float_model, plan_of(self.float_model, self._on()))
 
     def adopt(self, tuned: Plan) -> None:
         """Take over what fine-tuning made of the plan: new numbers in the float model, new grids, which are frozen."""
@@ -222,20 +221,21 @@ class Simulation:
                 known.take(known.format, q, freeze=True)
         self._forget()
 
-    def _unseen(self, open: Iterable[Quantizer]) -> list[str]:
-        """Tensors of quantizers that need samples first."""
-        sites = {site.tensor: site for quantizer in open for site in quantizer.sites}
+    def unseen(self) -> list[str]:
+        """Tensors whose quantizers are on and need samples first."""
+        sites = {site.tensor: site for quantizer in self._open() for site in quantizer.sites}
         return [tensor for tensor in observed_tensors(Plan("", sites)) if tensor not in self._statistics]
 
     def _open(self) -> list[Quantizer]:
         return [quantizer for quantizer in self._on() if not quantizer.is_initialized()]
 
-    def _complete(self, open: Sequence[Quantizer]) -> None:
+    def _complete(self) -> None:
         """Encodings of quantizers whose settings were changed, of what is known of their tensors already."""
-        if unseen := self._unseen(open):
+        if unseen := self.unseen():
             more = f" and {len(unseen) - 1} others" if len(unseen) > 1 else ""
             way = "call compute_encodings with samples, or load_encodings_to_sim"
             raise ConfigError(f"no encoding for {unseen[0]!r}{more}: {way}")
+        open = self._open()
         sites = {site.tensor: site for quantizer in open for site in quantizer.sites}
         chosen = choose(self.float_model, sites, self._statistics, self._ranges)
         for quantizer in open:
@@ -253,7 +253,7 @@ class Simulation:
         While encodings are computed it is the one that is looked at; before that it tells inputs and outputs, and
         refuses to run with a ConfigError.
         """
-        waiting = self._observing is None and self._unseen(self._open())
+        waiting = self._observing is None and self.unseen()
         return WaitingSession(self.float_model, self._running) if waiting else self._running()
 
     def _running(self) -> Any:

@@ -1,11 +1,15 @@
-"""Arguments of AIMET that have several names, or only one value that holds here."""
+"""Arguments of AIMET: names of layers, several names of one thing, and those with one value that holds here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.operators import LAYERS
+from quark_onnx.core.settings.checked_fields import names
+from quark_onnx.graph import Model
+from quark_onnx.graph.view import is_op
 from quark_onnx.quantsim.common.defs import QuantizationDataType
 
 FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -19,6 +23,12 @@ FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "rounding_mode": (("nearest",), "rounding is to nearest; adaround chooses better ones"),
     "use_symmetric_encodings": ((False,), "symmetry is a matter of config_file, or of a quantizer"),
     "path": ((None,), "nothing is stored meanwhile; say where results go in export"),
+    "cache_id": ((None,), "every step is done anew; what is kept is in results_dir"),
+    "prequantize_constants": ((True,), "parameters are stored as integers"),
+    "force_activation_as": (
+        (None,),
+        "symmetric activations are signed, others are not: say which are in config_file",
+    ),
     "session_options_kwargs": ((None, {}), "of the options of a session only `threads` can be chosen"),
 }
 """Argument → what holds here, and may be said, and why nothing else can."""
@@ -41,6 +51,24 @@ def refuse(function: str, said: Mapping[str, object], known: Iterable[str]) -> N
         allowed, why = FIXED[name]
         if value not in allowed:
             raise ConfigError(f"{name}={value!r} cannot be had: {why}; leave it out")
+
+
+def layers_of(model: Model) -> list[str]:
+    """Names of the layers of a model."""
+    return [node.name or "" for node in model.graph if is_op(node, *LAYERS)]
+
+
+def layer_names(field: str, asked: Collection[str], layers: Collection[str]) -> tuple[str, ...]:
+    """Names that are all of layers.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    wanted = names(field, sorted(asked) if isinstance(asked, (set, frozenset)) else asked)
+    for node in wanted:
+        if node not in layers:
+            raise ConfigError(f"{field}: the model has no layer {node!r}{nearest(node, layers)}")
+    return wanted
 
 
 def one_of(default: Any, **named: Any) -> Any:

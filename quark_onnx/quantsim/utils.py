@@ -1,4 +1,4 @@
-"""A score for sessions, and feeds to try a model on."""
+"""A score for sessions, and a feed to try a model on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from quark_onnx.core.errors import ConfigError, DataError
+from quark_onnx.core.errors import ConfigError, DataError, ModelError
 from quark_onnx.core.settings.checked_fields import whole
 from quark_onnx.engine.calibration_data import Feed, InputSpec, open_data, told
 from quark_onnx.engine.opened_model import open_model
-from quark_onnx.engine.runner import Runner
+from quark_onnx.engine.runner import Runner, input_specs
 from quark_onnx.numerics.output_pairs import paired
+from quark_onnx.quantsim.simulated_model import Source
 
 LOUDEST = 100.0
 """Ratios beyond ± so many dB are cut, so that scores can be compared and averaged."""
@@ -61,6 +63,30 @@ def make_psnr_eval_fn(
         return min(psnr(want, got) for want, got in pairs)
 
     return eval_fn
+
+
+def make_dummy_input(model: Source, dynamic_size: int = 1) -> dict[str, NDArray[Any]]:
+    """A feed of random numbers, to try whether a model runs; no data to compute encodings of.
+
+    Args:
+        model: path or `onnx.ModelProto`.
+        dynamic_size: of the dimensions that the model leaves open.
+
+    Returns:
+        Input → array: floats from 0 to 1, zeros of other types.
+
+    Raises:
+        ModelError: the model cannot be read, or does not say how many dimensions an input has.
+    """
+    size, chance = whole(1)("dynamic_size", dynamic_size), np.random.default_rng(0)
+    feed: dict[str, NDArray[Any]] = {}
+    for spec in input_specs(open_model(model)):
+        if spec.shape is None:
+            raise ModelError(f"input {spec.name!r} has no known number of dimensions; make a feed for it by hand")
+        shape = [size if n is None else n for n in spec.shape]
+        drawn = chance.random(shape) if spec.dtype.kind == "f" else np.zeros(shape)
+        feed[spec.name] = drawn.astype(spec.dtype)
+    return feed
 
 
 def psnr(expected: Sequence[Any], actual: Sequence[Any]) -> float:

@@ -233,18 +233,40 @@ def test_what_is_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        (("params", "path", "prefix", 4), {}),
-        (("params", "path", "prefix"), {"default_param_bw": 8}),
-        (("params",), {"path": "out", "filename_prefix": "m"}),
-        ((), {"params": "params", "path": "out", "filename_prefix": "m"}),
-        ((None, "params", "path", "prefix"), {"use_cuda": False}),
+        ((net(), "params", "out", "m", 4), {}),
+        ((net(), "params", "out"), {"filename_prefix": "m", "default_param_bw": 4, "use_cuda": False}),
+        ((net(),), {"params": "params", "path": "out", "filename_prefix": "m"}),
+        ((net(), None, "params", "out", "m", 4), {}),
+        ((), {"model": net(), "params": "params", "path": "out", "filename_prefix": "m", "dummy_input": samples()[0]}),
     ],
 )
-def test_the_order_of_arguments_of_aimet_onnx_is_pointed_out(given: Any, named: dict[str, Any]) -> None:
-    """1.x has no `dummy_input` there."""
-    values = [parameters() if value == "params" else value for value in given]
-    with pytest.raises(ConfigError, match=r"begin with model, dummy_input \(may be None\), params, path"):
-        Adaround.apply_adaround(net(), *values, **named)
+def test_arguments_in_the_order_of_both_aimets(given: Any, named: dict[str, Any], tmp_path: Path) -> None:
+    """AIMET for ONNX has no `dummy_input`, AIMET for PyTorch has it after the model."""
+    (tmp_path / "out").mkdir()
+    known = {"params": parameters(), "out": tmp_path / "out"}
+    values, others = (
+        [known.get(v, v) if isinstance(v, str) else v for v in group] for group in (given, named.values())
+    )
+    model = Adaround.apply_adaround(*values, **dict(zip(named, others, strict=True)))
+    assert (tmp_path / "out" / "m.encodings").exists()
+    wanted = Adaround.apply_adaround(net(), parameters(), tmp_path, "n")
+    assert model.SerializeToString() == wanted.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "message"),
+    [
+        ((net(), "params"), {}, "missing.*path.*begin with model, params, path, filename_prefix"),
+        ((net(), "params", "out", "m"), {"use_cuda": True}, "use_cuda=True cannot be had"),
+        ((net(), "params", "out", "m"), {"default_params_bw": 4}, "did you mean 'default_param_bw'"),
+        ((net(), "out", "m"), {}, "begin with model"),
+    ],
+)
+def test_other_orders_are_told_the_right_one(given: Any, named: dict[str, Any], message: str, tmp_path: Path) -> None:
+    known = {"params": parameters(), "out": tmp_path / "out"}
+    with pytest.raises(ConfigError, match=message):
+        Adaround.apply_adaround(*(known.get(v, v) if isinstance(v, str) else v for v in given), **named)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dummy_input_that_fits_is_taken(tmp_path: Path) -> None:
