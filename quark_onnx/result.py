@@ -182,8 +182,7 @@ class Result(Shown):
 
     def _card(self) -> Card:
         card = self.report._card()
-        more = tag(
-            "p", "Layer by layer: ", tag("code", "result.layer_sqnr()"), "; all tensors: ", tag("code", "result.plan")
-        )
+        calls = (tag("code", f"result.{name}") for name in ("layer_sqnr()", "plan"))
+        more = tag("p", "The error of each layer: ", next(calls), "; every tensor: ", next(calls), class_="quiet")
         where = "not written to a file" if self.output is None else str(self.output)
         return replace(card, title=f"Result, {where}", sections=(*card.sections, more))

@@ -10,7 +10,7 @@ from quark_onnx.core.records import GOOD, LayerRecord, Measured, least_alike
 from quark_onnx.core.shown.card import GOOD as SOUND
 from quark_onnx.core.shown.card import LOOK, Level, Tile
 from quark_onnx.core.shown.charts import Bar, bars, strip
-from quark_onnx.core.shown.figures import count, number, percent, size
+from quark_onnx.core.shown.figures import count, number, percent, share, size
 from quark_onnx.core.shown.markup import Html, joined, tag
 from quark_onnx.core.shown.tables import ROWS, reasons_table
 from quark_onnx.engine.fusion_ledger import Row, Status
@@ -63,14 +63,16 @@ def accuracy_tiles(outputs: Mapping[str, Measured]) -> list[Tile]:
 
 def size_tile(stored: Mapping[str, int]) -> Tile:
     """The quantized model as it is stored, and its part of the float one."""
-    before, after = stored.get("float", 0), stored.get("quantized", 0)
-    return Tile("Size", size(after), f"{percent(after / before)} of {size(before)}" if before else "")
+    after = stored.get("quantized", 0)
+    return Tile("Size", size(after), share(after, stored.get("float", 0)))
 
 
 def integers_tile(ledger: Sequence[Row]) -> Tile:
     """How many nodes run on integers, or are taken in by one that does."""
     floats = sum(row.status == "float" for row in ledger)
-    return Tile("On integers", f"{len(ledger) - floats:,} of {len(ledger):,}", f"nodes; {floats:,} in float")
+    return Tile(
+        "On integers", f"{len(ledger) - floats:,} of {len(ledger):,}", "nodes" + f", {floats:,} in float" * bool(floats)
+    )
 
 
 def nodes_strip(ledger: Sequence[Row]) -> Html:
@@ -78,7 +80,9 @@ def nodes_strip(ledger: Sequence[Row]) -> Html:
     if not ledger:
         return Html()
     note = "Nodes in order of the graph: green runs on integers, amber in float"
-    return joined([tag("p", note, class_="quiet"), strip([LEVELS[row.status] for row in ledger])])
+    return joined(
+        [tag("p", note, class_="quiet"), strip([LEVELS[row.status] for row in ledger], [row.node for row in ledger])]
+    )
 
 
 def operators_chart(ledger: Sequence[Row]) -> Html:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +12,8 @@ from quark_onnx.core.operators import CPU
 from quark_onnx.core.settings.checked_fields import names
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.ort.extra_options import AT_RUN_TIME, FIXED, SWITCHES, lowered_options
-from quark_onnx.ort.quant_config import DynamicQuantConfig, StaticQuantConfig
+from quark_onnx.ort.quant_config import DynamicQuantConfig, Names, StaticQuantConfig
+from quark_onnx.ort.quant_utils import word
 
 _PATTERN = re.compile(r"[*?\[]|^\^")
 
@@ -32,7 +33,7 @@ def static(config: StaticQuantConfig, present: Collection[str]) -> QuantizationC
     _refuse_bytes_of_floats(config.activation_type, "activation_type")
     given = config.extra_options or {}
     options = {"SmoothQuant": False} | lowered_options(given, config.activation_type)
-    if "CalibPercentile" in given and str(config.calibrate_method) != "Percentile":
+    if "CalibPercentile" in given and word(config.calibrate_method) != "Percentile":
         raise ConfigError("extra option CalibPercentile is for calibrate_method=Percentile; set that, or leave it out")
     if "SmoothQuantAlpha" in given and not options["SmoothQuant"]:
         raise ConfigError("extra option SmoothQuantAlpha is for SmoothQuant=True; set that, or leave it out")
@@ -87,10 +88,10 @@ def refuse_operators(quant_format: object) -> None:
     Raises:
         ConfigError: it is not.
     """
-    if str(quant_format) != "QDQ":
+    if word(quant_format) != "QDQ":
         raise ConfigError(
-            f"quant_format: {quant_format} is not written; take QuantFormat.QDQ, of which onnxruntime makes the same "
-            "integer operators when it loads the model"
+            f"quant_format: {word(quant_format)} is not written; take QuantFormat.QDQ, of which onnxruntime makes the "
+            "same integer operators when it loads the model"
         )
 
 
@@ -103,11 +104,11 @@ def _refuse_providers(providers: object) -> None:
 
 
 def _refuse_bytes_of_floats(number_type: object, name: str) -> None:
-    if str(number_type).startswith("QFLOAT8"):
-        raise ConfigError(f"{name}: no CPU computes with {number_type}; take QInt8 or QUInt8, as small")
+    if word(number_type).startswith("QFLOAT8"):
+        raise ConfigError(f"{name}: no CPU computes with {word(number_type)}; take QInt8 or QUInt8, as small")
 
 
-def exact(field: str, given: Sequence[str] | None) -> tuple[str, ...]:
+def exact(field: str, given: Names) -> tuple[str, ...]:
     """Node names as patterns of ours that take exactly these: onnxruntime's are no globs or regular expressions.
 
     Raises:
@@ -119,14 +120,18 @@ def exact(field: str, given: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(_PATTERN.sub(r"[\g<0>]", name) for name in names(field, listed or ()))
 
 
-def wanted_types(given: Sequence[str] | None, present: Collection[str]) -> tuple[str, ...]:
-    """Operator types; none, which is all, if all are named that the model has: preparing makes others of them.
+def wanted_types(given: Names, present: Collection[str]) -> tuple[str, ...]:
+    """Operator types that may be quantized; none, which is all, if these are all that the model has.
 
-    What is not in the operator table is left for placement to refuse.
+    A type that the model has and no CPU runs on integers is left out: the report says so of its nodes. One that neither
+    has is left for placement to refuse, as is a list of which nothing would be left.
 
     Raises:
         ConfigError: what is given is no list of names.
     """
     listed = sorted(given) if isinstance(given, set | frozenset) else given
     asked = names("op_types_to_quantize", listed or ())
-    return () if asked and set(present) <= set(asked) <= CPU.keys() else asked
+    left = tuple(name for name in asked if name in CPU or name not in present)
+    if set(present) <= set(asked) and set(left) <= CPU.keys():
+        return ()  # preparing makes other types of them
+    return left or asked

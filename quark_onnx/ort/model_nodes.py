@@ -6,20 +6,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from quark_onnx.core.operators import CPU
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.graph.passes import name_nodes
 
 Source: TypeAlias = "str | Path | ModelProto"
 
 
-def known_types(source: Source) -> set[str]:
-    """Operator types of the model that can be quantized.
+NEVER = {"Cast", "Constant", "DequantizeLinear", "QuantizeLinear"}
+"""Operator types that nobody quantizes."""
+
+
+def op_types(source: Source) -> set[str]:
+    """Operator types of the model, but for those that nobody quantizes.
 
     Raises:
         ModelError: it cannot be read.
     """
-    return {node.op_type for node in io.read(source).graph if node.op_type in CPU}
+    return {node.op_type for node in io.read(source).graph} - NEVER
 
 
 def picked(source: Source, wanted: Callable[[ModelProto, Any], bool]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.ort.calibrate import CalibrationMethod
-from quark_onnx.ort.model_nodes import Source, known_types, picked
+from quark_onnx.ort.model_nodes import Source, op_types, picked
 from quark_onnx.ort.quant_config import Names, StaticQuantConfig
 from quark_onnx.ort.quant_utils import QuantFormat, QuantType
 
@@ -45,7 +45,7 @@ def get_qdq_config(
     """A configuration for `quantize`, to be changed before.
 
     Args:
-        op_types_to_quantize: default: all types that the model has and that can be quantized.
+        op_types_to_quantize: default: all types that the model has, but for Cast and quantizers.
         nodes_to_exclude: names, or a function of the model and a node, both as protobufs, that is asked of each node.
         extra_options: go before what the other parameters say.
 
@@ -71,7 +71,7 @@ def get_qdq_config(
         QuantFormat.QDQ,
         activation_type,
         weight_type,
-        op_types_to_quantize or sorted(known_types(model_input)),
+        op_types_to_quantize or sorted(op_types(model_input)),
         None,
         list(picked(model_input, nodes_to_exclude)) if callable(nodes_to_exclude) else nodes_to_exclude,
         per_channel,

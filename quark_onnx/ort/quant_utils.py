@@ -23,6 +23,11 @@ class Word(Enum):
         return cls[named(name, tuple(cls.__members__), cls.__name__)]
 
 
+def word(value: object) -> str:
+    """The name of a member, ours or onnxruntime's, or a string as it is."""
+    return str(getattr(value, "name", value))
+
+
 class QuantType(Word):
     """Number types. onnxruntime's float of 8 bits is there to be refused by name."""
 

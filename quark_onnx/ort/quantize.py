@@ -11,7 +11,7 @@ from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.presets import Config
 from quark_onnx.ort.calibrate import CalibrationMethod
 from quark_onnx.ort.lowering import dynamic, static
-from quark_onnx.ort.model_nodes import Source, known_types
+from quark_onnx.ort.model_nodes import Source, op_types
 from quark_onnx.ort.quant_config import DynamicQuantConfig, Names, QuantConfig, StaticQuantConfig
 from quark_onnx.ort.quant_utils import QuantFormat, QuantType
 from quark_onnx.ort.weight_only import WeightOnlyQuantConfig
@@ -63,7 +63,7 @@ def quantize_static(
         calibration_providers,
         extra_options,
     )
-    lowered = static(config, known_types(model_input))
+    lowered = static(config, op_types(model_input))
     return _quantized(model_input, model_output, lowered, calibration_data_reader, calibration_cache_path)
 
 
@@ -94,7 +94,7 @@ def quantize_dynamic(
         use_external_data_format,
         extra_options,
     )
-    return _quantized(model_input, model_output, dynamic(config, known_types(model_input)))
+    return _quantized(model_input, model_output, dynamic(config, op_types(model_input)))
 
 
 def quantize(
@@ -106,10 +106,10 @@ def quantize(
         ConfigError, ModelError, DataError: see each; nothing is written then.
     """
     if isinstance(quant_config, StaticQuantConfig):
-        lowered = static(quant_config, known_types(model_input))
+        lowered = static(quant_config, op_types(model_input))
         return _quantized(model_input, model_output, lowered, quant_config.calibration_data_reader)
     if isinstance(quant_config, DynamicQuantConfig):
-        return _quantized(model_input, model_output, dynamic(quant_config, known_types(model_input)))
+        return _quantized(model_input, model_output, dynamic(quant_config, op_types(model_input)))
     if isinstance(quant_config, WeightOnlyQuantConfig):
         lowered = weight_only(quant_config, external=True)
         return _quantized(model_input, model_output, lowered, quant_config.data)

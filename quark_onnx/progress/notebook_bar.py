@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from quark_onnx.clock import Progress
-from quark_onnx.core.shown.card import STYLE
 from quark_onnx.core.shown.charts import meter
 from quark_onnx.core.shown.figures import seconds
 from quark_onnx.core.shown.markup import Html, tag
+from quark_onnx.core.shown.style import STYLE
 from quark_onnx.progress.stage_steps import Step
 
 PAUSE = 0.2

@@ -13,6 +13,7 @@ from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.quark.enums import PowerOfTwoMethod
 from quark_onnx.quark.matmul_weights import PRODUCTS, gptq_weights, nbits_weights
+from quark_onnx.quark.mixed_types import mixed
 from quark_onnx.quark.presets import untouched
 from quark_onnx.quark.quantization_config import QuantizationConfig
 from quark_onnx.quark.without_counterpart import ON_NPU, refuse_fields, refuse_type, without_idle
@@ -74,7 +75,7 @@ def lowered(config: QuantizationConfig) -> Lowered:
     values, options = _unfolded(config)
     refuse_fields(values)
     npu = flag("enable_npu_cnn", values["enable_npu_cnn"])
-    for part in (_products, _tensors, _smoothed, _switched_off):
+    for part in (_products, _tensors, _smoothed, mixed, _switched_off):
         part(values, options)
     options = _counting(without_idle(_steps(options), npu))
     carried = {name: values[name] for name in _CARRIED if name != "extra_options"}

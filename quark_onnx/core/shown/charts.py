@@ -50,14 +50,15 @@ def meter(share: float, kind: Kind) -> Html:
     return _drawing(cells, 100, "0.7em")
 
 
-def strip(levels: Sequence[Level]) -> Html:
-    """A cell for each of what stands in a row; many share a cell, which has the colour of the worst of them."""
+def strip(levels: Sequence[Level], names: Sequence[str]) -> Html:
+    """A cell for each of what stands in a row, with its name; where many share one, it has the colour of the worst."""
     step = max(1, math.ceil(len(levels) / CELLS))
     worst = [min(levels[at : at + step], key=_WORST.index) for at in range(0, len(levels), step)]
     cells, at = [], 0
     for level, run in groupby(worst):
         width = len(list(run))
-        cells.append(_cell(at, width, level or "back"))
+        first, last = names[at * step], names[min((at + width) * step, len(names)) - 1]
+        cells.append(_cell(at, width, level or "back", first if first == last else f"{first} … {last}"))
         at += width
     return _drawing(cells, len(worst), "1.1em") if levels else Html()
 
@@ -65,8 +66,9 @@ def strip(levels: Sequence[Level]) -> Html:
 _WORST: Sequence[Level] = ("poor", "fair", "good", "")
 
 
-def _cell(at: float, width: float, kind: Kind) -> Html:
-    return tag("rect", x=f"{at:g}", y="0", width=f"{width:g}", height="8", class_=kind)
+def _cell(at: float, width: float, kind: Kind, title: str = "") -> Html:
+    told = [tag("title", title)] if title else []
+    return tag("rect", *told, x=f"{at:g}", y="0", width=f"{width:g}", height="8", class_=kind)
 
 
 def _drawing(cells: Iterable[Html], width: int, height: str) -> Html:

@@ -42,6 +42,11 @@ def percent(value: float | None) -> str:
     return "0%" if part == 0 else f"{part:.0f}%" if part >= 9.95 else f"{part:.2g}%"
 
 
+def share(after: float, before: float) -> str:
+    """`34% of 210 kB`; empty where there was nothing before."""
+    return f"{percent(after / before)} of {size(before)}" if before else ""
+
+
 def times(value: float | None) -> str:
     """`0.28 ×`."""
     return NOTHING if value is None else f"{value:.2f} ×"

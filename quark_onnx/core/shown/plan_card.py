@@ -42,7 +42,11 @@ def plan_card(
     bodies  of control flow, which have plans of their own
     """
     types = Counter(f"{row.format.dtype} {row.role}s" for row in rows if row.role in ("activation", "weight"))
-    tiles = [Tile("Quantized", f"{nodes:,} of {nodes + len(notes):,}", f"nodes; {len(notes):,} stay float")]
+    tiles = [
+        Tile(
+            "Quantized", f"{nodes:,} of {nodes + len(notes):,}", "nodes" + f", {len(notes):,} stay float" * bool(notes)
+        )
+    ]
     tiles.append(Tile("Tensors", f"{len(rows):,}", ", ".join(f"{n:,} {what}" for what, n in types.most_common(4))))
     tiles += [Tile("Learned", f"{len(tuned):,}", "weights and biases")] if tuned else []
     tiles += [Tile("Bodies", f"{len(bodies):,}", "with plans of their own")] if bodies else []
@@ -53,7 +57,7 @@ def plan_card(
     told = [f"{tensor}: {text}" if tensor != "*" else text for tensor, text in remarks.items()]
     sections = (
         listed(told),
-        table(caption, COLUMNS, [_cells(row) for row in order[:ROWS]], len(order), numbers=",".join(COLUMNS[3:])),
+        table(caption, COLUMNS, [_cells(row) for row in order[:ROWS]], len(order), numbers=COLUMNS[3:]),
         reasons_table("What stays float", notes),
     )
     level: Level = "" if nodes else "fair"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from quark_onnx.core.shown.figures import reasons
 from quark_onnx.core.shown.markup import Html, joined, tag
@@ -15,18 +15,20 @@ def listed(texts: Sequence[str], most: int = 6) -> Html:
     """A list of the first few, and how many more there are; nothing where there is none."""
     entries = [tag("li", text) for text in texts[:most]]
     more = [tag("li", rest, class_="quiet")] if (rest := more_text(len(texts) - most)) else []
-    return tag("ul", *entries, *more) if texts else Html()
+    return tag("ul", *entries, *more, class_="list") if texts else Html()
 
 
-def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], total: int, numbers: str = "") -> Html:
+def table(
+    caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], total: int, numbers: Collection[str] = ()
+) -> Html:
     """A table of the first rows of `total`; nothing where there are none.
 
     rows: a cell for each column; the first one names the row.
-    numbers: columns that are aligned to the right, separated by commas.
+    numbers: columns that are aligned to the right.
     """
     if not rows:
         return Html()
-    kinds = ["n" if name in numbers.split(",") else "" for name in columns]
+    kinds = ["n" if name in numbers else "" for name in columns]
     heads = [tag("th", name, scope="col", class_=kind) for name, kind in zip(columns, kinds, strict=True)]
     body = [
         tag(
@@ -42,7 +44,7 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], t
 def framed(*inside: Html, more: int) -> Html:
     """A table that is scrolled where it is too wide, and how many rows it leaves out."""
     rest = [tag("p", text, class_="quiet")] if (text := more_text(more)) else []
-    return joined([tag("div", tag("table", *inside), class_="scroll"), *rest])
+    return joined([tag("div", tag("table", *inside, class_="rows"), class_="scroll"), *rest])
 
 
 def more_text(count: int) -> str:
@@ -54,4 +56,4 @@ def reasons_table(caption: str, entries: Mapping[str, str]) -> Html:
     """Nodes by the reason that they have: those with most nodes first."""
     found = reasons(entries)
     rows = [(reason, f"{nodes:,}", first) for reason, nodes, first in found[:ROWS]]
-    return table(caption, ("Why", "Nodes", "The first"), rows, len(found), numbers="Nodes")
+    return table(caption, ("Why", "Nodes", "The first"), rows, len(found), numbers=("Nodes",))
