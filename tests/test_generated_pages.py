@@ -91,6 +91,7 @@ def test_every_command_and_its_flags() -> None:
 
 def test_every_public_name_and_every_example() -> None:
     assert all(f"::: quark_onnx.{name}\n" in api_page("quark_onnx") for name in quark_onnx.__all__)
+    assert "::: quark_onnx.ort.quantize.quantize\n" in api_page("quark_onnx.ort"), "the function, not its module"
     assert all(api_page(module).startswith(f"# {module}\n") for module in MODULES)
     assert all(f"\n## {file.name}\n" in example_page() for file in (ROOT / "examples").glob("*.py"))
 

@@ -43,14 +43,19 @@ def on_startup(**_: Any) -> None:
 
 
 def on_config(config: Any, **_: Any) -> Any:
-    """Fill in what is a list of files: modules, and decisions."""
-    decisions = sorted(path.name for path in (ROOT / "docs/decisions").glob("[0-9]*.md"))
+    """Fill in what is a list of files: modules, ports, and decisions."""
     lists = {
         "API": [{module: api_uri(module)} for module in MODULES],
-        "Decisions": ["decisions/README.md", *(f"decisions/{name}" for name in decisions)],
+        "Coming from another tool": [{"Overview": "porting.md"}, *_pages("porting_*.md"), *_pages("pipelines.md")],
+        "Decisions": ["decisions/README.md", *_pages("decisions/[0-9]*.md")],
     }
     config.nav = [_filled(entry, lists) for entry in config.nav]
     return config
+
+
+def _pages(pattern: str) -> list[str]:
+    docs = ROOT / "docs"
+    return sorted(path.relative_to(docs).as_posix() for path in docs.glob(pattern))
 
 
 def _filled(entry: Any, lists: dict[str, list[Any]]) -> Any:

@@ -44,7 +44,7 @@ def codes(names: Iterable[str]) -> str:
 
 def anchored(name: str) -> str:
     """A name as code that links can lead to, and that a narrow screen breaks between its words alone."""
-    words = re.sub(r"(?<=[a-z\d])(?=[A-Z])|(?<=_)", "<wbr>", name)
+    words = re.sub(r"(?<=[a-z\d])(?=[A-Z][a-z])|(?<=_)", "<wbr>", name)
     return f'<code id="{name}">{words}</code>'
 
 

@@ -24,8 +24,14 @@ def api_page(module: str) -> str:
     """The public names of a module: `:::` is where mkdocstrings puts what it knows of one."""
     tree = ast.parse(_source(module).read_text("utf-8"))
     parts = [f"# {module}\n\n{ast.get_docstring(tree)}"]
-    parts += [f"::: {module}.{name}" for name in public_names(module)]
+    parts += [f"::: {_address(module, name)}" for name in public_names(module)]
     return "\n\n".join(parts) + "\n"
+
+
+def _address(module: str, name: str) -> str:
+    """Where a public name is found: a file that is called as what it holds stands in front of that."""
+    hidden = _source(module).with_name(f"{name}.py").exists()
+    return f"{module}.{name}.{name}" if hidden else f"{module}.{name}"
 
 
 def public_names(module: str) -> list[str]:
