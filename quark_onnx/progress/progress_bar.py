@@ -50,7 +50,7 @@ def followed(progress: Progress | None) -> Iterator[Progress]:
 
     For that time no warning is logged twice.
     """
-    chosen = progress or (ProgressBar() if in_notebook() else unseen)
+    chosen = (ProgressBar() if in_notebook() else unseen) if progress is None else progress
     with chosen if isinstance(chosen, AbstractContextManager) else nullcontext(), warnings_once():
         yield chosen
 
