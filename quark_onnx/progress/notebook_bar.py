@@ -19,7 +19,7 @@ from quark_onnx.core.shown.markup import Html, tag
 from quark_onnx.core.shown.style import STYLE
 from quark_onnx.progress.stage_steps import Step
 
-PAUSE = 0.2
+PAUSE = 0.25
 """Seconds between two drawings of the same stage, at least: a notebook keeps up with no more."""
 
 Drawn = Callable[[str, str], None]

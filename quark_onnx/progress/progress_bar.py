@@ -12,6 +12,7 @@ from types import TracebackType
 
 from quark_onnx.clock import Progress, unseen
 from quark_onnx.progress.notebook_bar import in_notebook, notebook_bar
+from quark_onnx.progress.warnings_once import warnings_once
 
 
 class ProgressBar:
@@ -45,9 +46,12 @@ def progress_bar() -> ProgressBar:
 
 @contextmanager
 def followed(progress: Progress | None) -> Iterator[Progress]:
-    """Whom a run tells: `progress`, entered where it can be; None is a bar in notebooks and nobody elsewhere."""
-    chosen = progress or (ProgressBar() if in_notebook() else unseen)
-    with chosen if isinstance(chosen, AbstractContextManager) else nullcontext():
+    """Whom a run tells: `progress`, entered where it can be; None is a bar in notebooks and nobody elsewhere.
+
+    For that time no warning is logged twice.
+    """
+    chosen = (ProgressBar() if in_notebook() else unseen) if progress is None else progress
+    with chosen if isinstance(chosen, AbstractContextManager) else nullcontext(), warnings_once():
         yield chosen
 
 

@@ -32,6 +32,8 @@ _RULES = """
 .quark-onnx .rows caption{caption-side:top;text-align:left;padding:.2rem 0;color:inherit;opacity:.8}
 .quark-onnx .rows th,.quark-onnx .rows td{text-align:left;vertical-align:top;padding:.2rem .5rem;white-space:normal;
  border-bottom:1px solid var(--edge);max-width:26rem}
+.quark-onnx .rows thead th{white-space:nowrap;overflow-wrap:normal}
+.quark-onnx .rows td{min-width:5rem}
 .quark-onnx .rows tbody th{font-weight:500;min-width:8rem}
 .quark-onnx .rows .n{text-align:right;white-space:nowrap;overflow-wrap:normal;font-variant-numeric:tabular-nums}
 .quark-onnx .rows .bar{width:45%;min-width:5rem;vertical-align:middle}
