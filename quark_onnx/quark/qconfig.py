@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,9 +12,11 @@ from quark_onnx.quark.data_types import DataType
 from quark_onnx.quark.lowered_config import KNOWN
 from quark_onnx.quark.presets import get_default_config
 from quark_onnx.quark.quantization_config import Config
+from quark_onnx.quark.serialized import algorithm_of, layer_of, plain
 from quark_onnx.quark.specs import QLayerConfig
 from quark_onnx.quark.strict_fields import StrictFields
 
+_BY_LAYER = ("specific_layer_config", "layer_type_config")
 Layer = QLayerConfig | DataType
 """A data type is all tensors of a layer in that type."""
 
@@ -67,6 +70,30 @@ class QConfig(StrictFields):
         self.algo_config = [] if algo_config is None else algo_config
         self.use_external_data_format = use_external_data_format
         self.extra_options = {**(extra_options or {}), **options}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as dictionaries, lists, strings and numbers; of algorithms what is not their default."""
+        found = {entry.name: plain(getattr(self, entry.name)) for entry in fields(self)}
+        for name in _BY_LAYER:
+            found[name] = [[plain(layer), plain(names)] for layer, names in getattr(self, name).items()]
+        return found
+
+    @staticmethod
+    def from_dict(d: Mapping[str, Any]) -> QConfig:
+        """What `to_dict` makes; pairs of lists in `exclude` are pairs of start and end nodes.
+
+        Raises:
+            ConfigError: a name or a value that there is not.
+        """
+        values = {"global_config": None, **d}
+        values["global_config"] = layer_of(values["global_config"] or {})
+        for name in _BY_LAYER:
+            pairs = values.get(name, [])
+            values[name] = {None if layer is None else layer_of(layer): names for layer, names in pairs}
+        values["algo_config"] = [algorithm_of(one) for one in values.get("algo_config", [])]
+        pairs = values.get("exclude", [])
+        values["exclude"] = [entry if isinstance(entry, str) else tuple(entry) for entry in pairs]
+        return QConfig(**values)
 
     @staticmethod
     def get_default_config(config_name: str) -> Config:

@@ -17,7 +17,7 @@ _EITHER = (True, False)
 _PARTS = "say which nodes stay float, in nodes_to_exclude or subgraphs_to_exclude"
 _PROVIDER = "everything runs on the CPU provider; leave it out"
 _KEPT = "the graph is quantized as it is; leave it out"
-_NO_CLIP = "where quantizers are needed is decided by what onnxruntime fuses; leave it out"
+_FUSED = "where quantizers are needed is decided by what onnxruntime fuses; leave it out"
 _PLAIN = "weights are stored as integers in any case; leave it out"
 _SCALES = "scales are float32, float16 or powers of two; use a PowerOfTwoMethod, or leave it out"
 _BEFORE = "change the model before it is quantized"
@@ -66,20 +66,20 @@ OPTIONS: dict[str, Refusal] = {
     "QuantizeAllOpTypes": ((False,), "operators that the target does not know stay float; leave it out"),
     "EnableSubgraph": (_EITHER, ""),
     "AddQDQPairToWeight": ((False,), _PLAIN),
-    "DedicatedQDQPair": ((False,), _NO_CLIP),
-    "EnableDualQuantNodePairs": ((False,), _NO_CLIP),
-    "DedicateDQNode": ((False,), _NO_CLIP),
+    "DedicatedQDQPair": ((False,), _FUSED),
+    "EnableDualQuantNodePairs": ((False,), _FUSED),
+    "DedicateDQNode": ((False,), _FUSED),
     "NodesToExcludeOutputQuantization": (([], ()), "use OpTypesToExcludeOutputQuantization"),
     "QDQOpTypePerChannelSupportToAxis": ((None, {}), "give the axis of a weight in TensorQuantOverrides"),
-    "RemoveQDQConvClip": ((True,), _NO_CLIP),
-    "RemoveQDQConvRelu": ((True,), _NO_CLIP),
-    "RemoveQDQConvLeakyRelu": ((True,), _NO_CLIP),
-    "RemoveQDQConvPRelu": ((True,), _NO_CLIP),
-    "RemoveQDQConvGelu": ((False,), _NO_CLIP),
-    "RemoveQDQInstanceNorm": ((False,), _NO_CLIP),
-    "RemoveQDQMulAdd": ((False,), _NO_CLIP),
-    "RemoveQDQBetweenOps": ((None, []), _NO_CLIP),
-    "RemoveFusedQDQ": ((False,), _NO_CLIP),
+    "RemoveQDQConvClip": ((True,), _FUSED),
+    "RemoveQDQConvRelu": ((True,), _FUSED),
+    "RemoveQDQConvLeakyRelu": ((True,), _FUSED),
+    "RemoveQDQConvPRelu": ((True,), _FUSED),
+    "RemoveQDQConvGelu": ((False,), _FUSED),
+    "RemoveQDQInstanceNorm": ((False,), _FUSED),
+    "RemoveQDQMulAdd": ((False,), _FUSED),
+    "RemoveQDQBetweenOps": ((None, []), _FUSED),
+    "RemoveFusedQDQ": ((False,), _FUSED),
     "UseQDQContribOps": ((False,), UNSUPPORTED["UseQDQContribOps"]),
     "FillAllValueInfo": ((False,), "use onnx.shape_inference on the model that comes out"),
     "AlignEltwiseQuantType": (_EITHER, ""),
