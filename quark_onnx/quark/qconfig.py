@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.errors import ConfigError, nearest, reading
 from quark_onnx.quark.algorithms import AlgoConfig
 from quark_onnx.quark.data_types import DataType
 from quark_onnx.quark.lowered_config import KNOWN
@@ -85,15 +85,14 @@ class QConfig(StrictFields):
         Raises:
             ConfigError: a name or a value that there is not.
         """
-        values = {"global_config": None, **d}
-        values["global_config"] = layer_of(values["global_config"] or {})
-        for name in _BY_LAYER:
-            pairs = values.get(name, [])
-            values[name] = {None if layer is None else layer_of(layer): names for layer, names in pairs}
-        values["algo_config"] = [algorithm_of(one) for one in values.get("algo_config", [])]
-        pairs = values.get("exclude", [])
-        values["exclude"] = [entry if isinstance(entry, str) else tuple(entry) for entry in pairs]
-        return QConfig(**values)
+        with reading("the dictionary", ConfigError, "give what to_dict makes", "is no QConfig"):
+            values = {**d, "global_config": layer_of(d["global_config"])}
+            for name in _BY_LAYER:
+                pairs = d.get(name, [])
+                values[name] = {None if layer is None else layer_of(layer): names for layer, names in pairs}
+            values["algo_config"] = [algorithm_of(one) for one in d.get("algo_config", [])]
+            values["exclude"] = [one if isinstance(one, str) else tuple(one) for one in d.get("exclude", [])]
+            return QConfig(**values)
 
     @staticmethod
     def get_default_config(config_name: str) -> Config:

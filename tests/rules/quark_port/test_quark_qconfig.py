@@ -252,6 +252,9 @@ OWN = Int8Spec(symmetric=False)
         (layer(weight=Int8Spec(quant_granularity=QuantGranularity.Group)), {}, "BlockSize"),
         (layer(Int8Spec(scale_type=ScaleType.Int16)), {}, "scale_type Int16 is not supported"),
         (layer(XInt8Spec), {}, "give both the same"),
+        (layer(Int8Spec(scale_type=ScaleType.PowerOf2), XInt8Spec), {}, "come from CalibMethod.MinMSE or MinMax"),
+        (layer(Int8Spec(calibration_method="MinMax")), {}, "calibration_method must be a CalibMethod"),
+        (layer(weight=Int8Spec(symmetric=1)), {}, "weight: symmetric must be a bool"),
         (layer(bias=UInt8Spec), {}, "bias: UInt8 is not supported"),
         (layer(), {"ActivationSymmetric": False}, "global_config says True"),
         (layer(), {"exclude": "node"}, "exclude must be a list"),
@@ -333,6 +336,8 @@ def test_a_configuration_goes_through_json() -> None:
         ({"algo_config": [{"name": "cle", "steps": 1}]}, "CLEConfig has no 'steps'"),
         ({"global_config": {"weight": {"data_type": "Int9"}}}, "unknown data_type 'Int9'; did you mean"),
         ({"global_config": {"weight": {"data_type": "Int8", "scale_type": "Float"}}}, "did you mean 'Float32'"),
+        ({"global_config": 3}, "the dictionary is no QConfig"),
+        ({"layer_type_config": [3]}, "the dictionary is no QConfig"),
         ({"global_config": {"wieght": {"data_type": "Int8"}}}, "did you mean 'weight'"),
     ],
 )
