@@ -87,6 +87,7 @@ def test_a_type_is_refused_with_the_nearest(field: str, member: quark.ExtendedQu
             {"specific_tensor_precision": True, "extra_options": {"MixedPrecisionTensor": ["x"]}},
             "must be a dictionary",
         ),
+        ({"extra_options": {"CalibWorkerNum": True}}, "CalibWorkerNum=True is not supported"),
         ({"extra_options": {"UseGPTQ": 1}}, "UseGPTQ must be True or False"),
         ({"extra_options": {"MatMulNBitsParams": {}}}, "needs UseMatMulNBits=True"),
         ({"extra_options": {"UseMatMulNBits": True, "MatMulNBitsParams": {"Bit": 4}}}, "did you mean 'Bits'"),
