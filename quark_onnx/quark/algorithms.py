@@ -28,15 +28,15 @@ class AlgoConfig(StrictFields):
 
     name: ClassVar[str] = ""
 
-    def given(self) -> dict[str, Any]:
-        """Settings that are not the default, under Quark's keys."""
-        changed = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+    def changed(self) -> dict[str, Any]:
+        """Settings that are not the default."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         fresh = {entry.name: _default(entry) for entry in fields(self)}
-        return {
-            _KEYS.get(name, quark_key(name)): value
-            for name, value in changed.items()
-            if type(value) is not type(fresh[name]) or value != fresh[name]
-        }
+        return {n: v for n, v in values.items() if type(v) is not type(fresh[n]) or v != fresh[n]}
+
+    def given(self) -> dict[str, Any]:
+        """The same under Quark's keys of `extra_options`."""
+        return {_KEYS.get(name, quark_key(name)): value for name, value in self.changed().items()}
 
     @abstractmethod
     def asks(self) -> Changes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.settings import config as settings
-from quark_onnx.core.settings.checked_fields import flag, named, names, optional, whole
+from quark_onnx.core.settings.checked_fields import flag, names, optional, whole
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.quark.enums import PowerOfTwoMethod
@@ -109,7 +109,7 @@ def _unfolded(config: QuantizationConfig) -> tuple[dict[str, Any], dict[str, Any
             raise ConfigError(f"unknown extra option {key!r}{nearest(str(key), KNOWN)}")
     values |= {name: options[key] for key, name in FIELDS.items() if key in options}
     options = {key: value for key, value in options.items() if key not in FIELDS}
-    if options.pop("SkipPreprocess", False):
+    if flag("extra option SkipPreprocess", options.pop("SkipPreprocess", False)):
         values["optimize_model"] = False
     optional(whole(0, 4))("log_severity_level", values["log_severity_level"])
     return values, options
@@ -122,7 +122,7 @@ def _products(values: dict[str, Any], options: dict[str, Any]) -> None:
         ("UseGPTQ", "GPTQParams", gptq_weights),
     ):
         params = options.pop(key, None)
-        if not options.pop(switch, False):
+        if not flag(f"extra option {switch}", options.pop(switch, False)):
             if params is not None:
                 raise ConfigError(f"extra option {key} needs {switch}=True; set that or remove this")
             continue
@@ -142,9 +142,11 @@ def _tensors(values: dict[str, Any], options: dict[str, Any]) -> None:
             "specific_tensor_precision=True needs the extra option MixedPrecisionTensor, {type: [tensors]}"
         )
     asked = options.pop("MixedPrecisionTensor", None) or {}
+    if not isinstance(asked, Mapping):
+        raise ConfigError(f"extra option MixedPrecisionTensor must be a dictionary {{type: [tensors]}}, not {asked!r}")
     if asked and not switched:
         raise ConfigError("extra option MixedPrecisionTensor needs specific_tensor_precision=True; set that too")
-    overrides = {name: [{"quant_type": kind}] for kind, tensors in asked.items() for name in tensors}
+    overrides = {name: [{"quant_type": kind}] for kind, found in asked.items() for name in names(str(kind), found)}
     if overrides:
         options["TensorQuantOverrides"] = {**overrides, **(options.get("TensorQuantOverrides") or {})}
 
@@ -198,12 +200,13 @@ def _method(value: Any, npu: bool) -> Any:
         raise ConfigError("calibrate_method Int16Method is not supported: scales are floats, or powers of two")
     if not npu:
         return value
-    if type(value).__name__ != PowerOfTwoMethod.__name__:
+    name = str(getattr(value, "name", value))
+    if name not in PowerOfTwoMethod.__members__:
         raise ConfigError(
             f"enable_npu_cnn needs scales that are powers of two, and calibrate_method is {value}: use "
             "PowerOfTwoMethod.MinMSE or NonOverflow, or set enable_npu_cnn=False"
         )
-    return named(value, tuple(PowerOfTwoMethod.__members__), "calibrate_method")
+    return name
 
 
 def _op_types(target: str, asked: Any, values: Mapping[str, Any]) -> Any:

@@ -56,7 +56,12 @@ def first_api(config: QConfig, algorithms: Sequence[AlgoConfig], nodes_of: Nodes
     for key, asked in (("LayerTypes", layers), ("OpTypeQuantOverrides", overrides)):
         if asked:
             options[key] = {**asked, **(options.get(key) or {})}
-    pow2 = ScaleType.PowerOf2 in (inputs.scale_type, weight.scale_type) and inputs.scale_type == weight.scale_type
+    npu = options.pop("EnableNPUCnn", said.get("UsePowerOf2Scale", False) and not (layers or overrides))
+    if npu and inputs.calibration_method not in (CalibMethod.MinMax, CalibMethod.MinMSE):
+        raise ConfigError(
+            f"global_config input_tensors: scales for the NPU come from CalibMethod.MinMSE or MinMax, not "
+            f"{inputs.calibration_method.name}; set one of these, or EnableNPUCnn=False"
+        )
     return QuantizationConfig(
         calibrate_method=_method(inputs),
         activation_type=inputs.data_type.name,
@@ -65,7 +70,7 @@ def first_api(config: QConfig, algorithms: Sequence[AlgoConfig], nodes_of: Nodes
         nodes_to_exclude=[*nodes, *(nodes_of(floats) if floats else [])],
         subgraphs_to_exclude=subgraphs,
         use_external_data_format=config.use_external_data_format,
-        enable_npu_cnn=options.pop("EnableNPUCnn", pow2 and not (layers or overrides)),
+        enable_npu_cnn=npu,
         extra_options=options,
         **{"include_cle": False, **fields},
     )

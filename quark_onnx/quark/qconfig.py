@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.errors import ConfigError, nearest, reading
 from quark_onnx.quark.algorithms import AlgoConfig
 from quark_onnx.quark.data_types import DataType
 from quark_onnx.quark.lowered_config import KNOWN
 from quark_onnx.quark.presets import get_default_config
 from quark_onnx.quark.quantization_config import Config
+from quark_onnx.quark.serialized import algorithm_of, layer_of, plain
 from quark_onnx.quark.specs import QLayerConfig
 from quark_onnx.quark.strict_fields import StrictFields
 
+_BY_LAYER = ("specific_layer_config", "layer_type_config")
 Layer = QLayerConfig | DataType
 """A data type is all tensors of a layer in that type."""
 
@@ -67,6 +70,29 @@ class QConfig(StrictFields):
         self.algo_config = [] if algo_config is None else algo_config
         self.use_external_data_format = use_external_data_format
         self.extra_options = {**(extra_options or {}), **options}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as dictionaries, lists, strings and numbers; of algorithms what is not their default."""
+        found = {entry.name: plain(getattr(self, entry.name)) for entry in fields(self)}
+        for name in _BY_LAYER:
+            found[name] = [[plain(layer), plain(names)] for layer, names in getattr(self, name).items()]
+        return found
+
+    @staticmethod
+    def from_dict(d: Mapping[str, Any]) -> QConfig:
+        """What `to_dict` makes; pairs of lists in `exclude` are pairs of start and end nodes.
+
+        Raises:
+            ConfigError: a name or a value that there is not.
+        """
+        with reading("the dictionary", ConfigError, "give what to_dict makes", "is no QConfig"):
+            values = {**d, "global_config": layer_of(d["global_config"])}
+            for name in _BY_LAYER:
+                pairs = d.get(name, [])
+                values[name] = {None if layer is None else layer_of(layer): names for layer, names in pairs}
+            values["algo_config"] = [algorithm_of(one) for one in d.get("algo_config", [])]
+            values["exclude"] = [one if isinstance(one, str) else tuple(one) for one in d.get("exclude", [])]
+            return QConfig(**values)
 
     @staticmethod
     def get_default_config(config_name: str) -> Config:

@@ -191,6 +191,14 @@ class MXFP8E5M2Spec(_Floats):
     data_type: DataType = data_types.MXFP8E5M2
 
 
+_KINDS: dict[str, type] = {
+    "symmetric": bool,
+    "scale_type": ScaleType,
+    "calibration_method": CalibMethod,
+    "quant_granularity": QuantGranularity,
+    "data_type": DataType,
+}
+
 Spec = QTensorConfig | type[ReadySpec] | None
 """A class stands for its defaults."""
 
@@ -209,7 +217,7 @@ class QLayerConfig(StrictFields):
         """What is said of the tensors of that name.
 
         Raises:
-            ConfigError: `input_tensors` and `activation` are both given, or it is nothing that says it.
+            ConfigError: `input_tensors` and `activation` are given, or it is no specification, or a wrong one.
         """
         if name == "input_tensors" and self.activation is not None:
             if self.input_tensors is not None:
@@ -219,4 +227,7 @@ class QLayerConfig(StrictFields):
         value = value() if isinstance(value, type) and issubclass(value, ReadySpec) else value
         if value is not None and not isinstance(value, QTensorConfig):
             raise ConfigError(f"QLayerConfig {name} must be a QTensorConfig such as Int8Spec(), not {value!r}")
+        for part, kind in _KINDS.items() if value is not None else ():
+            if not isinstance(getattr(value, part), kind):
+                raise ConfigError(f"{name}: {part} must be a {kind.__name__}, not {getattr(value, part)!r}")
         return value

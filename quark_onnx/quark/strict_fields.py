@@ -8,17 +8,22 @@ from typing import Any
 from quark_onnx.core.errors import ConfigError, nearest
 
 
-class _Named(type):
-    """Refuses unknown keyword arguments in our words; classes whose constructor takes any are let through."""
+class _Checked(type):
+    """Refuses arguments that do not fit in our words; classes whose constructor takes any name see to that."""
 
     def __call__(cls, *args: Any, **given: Any) -> Any:
-        parameters = list(signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+        expected = signature(cls.__init__)  # type: ignore[misc]
+        parameters = list(expected.parameters.values())[1:]
         if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
             _refuse(cls, given, [parameter.name for parameter in parameters])
+        try:
+            expected.bind(None, *args, **given)
+        except TypeError as error:
+            raise ConfigError(f"{cls.__name__}: {error}") from error
         return super().__call__(*args, **given)
 
 
-class StrictFields(metaclass=_Named):
+class StrictFields(metaclass=_Checked):
     """Base of dataclasses whose attributes can be set, and no others."""
 
     def __setattr__(self, name: str, value: Any) -> None:

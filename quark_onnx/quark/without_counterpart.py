@@ -17,7 +17,7 @@ _EITHER = (True, False)
 _PARTS = "say which nodes stay float, in nodes_to_exclude or subgraphs_to_exclude"
 _PROVIDER = "everything runs on the CPU provider; leave it out"
 _KEPT = "the graph is quantized as it is; leave it out"
-_NO_CLIP = "where quantizers are needed is decided by what onnxruntime fuses; leave it out"
+_FUSED = "where quantizers are needed is decided by what onnxruntime fuses; leave it out"
 _PLAIN = "weights are stored as integers in any case; leave it out"
 _SCALES = "scales are float32, float16 or powers of two; use a PowerOfTwoMethod, or leave it out"
 _BEFORE = "change the model before it is quantized"
@@ -29,7 +29,7 @@ FIELDS: dict[str, Refusal] = {
     "output_nodes": (([], ()), _PARTS),
     "execution_providers": ((["CPUExecutionProvider"], ("CPUExecutionProvider",), []), _PROVIDER),
     "convert_nchw_to_nhwc": ((False,), f"{_BEFORE}, or feed it as it is"),
-    "include_rotation": ((False,), "the nearest is SmoothQuant: include_sq=True"),
+    "include_rotation": ((False,), "the nearest is SmoothQuant: include_sq=True, or SmoothQuantConfig()"),
     "debug_mode": ((False,), "the result's report.ledger says of every node what became of it and why"),
     "crypto_mode": (
         (False,),
@@ -66,20 +66,20 @@ OPTIONS: dict[str, Refusal] = {
     "QuantizeAllOpTypes": ((False,), "operators that the target does not know stay float; leave it out"),
     "EnableSubgraph": (_EITHER, ""),
     "AddQDQPairToWeight": ((False,), _PLAIN),
-    "DedicatedQDQPair": ((False,), _NO_CLIP),
-    "EnableDualQuantNodePairs": ((False,), _NO_CLIP),
-    "DedicateDQNode": ((False,), _NO_CLIP),
+    "DedicatedQDQPair": ((False,), _FUSED),
+    "EnableDualQuantNodePairs": ((False,), _FUSED),
+    "DedicateDQNode": ((False,), _FUSED),
     "NodesToExcludeOutputQuantization": (([], ()), "use OpTypesToExcludeOutputQuantization"),
     "QDQOpTypePerChannelSupportToAxis": ((None, {}), "give the axis of a weight in TensorQuantOverrides"),
-    "RemoveQDQConvClip": ((True,), _NO_CLIP),
-    "RemoveQDQConvRelu": ((True,), _NO_CLIP),
-    "RemoveQDQConvLeakyRelu": ((True,), _NO_CLIP),
-    "RemoveQDQConvPRelu": ((True,), _NO_CLIP),
-    "RemoveQDQConvGelu": ((False,), _NO_CLIP),
-    "RemoveQDQInstanceNorm": ((False,), _NO_CLIP),
-    "RemoveQDQMulAdd": ((False,), _NO_CLIP),
-    "RemoveQDQBetweenOps": ((None, []), _NO_CLIP),
-    "RemoveFusedQDQ": ((False,), _NO_CLIP),
+    "RemoveQDQConvClip": ((True,), _FUSED),
+    "RemoveQDQConvRelu": ((True,), _FUSED),
+    "RemoveQDQConvLeakyRelu": ((True,), _FUSED),
+    "RemoveQDQConvPRelu": ((True,), _FUSED),
+    "RemoveQDQConvGelu": ((False,), _FUSED),
+    "RemoveQDQInstanceNorm": ((False,), _FUSED),
+    "RemoveQDQMulAdd": ((False,), _FUSED),
+    "RemoveQDQBetweenOps": ((None, []), _FUSED),
+    "RemoveFusedQDQ": ((False,), _FUSED),
     "UseQDQContribOps": ((False,), UNSUPPORTED["UseQDQContribOps"]),
     "FillAllValueInfo": ((False,), "use onnx.shape_inference on the model that comes out"),
     "AlignEltwiseQuantType": (_EITHER, ""),
@@ -114,9 +114,9 @@ OPTIONS: dict[str, Refusal] = {
     "CLEScaleUseThreshold": ((True,), UNSUPPORTED["CLEScaleUseThreshold"]),
     "CLEScaleAppendBias": ((True,), UNSUPPORTED["CLEScaleAppendBias"]),
     "CLETotalLayerDiffThreshold": ((1.9e-7,), UNSUPPORTED["CLETotalLayerDiffThreshold"]),
-    "RMatrixDim": ((4096,), "the nearest to a rotation is SmoothQuant: include_sq=True"),
-    "UseRandomHad": ((False,), "the nearest to a rotation is SmoothQuant: include_sq=True"),
-    "RConfigPath": ((None,), "the nearest to a rotation is SmoothQuant: include_sq=True"),
+    "RMatrixDim": ((4096,), "the nearest to a rotation is SmoothQuant: include_sq=True, or SmoothQuantConfig()"),
+    "UseRandomHad": ((False,), "the nearest to a rotation is SmoothQuant: include_sq=True, or SmoothQuantConfig()"),
+    "RConfigPath": ((None,), "the nearest to a rotation is SmoothQuant: include_sq=True, or SmoothQuantConfig()"),
     "TmpDir": ((None,), "set TMPDIR in the environment; only what memory_limit does not hold lies in a file"),
     "EncryptionAlgorithm": ((None,), FIELDS["crypto_mode"][1]),
     "EvalMetrics": (_EITHER, ""),

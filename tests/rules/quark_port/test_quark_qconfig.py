@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -251,6 +252,9 @@ OWN = Int8Spec(symmetric=False)
         (layer(weight=Int8Spec(quant_granularity=QuantGranularity.Group)), {}, "BlockSize"),
         (layer(Int8Spec(scale_type=ScaleType.Int16)), {}, "scale_type Int16 is not supported"),
         (layer(XInt8Spec), {}, "give both the same"),
+        (layer(Int8Spec(scale_type=ScaleType.PowerOf2), XInt8Spec), {}, "come from CalibMethod.MinMSE or MinMax"),
+        (layer(Int8Spec(calibration_method="MinMax")), {}, "calibration_method must be a CalibMethod"),
+        (layer(weight=Int8Spec(symmetric=1)), {}, "weight: symmetric must be a bool"),
         (layer(bias=UInt8Spec), {}, "bias: UInt8 is not supported"),
         (layer(), {"ActivationSymmetric": False}, "global_config says True"),
         (layer(), {"exclude": "node"}, "exclude must be a list"),
@@ -300,3 +304,43 @@ def test_a_layer_says_in_vain_only_what_its_specification_comes_with() -> None:
     plain = QTensorConfig(True, ScaleType.Float32, CalibMethod.Percentile, QuantGranularity.Tensor, quark.Int16)
     with pytest.raises(ConfigError, match=r"scales are ScaleType\.PowerOf2 in all layers"):
         low(common, specific_layer_config={layer(plain, Int16Spec): ["a"]})
+
+
+def test_a_configuration_goes_through_json() -> None:
+    config = QConfig(
+        layer(XInt8Spec, XInt8Spec()),
+        specific_layer_config={layer(Int16Spec, Int16Spec): ["a", "^b"]},
+        layer_type_config={None: ["Gemm"], QLayerConfig(weight=Int8Spec): ["Conv"]},
+        exclude=["c", (["d"], ["e"])],
+        algo_config=[CLEConfig(cle_steps=2), AdaRoundConfig(num_iterations=5, beta_range=(10, 2))],
+        extra_options={"SimplifyModel": False},
+    )
+    document = config.to_dict()
+    assert document["global_config"]["weight"] == {
+        "symmetric": True,
+        "scale_type": "ScaleType.PowerOf2",
+        "calibration_method": "CalibMethod.MinMSE",
+        "quant_granularity": "QuantGranularity.Tensor",
+        "data_type": "Int8",
+    }
+    assert document["algo_config"][0] == {"name": "cle", "cle_steps": 2}
+    back = QConfig.from_dict(json.loads(json.dumps(document)))
+    assert back.to_dict() == document
+    assert lowered(first_api(back, (), list)) == lowered(first_api(config, (), list))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"algo_config": [{"name": "adaroud"}]}, "did you mean 'adaround'"),
+        ({"algo_config": [{"name": "cle", "steps": 1}]}, "CLEConfig has no 'steps'"),
+        ({"global_config": {"weight": {"data_type": "Int9"}}}, "unknown data_type 'Int9'; did you mean"),
+        ({"global_config": {"weight": {"data_type": "Int8", "scale_type": "Float"}}}, "did you mean 'Float32'"),
+        ({"global_config": 3}, "the dictionary is no QConfig"),
+        ({"layer_type_config": [3]}, "the dictionary is no QConfig"),
+        ({"global_config": {"wieght": {"data_type": "Int8"}}}, "did you mean 'weight'"),
+    ],
+)
+def test_a_document_that_is_none(change: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        QConfig.from_dict({**QConfig(layer()).to_dict(), **change})

@@ -83,6 +83,12 @@ def test_a_type_is_refused_with_the_nearest(field: str, member: quark.ExtendedQu
         ({"extra_options": {"SmoothAlpha": 0.7}}, "SmoothAlpha needs include_sq=True"),
         ({"extra_options": {"SmoothQuant": True}, "include_sq": True}, "say the same"),
         ({"extra_options": {"MixedPrecisionTensor": {"QInt16": ["x"]}}}, "needs specific_tensor_precision=True"),
+        (
+            {"specific_tensor_precision": True, "extra_options": {"MixedPrecisionTensor": ["x"]}},
+            "must be a dictionary",
+        ),
+        ({"extra_options": {"CalibWorkerNum": True}}, "CalibWorkerNum=True is not supported"),
+        ({"extra_options": {"UseGPTQ": 1}}, "UseGPTQ must be True or False"),
         ({"extra_options": {"MatMulNBitsParams": {}}}, "needs UseMatMulNBits=True"),
         ({"extra_options": {"UseMatMulNBits": True, "MatMulNBitsParams": {"Bit": 4}}}, "did you mean 'Bits'"),
         ({"extra_options": {"UseMatMulNBits": True, "MatMulNBitsParams": {"AccuracyLevel": 4}}}, "AccuracyLevel=4"),
@@ -108,6 +114,8 @@ def test_names_that_there_are_not() -> None:
         quark.Int8Spec().calibration_methd = quark.CalibMethod.MinMax  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="did you mean 'bias'"):
         quark.QLayerConfig(biast=quark.Int16Spec())  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="AutoMixprecisionConfig: missing a required argument: 'target_layer_config'"):
+        quark.AutoMixprecisionConfig()  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match="did you mean 'num_iterations'"):
         quark.AdaRoundConfig(num_iteration=5)  # type: ignore[call-arg]
     layer = quark.QLayerConfig(input_tensors=quark.Int8Spec(), weight=quark.Int8Spec())
