@@ -125,6 +125,11 @@ def test_they_are_what_quantize_takes_too(tmp_path: Path) -> None:
     assert result.plan.sites["w"].format.dtype == "int4"
 
 
+def test_blocks_of_algorithms_that_do_not_say_them() -> None:
+    quantizer = MatMulNBitsQuantizer(model(), block_size=64, is_symmetric=True, algo_config=RTNWeightOnlyQuantConfig())
+    assert quantizer.config == ours("int4", True, options={"BlockSize": 64})
+
+
 def test_nodes_to_include_are_refused() -> None:
     with pytest.raises(ConfigError, match="nodes_to_include adds nodes of other types: name their types"):
         MatMulNBitsQuantizer(model(), nodes_to_include=["y"])
