@@ -75,8 +75,13 @@ def test_parameters(words: Any) -> None:
     assert lowered_dynamic(weight_type=kind.QUInt8, per_channel=True).weight_type == "uint8"
 
 
+OF_WEIGHTS = {"Percentile": 99.9, "WeightCalibrateMethod": "Percentile"}
 OPTION_TABLE = [
-    ({"WeightSymmetric": None}, {}),
+    ({"WeightSymmetric": None, "CalibPercentile": None, "SmoothQuantAlpha": None}, {}),
+    (
+        {"Percentile": 99.9, "WeightCalibrateMethod": "Percentile"},
+        {"Percentile": 99.9, "WeightCalibrateMethod": "Percentile"},
+    ),
     ({"CalibTensorRangeSymmetric": True}, {"CalibTensorRangeSymmetric": True}),
     ({"SmoothQuant": True, "SmoothQuantAlpha": 0.6}, {"SmoothQuant": True, "SmoothAlpha": 0.6}),
     ({"SmoothQuant": True, "SmoothQuantFolding": True}, {"SmoothQuant": True}),
