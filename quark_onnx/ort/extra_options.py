@@ -36,8 +36,8 @@ FIXED: dict[str, Fixed] = {
     "SmoothQuantFolding": ((True,), "what divides an activation is folded wherever it can be; leave it out"),
     "UseQDQContribOps": ((False,), "only standard operators are written, in the operator set that has them"),
     "QDQKeepRemovableActivations": (
-        (False,),
-        "a Relu or Clip goes where its quantizer does the same; set ActivationSymmetric to keep them",
+        (True,),
+        "a Relu or Clip stays in the file, and goes at load where its quantizer does the same; leave it out",
     ),
     "QDQDisableWeightAdjustForInt32Bias": (
         (False,),

@@ -31,11 +31,11 @@ def static(config: StaticQuantConfig, present: Collection[str]) -> QuantizationC
     refuse_operators(config.quant_format)
     _refuse_providers(config.calibration_providers)
     _refuse_bytes_of_floats(config.activation_type, "activation_type")
-    given = config.extra_options or {}
-    options = {"SmoothQuant": False} | lowered_options(given, config.activation_type)
-    if "CalibPercentile" in given and word(config.calibrate_method) != "Percentile":
+    options = {"SmoothQuant": False} | lowered_options(config.extra_options, config.activation_type)
+    asked = {key for key, value in (config.extra_options or {}).items() if value is not None}
+    if "CalibPercentile" in asked and word(config.calibrate_method) != "Percentile":
         raise ConfigError("extra option CalibPercentile is for calibrate_method=Percentile; set that, or leave it out")
-    if "SmoothQuantAlpha" in given and not options["SmoothQuant"]:
+    if "SmoothQuantAlpha" in asked and not options["SmoothQuant"]:
         raise ConfigError("extra option SmoothQuantAlpha is for SmoothQuant=True; set that, or leave it out")
     return QuantizationConfig(
         calibrate_method=config.calibrate_method,

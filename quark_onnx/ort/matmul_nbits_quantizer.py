@@ -65,8 +65,8 @@ class QuantizedModel:
 class MatMulNBitsQuantizer:
     """Quantizes constant weights of MatMul (and tables of Gather) to 2, 4 or 8 bits.
 
-    Parameters from `bits` on are those of `DefaultWeightOnlyQuantConfig`, and say nothing beside an `algo_config`, but
-    for blocks and symmetry where that has none.
+    Parameters from `bits` on are those of `DefaultWeightOnlyQuantConfig`. Beside an `algo_config` they have no place,
+    but for blocks and symmetry where that has none.
 
     Raises:
         ConfigError: a parameter that has no counterpart.
@@ -93,7 +93,7 @@ class MatMulNBitsQuantizer:
                 "of that type that are to stay float in nodes_to_exclude"
             )
         self.source = model
-        self.algo_config = algo_config or DefaultWeightOnlyQuantConfig(
+        asked = DefaultWeightOnlyQuantConfig(
             block_size,
             is_symmetric,
             accuracy_level,
@@ -103,6 +103,9 @@ class MatMulNBitsQuantizer:
             bits,
             channel_wised_quantize,
         )
+        if algo_config is not None:
+            _refuse_beside(algo_config, asked)
+        self.algo_config = asked if algo_config is None else algo_config
         self.config = weight_only(self.algo_config, Blocks(block_size, is_symmetric), nodes_to_exclude)
         self._done: QuantizedModel | None = None
 
@@ -127,3 +130,14 @@ class MatMulNBitsQuantizer:
         if self._done is None:
             raise ConfigError("nothing is quantized yet: call process() before")
         return self._done
+
+
+def _refuse_beside(config: WeightOnlyQuantConfig, asked: DefaultWeightOnlyQuantConfig) -> None:
+    """Nothing, if all that is asked for beside a configuration has an effect, or is what that says."""
+    outside = ("block_size", "is_symmetric") if config.algorithm in ("RTN", "GPTQ") else ()
+    for name, usual in vars(DefaultWeightOnlyQuantConfig()).items():
+        value = getattr(asked, name)
+        if name not in outside and value not in (usual, getattr(config, name, usual)):
+            raise ConfigError(
+                f"{name}={value!r} has no effect beside {type(config).__name__}: set it there, or nowhere"
+            )

@@ -58,7 +58,7 @@ def get_qdq_config(
             raise ConfigError(f"calibrate_args: unknown key {key!r}{nearest(str(key), CALIBRATE_ARGS)}")
     options = {
         "MinimumRealRange": min_real_range,
-        "QDQKeepRemovableActivations": keep_removable_activations,
+        "QDQKeepRemovableActivations": keep_removable_activations or None,
         "ActivationSymmetric": activation_symmetric,
         "WeightSymmetric": weight_symmetric,
         "TensorQuantOverrides": tensor_quant_overrides or None,

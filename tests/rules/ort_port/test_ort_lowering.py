@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnxruntime.quantization as theirs
 import pytest
 from text_models import normal, text_model
 
+import quark_onnx.ort
 from quark_onnx import ConfigError, DataError, QuantizationConfig
 from quark_onnx.core.name_patterns import matching
 from quark_onnx.core.settings.extra_options import OPTIONS
@@ -61,7 +63,7 @@ def test_nothing_asked_for_is_minmax_and_no_more() -> None:
     assert lowered_dynamic() == QuantizationConfig(activation_type="uint8", use_dynamic_quant=True, include_cle=False)
 
 
-@pytest.mark.parametrize("words", [theirs, __import__("quark_onnx.ort").ort])
+@pytest.mark.parametrize("words", [theirs, quark_onnx.ort])
 def test_parameters(words: Any) -> None:
     """With the enum members of either package."""
     kind, method = words.QuantType, words.CalibrationMethod
@@ -73,8 +75,13 @@ def test_parameters(words: Any) -> None:
     assert lowered_dynamic(weight_type=kind.QUInt8, per_channel=True).weight_type == "uint8"
 
 
+OF_WEIGHTS = {"Percentile": 99.9, "WeightCalibrateMethod": "Percentile"}
 OPTION_TABLE = [
-    ({"WeightSymmetric": None}, {}),
+    ({"WeightSymmetric": None, "CalibPercentile": None, "SmoothQuantAlpha": None}, {}),
+    (
+        {"Percentile": 99.9, "WeightCalibrateMethod": "Percentile"},
+        {"Percentile": 99.9, "WeightCalibrateMethod": "Percentile"},
+    ),
     ({"CalibTensorRangeSymmetric": True}, {"CalibTensorRangeSymmetric": True}),
     ({"SmoothQuant": True, "SmoothQuantAlpha": 0.6}, {"SmoothQuant": True, "SmoothAlpha": 0.6}),
     ({"SmoothQuant": True, "SmoothQuantFolding": True}, {"SmoothQuant": True}),
@@ -184,8 +191,7 @@ def test_options_that_are_refused(given: Any, message: str) -> None:
 def test_every_documented_option_is_known() -> None:
     """The keys that onnxruntime names where it documents them."""
     documented = str(theirs.StaticQuantConfig.__init__.__doc__) + str(theirs.quantize_static.__doc__)
-    keys = {line.split("=")[0].strip() for line in documented.splitlines() if " = " in line and "'" not in line}
-    keys = {key for key in keys if key[:1].isupper() or key.startswith("extra.")}
+    keys = set(re.findall(r"^ +([A-Z]\w+|extra\.[\w.]+) ?= ", documented, re.MULTILINE))
     assert "CalibMovingAverage" in keys
     known = {*OPTIONS, *RENAMED, *FIXED, "QDQOpTypePerChannelSupportToAxis", "ActivationRestrictedAsymmetric"}
     assert keys - known == set()

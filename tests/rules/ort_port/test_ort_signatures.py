@@ -1,15 +1,19 @@
-"""Parameters, their order and defaults are those of the installed onnxruntime, so that positional calls port."""
+"""Parameters, their order and defaults are those of the installed onnxruntime, so that positional calls port.
+
+An older one than that whose API this is may lack names, and have other parameters; the order of those that both have is
+the same.
+"""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-import onnxruntime.quantization as theirs
+import onnxruntime
 import pytest
-from onnxruntime.quantization import matmul_nbits_quantizer as their_nbits
 
 from quark_onnx import ort as ours
 from quark_onnx.ort import matmul_nbits_quantizer as our_nbits
@@ -31,6 +35,11 @@ NBITS = (
     "HQQWeightOnlyQuantConfig",
     "KQuantWeightOnlyQuantConfig",
 )
+PORTED = (1, 32)
+"""The onnxruntime whose API this is."""
+
+OLDER = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < PORTED
+
 OTHER_DEFAULTS = {
     "quant_format": "QDQ",  # of weight-only configurations: operators of onnxruntime's own are not written
     "input_model": inspect.Parameter.empty,  # None there, and refused
@@ -47,38 +56,50 @@ def parameters(function: Callable[..., Any]) -> Parameters:
     return {p.name: p.default.name if isinstance(p.default, Enum) else p.default for p in kept}
 
 
-def drift(mine: Parameters, other: Parameters) -> list[str]:
-    """What a call that is written for the other does not mean with ours; an older one may lack what came later."""
+def drift(mine: Parameters, other: Parameters, *, older: bool = False) -> list[str]:
+    """What a call that is written for the other does not mean with ours."""
     shared = [name for name in mine if name in other]
-    found = [f"{name} is missing" for name in other if name not in mine]
-    found += [] if shared == list(other) else ["the order differs"]
-    found += ["a new one is not the last"] * (list(mine)[: len(shared)] != shared)
+    found = [] if shared == [name for name in other if name in mine] else ["the order differs"]
+    if older:
+        return found
+    found += [f"{name} is missing" for name in other if name not in mine]
+    found += [f"{name} is not theirs" for name in mine if name not in other]
     return found + [name for name in shared if mine[name] not in (other[name], OTHER_DEFAULTS.get(name, other[name]))]
+
+
+def theirs(name: str, module: str = "onnxruntime.quantization") -> Any:
+    """The original, if this onnxruntime has it."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        assert OLDER, f"{name} is no longer there"
+        pytest.skip(f"this onnxruntime has no {name}")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_signatures(name: str) -> None:
-    assert drift(parameters(getattr(ours, name)), parameters(getattr(theirs, name))) == []
+    assert drift(parameters(getattr(ours, name)), parameters(theirs(name)), older=OLDER) == []
 
 
 @pytest.mark.parametrize("name", NBITS)
 def test_signatures_of_weights_of_few_bits(name: str) -> None:
-    if not hasattr(their_nbits, name):
-        pytest.skip(f"this onnxruntime has no {name}")
-    assert drift(parameters(getattr(our_nbits, name)), parameters(getattr(their_nbits, name))) == []
+    other = theirs(name, "onnxruntime.quantization.matmul_nbits_quantizer")
+    assert drift(parameters(getattr(our_nbits, name)), parameters(other), older=OLDER) == []
 
 
 @pytest.mark.parametrize("name", ["QuantType", "QuantFormat", "CalibrationMethod"])
 def test_words(name: str) -> None:
-    mine, other = ({m.name: m.value for m in getattr(api, name)} for api in (ours, theirs))
+    mine, other = ({member.name: member.value for member in words} for words in (getattr(ours, name), theirs(name)))
     assert mine.items() >= other.items()
     assert [getattr(ours, name).from_string(str(member)) for member in getattr(ours, name)] == [*getattr(ours, name)]
 
 
 def test_drift_is_seen() -> None:
     one: Parameters = {"model": 1, "out": 2, "new": None}
-    assert drift(one, one) == drift(one, {"model": 1, "out": 2}) == []
+    assert drift(one, one) == []
     assert drift(one, {"out": 2, "model": 1, "new": None}) == ["the order differs"]
-    assert drift(one, {"model": 1, "new": None}) == ["a new one is not the last"]
-    assert drift(one, {**one, "newer": 0}) == ["newer is missing", "the order differs"]
+    assert drift(one, {"model": 1, "new": None}) == ["out is not theirs"]
+    assert drift(one, {**one, "newer": 0}) == ["newer is missing"]
     assert drift(one, {**one, "out": 3}) == ["out"]
+    assert drift(one, {"model": 2, "gone": 3, "out": 2}, older=True) == []
+    assert drift(one, {"out": 2, "model": 1}, older=True) == ["the order differs"]

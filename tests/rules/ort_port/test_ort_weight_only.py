@@ -125,6 +125,28 @@ def test_they_are_what_quantize_takes_too(tmp_path: Path) -> None:
     assert result.plan.sites["w"].format.dtype == "int4"
 
 
+def test_blocks_of_algorithms_that_do_not_say_them() -> None:
+    quantizer = MatMulNBitsQuantizer(model(), block_size=64, is_symmetric=True, algo_config=RTNWeightOnlyQuantConfig())
+    assert quantizer.config == ours("int4", True, options={"BlockSize": 64})
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "beside"),
+    [
+        (HQQWeightOnlyQuantConfig(32), {"bits": 8}),
+        (HQQWeightOnlyQuantConfig(32), {"block_size": 64}),
+        (HQQWeightOnlyQuantConfig(32), {"is_symmetric": True}),
+        (RTNWeightOnlyQuantConfig(), {"bits": 8}),
+        (GPTQWeightOnlyQuantConfig(), {"accuracy_level": 4}),
+    ],
+)
+def test_what_has_no_effect_beside_an_algorithm(algorithm: WeightOnlyQuantConfig, beside: dict[str, Any]) -> None:
+    [(name, value)] = beside.items()
+    with pytest.raises(ConfigError, match=f"{name}={value!r} has no effect beside {type(algorithm).__name__}"):
+        MatMulNBitsQuantizer(model(), **beside, algo_config=algorithm)
+    MatMulNBitsQuantizer(model(), block_size=32, bits=4, algo_config=algorithm)  # as it says, or what it leaves open
+
+
 def test_nodes_to_include_are_refused() -> None:
     with pytest.raises(ConfigError, match="nodes_to_include adds nodes of other types: name their types"):
         MatMulNBitsQuantizer(model(), nodes_to_include=["y"])
