@@ -47,7 +47,7 @@ class LayerOutputUtil:
     """
 
     def __init__(self, model: Source, dir_path: str | Path, **others: object) -> None:
-        refuse("LayerOutputUtil", others, ("dir_path",))
+        refuse("LayerOutputUtil", others, ("device",), ("dir_path",))
         self._model, self._folder = open_model(model), Path(dir_path)
         self._tensors = _named(quantized_values(self._model) or _computed(self._model))
         shown = io.with_outputs(self._model, list(self._tensors.values()))

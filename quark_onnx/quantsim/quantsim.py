@@ -28,7 +28,7 @@ from quark_onnx.quantsim.saturating_weights import exact_everywhere
 from quark_onnx.quantsim.simulated_grids import realized
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source, begin, ranging
 from quark_onnx.quantsim.simulation import Simulation
-from quark_onnx.quantsim.simulation_arguments import layer_names, layers_of, one_of, refuse
+from quark_onnx.quantsim.simulation_arguments import FIXED_IN_QDQ, layer_names, layers_of, one_of, refuse
 from quark_onnx.quantsim.wide_grids import refuse_wide
 from quark_onnx.stages.simulated_placement.integer_biases import with_int32_biases
 
@@ -38,6 +38,11 @@ ARGUMENTS = (
     *("dummy_input", "quant_scheme", "param_type", "activation_type", "default_param_bw", "default_output_bw"),
     *("default_activation_bw", "config_file", "quantsim_config", "percentile", "exact", "threads", "user_onnx_libs"),
 )
+FIXED_ARGUMENTS = (
+    *("providers", "use_cuda", "device", "default_data_type", "rounding_mode", "use_symmetric_encodings", "path"),
+    "session_options_kwargs",
+)
+"""Of `QuantizationSimModel`: those that it has, and those that AIMET's has besides."""
 
 
 class QuantizationSimModel(Simulation):
@@ -90,7 +95,7 @@ class QuantizationSimModel(Simulation):
         user_onnx_libs: Sequence[str] | None = None,
         **others: object,
     ) -> None:
-        refuse("QuantizationSimModel", others, ARGUMENTS)
+        refuse("QuantizationSimModel", others, FIXED_ARGUMENTS, ARGUMENTS)
         typed = param_type is not None or activation_type is not None
         usual = QuantScheme.min_max if typed else QuantScheme.post_training_tf_enhanced
         self.quant_scheme = usual if quant_scheme is None else as_scheme(quant_scheme)
@@ -164,7 +169,7 @@ class QuantizationSimModel(Simulation):
         Raises:
             ConfigError: a quantizer that is on has no encoding, or more than 16 bits.
         """
-        refuse("to_onnx_qdq", others, ("export_int32_bias",))
+        refuse("to_onnx_qdq", others, FIXED_IN_QDQ, ("export_int32_bias",))
         plan = self.plan
         refuse_wide(plan)
         sites = {t: s if s.role == "activation" else _as_stored(s) for t, s in plan.sites.items()}

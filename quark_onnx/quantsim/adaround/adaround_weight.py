@@ -177,7 +177,12 @@ class Adaround:
         Raises:
             ConfigError, ModelError, DataError: an argument cannot be used; nothing is written then.
         """
-        refuse("apply_adaround", others, ("default_param_bw", "param_bw_override_list", "ignore_quant_ops_list"))
+        refuse(
+            "apply_adaround",
+            others,
+            ("use_cuda", "device"),
+            ("default_param_bw", "param_bw_override_list", "ignore_quant_ops_list"),
+        )
         if not isinstance(params, AdaroundParameters):
             raise ConfigError(f"params must be AdaroundParameters, not {type(params).__name__}")
         scheme = as_scheme(default_quant_scheme)
