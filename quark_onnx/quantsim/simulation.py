@@ -32,7 +32,13 @@ logger = logging.getLogger("quark_onnx")
 
 
 class Simulation:
-    """What `QuantizationSimModel` is made of; arguments of a user, and files, are a matter of that one."""
+    """What `QuantizationSimModel` is made of; arguments of a user, and files, are a matter of that one.
+
+    Attributes:
+        float_model: what is simulated; tuning changes its numbers.
+        channels: parameter → axis of its output channels.
+        qc_quantize_op_dict: tensor → its quantizer, which several tensors may share.
+    """
 
     def __init__(self, start: Start, ranges: QuantizationConfig, *, exact: bool, threads: int) -> None:
         """Of a float model and its quantizers.
