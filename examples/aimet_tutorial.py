@@ -44,7 +44,7 @@ def main() -> None:
     equalize_model(model, loader)
 
     params = AdaroundParameters(loader, num_batches=len(loader))
-    model = Adaround.apply_adaround(model, None, params, "out", "adaround", default_param_bw=PARAM_BW)
+    model = Adaround.apply_adaround(model, params, "out", "adaround", default_param_bw=PARAM_BW)
 
     scheme = QuantScheme.post_training_tf_enhanced
     sim = QuantizationSimModel(model, quant_scheme=scheme, default_param_bw=PARAM_BW, default_output_bw=OUTPUT_BW)

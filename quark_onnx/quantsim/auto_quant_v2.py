@@ -116,7 +116,12 @@ class AutoQuant:
         strict_validation: bool = True,
         **others: object,
     ) -> None:
-        refuse("AutoQuant", others, ("config_file", "results_dir", "strict_validation"))
+        refuse(
+            "AutoQuant",
+            others,
+            ("rounding_mode", "use_cuda", "device", "cache_id"),
+            ("config_file", "results_dir", "strict_validation"),
+        )
         score, widths = scorer(eval_callback), (bits("param_bw", param_bw), bits("output_bw", output_bw))
         self._scheme = without_training(quant_scheme)
         self._strict = flag("strict_validation", strict_validation)

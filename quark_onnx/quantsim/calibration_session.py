@@ -148,12 +148,13 @@ def run_forward(session: ObservingSession, source: object, args: object, model: 
         for feed in told(samples_of(model, source)):
             session.run(None, feed)
         return
-    given = (session, args) if args is not None or _takes_two(source) else (session,)
+    given = (session, args) if args is not None or takes_two(source) else (session,)
     source(*given)
     session.refuse_idle("forward_pass_callback", "session")
 
 
-def _takes_two(callback: Callable[..., Any]) -> bool:
+def takes_two(callback: Callable[..., Any]) -> bool:
+    """Whether a function can be called with two arguments."""
     try:
         inspect.signature(callback).bind(None, None)
     except (TypeError, ValueError):

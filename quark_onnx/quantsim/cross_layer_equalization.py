@@ -60,8 +60,15 @@ def equalize_model(
     """
     absorb, steps = flag("high_bias_folding", high_bias_folding), whole(1)("sweeps", sweeps)
     start = folded(model)
-    found = equalize(start.model, _extremes(start, data, absorb=absorb), sweeps=steps, absorb=absorb)
+    extremes = _extremes(start, data, absorb=absorb)
+    found = equalize(start.model, extremes, sweeps=steps, absorb=absorb)
     _tell(found, ("equalize", "absorb") if absorb else ("equalize",))
+    blind = data is None and not extremes and tensors_needed(start.model, absorb=absorb)
+    if blind and all(outcome.reason is not None for outcome in found.log):
+        logger.warning(
+            "equalize_model changes no layer: without data it knows how far channels reach from BatchNormalizations, "
+            "which it folds; give it samples, equalize_model(model, samples), or the model before they are folded"
+        )
     return hand_back(model, rescale(start.model, found.factors, found.shifts))
 
 

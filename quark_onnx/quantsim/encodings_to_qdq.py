@@ -9,7 +9,7 @@ from quark_onnx.encodings.reading import named
 from quark_onnx.graph import ModelProto
 from quark_onnx.quantsim.quantsim import QuantizationSimModel, load_encodings_to_sim
 from quark_onnx.quantsim.simulated_model import Source
-from quark_onnx.quantsim.simulation_arguments import refuse
+from quark_onnx.quantsim.simulation_arguments import FIXED_IN_QDQ, refuse
 
 
 def encodings_to_onnx_qdq(model: Source, encodings: EncodingSource, **others: object) -> ModelProto:
@@ -24,7 +24,7 @@ def encodings_to_onnx_qdq(model: Source, encodings: EncodingSource, **others: ob
         ConfigError: a grid has more than 16 bits.
         ModelError, PlanError: the model or the file cannot be read, or the file names what the model has not.
     """
-    refuse("encodings_to_onnx_qdq", others, ())
+    refuse("encodings_to_onnx_qdq", others, FIXED_IN_QDQ)
     sim = QuantizationSimModel(model)
     known = sim.qc_quantize_op_dict
     for tensor, encoding in read(encodings, [t for t, q in known.items() if q.is_param]).all.items():

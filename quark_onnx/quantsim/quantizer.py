@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import QParams, Site
-from quark_onnx.core.settings.checked_fields import flag
+from quark_onnx.core.settings.checked_fields import flag, whole
 from quark_onnx.numerics.quantizer import dequantize, ends, qparams, quantize_half_up
 from quark_onnx.quantsim.common.defs import QuantScheme, as_qtype, as_scheme, bits
 
@@ -156,6 +156,14 @@ class Quantizer:
         if wanted and self._channels is None:
             raise ConfigError(f"{self._name} has no output channels: only weights of layers have scales per channel")
         self._set(axis=self._channels[0] if wanted and self._channels else None, block=None)
+
+    def enable_blockwise_quantization(self, axis: int, block_size: int) -> None:
+        """One scale for so many neighbours along an axis, for every index of the other axes.
+
+        Raises:
+            ConfigError: the quantizer is frozen.
+        """
+        self._set(axis=axis, block=whole(1)(f"{self._name}: block_size", block_size))
 
     @property
     def has_fixed_range(self) -> bool:

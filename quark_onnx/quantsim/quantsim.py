@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Site
 from quark_onnx.core.resource_faults import told_as_such
+from quark_onnx.core.settings.checked_fields import choice, flag, whole
 from quark_onnx.encodings import read, write
 from quark_onnx.encodings.reading import Source as EncodingSource
 from quark_onnx.encodings.reading import named
 from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.graph import ModelProto, io
+from quark_onnx.graph.view import is_op
 from quark_onnx.quantsim.calibration_session import run_forward
-from quark_onnx.quantsim.common.defs import QuantScheme, as_qtype, as_scheme, qtype
-from quark_onnx.quantsim.encodings_files import encoding_file
+from quark_onnx.quantsim.common.defs import QuantScheme, as_qtype, as_scheme, bits, qtype
+from quark_onnx.quantsim.encodings_files import axes_of, encoding_file, shapes_of
+from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.saturating_weights import exact_everywhere
 from quark_onnx.quantsim.simulated_grids import realized
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source, begin, ranging
 from quark_onnx.quantsim.simulation import Simulation
-from quark_onnx.quantsim.simulation_arguments import one_of, refuse
+from quark_onnx.quantsim.simulation_arguments import FIXED_IN_QDQ, layer_names, layers_of, one_of, refuse
 from quark_onnx.quantsim.wide_grids import refuse_wide
 from quark_onnx.stages.simulated_placement.integer_biases import with_int32_biases
 
@@ -34,6 +38,11 @@ ARGUMENTS = (
     *("dummy_input", "quant_scheme", "param_type", "activation_type", "default_param_bw", "default_output_bw"),
     *("default_activation_bw", "config_file", "quantsim_config", "percentile", "exact", "threads", "user_onnx_libs"),
 )
+FIXED_ARGUMENTS = (
+    *("providers", "use_cuda", "device", "default_data_type", "rounding_mode", "use_symmetric_encodings", "path"),
+    "session_options_kwargs",
+)
+"""Of `QuantizationSimModel`: those that it has, and those that AIMET's has besides."""
 
 
 class QuantizationSimModel(Simulation):
@@ -86,13 +95,13 @@ class QuantizationSimModel(Simulation):
         user_onnx_libs: Sequence[str] | None = None,
         **others: object,
     ) -> None:
-        refuse("QuantizationSimModel", others, ARGUMENTS)
+        refuse("QuantizationSimModel", others, FIXED_ARGUMENTS, ARGUMENTS)
         typed = param_type is not None or activation_type is not None
         usual = QuantScheme.min_max if typed else QuantScheme.post_training_tf_enhanced
         self.quant_scheme = usual if quant_scheme is None else as_scheme(quant_scheme)
         param = _type(param_type=param_type, default_param_bw=default_param_bw)
-        bits = {"default_output_bw": default_output_bw, "default_activation_bw": default_activation_bw}
-        activation = _type(activation_type=activation_type, **bits)
+        older = {"default_output_bw": default_output_bw, "default_activation_bw": default_activation_bw}
+        activation = _type(activation_type=activation_type, **older)
         if param.floating and activation.floating:
             raise ConfigError("param_type and activation_type are both float types: nothing would be quantized")
         config = one_of(None, config_file=config_file, quantsim_config=quantsim_config)
@@ -160,7 +169,7 @@ class QuantizationSimModel(Simulation):
         Raises:
             ConfigError: a quantizer that is on has no encoding, or more than 16 bits.
         """
-        refuse("to_onnx_qdq", others, ("export_int32_bias",))
+        refuse("to_onnx_qdq", others, FIXED_IN_QDQ, ("export_int32_bias",))
         plan = self.plan
         refuse_wide(plan)
         sites = {t: s if s.role == "activation" else _as_stored(s) for t, s in plan.sites.items()}
@@ -240,6 +249,62 @@ def load_encodings_to_sim(
     file = read(encodings, _parameters(sim))
     missing = strict or disable_missing_quantizers
     return sim.lay(encodings, file, strict=strict, freeze=not allow_overwrite, disable_missing=missing)
+
+
+def set_blockwise_quantization_for_weights(
+    sim: QuantizationSimModel,
+    op_types: str | Collection[str],
+    bitwidth: int,
+    symmetric: bool,
+    block_size: int,
+    strict: bool = False,
+    nodes_to_exclude: Collection[str] | None = None,
+) -> None:
+    """Give the weights of layers a scale for each block of input channels, of every output channel.
+
+    Args:
+        sim: changed in place, or not at all; `compute_encodings` chooses the scales.
+        op_types: of the layers: Conv, ConvTranspose, Gemm, MatMul.
+        bitwidth: 2..31.
+        symmetric: whether zero points are in the middle.
+        block_size: input channels in a block.
+        strict: refuse where blocks do not divide the input channels, or a kernel has several positions, each of which
+            would have scales of its own; False leaves such a weight as it is.
+        nodes_to_exclude: names of layers that are left out.
+
+    Raises:
+        ConfigError: an argument cannot be used, a quantizer is frozen, or `strict` and a weight has no such blocks.
+    """
+    types = [choice(LAYERS)("op_types", t) for t in ((op_types,) if isinstance(op_types, str) else op_types)]
+    width, middle, size = bits("bitwidth", bitwidth), flag("symmetric", symmetric), whole(1)("block_size", block_size)
+    excluded = layer_names("nodes_to_exclude", nodes_to_exclude or (), layers_of(sim.float_model))
+    layers = [n.name or "" for n in sim.float_model.graph if is_op(n, *types) and n.name not in excluded]
+    axes = axes_of(shapes_of(sim.float_model), sim.channels)
+    blocks: dict[Quantizer, int] = {}
+    for tensor, quantizer in [found for node in layers for found in sim.get_op_quantizers(node)[2].items()]:
+        if quantizer.enabled and quantizer.sites[0].role == "weight":
+            why = _no_blocks(shapes_of(sim.float_model)[tensor], axes.get(tensor), size)
+            if why is None:
+                blocks[quantizer] = axes[tensor][1]
+            elif flag("strict", strict):
+                raise ConfigError(f"{tensor!r} cannot have blocks of {size}: {why}; name its layer in nodes_to_exclude")
+            else:
+                logger.warning("%r stays as it is, without blocks of %d: %s", tensor, size, why)
+    for quantizer in sorted(blocks, key=lambda q: not q.is_encoding_frozen()):  # a frozen one refuses at once
+        quantizer.enable_blockwise_quantization(blocks[quantizer], size)
+        quantizer.bitwidth, quantizer.use_symmetric_encodings = width, middle
+
+
+def _no_blocks(shape: tuple[int, ...], axes: tuple[int, int] | None, size: int) -> str | None:
+    """Why a weight has no blocks of so many input channels; None: it has."""
+    if axes is None or len(shape) < 2:
+        return "it has no input channels"
+    if shape[axes[1]] % size:
+        return f"its {shape[axes[1]]} input channels are no multiple"
+    others = [n for i, n in enumerate(shape) if i not in axes]
+    if max(others, default=1) > 1:
+        return f"its shape is {list(shape)}, and each position of a kernel would have scales of its own"
+    return None
 
 
 def _type(**named: object) -> qtype:

@@ -46,7 +46,7 @@ def analyze_per_layer_sensitivity(
     alone, target = flag("enabled", enabled), _json_path(filename)
     _ = sim.plan  # every encoding is there, and what cannot be quantized is off
     layers = {node.name or "": own for node in sim.float_model.graph if (own := _own(node, sim))}
-    with _restored(sim) as on:
+    with restored(sim) as on:
         scores = {node: _score(sim, on, own, node, eval_fn, alone=alone) for node, own in layers.items()}
     if target is not None:
         with new_file(target) as path:
@@ -71,7 +71,7 @@ def _own(node: Node, sim: QuantizationSimModel) -> list[Quantizer]:
 
 
 @contextmanager
-def _restored(sim: QuantizationSimModel) -> Iterator[list[Quantizer]]:
+def restored(sim: QuantizationSimModel) -> Iterator[list[Quantizer]]:
     """The quantizers that are on; after the block just these are on again."""
     before = {q: q.enabled for q in sim.qc_quantize_op_dict.values()}
     try:

@@ -32,7 +32,13 @@ logger = logging.getLogger("quark_onnx")
 
 
 class Simulation:
-    """What `QuantizationSimModel` is made of; arguments of a user, and files, are a matter of that one."""
+    """What `QuantizationSimModel` is made of; arguments of a user, and files, are a matter of that one.
+
+    Attributes:
+        float_model: what is simulated; tuning changes its numbers.
+        channels: parameter → axis of its output channels.
+        qc_quantize_op_dict: tensor → its quantizer, which several tensors may share.
+    """
 
     def __init__(self, start: Start, ranges: QuantizationConfig, *, exact: bool, threads: int) -> None:
         """Of a float model and its quantizers.
@@ -45,7 +51,7 @@ class Simulation:
             ModelError: the model has nothing that could be quantized.
         """
         self.float_model = start.model
-        self._channels = start.channels
+        self.channels = start.channels
         self._ranges = ranges
         self._exact, self._threads = flag("exact", exact), whole(0)("threads", threads)
         self._statistics: dict[str, Statistics] = {}
@@ -65,7 +71,7 @@ class Simulation:
         made: dict[str, Quantizer] = {}
         for members in groups.values():
             tensor = members[0].tensor
-            axis = self._channels.get(tensor)
+            axis = self.channels.get(tensor)
             channels = None if axis is None else (axis, shapes[tensor][axis])
             quantizer = Quantizer(members, any(site.tensor in on for site in members), channels, self._forget)
             made |= dict.fromkeys(quantizer.tensors, quantizer)
@@ -187,7 +193,7 @@ class Simulation:
             loaded = load(
                 self.float_model,
                 self.qc_quantize_op_dict,
-                self._channels,
+                self.channels,
                 file,
                 strict=strict,
                 freeze=freeze,

@@ -33,21 +33,25 @@ FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 """Argument → what holds here, and may be said, and why nothing else can."""
 
+FIXED_IN_QDQ = ("prequantize_constants", "force_activation_as")
+"""Those of functions that make a QDQ model."""
 
-def refuse(function: str, said: Mapping[str, object], known: Iterable[str]) -> None:
+
+def refuse(function: str, said: Mapping[str, object], fixed: Collection[str], known: Iterable[str] = ()) -> None:
     """Pass over what says no more than what holds here.
 
     Args:
         function: that was called so.
         said: arguments that it does not have.
+        fixed: those of AIMET's that are in FIXED.
         known: names of those that it has.
 
     Raises:
         ConfigError: one asks for something else, or is no argument of AIMET's.
     """
     for name, value in said.items():
-        if name not in FIXED:
-            raise ConfigError(f"{function} has no argument {name!r}{nearest(name, [*known, *FIXED])}")
+        if name not in fixed:
+            raise ConfigError(f"{function} has no argument {name!r}{nearest(name, [*known, *fixed])}")
         allowed, why = FIXED[name]
         if value not in allowed:
             raise ConfigError(f"{name}={value!r} cannot be had: {why}; leave it out")

@@ -40,6 +40,7 @@ from quark_onnx.engine.calibration_data import told
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.quantsim.calibration_session import takes_two
 from quark_onnx.quantsim.common.defs import QuantScheme, as_scheme
 from quark_onnx.quantsim.data_loader import feeds_of
 from quark_onnx.quantsim.encodings_files import shapes_of
@@ -67,8 +68,11 @@ class AdaroundParameters:
     default_beta_range      the exponent of that term goes from the first to the second
     default_warm_start      part of the iterations before that term starts
     forward_fn              called as forward_fn(session, batch) for batches that are no feeds, e.g. hold labels: it
-                            runs the session, which is like an onnxruntime.InferenceSession, on what the model reads
-    forward_pass_callback_args  None: forward_fn gets a batch of the data_loader
+                            runs the session, which is like an onnxruntime.InferenceSession, on what the model reads.
+                            Or as AIMET for ONNX has it, a function of the session alone, or of it and
+                            `forward_pass_callback_args`: encodings are computed of what it runs, as by
+                            `sim.compute_encodings`, and the batches must be feeds
+    forward_pass_callback_args  what that one is given beside the session; None: nothing
 
     Raises:
         ConfigError: a value is out of its range, or the loader has fewer batches.
@@ -80,8 +84,8 @@ class AdaroundParameters:
     default_reg_param: float = field(0.01, real(0))
     default_beta_range: tuple[float, float] = field((20, 2), pair(real(above=0), real(above=0)))
     default_warm_start: float = field(0.2, real(0, below=1))
-    forward_fn: Callable[[Any, Any], Any] | None = None
-    forward_pass_callback_args: None = None
+    forward_fn: Callable[..., Any] | None = None
+    forward_pass_callback_args: Any = None
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
@@ -91,17 +95,20 @@ class AdaroundParameters:
             raise ConfigError(f"default_beta_range must go down, e.g. (20, 2), not {self.default_beta_range}")
         if self.forward_fn is not None and not callable(self.forward_fn):
             raise ConfigError(f"forward_fn must be a function of a session and a batch, not {self.forward_fn!r}")
-        if self.forward_pass_callback_args is not None:
-            raise ConfigError(
-                "forward_pass_callback_args cannot be had: forward_fn is called with each batch of the data_loader; "
-                "leave it out, and give compute_encodings a callback of its own"
-            )
+        if self.forward_pass_callback_args is not None and self.forward_fn is None:
+            raise ConfigError("forward_pass_callback_args is what forward_fn is given; give a forward_fn, too")
         loader = self.data_loader
         if isinstance(loader, Sized) and not isinstance(loader, (str, Mapping)) and len(loader) < self.num_batches:
             raise ConfigError(
                 f"num_batches is {self.num_batches}, but the data_loader has {len(loader)}; give at most as many as it "
                 "has"
             )
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether `forward_fn` runs the session on data of its own, and not on a batch."""
+        given = self.forward_pass_callback_args is not None
+        return self.forward_fn is not None and (given or not takes_two(self.forward_fn))
 
     @property
     def options(self) -> AdaRound:
@@ -177,7 +184,12 @@ class Adaround:
         Raises:
             ConfigError, ModelError, DataError: an argument cannot be used; nothing is written then.
         """
-        refuse("apply_adaround", others, ("default_param_bw", "param_bw_override_list", "ignore_quant_ops_list"))
+        refuse(
+            "apply_adaround",
+            others,
+            ("use_cuda", "device"),
+            ("default_param_bw", "param_bw_override_list", "ignore_quant_ops_list"),
+        )
         if not isinstance(params, AdaroundParameters):
             raise ConfigError(f"params must be AdaroundParameters, not {type(params).__name__}")
         scheme = as_scheme(default_quant_scheme)
@@ -196,8 +208,9 @@ class Adaround:
         )
         _set_widths(sim, param_bw_override_list or ())
         ignored = _ignore(sim, ignore_quant_ops_list or ())
-        feeds = feeds_of(params.data_loader, params.num_batches, params.forward_fn, sim.float_model)
-        sim.compute_encodings(feeds)
+        adapter = None if params.calibrates else params.forward_fn
+        feeds = feeds_of(params.data_loader, params.num_batches, adapter, sim.float_model)
+        sim.compute_encodings(params.forward_fn if params.calibrates else feeds, params.forward_pass_callback_args)
         done = tuned(sim.float_model, replace(sim.plan, codes={}), feeds, params.options)
         _tell(sim.float_model, done, ignored)
         model_on_grid = on_grid(sim.float_model, rounded(sim.float_model, done.plan))

@@ -7,8 +7,10 @@ which here mean that a tensor is not quantized.
 from __future__ import annotations
 
 import builtins
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.settings.checked_fields import whole
@@ -79,6 +81,18 @@ def as_scheme(value: object) -> QuantScheme:
         return QuantScheme(_SHORT[name])
     known = (*QuantScheme.__members__, *_SHORT)
     raise ConfigError(f"unknown quant_scheme {value!r}{nearest(str(name), known)}")
+
+
+@dataclass(frozen=True)
+class CallbackFunc:
+    """A function of a session, and what it is given beside it."""
+
+    func: Callable[..., Any]
+    func_callback_args: Any = None
+
+    def __call__(self, session: Any) -> Any:
+        """What the function makes of the session."""
+        return self.func(session, self.func_callback_args)
 
 
 @dataclass(frozen=True)

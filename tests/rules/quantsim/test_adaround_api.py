@@ -414,3 +414,35 @@ def test_only_the_first_batches_count(tmp_path: Path) -> None:
     head, all_of_them = (applied(tmp_path, params=parameters(samples()[:n], num_batches=12)) for n in (12, 24))
     assert head == all_of_them
     assert applied(tmp_path, params=parameters(num_batches=24)) != head
+
+
+@pytest.mark.parametrize("args", [None, 12])
+def test_a_forward_function_of_aimet_onnx_computes_the_encodings(args: int | None, tmp_path: Path) -> None:
+    """Of what it runs; what rounding learns from are the batches."""
+    seen: list[Any] = []
+
+    def alone(session: Any) -> None:
+        seen.append(None)
+        for feed in samples()[:12]:
+            session.run(None, feed)
+
+    def given(session: Any, count: int) -> None:
+        seen.append(count)
+        for feed in samples()[:count]:
+            session.run(None, feed)
+
+    def batch_by_batch(session: Any, batch: Any) -> None:
+        session.run(None, batch)
+
+    forward = alone if args is None else given
+    params = parameters(forward_fn=forward, forward_pass_callback_args=args)
+    found = applied(tmp_path, params=params).SerializeToString()
+    assert seen == [args]
+    others = [parameters(forward_fn=f).calibrates for f in (alone, batch_by_batch)]
+    assert others == [True, False]
+    assert found != applied(tmp_path).SerializeToString()  # encodings of 12 samples, not of 24
+
+
+def test_what_a_forward_function_is_given_needs_one() -> None:
+    with pytest.raises(ConfigError, match="give a forward_fn, too"):
+        parameters(forward_pass_callback_args=3)

@@ -300,6 +300,9 @@ def test_accuracies_that_are_none(tmp_path: Path, callback: Any, error: type[Exc
         ({"quant_scheme": "tf_enhance"}, "did you mean 'tf_enhanced'"),
         ({"quant_scheme": "training_range_learning_with_tf_init"}, "learns ranges by training"),
         ({"strict_validation": 1}, "strict_validation must be True or False"),
+        ({"use_cuda": True}, "use_cuda=True cannot be had"),
+        ({"cache_id": "a"}, "cache_id='a' cannot be had"),
+        ({"result_dir": "a"}, "no argument 'result_dir'; did you mean 'results_dir'"),
     ],
 )
 def test_bad_arguments(fields: dict[str, Any], message: str) -> None:

@@ -487,3 +487,18 @@ def test_the_float_model_in_memory_can_be_opened_again() -> None:
     correct_bias(model, QuantParams(), 20, feeds, 20)
     onnx.checker.check_model(model, full_check=True)
     assert io.load(model).graph.outputs[0].name == "y"
+
+
+@pytest.mark.parametrize(
+    ("clip", "known", "told"), [("Clip", False, True), ("Clip", True, False), ("Relu", False, False)]
+)
+def test_who_folds_before_equalizing_is_told(
+    clip: str, known: bool, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Behind a Clip nothing moves unless it is known how far channels reach; a Relu lets all scales pass."""
+    bounds = ", low, high" if clip == "Clip" else ""
+    text = f"{IMAGE} {{ {CONV} n = {NORM} r = {clip}(n{bounds}) y = Conv(r, w2) }}"
+    limits = {"low": np.float32(0), "high": np.float32(6)} if clip == "Clip" else {}
+    model = text_model(text, w1=normal(4, 3, 3, 3), w2=normal(5, 4, 1, 1), **batchnorm(4), **limits)
+    equalize_model(fold_all_batch_norms(model), images() if known else None)
+    assert ("equalize_model changes no layer" in caplog.text) == told
