@@ -11,7 +11,7 @@ from command_page import command_page
 from markdown_parts import anchored, prose, table
 from runtime_pages import operator_page, target_page
 from settings_pages import configuration_page, finetune_page, method_page, option_page, preset_page
-from site_links import on_site
+from site_links import on_site, rewritten
 from source_pages import MODULES, ROOT, api_page, example_page
 from typer.main import get_command
 
@@ -114,6 +114,11 @@ def test_arguments_that_share_a_line() -> None:
 def test_text_in_cells() -> None:
     assert prose("a {x: {y}} <b> `{z}` 2*3") == r"a `{x: {y}}` &lt;b> `{z}` 2\*3"
     assert table(("a", "b"), [("|x|", "`y|z`")]).splitlines()[2] == r"| \|x\| | `y\|z` |"
+
+
+def test_code_is_left_as_it_is() -> None:
+    text = "[`a`](../SECURITY.md) `[a](../SECURITY.md)`\n\n```md\n[a](../SECURITY.md)\n```\n"
+    assert rewritten(text, "zoo.md", HOME, SITE) == text.replace("../SECURITY.md", "security.md", 1)
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
-LINK = re.compile(r"(?<!`)\]\(\s*<?([^)>\s]+)>?\s*\)")
+LINK = re.compile(r"\]\(\s*<?([^)>\s]+)>?\s*\)")
 FENCE = re.compile(r"^```.*?^```", re.M | re.S)
+CODE = re.compile(r"`[^`\n]*`")
 PROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
 (HOME,) = re.findall(r'^Homepage = "(.+)"$', PROJECT, re.M)
 (SITE,) = re.findall(r'^Documentation = "(.+)"$', PROJECT, re.M)
 
 
 def links(page: str) -> list[str]:
-    return LINK.findall(FENCE.sub("", (ROOT / page).read_text("utf-8")))
+    return links_of((ROOT / page).read_text("utf-8"))
+
+
+def links_of(text: str) -> list[str]:
+    return LINK.findall(CODE.sub("", FENCE.sub("", text)))
 
 
 def anchors(page: Path) -> set[str]:
@@ -68,3 +73,4 @@ def test_what_is_no_link_is_seen() -> None:
     assert "going-on" in anchors(ROOT / "docs/zoo.md")
     assert "nothing" not in anchors(ROOT / "docs/zoo.md")
     assert len(links("docs/zoo.md")) > 5
+    assert links_of("[`a`](b.md) `[c](d.md)`\n```\n[e](f.md)\n```\n![g](h.png)") == ["b.md", "h.png"]

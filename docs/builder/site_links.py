@@ -22,8 +22,8 @@ BESIDE_DOCS = {
 """Files of the repository that are pages of the site."""
 
 _SOURCES = {uri: path for path, uri in BESIDE_DOCS.items()}
-_LINK = re.compile(r"(?<!`)(\]\(\s*)([^)\s]+)(\s*\))")
-_FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.M | re.S)
+_LINK = re.compile(r"(\]\(\s*)([^)\s]+)(\s*\))")
+_CODE = re.compile(r"(^```.*?^```[^\n]*$|`[^`\n]*`)", re.M | re.S)
 
 
 def rewritten(text: str, uri: str, repository: str, site: str) -> str:
@@ -32,8 +32,8 @@ def rewritten(text: str, uri: str, repository: str, site: str) -> str:
     def link(found: re.Match[str]) -> str:
         return found[1] + on_site(found[2], uri, repository, site) + found[3]
 
-    parts = _FENCE.split(text)
-    return "".join(part if part.startswith("```") else _LINK.sub(link, part) for part in parts)
+    parts = _CODE.split(text)
+    return "".join(part if part.startswith("`") else _LINK.sub(link, part) for part in parts)
 
 
 def on_site(link: str, uri: str, repository: str, site: str) -> str:
