@@ -206,6 +206,7 @@ def test_one_float_node_among_thousands_is_seen() -> None:
     drawn = strip(levels, [f"n{i}" for i in range(MANY)])  # type: ignore[arg-type]
     assert drawn.count("<rect") == 3 and drawn.count('class="fair"') == 1
     assert "n3328 … n3340" in drawn  # all that its cell stands for
+    assert drawn.count('height="4"') == 1  # it is seen without colours, too
     alternating = strip(["good", "fair"] * 100, [f"n{i}" for i in range(200)])  # type: ignore[list-item]
     assert alternating.count("<rect") == 200 <= CELLS
     assert strip([], []) == ""
