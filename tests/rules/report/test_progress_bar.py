@@ -128,6 +128,19 @@ def test_a_bar_is_drawn_a_few_times_a_second() -> None:
     assert drawn[-1] == "done in 2.5 s"
 
 
+def test_a_search_tells_its_trials() -> None:
+    drawn: list[str] = []
+    bar = NotebookBar(lambda text, html: drawn.append(text))
+    for stage in ("trial 1: 8 bits", "calibrate", "trial 2: 4 bits", "calibrate"):
+        bar(stage, 0, None)
+    assert drawn == [
+        "trial 1: 8 bits",
+        "trial 1: 8 bits, calibrating",
+        "trial 2: 4 bits",
+        "trial 2: 4 bits, calibrating",
+    ]
+
+
 def test_names_in_a_bar_do_no_harm() -> None:
     drawn: list[str] = []
     bar = NotebookBar(lambda text, html: drawn.extend((text, html)))
