@@ -43,12 +43,15 @@ ALLOWED = {  # what each part may import of the others
     "": "core result pipeline progress",  # quark_onnx/__init__.py
     "demo": "core numerics graph engine stages clock result pipeline",
     "quantsim": "core numerics graph engine stages encodings ladder job result pipeline",
+    "ort": "core graph opened_job result pipeline",
+    "quark": "core graph engine result pipeline",
     "plots": "core numerics",
     "durations": "",
+    "child_environment": "",
     "evaluators": "core numerics",
-    "report": "core numerics graph engine result optimize",
+    "report": "core numerics graph engine result optimize child_environment",
     "optimize": "core numerics graph engine stages clock progress job opened_job result pipeline evaluators ladder",
-    "zoo": "core graph engine stages ladder result pipeline evaluators durations report optimize",
+    "zoo": "core graph engine stages ladder result pipeline evaluators durations report optimize child_environment",
     "cli": "core numerics graph engine stages clock progress job opened_job result decided pipeline plots evaluators "
     "durations report demo zoo optimize",
 }

@@ -20,7 +20,7 @@ ScaleType = Literal["float", "pow2", "half"]
 class Format:
     """An integer grid and its granularity.
 
-    bits       width of the grid, 2..16
+    bits       width of the grid, 2..16; 17..31 are only simulated, 32 is that of biases
     signed     two's complement, or unsigned
     symmetric  zero point in the middle
     axis       one scale per index of this axis of the tensor; None is one scale for all of it
@@ -71,6 +71,11 @@ class Format:
     def simulated(self) -> bool:
         """Whether the type that holds the codes has more of them than the grid."""
         return self.bits < self.storage_bits
+
+    @property
+    def wide(self) -> bool:
+        """Whether QuantizeLinear has no type for the grid: it is simulated, in float64."""
+        return 16 < self.bits < 32
 
     @property
     def dtype(self) -> str:

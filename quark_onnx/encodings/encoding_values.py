@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import PlanError
 from quark_onnx.core.frozen_dict import FrozenDict
 
-INTEGERS: dict[str, int] = {f"{sign}int{bits}": bits for bits in (*range(2, 17), 32) for sign in ("", "u")}
+INTEGERS: dict[str, int] = {f"{sign}int{bits}": bits for bits in range(2, 33) for sign in ("", "u")}
 """Integer types by name, and their bits. AIMET writes widths that ONNX does not have in the same way."""
 
 VERSIONS = ("0.6.1", "1.0.0", "2.0.0")

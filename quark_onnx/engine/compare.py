@@ -36,7 +36,11 @@ class Quantized:
 
 def quantized_activations(quantized: Model) -> dict[str, Quantized]:
     """Tensor of the float model → what the QDQ model makes of it."""
-    found = {}
+    return dict(quantizer_pairs(quantized))
+
+
+def quantizer_pairs(quantized: Model) -> Iterator[tuple[str, Quantized]]:
+    """All of them, with the tensor: one may have several."""
     for node in quantized.graph:
         if is_op(node, "DequantizeLinear") and node.inputs[0] is not None:
             q = node.inputs[0].producer()
@@ -44,8 +48,7 @@ def quantized_activations(quantized: Model) -> dict[str, Quantized]:
                 result = _shown(node.outputs[0])
                 source = _source(_in_front_of_clip(q.inputs[0]))
                 name = result.name if result.is_graph_output() else source.name
-                found[name or ""] = Quantized(source, q, result)
-    return found
+                yield name or "", Quantized(source, q, result)
 
 
 def quantized_values(quantized: Model) -> dict[str, str]:

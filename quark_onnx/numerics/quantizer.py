@@ -102,11 +102,13 @@ def quantize(values: NDArray[np.floating], q: QParams, format: Format) -> NDArra
 def quantize_half_up(values: NDArray[np.floating], q: QParams, format: Format) -> NDArray[np.int32]:
     """Codes of `values` as AIMET's simulator rounds: ⌊v / s + (z − lo + ½)⌋ + lo, step by step in float32.
 
-    Ties go up, where `quantize` takes the even code (research/aimet.md §2.7; measured on aimet-onnx 2.42).
+    Ties go up, where `quantize` takes the even code (research/aimet.md §2.7; measured on aimet-onnx 2.42). Grids of
+    more than 16 bits are computed in float64.
     """
+    number: type[np.floating] = np.float64 if format.wide else np.float32
     scale, zero_point = (along(parameter, values.shape, format) for parameter in (q.scale, q.zero_point))
-    above = np.asarray(zero_point - format.lo, np.float32) + np.float32(0.5)
-    steps = np.floor(values.astype(np.float32) / scale + above)
+    above = np.asarray(zero_point - format.lo, number) + number(0.5)
+    steps = np.floor(values.astype(np.float32).astype(number) / scale.astype(number) + above)
     return np.asarray(np.clip(steps, 0, format.hi - format.lo), np.int32) + format.lo
 
 

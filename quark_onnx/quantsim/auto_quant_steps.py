@@ -15,11 +15,11 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import ModelProto
 from quark_onnx.graph.view import is_op
-from quark_onnx.quantsim.adaround import Adaround, AdaroundParameters
-from quark_onnx.quantsim.batch_norm_folding import fold_all_batch_norms
-from quark_onnx.quantsim.equalization import equalize_model
+from quark_onnx.quantsim.adaround.adaround_weight import Adaround, AdaroundParameters
+from quark_onnx.quantsim.batch_norm_fold import fold_all_batch_norms
+from quark_onnx.quantsim.cross_layer_equalization import equalize_model
+from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.scheme_pairs import SchemePair
-from quark_onnx.quantsim.sim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source, open_float
 
 Score = Callable[[Any], float]

@@ -30,9 +30,10 @@ from quark_onnx.engine.observe import observe
 from quark_onnx.graph import Model, ModelProto, Node
 from quark_onnx.graph.edit import set_constant
 from quark_onnx.graph.view import constant, input_at, is_op, shape, sole_reader
+from quark_onnx.quantsim.common.defs import QuantScheme, as_scheme, bits
 from quark_onnx.quantsim.returned_model import hand_back
-from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
-from quark_onnx.quantsim.simulated_model import ConfigFile, Source, Start, begin, bits, open_float
+from quark_onnx.quantsim.simulated_model import ConfigFile, Source, Start, begin, open_float
+from quark_onnx.quantsim.wide_grids import apart
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.finetune import finetune
 from quark_onnx.stages.prepare.affine_layer import read
@@ -45,8 +46,8 @@ logger = logging.getLogger("quark_onnx")
 class QuantParams:
     """The quantization that biases are corrected for.
 
-    weight_bw     width of parameters, 2..16
-    act_bw        width of activations, 2..16
+    weight_bw     width of parameters, 2..31
+    act_bw        width of activations, 2..31
     round_mode    "nearest"
     quant_scheme  how ranges are chosen, a `QuantScheme` or its name
     config_file   a runtime configuration, as for `QuantizationSimModel`
@@ -113,8 +114,9 @@ def correct_bias(
     for count, name in ((ranged, "num_quant_samples"), (corrected, "num_bias_correct_samples")):
         if (given := sum(map(samples_in, feeds))) < count:
             logger.warning("the data hold %d samples, fewer than %s=%d", given, name, count)
-    plan = _tunable(start.model, _ranged(start, feeds[: _count(feeds, ranged)]), ignored)
-    values = _corrected(start.model, plan, feeds[: _count(feeds, corrected)])
+    split = apart(start.model, _ranged(start, feeds[: _count(feeds, ranged)]))
+    plan = _tunable(split.model, split.plan, ignored)
+    values = _corrected(split.model, plan, feeds[: _count(feeds, corrected)])
     return hand_back(model, _with_biases(open_float(model), start.model, values))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -75,15 +76,63 @@ class ObservingSession:
         """What was seen; the session must not run any more."""
         return {t: tally.statistics(*self._ends.get(t, (0.0, 0.0))) for t, tally in self._tallies.items()}
 
-    @property
-    def blind(self) -> bool:
-        """Whether every observed tensor was empty in every run."""
-        return bool(self._tensors) and not self._ends
+    def refuse_idle(self, who: str, session: str) -> None:
+        """Raise if nothing can be learnt of what was run; warn of data that say little.
+
+        Args:
+            who: was to run the session.
+            session: what it is called there.
+
+        Raises:
+            DataError: nothing was run, or only on empty arrays.
+        """
+        if not self.runs:
+            raise DataError(f"{who} never ran the session it was given: call {session}.run(None, feed) in it")
+        if self._tensors and not self._ends:
+            names = ", ".join(repr(value.name) for value in self.get_inputs())
+            raise DataError(
+                f"{who} ran the session {self.runs} times and on empty arrays only (inputs {names}); give it at least "
+                "one sample"
+            )
+        for warning in self.variety.warnings():
+            logger.warning(warning)
 
     def _widen(self, tensor: str, new: Ends | None) -> None:
         if new is not None:
             lo, hi = self._ends.get(tensor, new)
             self._ends[tensor] = min(lo, new[0]), max(hi, new[1])
+
+
+class WaitingSession:
+    """Like an onnxruntime.InferenceSession of a simulation whose encodings are open: it tells inputs and outputs.
+
+    It runs as soon as the simulation does: while encodings are computed, and when there are some.
+    """
+
+    def __init__(self, model: Model, running: Callable[[], Any]) -> None:
+        """Of a float model; `running` is the session that runs, or raises what is missing."""
+        self._model = model
+        self._running = running
+
+    @cached_property
+    def _float(self) -> Any:
+        return Runner(self._model).session
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Array], run_options: Any = None) -> Any:
+        """Outputs for one feed, as InferenceSession.run has them.
+
+        Raises:
+            ConfigError: the encodings are still open.
+        """
+        return self._running().run(output_names, input_feed, run_options)
+
+    def get_inputs(self) -> Any:
+        """Names, shapes and types of the inputs."""
+        return self._float.get_inputs()
+
+    def get_outputs(self) -> Any:
+        """Names, shapes and types of the outputs."""
+        return self._float.get_outputs()
 
 
 def run_forward(session: ObservingSession, source: object, args: object, model: Model) -> None:
@@ -101,16 +150,7 @@ def run_forward(session: ObservingSession, source: object, args: object, model: 
         return
     given = (session, args) if args is not None or _takes_two(source) else (session,)
     source(*given)
-    if not session.runs:
-        raise DataError("forward_pass_callback never ran the session it was given: call session.run(None, feed) in it")
-    if session.blind:
-        names = ", ".join(repr(value.name) for value in session.get_inputs())
-        raise DataError(
-            f"forward_pass_callback ran the session {session.runs} times and on empty arrays only (inputs {names}); "
-            "give it at least one sample"
-        )
-    for warning in session.variety.warnings():
-        logger.warning(warning)
+    session.refuse_idle("forward_pass_callback", "session")
 
 
 def _takes_two(callback: Callable[..., Any]) -> bool:

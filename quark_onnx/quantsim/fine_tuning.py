@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -20,8 +20,9 @@ from quark_onnx.engine.counted_positions import bare
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.graph import Model
-from quark_onnx.quantsim.sim import QuantizationSimModel
+from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import raised
+from quark_onnx.quantsim.wide_grids import apart, together
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.finetune import finetune
 from quark_onnx.stages.range_learning import learn
@@ -58,11 +59,29 @@ def fine_tune(sim: QuantizationSimModel, inputs: object, options: Options | None
     if not isinstance(options, (AdaRound, AdaQuant, RangeLearning)):
         raise ConfigError(f"options must be an AdaRound, an AdaQuant or a RangeLearning, not {options!r}")
     feeds = keep(told(samples_of(sim.float_model, inputs, limit=options.data_size)))
-    done = tuned(sim.float_model, replace(sim.plan, codes={}), feeds, options)
-    sim.adopt(done.plan)
+    done = tune(sim, feeds, options)
     for node, reason in done.reasons.items():
         logger.info("%r is not tuned: %s", node, reason)
     return done.records
+
+
+def tune(
+    sim: QuantizationSimModel, feeds: Sequence[Feed], options: FastFinetune | RangeLearning, fixed: Collection[str] = ()
+) -> Tuning:
+    """Train the weights of a simulation, which has the new numbers then.
+
+    Args:
+        fixed: weights that stay as they are, rounded to nearest.
+
+    Raises:
+        ConfigError: a quantizer has no encoding.
+        KeyboardInterrupt: it was interrupted; nothing has changed then.
+    """
+    plan = sim.plan
+    kept = {tensor: codes for tensor, codes in plan.codes.items() if tensor in fixed}
+    done = tuned(sim.float_model, replace(plan, codes=kept), feeds, options)
+    sim.adopt(replace(done.plan, codes={t: codes for t, codes in done.plan.codes.items() if t not in kept}))
+    return done
 
 
 def tuned(
@@ -72,27 +91,28 @@ def tuned(
 
     Args:
         model: the float model of a simulation.
-        plan: with ranges; weights that have integers already stay.
+        plan: with ranges; weights that have integers already stay, and so do grids of more than 16 bits.
         feeds: what of them is padding teaches nothing, where they can be cut.
         gains: importance per channel of tensors; None: see `channel_importance`. Range learning has none.
 
     Raises:
         KeyboardInterrupt: it was interrupted.
     """
-    model, plan = raised(model, plan)
-    feeds = bare(model, feeds)
+    split = apart(model, plan)
+    narrow, begun = raised(split.model, split.plan)
+    feeds = bare(narrow, feeds)
 
     def tell(text: str, done: int, layers: int) -> None:
         logger.info("%s, %d of %d layers", text, done, layers)
 
     limit = ROOM
     if isinstance(options, RangeLearning):
-        done = learn(model, plan, feeds, options, limit, tell)
+        done = learn(narrow, begun, feeds, options, limit, tell)
     else:
-        importance = channel_importance(model) if gains is None else gains
-        done = finetune(model, plan, feeds, options, importance, limit, tell)
+        importance = channel_importance(narrow) if gains is None else gains
+        done = finetune(narrow, begun, feeds, options, importance, limit, tell)
     if done.interrupted:
         raise KeyboardInterrupt
     if done.late:
         logger.warning("no time is left after %d of %d layers, %s; the others stay", done.done, done.layers, done.late)
-    return done
+    return replace(done, plan=together(done.plan, plan))

@@ -15,8 +15,9 @@ from quark_onnx.engine.calibration_data import told
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep as kept
 from quark_onnx.engine.protection_wording import region_text
-from quark_onnx.quantsim.sim import QuantizationSimModel
+from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import raised
+from quark_onnx.quantsim.wide_grids import apart
 from quark_onnx.stages.protect import Hands
 from quark_onnx.stages.protect import protect as protected
 
@@ -44,7 +45,8 @@ def protect(sim: QuantizationSimModel, inputs: object, keep: Collection[str] = (
     """
     forbidden = _kept(sim, keep)
     feeds = kept(told(samples_of(sim.float_model, inputs)))
-    model, plan = raised(sim.float_model, sim.plan)
+    split = apart(sim.float_model, sim.plan)
+    model, plan = raised(split.model, split.plan)
     done = protected(model, plan, feeds, Hands(partial(_whole_groups, plan), keep=forbidden))
     for quantizer in {sim.quantizer(tensor): None for tensor in plan.sites if tensor not in done.plan.sites}:
         quantizer.enabled = False

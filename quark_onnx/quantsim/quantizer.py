@@ -14,8 +14,7 @@ from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import QParams, Site
 from quark_onnx.core.settings.checked_fields import flag
 from quark_onnx.numerics.quantizer import dequantize, ends, qparams, quantize_half_up
-from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
-from quark_onnx.quantsim.simulated_model import bits
+from quark_onnx.quantsim.common.defs import QuantScheme, as_qtype, as_scheme, bits
 
 Array = NDArray[Any]
 
@@ -89,13 +88,26 @@ class Quantizer:
 
     @property
     def bitwidth(self) -> int:
-        """Width of the grid, 2..16."""
+        """Width of the grid, 2..31."""
         return self.format.bits
 
     @bitwidth.setter
     def bitwidth(self, width: int) -> None:
         checked = bits(f"{self._name}: bitwidth", width)
         self._set(bits=checked, stored=8 if checked < 8 else None)
+
+    def set_precision(self, precision: object) -> None:
+        """Take another type: a `qtype`, its name, or a number of bits; a float type switches the quantizer off.
+
+        Raises:
+            ConfigError: there is no such type, or the encoding is frozen.
+        """
+        wanted = as_qtype(f"{self._name}: precision", precision)
+        if wanted.floating:
+            self._set()
+            self.enabled = False
+        else:
+            self.bitwidth = wanted.bits
 
     @property
     def use_symmetric_encodings(self) -> bool:

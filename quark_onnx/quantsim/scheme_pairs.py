@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
+from quark_onnx.quantsim.common.defs import QuantScheme, as_scheme
 
 WIDE = 16
 """Bits from which a grid holds any range: only the scheme that clips nothing is tried."""

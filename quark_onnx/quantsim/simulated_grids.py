@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.engine.apply_plan import apply
+from quark_onnx.engine.exact_simulation import widened
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.attention_masks import Masks, masks_of
 from quark_onnx.graph.edit import set_arrays
@@ -22,6 +23,7 @@ from quark_onnx.numerics.quantizer import dequantize, quantize_half_up
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
 from quark_onnx.numerics.ranges.masks_and_infinities import range_with_mask
 from quark_onnx.quantsim.quantizer import Quantizer
+from quark_onnx.quantsim.wide_grids import apart
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.ranges import choose_ranges
 from quark_onnx.stages.simulated_placement import around
@@ -106,7 +108,10 @@ def raised(model: Model, plan: Plan) -> tuple[Model, Plan]:
 
 
 def realized(model: Model, plan: Plan) -> Model:
-    """The quantized model."""
-    quantized = apply(*raised(model, plan))
+    """The quantized model; grids of more than 16 bits are written out."""
+    split = apart(model, plan)
+    quantized = apply(*raised(split.model, split.with_stand_ins))
+    if split.wide:
+        quantized = widened(quantized, {t: (plan.qparams_of(t), site.format) for t, site in split.wide.items()})
     declare_outputs(quantized, model)
     return quantized

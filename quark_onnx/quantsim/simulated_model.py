@@ -12,14 +12,13 @@ from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, Site
 from quark_onnx.core.settings.aimet_runtime_config import RuntimeConfig, load_runtime_config
-from quark_onnx.core.settings.checked_fields import whole
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.engine.opened_model import open_model
 from quark_onnx.graph import Model, ModelProto
 from quark_onnx.graph.integer_nodes import refuse_quantized
 from quark_onnx.graph.opset import operator_types
 from quark_onnx.graph.value_info import declare_outputs
-from quark_onnx.quantsim.scheme import QuantScheme
+from quark_onnx.quantsim.common.defs import QuantScheme
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.simulated_placement import simulated_sites
 
@@ -28,9 +27,6 @@ ConfigFile = str | Path | Mapping[str, Any] | None
 
 ALIKE = 0.8
 """How like one another two names are, from 0 to 1, if one is taken for the other misspelt."""
-
-bits = whole(2, 16)
-"""Checks a bit width, as `bits(name, value)`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +83,7 @@ def begin(
     Args:
         config_file: a runtime configuration, see `load_runtime_config`; None: our default, with weights per channel.
         scheme: how ranges are chosen.
-        param_bits, activation_bits: widths, 2..16.
+        param_bits, activation_bits: widths, 2..31.
         biases: layers without a bias get one of zeros.
         libraries: files with custom operators of the model.
 
@@ -96,8 +92,7 @@ def begin(
     """
     opened = open_model(source, libraries)
     model = _prepared(opened, biases)
-    weight = Format(bits("default_param_bw", param_bits), signed=True, symmetric=True)
-    activation = Format(bits("default_output_bw", activation_bits), signed=False)
+    weight, activation = Format(param_bits, signed=True, symmetric=True), Format(activation_bits, signed=False)
     config = load_runtime_config(config_file)
     _refuse_misspelt(config, model)
     placed = simulated_sites(model, config, activation, weight)

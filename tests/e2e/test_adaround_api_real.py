@@ -11,8 +11,8 @@ import pytest
 
 from quark_onnx.numerics.quantizer import dequantize
 from quark_onnx.quantsim import QuantizationSimModel
-from quark_onnx.quantsim.adaround import Adaround, AdaroundParameters
-from quark_onnx.quantsim.batch_norm_folding import fold_all_batch_norms
+from quark_onnx.quantsim.adaround.adaround_weight import Adaround, AdaroundParameters
+from quark_onnx.quantsim.batch_norm_fold import fold_all_batch_norms
 
 SAMPLES, ITERATIONS = 64, 100
 

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from quark_onnx.quantsim import QuantizationSimModel
-from quark_onnx.quantsim.adaround import AdaroundParameters
-from quark_onnx.quantsim.auto_quant import AutoQuant
+from quark_onnx.quantsim import QuantizationSimModel, load_encodings_to_sim
+from quark_onnx.quantsim.adaround.adaround_weight import AdaroundParameters
+from quark_onnx.quantsim.auto_quant_v2 import AutoQuant
 
 SAMPLES, IMAGES, DROP = 64, 500, 0.01
 SETTINGS: dict[str, Any] = {"config_file": "default_per_tensor"}
@@ -41,5 +41,5 @@ def test_four_bits_per_tensor(protocol: ModuleType, tmp_path: Path) -> None:
     assert all(op.op_type != "BatchNormalization" for op in model.graph.node)
 
     sim = QuantizationSimModel(onnx.load(tmp_path / "auto_quant.onnx"), default_param_bw=4, **SETTINGS)
-    assert sim.load_encodings(path) == []
+    assert load_encodings_to_sim(sim, path) == []
     assert top_1(sim.session) == accuracy

@@ -13,10 +13,10 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
-from quark_onnx.quantsim.batch_norm_folding import fold_all_batch_norms
+from quark_onnx.quantsim.batch_norm_fold import fold_all_batch_norms
 from quark_onnx.quantsim.bias_correction import QuantParams, correct_bias
-from quark_onnx.quantsim.equalization import equalize_model
-from quark_onnx.quantsim.scheme import QuantScheme
+from quark_onnx.quantsim.common.defs import QuantScheme
+from quark_onnx.quantsim.cross_layer_equalization import equalize_model
 from quark_onnx.quantsim.simulated_model import begin
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 

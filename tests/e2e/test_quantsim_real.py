@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from quark_onnx.graph import ModelProto, io
-from quark_onnx.quantsim import QuantizationSimModel
+from quark_onnx.quantsim import QuantizationSimModel, load_encodings_to_sim
 from quark_onnx.stages.prepare import prepare
 
 CALIBRATION = 8
@@ -42,7 +42,7 @@ def test_all_ways_to_run_a_simulation_lose_equally_much(protocol: ModuleType, tm
     assert sum(q.enabled for q in fast.qc_quantize_op_dict.values()) == count
     fast.export(tmp_path, "m")
     exact = QuantizationSimModel(tmp_path / "m.onnx", exact=True)
-    assert exact.load_encodings(tmp_path / "m.encodings") == []
+    assert load_encodings_to_sim(exact, tmp_path / "m.encodings") == []
 
     def outputs(runs: Any) -> np.ndarray:
         return np.concatenate([runs.run(None, feed)[0].ravel() for feed in feeds[CALIBRATION:]])

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 from byte_mutations import mutated
+from onnx_text import parse_model
 from text_models import batchnorm, normal, text_model
 
 import quark_onnx
@@ -26,7 +27,7 @@ from quark_onnx import ModelQuantizer, QuarkError, get_default_config
 from quark_onnx.cli.flags import read_config
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.aimet_runtime_config import load_runtime_config
-from quark_onnx.quantsim import QuantizationSimModel
+from quark_onnx.quantsim import QuantizationSimModel, load_encodings_to_sim
 from quark_onnx.zoo.manifest import read_zoo
 
 PRESET = get_default_config("S8S8_AAWS")
@@ -57,7 +58,7 @@ def _conv() -> onnx.ModelProto:
 
 def _branches() -> onnx.ModelProto:
     weights = ",".join(f"{value:.6f}" for value in normal(16))
-    return onnx.parser.parse_model(BRANCHES.replace("WEIGHTS", weights))
+    return parse_model(BRANCHES.replace("WEIGHTS", weights))
 
 
 IMAGES = [{"x": normal(1, 3, 8, 8, seed=seed)} for seed in range(2)]
@@ -138,7 +139,7 @@ def _encodings(version: str) -> Callable[[Path], Path]:
 
 
 def _loaded(path: Path) -> object:
-    return QuantizationSimModel(_conv(), threads=1).load_encodings(path, strict=False)
+    return load_encodings_to_sim(QuantizationSimModel(_conv(), threads=1), path, strict=False)
 
 
 MANIFEST = """defaults: &d {preset: S8S8_AAWS, data: random, budget: {min_sqnr: 25}}

@@ -25,7 +25,7 @@ from quark_onnx.job import Job
 from quark_onnx.numerics.quantizer import carrier
 from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import decide
-from quark_onnx.quantsim.scheme import QuantScheme
+from quark_onnx.quantsim.common.defs import QuantScheme
 from quark_onnx.quantsim.simulated_model import ranging
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.finetune import finetune

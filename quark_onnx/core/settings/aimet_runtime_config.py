@@ -123,10 +123,15 @@ def load_runtime_config(source: str | Path | Mapping[str, Any] | None = None) ->
         return _config(Entry(source, "runtime configuration"))
     if source is not None and not isinstance(source, (str, Path)):
         raise ConfigError(f"config_file must be a path, a name or a dictionary, not {shown(source)}")
-    return _config(read_json(_path("default" if source is None else source), "config_file"))
+    return _config(read_json(path_of("default" if source is None else source), "config_file"))
 
 
-def _path(source: str | Path) -> Path:
+def path_of(source: str | Path) -> Path:
+    """The file of a path, or of a name in SHIPPED.
+
+    Raises:
+        ConfigError: there is none.
+    """
     if str(source) in SHIPPED:
         return Path(__file__).parents[2] / "quantsim" / SHIPPED[str(source)]
     path = Path(source)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx_text import parse_model
 from text_models import GATES, applied, assert_same, normal, ops, prepared, reasons, weights
 
 from quark_onnx.engine.opened_model import open_model
@@ -53,7 +54,7 @@ def model(body: str, opset: int = 20, outputs: str = "float[A,E,F] y", **dims: s
     kinds += [f"int32[{','.join(map(str, array.shape))}] {name}" for name, array in MASKS.items() if name in words]
     for name, text in dims.items():
         kinds = [kind if kind.split("] ")[1] != name else f"{kind.split('[')[0]}[{text}] {name}" for kind in kinds]
-    proto = onnx.parser.parse_model(
+    proto = parse_model(
         f'<ir_version: 8, opset_import: ["": {opset}, "com.microsoft": 1]> g ({", ".join(kinds)}) => ({outputs}) '
         f"{{ {body.replace('M.', 'com.microsoft.')} }}"
     )

@@ -21,7 +21,7 @@ from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.encodings import document, from_plan, into_plan, read
 from quark_onnx.numerics.quantizer import dequantize, quantize, quantize_half_up
 from quark_onnx.quantsim import QuantizationSimModel, QuantScheme
-from quark_onnx.quantsim.adaround import Adaround, AdaroundParameters
+from quark_onnx.quantsim.adaround.adaround_weight import Adaround, AdaroundParameters
 from quark_onnx.quantsim.data_loader import feeds_of
 from quark_onnx.quantsim.simulated_model import open_float
 
@@ -207,7 +207,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[QuarkError], str]] = {
     "unknown parameter": ({"param_bw_override_list": [("w11", 8)]}, ConfigError, "'w11'; did you mean 'w1'"),
     "an activation": ({"param_bw_override_list": [("a", 8)]}, ConfigError, "no layer or parameter of one"),
     "no pair": ({"param_bw_override_list": ["w1"]}, ConfigError, "pairs"),
-    "no width": ({"param_bw_override_list": [("w1", 17)]}, ConfigError, "from 2 to 16"),
+    "no width": ({"param_bw_override_list": [("w1", 32)]}, ConfigError, "from 2 to 31"),
     "width": ({"default_param_bw": 1}, ConfigError, "default_param_bw"),
     "unknown node": ({"ignore_quant_ops_list": ["conv"]}, ConfigError, "no node 'conv'"),
     "no list": ({"ignore_quant_ops_list": "conv"}, ConfigError, "a list of names"),
@@ -233,18 +233,40 @@ def test_what_is_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        (("params", "path", "prefix", 4), {}),
-        (("params", "path", "prefix"), {"default_param_bw": 8}),
-        (("params",), {"path": "out", "filename_prefix": "m"}),
-        ((), {"params": "params", "path": "out", "filename_prefix": "m"}),
-        ((None, "params", "path", "prefix"), {"use_cuda": False}),
+        ((net(), "params", "out", "m", 4), {}),
+        ((net(), "params", "out"), {"filename_prefix": "m", "default_param_bw": 4, "use_cuda": False}),
+        ((net(),), {"params": "params", "path": "out", "filename_prefix": "m"}),
+        ((net(), None, "params", "out", "m", 4), {}),
+        ((), {"model": net(), "params": "params", "path": "out", "filename_prefix": "m", "dummy_input": samples()[0]}),
     ],
 )
-def test_the_order_of_arguments_of_aimet_onnx_is_pointed_out(given: Any, named: dict[str, Any]) -> None:
-    """1.x has no `dummy_input` there."""
-    values = [parameters() if value == "params" else value for value in given]
-    with pytest.raises(ConfigError, match=r"begin with model, dummy_input \(may be None\), params, path"):
-        Adaround.apply_adaround(net(), *values, **named)
+def test_arguments_in_the_order_of_both_aimets(given: Any, named: dict[str, Any], tmp_path: Path) -> None:
+    """AIMET for ONNX has no `dummy_input`, AIMET for PyTorch has it after the model."""
+    (tmp_path / "out").mkdir()
+    known = {"params": parameters(), "out": tmp_path / "out"}
+    values, others = (
+        [known.get(v, v) if isinstance(v, str) else v for v in group] for group in (given, named.values())
+    )
+    model = Adaround.apply_adaround(*values, **dict(zip(named, others, strict=True)))
+    assert (tmp_path / "out" / "m.encodings").exists()
+    wanted = Adaround.apply_adaround(net(), parameters(), tmp_path, "n")
+    assert model.SerializeToString() == wanted.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "message"),
+    [
+        ((net(), "params"), {}, "missing.*path.*begin with model, params, path, filename_prefix"),
+        ((net(), "params", "out", "m"), {"use_cuda": True}, "use_cuda=True cannot be had"),
+        ((net(), "params", "out", "m"), {"default_params_bw": 4}, "did you mean 'default_param_bw'"),
+        ((net(), "out", "m"), {}, "begin with model"),
+    ],
+)
+def test_other_orders_are_told_the_right_one(given: Any, named: dict[str, Any], message: str, tmp_path: Path) -> None:
+    known = {"params": parameters(), "out": tmp_path / "out"}
+    with pytest.raises(ConfigError, match=message):
+        Adaround.apply_adaround(*(known.get(v, v) if isinstance(v, str) else v for v in given), **named)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dummy_input_that_fits_is_taken(tmp_path: Path) -> None:
@@ -321,6 +343,7 @@ BATCHES: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Any] | None]] =
     "tensors": (lambda: [(Tensor(x), Tensor(z)) for x, z in pairs()], None),
     "dicts of tensors": (lambda: [{"z": Tensor(z), "x": Tensor(x)} for x, z in pairs()], None),
     "generator": (lambda: (pair for pair in pairs()), None),
+    "labels that are no input": (lambda: [(*pair, np.zeros(2)) for pair in pairs()], None),
     "labels": (
         lambda: [(x, z, 7) for x, z in pairs()],
         lambda session, batch: session.run(None, {"x": batch[0], "z": batch[1]}),
@@ -360,7 +383,7 @@ def test_a_loader_may_use_its_arrays_again() -> None:
 
 
 REFUSED_DATA: dict[str, tuple[Any, Any, type[QuarkError], str]] = {
-    "labels": ([(*pair, np.zeros(2)) for pair in pairs()], None, DataError, "forward_fn=lambda session, batch"),
+    "labels like inputs": ([(*pair, pair[1]) for pair in pairs()], None, DataError, r"\[2\] could be 'x', too"),
     "too few": ((pair for pair in pairs(4)), None, ConfigError, "num_batches is 5, but the data_loader has 4"),
     "one": ([(x,) for x, _ in pairs()], None, DataError, "sample 0 gives 1"),
     "shape": ([(x, z[:, :3]) for x, z in pairs()], None, DataError, "'z'"),

@@ -18,11 +18,11 @@ from tuning_cases import draw
 from quark_onnx.core.errors import ConfigError, DataError, ModelError
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import io
-from quark_onnx.quantsim import QuantizationSimModel, QuantScheme, auto_quant_steps
-from quark_onnx.quantsim.adaround import AdaroundParameters
-from quark_onnx.quantsim.auto_quant import AutoQuant
+from quark_onnx.quantsim import QuantizationSimModel, QuantScheme, auto_quant_steps, load_encodings_to_sim
+from quark_onnx.quantsim.adaround.adaround_weight import AdaroundParameters
+from quark_onnx.quantsim.auto_quant_v2 import AutoQuant
 from quark_onnx.quantsim.scheme_pairs import CANDIDATES, SchemePair
-from quark_onnx.quantsim.sensitivity_analysis import make_psnr_eval_fn
+from quark_onnx.quantsim.utils import make_psnr_eval_fn
 
 CHAIN = """g (float[N,4,6,6] x) => (float[N,5,6,6] y) {
     [a] s = Conv <pads = [1, 1, 1, 1]> (x, v, c) %s [n] y = Conv <pads = [1, 1, 1, 1]> (t, w, b)
@@ -372,7 +372,7 @@ def test_the_result_is_what_was_evaluated(tmp_path: Path, bits: int) -> None:
     assert accuracy == max(stage.accuracy for stage in auto.stages[-3:] if stage.accuracy is not None)
     assert auto.applied[-1] == ROUND
     sim = QuantizationSimModel(model, default_param_bw=bits)
-    sim.load_encodings(path)
+    load_encodings_to_sim(sim, path)
     np.testing.assert_array_equal(sim.session.run(None, feeds[0])[0], seen[-1])
     saved = onnx.load(tmp_path / "auto_quant.onnx")
     want, got = (Runner(io.load(m), threads=1)(feeds[0])[0] for m in (model, saved))

@@ -19,8 +19,9 @@ from quark_onnx.core.errors import ConfigError, DataError
 from quark_onnx.core.number_formats import Format
 from quark_onnx.engine.layers.row_grids import all_factors
 from quark_onnx.quantsim import QuantizationSimModel, fine_tuning
-from quark_onnx.quantsim.sensitivity_analysis import analyze_per_layer_sensitivity, make_psnr_eval_fn, psnr
-from quark_onnx.quantsim.seq_mse import apply_seq_mse
+from quark_onnx.quantsim.sensitivity_analysis import analyze_per_layer_sensitivity
+from quark_onnx.quantsim.sequential_mse.seq_mse import apply_seq_mse
+from quark_onnx.quantsim.utils import make_psnr_eval_fn, psnr
 
 SHAPE = (1, 4, 6, 6)
 CHAIN = """g (float[N,4,6,6] x) => (float[N,5,6,6] y) {

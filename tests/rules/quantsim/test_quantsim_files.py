@@ -17,7 +17,7 @@ from text_models import normal, text_model
 
 from quark_onnx import ConfigError, PlanError
 from quark_onnx.graph import io
-from quark_onnx.quantsim import QuantizationSimModel
+from quark_onnx.quantsim import QuantizationSimModel, load_encodings_to_sim
 
 VERSIONS = ("0.6.1", "1.0.0", "2.0.0")
 each_version = pytest.mark.parametrize("version", VERSIONS)
@@ -50,7 +50,7 @@ def test_what_is_exported_is_loaded_again(tmp_path: Path, version: str, text: st
     sim = ready(text, default_param_bw=bits)
     assert written(sim, tmp_path, version)["version"] == version
     again = QuantizationSimModel(tmp_path / "m.onnx", default_param_bw=bits, threads=1)
-    assert again.load_encodings(tmp_path / "m.encodings") == []
+    assert load_encodings_to_sim(again, tmp_path / "m.encodings") == []
     assert encodings(again) == encodings(sim)
     np.testing.assert_array_equal(output(again), output(sim))
     np.testing.assert_array_equal(
@@ -86,7 +86,7 @@ def test_int32_biases_are_written_where_they_are_asked_for(tmp_path: Path, versi
     assert ("b" in names) == (version == "2.0.0" and wanted is not False)
     if "b" in names:
         assert entry(document, "b")["output_dtype"] == "int32"
-    assert simulation().load_encodings(document) == []
+    assert load_encodings_to_sim(simulation(), document) == []
 
 
 def test_version_2_says_symmetry_by_the_type(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_version_2_says_symmetry_by_the_type(tmp_path: Path) -> None:
     again = simulation()
     again.quantizer("r").use_symmetric_encodings = True
     again.quantizer("v").use_symmetric_encodings = False
-    assert again.load_encodings(document) == []
+    assert load_encodings_to_sim(again, document) == []
     np.testing.assert_array_equal(output(again), output(sim))
 
 
@@ -152,7 +152,7 @@ def test_a_strict_load_refuses_what_differs_and_changes_nothing(tmp_path: Path, 
     sim.quantizer("d").enabled = False
     before = encodings(sim)
     with pytest.raises(PlanError, match=f"do not belong to this simulation: .*{message}.*strict=False"):
-        sim.load_encodings(document)
+        load_encodings_to_sim(sim, document)
     assert encodings(sim) == before
 
 
@@ -160,7 +160,7 @@ def test_a_strict_load_refuses_what_differs_and_changes_nothing(tmp_path: Path, 
 def test_another_load_takes_what_there_is_and_tells(tmp_path: Path, kind: str) -> None:
     document, message = mismatched(tmp_path)[kind]
     sim = simulation()
-    found = sim.load_encodings(document, strict=False)
+    found = load_encodings_to_sim(sim, document, strict=False)
     assert any(np.char.find(line, message.split(":")[0]) == 0 for line in found)
     on = {t for t, q in sim.qc_quantize_op_dict.items() if q.enabled}
     expected = {"w", "v", "x", "r", "d", "y"}
@@ -177,7 +177,7 @@ def test_quantizers_that_are_not_named_may_stay(tmp_path: Path) -> None:
     document = without(written(ready(), tmp_path), "x")
     sim = ready()
     before = sim.quantizer("x").get_encodings()
-    sim.load_encodings(document, strict=False, disable_missing_quantizers=False)
+    load_encodings_to_sim(sim, document, strict=False, disable_missing_quantizers=False)
     assert sim.quantizer("x").enabled
     assert sim.quantizer("x").get_encodings() == before
 
@@ -191,19 +191,19 @@ def test_scales_that_do_not_fit_are_refused_whatever_is_asked(tmp_path: Path) ->
     path.write_text(json.dumps(bad))
     for strict in (True, False):
         with pytest.raises(PlanError, match=r"bad\.encodings: tensor 'w' of shape .* has 3 scales"):
-            sim.load_encodings(path, strict=strict)
+            load_encodings_to_sim(sim, path, strict=strict)
     with pytest.raises(PlanError, match="no encodings file"):
-        sim.load_encodings(tmp_path / "nowhere.encodings")
+        load_encodings_to_sim(sim, tmp_path / "nowhere.encodings")
     assert encodings(sim) == before
 
 
 def test_tied_tensors_part_where_the_file_has_them_apart(tmp_path: Path) -> None:
     document = written(ready(JOINED), tmp_path)
     sim = simulation(JOINED)
-    sim.load_encodings(document)
+    load_encodings_to_sim(sim, document)
     assert sim.quantizer("a") is sim.quantizer("c")
     apart = changed(document, "a", scale=[0.5])
-    sim.load_encodings(apart)
+    load_encodings_to_sim(sim, apart)
     assert sim.quantizer("a") is not sim.quantizer("c")
     shown = [sim.quantizer(tensor).get_encodings() for tensor in ("a", "c", "d")]
     assert [found[0].delta == 0.5 for found in shown if found] == [True, False, False]
@@ -228,11 +228,11 @@ def test_version_2_may_name_tensors_that_inherited_their_encoding(tmp_path: Path
     assert not {"c", "d"} & {e["name"] for e in document["encodings"]}
     document["encodings"] += [entry(document, "r") | {"name": name} for name in ("c", "d")]
     loaded = sim()
-    assert loaded.load_encodings(document) == []
+    assert load_encodings_to_sim(loaded, document) == []
     assert not loaded.quantizer("c").enabled
     np.testing.assert_array_equal(output(loaded), output(made))
     with pytest.raises(PlanError, match="'c': its quantizer is off"):
-        sim().load_encodings(changed(document, "c", y_scale=0.5))
+        load_encodings_to_sim(sim(), changed(document, "c", y_scale=0.5))
 
 
 # --- frozen parameters
@@ -250,7 +250,7 @@ def test_parameters_are_set_and_frozen(tmp_path: Path) -> None:
     sim.compute_encodings(FEEDS)
     assert sim.quantizer("w").get_encodings() == source.quantizer("w").get_encodings()
     assert sim.quantizer("w").get_encodings() != ready().quantizer("w").get_encodings()
-    sim.load_encodings(written(ready(), tmp_path))
+    load_encodings_to_sim(sim, written(ready(), tmp_path))
     assert sim.quantizer("w").get_encodings() == source.quantizer("w").get_encodings()
 
 
@@ -276,14 +276,14 @@ def test_a_list_of_parameters_alone(tmp_path: Path) -> None:
     assert {t for t, q in sim.qc_quantize_op_dict.items() if q.is_encoding_frozen()} == {"w", "v"}
     for other in (None, 3, [1], b"{}"):
         with pytest.raises(PlanError, match="encodings: "):
-            sim.load_encodings(other)  # type: ignore[arg-type]
+            load_encodings_to_sim(sim, other)  # type: ignore[arg-type]
 
 
 def test_loaded_encodings_may_be_frozen(tmp_path: Path) -> None:
     document = written(ready(), tmp_path)
     for overwrite in (True, False):
         sim = simulation()
-        sim.load_encodings(document, allow_overwrite=overwrite)
+        load_encodings_to_sim(sim, document, allow_overwrite=overwrite)
         on = [q for q in sim.qc_quantize_op_dict.values() if q.enabled]
         assert {q.is_encoding_frozen() for q in on} == {not overwrite}
 

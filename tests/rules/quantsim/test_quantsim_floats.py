@@ -16,10 +16,10 @@ from quark_onnx import ConfigError, DataError, ModelError
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.observe import observe
 from quark_onnx.graph import Model, io
-from quark_onnx.quantsim.batch_norm_folding import fold_all_batch_norms, fold_all_batch_norms_to_weight, folded
+from quark_onnx.quantsim.batch_norm_fold import fold_all_batch_norms, fold_all_batch_norms_to_weight, folded
 from quark_onnx.quantsim.bias_correction import QuantParams, correct_bias
-from quark_onnx.quantsim.equalization import equalize_model, fold_high_biases
-from quark_onnx.quantsim.scheme import QuantScheme
+from quark_onnx.quantsim.common.defs import QuantScheme
+from quark_onnx.quantsim.cross_layer_equalization import equalize_model, fold_high_biases
 from quark_onnx.quantsim.simulated_model import begin
 from quark_onnx.stages.ranges import choose_ranges, observed_tensors
 

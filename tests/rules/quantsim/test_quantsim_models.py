@@ -175,8 +175,8 @@ def test_batch_normalizations_are_warned_of(caplog: pytest.LogCaptureFixture) ->
     ("options", "error", "message"),
     [
         ({"quant_scheme": "tf_enhancedd"}, ConfigError, "'tf_enhancedd'; did you mean 'tf_enhanced'"),
-        ({"default_param_bw": 1}, ConfigError, "default_param_bw must be a whole number from 2 to 16, not 1"),
-        ({"default_output_bw": 17}, ConfigError, "default_output_bw"),
+        ({"default_param_bw": 1}, ConfigError, "default_param_bw must be a whole number from 2 to 31, not 1"),
+        ({"default_output_bw": 32}, ConfigError, "default_output_bw"),
         ({"default_output_bw": 8, "default_activation_bw": 4}, ConfigError, "give one of them"),
         ({"config_file": "defalt"}, ConfigError, "did you mean 'default'"),
         ({"percentile": 101}, ConfigError, "Percentile"),

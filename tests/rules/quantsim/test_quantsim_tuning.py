@@ -14,7 +14,7 @@ from text_models import run as run_model
 from quark_onnx import AdaQuant, AdaRound, ConfigError
 from quark_onnx.core.settings.fast_finetune import RangeLearning
 from quark_onnx.graph import io
-from quark_onnx.quantsim import QuantizationSimModel, fine_tune
+from quark_onnx.quantsim import QuantizationSimModel, fine_tune, load_encodings_to_sim
 
 LEARNS = "training_range_learning_with_tf_init"
 FAST = {"num_iterations": 60}
@@ -57,7 +57,7 @@ def test_the_exported_files_hold_the_result(tmp_path: Path) -> None:
     fine_tune(sim, FEEDS, AdaRound(**FAST))
     sim.export(tmp_path, "tuned")
     again = QuantizationSimModel(tmp_path / "tuned.onnx", default_param_bw=4, threads=1)
-    assert again.load_encodings(tmp_path / "tuned.encodings") == []
+    assert load_encodings_to_sim(again, tmp_path / "tuned.encodings") == []
     np.testing.assert_array_equal(output(again), output(sim))
     for tensor in ("w", "v"):
         np.testing.assert_array_equal(again.plan.codes[tensor].codes, sim.plan.codes[tensor].codes)

@@ -22,7 +22,7 @@ from quark_onnx.engine.apply_plan import apply
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.layer import integer_bias
 from quark_onnx.numerics.quantizer import SMALLEST_SCALE, dequantize, quantize
-from quark_onnx.quantsim.scheme import QuantScheme
+from quark_onnx.quantsim.common.defs import QuantScheme
 from quark_onnx.stages.prepare import prepare
 from quark_onnx.stages.range_learning import learn
 from quark_onnx.stages.range_learning.learnable_ranges import Movable, biases_fit, movable

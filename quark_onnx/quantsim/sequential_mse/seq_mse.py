@@ -10,23 +10,22 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.resource_faults import told_as_such
-from quark_onnx.core.settings.checked_fields import names, whole
+from quark_onnx.core.settings.checked_fields import whole
 from quark_onnx.core.settings.fast_finetune import Nearest
 from quark_onnx.engine.calibration_data import told
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.graph import Model
-from quark_onnx.graph.view import is_op
+from quark_onnx.quantsim.common.defs import QuantScheme
 from quark_onnx.quantsim.fine_tuning import tuned
 from quark_onnx.quantsim.quantizer import Quantizer
-from quark_onnx.quantsim.scheme import QuantScheme
-from quark_onnx.quantsim.sim import QuantizationSimModel
+from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import plan_of, rounded
 from quark_onnx.quantsim.simulated_model import ranging
+from quark_onnx.quantsim.simulation_arguments import layer_names, layers_of
 from quark_onnx.stages.ranges import choose_ranges
 
 logger = logging.getLogger("quark_onnx")
@@ -55,7 +54,7 @@ def apply_seq_mse(
         KeyboardInterrupt: it was interrupted; nothing has changed then.
     """
     count = whole(1)("num_candidates", num_candidates)
-    excluded = _excluded(sim, nodes_to_exclude)
+    excluded = layer_names("nodes_to_exclude", nodes_to_exclude or (), layers_of(sim.float_model))
     weights = _weights(sim)
     kept = {t: q for node in excluded for t, q in sim.get_op_quantizers(node)[2].items() if t in weights}
     kept |= {t: q for t, q in weights.items() if q.is_encoding_frozen() or len(q.tensors) > 1}
@@ -72,20 +71,6 @@ def apply_seq_mse(
     for node, reason in done.reasons.items():
         if node not in excluded and sim.get_op_quantizers(node)[2].keys() & weights.keys():
             logger.warning("SeqMSE leaves %r as it is: %s", node, reason)
-
-
-def _excluded(sim: QuantizationSimModel, asked: Collection[str] | None) -> tuple[str, ...]:
-    """The layers to leave out.
-
-    Raises:
-        ConfigError: a name is not that of a layer.
-    """
-    layers = [node.name or "" for node in sim.float_model.graph if is_op(node, *LAYERS)]
-    excluded = names("nodes_to_exclude", () if asked is None else sorted(asked) if isinstance(asked, set) else asked)
-    for node in excluded:
-        if node not in layers:
-            raise ConfigError(f"nodes_to_exclude: the model has no layer {node!r}{nearest(node, layers)}")
-    return excluded
 
 
 def _weights(sim: QuantizationSimModel) -> dict[str, Quantizer]:

@@ -19,7 +19,7 @@ from quark_onnx.engine.calibration_data import told
 from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.graph import ModelProto
-from quark_onnx.quantsim.batch_norm_folding import folded
+from quark_onnx.quantsim.batch_norm_fold import folded
 from quark_onnx.quantsim.returned_model import hand_back
 from quark_onnx.quantsim.simulated_model import Source
 from quark_onnx.stages.equalize import Equalized, equalize, rescale, tensors_needed

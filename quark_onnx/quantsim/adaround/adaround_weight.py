@@ -1,7 +1,13 @@
 """AIMET's AdaRound: a float model whose weights are rounded by what layers make of data, and the encodings they are on.
 
+    sim = QuantizationSimModel(model, param_type="int4")
+    apply_adaround(sim, samples)
+    sim.compute_encodings(samples)
+
+or, until AIMET 2.7:
+
     params = AdaroundParameters(data_loader, num_batches=32)
-    model = Adaround.apply_adaround(model, None, params, "out", "model", default_param_bw=8)
+    model = Adaround.apply_adaround(model, params, "out", "model", default_param_bw=8)
     sim = QuantizationSimModel(model, default_param_bw=8)
     sim.set_and_freeze_param_encodings("out/model.encodings")
     sim.compute_encodings(samples)
@@ -17,34 +23,34 @@ import dataclasses
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Tuning
 from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.checked_fields import field, optional, pair, real, whole
 from quark_onnx.core.settings.fast_finetune import AdaRound
 from quark_onnx.encodings import from_plan, write
+from quark_onnx.engine.calibration_data import told
+from quark_onnx.engine.infinite_masks import samples_of
+from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.graph import Model, ModelProto, io
+from quark_onnx.quantsim.common.defs import QuantScheme, as_scheme
 from quark_onnx.quantsim.data_loader import feeds_of
 from quark_onnx.quantsim.encodings_files import shapes_of
-from quark_onnx.quantsim.fine_tuning import tuned
-from quark_onnx.quantsim.scheme import QuantScheme, as_scheme
-from quark_onnx.quantsim.sim import QuantizationSimModel
+from quark_onnx.quantsim.fine_tuning import tune, tuned
+from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import on_grid, rounded
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source
+from quark_onnx.quantsim.simulation_arguments import layer_names, layers_of, one_of, refuse
 from quark_onnx.stages.simulated_placement.units import unit_of
 
 logger = logging.getLogger("quark_onnx")
-
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operator types whose weights are rounded by what they do to the output."""
-
-ORDER = "the arguments begin with model, dummy_input (may be None), params, path, filename_prefix"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,6 +68,7 @@ class AdaroundParameters:
     default_warm_start      part of the iterations before that term starts
     forward_fn              called as forward_fn(session, batch) for batches that are no feeds, e.g. hold labels: it
                             runs the session, which is like an onnxruntime.InferenceSession, on what the model reads
+    forward_pass_callback_args  None: forward_fn gets a batch of the data_loader
 
     Raises:
         ConfigError: a value is out of its range, or the loader has fewer batches.
@@ -74,6 +81,7 @@ class AdaroundParameters:
     default_beta_range: tuple[float, float] = field((20, 2), pair(real(above=0), real(above=0)))
     default_warm_start: float = field(0.2, real(0, below=1))
     forward_fn: Callable[[Any, Any], Any] | None = None
+    forward_pass_callback_args: None = None
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
@@ -83,6 +91,11 @@ class AdaroundParameters:
             raise ConfigError(f"default_beta_range must go down, e.g. (20, 2), not {self.default_beta_range}")
         if self.forward_fn is not None and not callable(self.forward_fn):
             raise ConfigError(f"forward_fn must be a function of a session and a batch, not {self.forward_fn!r}")
+        if self.forward_pass_callback_args is not None:
+            raise ConfigError(
+                "forward_pass_callback_args cannot be had: forward_fn is called with each batch of the data_loader; "
+                "leave it out, and give compute_encodings a callback of its own"
+            )
         loader = self.data_loader
         if isinstance(loader, Sized) and not isinstance(loader, (str, Mapping)) and len(loader) < self.num_batches:
             raise ConfigError(
@@ -102,25 +115,33 @@ class AdaroundParameters:
         )
 
 
-def _told_the_order(function: Callable[P, T]) -> Callable[P, T]:
-    """The function; who calls it as AIMET for ONNX 1.x, which has no `dummy_input`, is told what comes first."""
+def _either_order(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, whose `dummy_input` may be absent: AIMET for PyTorch has one after the model, AIMET for ONNX none.
+
+    The types tell which is meant: parameters are no feed.
+    """
 
     @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+    def ordered(*args: P.args, **kwargs: P.kwargs) -> T:
+        if len(args) > 1 and isinstance(args[1], AdaroundParameters):
+            args = (args[0], None, *args[1:])  # type: ignore[assignment]
+        elif len(args) < 2:
+            kwargs.setdefault("dummy_input", None)
         try:
             inspect.signature(function).bind(*args, **kwargs)
         except TypeError as error:
-            raise ConfigError(f"apply_adaround: {error}; {ORDER}") from error
+            order = "the arguments begin with model, params, path, filename_prefix; dummy_input may be after the model"
+            raise ConfigError(f"apply_adaround: {error}; {order}") from error
         return function(*args, **kwargs)
 
-    return checked
+    return ordered
 
 
 class Adaround:
     """AIMET's name for the place of `apply_adaround`."""
 
     @staticmethod
-    @_told_the_order
+    @_either_order
     @told_as_such()
     def apply_adaround(
         model: Source,
@@ -133,17 +154,21 @@ class Adaround:
         ignore_quant_ops_list: Iterable[str] | None = None,
         default_quant_scheme: QuantScheme | str = QuantScheme.post_training_tf_enhanced,
         default_config_file: ConfigFile = None,
+        user_onnx_libs: Sequence[str] | None = None,
+        **others: object,
     ) -> ModelProto:
         """Round the weights of Conv, ConvTranspose, Gemm and MatMul, and write `<path>/<filename_prefix>.encodings`.
 
         Args:
             model: path or `onnx.ModelProto` of a float model, best with BatchNormalizations folded; never modified.
-            dummy_input: None, or one feed, only checked to fit.
-            default_param_bw: width of parameters, 2..16; the simulation must be made with the same.
+            dummy_input: None, or one feed, only checked to fit; it may be left out, as in AIMET for ONNX.
+            default_param_bw: width of parameters, 2..31; the simulation must be made with the same.
             param_bw_override_list: pairs of a layer, or one of its parameters, by name, and the width it has instead.
             ignore_quant_ops_list: names of nodes whose parameters and outputs stay float meanwhile.
             default_quant_scheme: how ranges are chosen; the scale of a weight is then searched around it.
             default_config_file: a runtime configuration, as of the simulation.
+            user_onnx_libs: as of the simulation.
+            others: AIMET's `use_cuda` and `device`, where they say what holds here anyway.
 
         Returns:
             The float model, parameters being on the grids of the encodings; biases make up for what rounding changed.
@@ -152,8 +177,9 @@ class Adaround:
         Raises:
             ConfigError, ModelError, DataError: an argument cannot be used; nothing is written then.
         """
+        refuse("apply_adaround", others, ("default_param_bw", "param_bw_override_list", "ignore_quant_ops_list"))
         if not isinstance(params, AdaroundParameters):
-            raise ConfigError(f"params must be AdaroundParameters, not {type(params).__name__}; {ORDER}")
+            raise ConfigError(f"params must be AdaroundParameters, not {type(params).__name__}")
         scheme = as_scheme(default_quant_scheme)
         if scheme.learns:
             raise ConfigError(
@@ -166,6 +192,7 @@ class Adaround:
             quant_scheme=scheme,
             default_param_bw=default_param_bw,
             config_file=default_config_file,
+            user_onnx_libs=user_onnx_libs,
         )
         _set_widths(sim, param_bw_override_list or ())
         ignored = _ignore(sim, ignore_quant_ops_list or ())
@@ -176,6 +203,52 @@ class Adaround:
         model_on_grid = on_grid(sim.float_model, rounded(sim.float_model, done.plan))
         _write(model_on_grid, done.plan, Path(path) / f"{filename_prefix}.encodings")
         return io.to_proto(model_on_grid)
+
+
+@told_as_such()
+def apply_adaround(
+    sim: QuantizationSimModel,
+    inputs: object,
+    num_iterations: int | None = None,
+    nodes_to_include: Collection[str] | None = None,
+    *,
+    node_names_to_optimize: Collection[str] | None = None,
+) -> None:
+    """Round the weights of layers by what they make of data, and freeze their encodings in the simulation.
+
+    Layers are Conv, ConvTranspose, Gemm and MatMul with a constant weight that is quantized. They read what the layers
+    before them make of the samples; activations have the ranges that the simulation has, or else those of the samples.
+    Biases make up for what rounding changed, as in the `_ADAROUND` presets; AIMET leaves them. Where scales are frozen,
+    e.g. those of `apply_seq_mse`, weights are rounded on them; otherwise better ones are searched. Encodings that are
+    still open are computed of the samples first; afterwards call `compute_encodings` for the activations.
+
+    Args:
+        sim: changed in place, or not at all.
+        inputs: samples: a reader with `get_next()`, a folder, or any iterable of feeds, arrays or tuples.
+        num_iterations: per layer; None: as many as pay, see docs/fast_finetune.md. AIMET does 10,000.
+        nodes_to_include: names of the layers that are rounded so; None: all.
+        node_names_to_optimize: AIMET's older name of it.
+
+    Raises:
+        ConfigError: there is no such layer, or `num_iterations` is no positive whole number.
+        DataError: the samples do not fit the model.
+        KeyboardInterrupt: it was interrupted; nothing has changed then.
+    """
+    named = {"nodes_to_include": nodes_to_include, "node_names_to_optimize": node_names_to_optimize}
+    included = one_of(None, **named)
+    layers = layers_of(sim.float_model)
+    chosen = layers if included is None else layer_names("nodes_to_include", included, layers)
+    weights = {t: q for t, q in sim.qc_quantize_op_dict.items() if q.enabled and q.sites[0].role == "weight"}
+    ours = {t for node in chosen for t in sim.get_op_quantizers(node)[2] if t in weights}
+    search = not any(weights[t].is_encoding_frozen() for t in ours)
+    options = AdaRound(num_iterations=num_iterations, target_op_type=LAYERS, scale_search=search)
+    feeds = keep(told(samples_of(sim.float_model, inputs)))
+    if sim.unseen():
+        sim.compute_encodings(feeds)
+    done = tune(sim, feeds, options, weights.keys() - ours)
+    for tensor in ours:
+        weights[tensor].freeze_encodings()
+    _tell(sim.float_model, done, set(layers) - set(chosen))
 
 
 def _set_widths(sim: QuantizationSimModel, pairs: Iterable[tuple[str, int]]) -> None:

@@ -32,12 +32,13 @@ from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.ladder import Ladder
-from quark_onnx.quantsim.adaround import AdaroundParameters
+from quark_onnx.quantsim.adaround.adaround_weight import AdaroundParameters
 from quark_onnx.quantsim.auto_quant_steps import Found, Task, scorer
-from quark_onnx.quantsim.scheme import QuantScheme
+from quark_onnx.quantsim.common.defs import QuantScheme, bits
+from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.scheme_pairs import CANDIDATES, SchemePair, allowed, as_pair, without_training
-from quark_onnx.quantsim.sim import QuantizationSimModel
-from quark_onnx.quantsim.simulated_model import ConfigFile, Source, bits, open_float
+from quark_onnx.quantsim.simulated_model import ConfigFile, Source, open_float
+from quark_onnx.quantsim.simulation_arguments import refuse
 
 logger = logging.getLogger("quark_onnx")
 
@@ -80,12 +81,13 @@ class AutoQuant:
         data_loader: samples without labels: a reader with `get_next()`, or any iterable of feeds, arrays or tuples.
         eval_callback: called as f(session, None), or f(session) if it takes one argument: the accuracy of an
             onnxruntime.InferenceSession, higher is better. None asks for all samples.
-        param_bw: width of parameters, 2..16.
-        output_bw: width of activations, 2..16.
+        param_bw: width of parameters, 2..31.
+        output_bw: width of activations, 2..31.
         quant_scheme: of `run_inference`; `optimize` chooses among the candidates.
         config_file: a runtime configuration, as of `QuantizationSimModel`.
         results_dir: folder for the results; None: a new one in the system's folder for temporary files.
         strict_validation: False goes on without a step that fails.
+        others: AIMET's `rounding_mode`, `use_cuda` …, where they say what holds here anyway.
 
     Attributes:
         stages: what `optimize` tried, in order.
@@ -112,7 +114,9 @@ class AutoQuant:
         config_file: ConfigFile = None,
         results_dir: str | Path | None = None,
         strict_validation: bool = True,
+        **others: object,
     ) -> None:
+        refuse("AutoQuant", others, ("config_file", "results_dir", "strict_validation"))
         score, widths = scorer(eval_callback), (bits("param_bw", param_bw), bits("output_bw", output_bw))
         self._scheme = without_training(quant_scheme)
         self._strict = flag("strict_validation", strict_validation)

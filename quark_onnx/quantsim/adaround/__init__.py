@@ -1,0 +1,1 @@
+"""AdaRound, under AIMET's path."""

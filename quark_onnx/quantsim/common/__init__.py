@@ -1,0 +1,1 @@
+"""What AIMET's packages have in common: `aimet_onnx.common`, before that `aimet_common`."""

@@ -1,0 +1,1 @@
+"""Runtime configurations, under AIMET's path."""

@@ -1,0 +1,262 @@
+"""The simulation under AIMET's names: what a user may say, encodings from files, and what is exported."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.plan import Site
+from quark_onnx.core.resource_faults import told_as_such
+from quark_onnx.encodings import read, write
+from quark_onnx.encodings.reading import Source as EncodingSource
+from quark_onnx.encodings.reading import named
+from quark_onnx.engine.float_layer_shield import shield
+from quark_onnx.engine.infinite_masks import samples_of
+from quark_onnx.graph import ModelProto, io
+from quark_onnx.quantsim.calibration_session import run_forward
+from quark_onnx.quantsim.common.defs import QuantScheme, as_qtype, as_scheme, qtype
+from quark_onnx.quantsim.encodings_files import encoding_file
+from quark_onnx.quantsim.saturating_weights import exact_everywhere
+from quark_onnx.quantsim.simulated_grids import realized
+from quark_onnx.quantsim.simulated_model import ConfigFile, Source, begin, ranging
+from quark_onnx.quantsim.simulation import Simulation
+from quark_onnx.quantsim.simulation_arguments import one_of, refuse
+from quark_onnx.quantsim.wide_grids import refuse_wide
+from quark_onnx.stages.simulated_placement.integer_biases import with_int32_biases
+
+logger = logging.getLogger("quark_onnx")
+
+ARGUMENTS = (
+    *("dummy_input", "quant_scheme", "param_type", "activation_type", "default_param_bw", "default_output_bw"),
+    *("default_activation_bw", "config_file", "quantsim_config", "percentile", "exact", "threads", "user_onnx_libs"),
+)
+
+
+class QuantizationSimModel(Simulation):
+    """A float model that computes as quantized hardware would, as AIMET simulates it.
+
+        sim = QuantizationSimModel("model.onnx", param_type="int8", activation_type="int8")
+        sim.compute_encodings(samples)
+        sim.session.run(None, sample)
+        sim.export("out", "model")
+
+    Args:
+        model: path or `onnx.ModelProto` of a float model; never modified.
+        dummy_input: one feed, or the array of a model with one input; only checked to fit.
+        quant_scheme: how ranges are chosen, a `QuantScheme` or its name; None: post_training_tf_enhanced, or min_max
+            where `param_type` or `activation_type` is given, which are AIMET's defaults until 2.7 and from 2.8 on.
+        param_type: of parameters: a `qtype` such as `int8`, or its name; a float type leaves them float.
+        activation_type: the same of activations.
+        default_param_bw: width of parameters, 2..31, in place of `param_type`; above 16 in simulation only.
+        default_output_bw: the same of activations; `default_activation_bw` is another name of it.
+        config_file: a runtime configuration: path, dictionary, or a name such as "default_per_tensor"; None: weights of
+            layers per channel and symmetric, activations per tensor and asymmetric, biases float. `quantsim_config` is
+            another name of it.
+        percentile: of the scheme post_training_percentile, in percent.
+        exact: compute to the bit as aimet-onnx does, two to four times as slow: see `exact_simulation`. Otherwise ties
+            are rounded to even, as onnxruntime does, and its optimizations are on.
+        threads: that onnxruntime may use; 0: all cores.
+        user_onnx_libs: shared libraries with operators of the model that onnxruntime has not.
+        others: AIMET's `providers`, `use_cuda`, `rounding_mode` …, where they say what holds here anyway.
+
+    Raises:
+        ConfigError, ModelError, DataError: an argument cannot be used; the message names it.
+    """
+
+    def __init__(
+        self,
+        model: Source,
+        dummy_input: object = None,
+        *,
+        quant_scheme: QuantScheme | str | None = None,
+        param_type: qtype | str | None = None,
+        activation_type: qtype | str | None = None,
+        default_param_bw: int | None = None,
+        default_output_bw: int | None = None,
+        default_activation_bw: int | None = None,
+        config_file: ConfigFile = None,
+        quantsim_config: ConfigFile = None,
+        percentile: float | None = None,
+        exact: bool = False,
+        threads: int = 0,
+        user_onnx_libs: Sequence[str] | None = None,
+        **others: object,
+    ) -> None:
+        refuse("QuantizationSimModel", others, ARGUMENTS)
+        typed = param_type is not None or activation_type is not None
+        usual = QuantScheme.min_max if typed else QuantScheme.post_training_tf_enhanced
+        self.quant_scheme = usual if quant_scheme is None else as_scheme(quant_scheme)
+        param = _type(param_type=param_type, default_param_bw=default_param_bw)
+        bits = {"default_output_bw": default_output_bw, "default_activation_bw": default_activation_bw}
+        activation = _type(activation_type=activation_type, **bits)
+        if param.floating and activation.floating:
+            raise ConfigError("param_type and activation_type are both float types: nothing would be quantized")
+        config = one_of(None, config_file=config_file, quantsim_config=quantsim_config)
+        widths = (8 if kind.floating else kind.bits for kind in (param, activation))
+        start = begin(model, config, self.quant_scheme, *widths, libraries=user_onnx_libs or ())
+        self._source = start.source
+        super().__init__(start, ranging(self.quant_scheme, percentile), exact=exact, threads=threads)
+        for quantizers, kind in zip(self.get_all_quantizers(), (param, activation), strict=True):
+            for quantizer in quantizers:
+                quantizer.enabled = quantizer.enabled and not kind.floating
+        if dummy_input is not None:
+            next(iter(samples_of(self.float_model, [dummy_input])))
+
+    @told_as_such()
+    def compute_encodings(
+        self, forward_pass_callback: object = None, forward_pass_callback_args: object = None, *, inputs: object = None
+    ) -> None:
+        """Choose the ranges of everything that is on and not frozen; all or nothing.
+
+        Args:
+            forward_pass_callback: called as f(session) or f(session, args), it runs the session on samples; or the
+                samples: a reader with `get_next()`, or any iterable of feeds, arrays or tuples.
+            forward_pass_callback_args: what the callback is given beside the session.
+            inputs: another name of the first, for samples.
+
+        Raises:
+            ConfigError: samples are given twice.
+            DataError: nothing was run, or the data do not fit the model.
+        """
+        if inputs is not None and forward_pass_callback is not None:
+            raise ConfigError("compute_encodings takes inputs, or forward_pass_callback; give one of them")
+        source = forward_pass_callback if inputs is None else inputs
+        with self.observed() as session:
+            run_forward(session, source, forward_pass_callback_args, self.float_model)
+
+    def set_and_freeze_param_encodings(self, encoding_path: EncodingSource) -> None:
+        """Take over the encodings of parameters, e.g. those that AdaRound wrote, and keep them.
+
+        What differs from the settings is logged as a warning; the settings of the file hold then. A warning also counts
+        the parameters that are quantized and not in the file: `compute_encodings` chooses their encodings.
+
+        Raises:
+            PlanError: the file cannot be read, or its scales do not fit the parameters.
+        """
+        file = replace(read(encoding_path, _parameters(self)), activations={})
+        for mismatch in self.lay(encoding_path, file, strict=False, freeze=True, disable_missing=False):
+            logger.warning("%s", mismatch)
+        params = self.get_all_quantizers()[0]
+        left = [q.tensors[0] for q in params if q.enabled and not q.is_encoding_frozen()]
+        if left:
+            text = "%s has no encodings for %d of the quantized parameters, e.g. %r; compute_encodings chooses them"
+            logger.warning(text, named(encoding_path), len(left), left[0])
+
+    def to_onnx_qdq(self, *, export_int32_bias: bool = True, **others: object) -> ModelProto:
+        """The quantized model for onnxruntime: QuantizeLinear and DequantizeLinear, parameters as integers.
+
+        Args:
+            export_int32_bias: biases of layers as int32 where they fit, as integer kernels add them. onnxruntime would
+                do it by itself otherwise, with less care.
+            others: AIMET's `prequantize_constants`, where it says what holds here anyway.
+
+        Weights whose products could saturate on x64 without VNNI are stored as uint8 with zero point 128: their numbers
+        are those of the simulation on every processor.
+
+        Raises:
+            ConfigError: a quantizer that is on has no encoding, or more than 16 bits.
+        """
+        refuse("to_onnx_qdq", others, ("export_int32_bias",))
+        plan = self.plan
+        refuse_wide(plan)
+        sites = {t: s if s.role == "activation" else _as_stored(s) for t, s in plan.sites.items()}
+        plan = replace(plan, sites=sites)
+        plan = with_int32_biases(self.float_model, plan) if export_int32_bias else plan
+        quantized = realized(self.float_model, exact_everywhere(self.float_model, plan))
+        shield(quantized)
+        return io.to_proto(quantized)
+
+    @told_as_such()
+    def export(
+        self,
+        path: str | Path,
+        filename_prefix: str,
+        export_model: bool = True,
+        *,
+        encoding_version: str = "1.0.0",
+        export_int32_bias: bool | None = None,
+    ) -> None:
+        """Write `<path>/<filename_prefix>.encodings`, and the float model beside it as `.onnx`.
+
+        Args:
+            encoding_version: "0.6.1", "1.0.0" or "2.0.0"; tensors that it cannot hold
+                are a warning in the log, what it does not say of the others is told there.
+            export_int32_bias: encodings of int32 biases, too; None: in 2.0.0, whose readers miss them otherwise.
+
+        Raises:
+            ConfigError: a quantizer that is on has no encoding, or the folder cannot be written.
+            PlanError: there is no such version.
+        """
+        wanted = encoding_version == "2.0.0" if export_int32_bias is None else export_int32_bias
+        plan = with_int32_biases(self.float_model, self.plan) if wanted else self.plan
+        file = encoding_file(self.float_model, plan)
+        folder = Path(path)
+        for loss in write(file, folder / f"{filename_prefix}.encodings", encoding_version):
+            level = logging.WARNING if loss.left_out else logging.INFO
+            logger.log(level, "%s.encodings: %s", filename_prefix, loss)
+        if export_model:
+            io.save(self.float_model, folder / f"{filename_prefix}.onnx", source=self._source)
+
+
+@contextmanager
+def compute_encodings(sim: QuantizationSimModel) -> Iterator[None]:
+    """What `sim.session` runs in the block is what the encodings are computed of, as by `sim.compute_encodings`.
+
+    Raises:
+        DataError: nothing was run; the encodings are what they were then, as after any error in the block.
+    """
+    with sim.observed() as session:
+        yield
+        session.refuse_idle("the block of compute_encodings", "sim.session")
+
+
+def load_encodings_to_sim(
+    sim: QuantizationSimModel,
+    encodings: EncodingSource,
+    strict: bool = True,
+    *,
+    allow_overwrite: bool = True,
+    disable_missing_quantizers: bool = True,
+) -> list[str]:
+    """Take over the encodings of a file of AIMET or of ours, versions 0.4.0 to 2.0.0; all or nothing.
+
+    Args:
+        sim: changed in place.
+        encodings: a path, or the document that was read of it.
+        strict: quantizers that are on, their widths and symmetries must be those of the file.
+        allow_overwrite: False freezes what was loaded.
+        disable_missing_quantizers: without `strict`, switch off those that the file does not name.
+
+    Returns:
+        What did not meet, a line each; the settings of the file hold then.
+
+    Raises:
+        PlanError: the file cannot be read, its scales do not fit, or `strict` and something did not meet.
+    """
+    file = read(encodings, _parameters(sim))
+    missing = strict or disable_missing_quantizers
+    return sim.lay(encodings, file, strict=strict, freeze=not allow_overwrite, disable_missing=missing)
+
+
+def _type(**named: object) -> qtype:
+    """The type of one of several names for the same argument; int8 if none is given.
+
+    Raises:
+        ConfigError: there is no such type, or two names have different ones.
+    """
+    said = {name: as_qtype(name, value) for name, value in named.items() if value is not None}
+    found: qtype = one_of(qtype.int(8), **{name: said.get(name) for name in named})
+    return found
+
+
+def _parameters(sim: Simulation) -> list[str]:
+    return [tensor for tensor, quantizer in sim.qc_quantize_op_dict.items() if quantizer.is_param]
+
+
+def _as_stored(site: Site) -> Site:
+    """A 4-bit parameter in the 4-bit type of ONNX, in place of one of 8 bits."""
+    return replace(site, format=replace(site.format, stored=None)) if site.format.bits == 4 else site

@@ -1,0 +1,1 @@
+"""SeqMSE, under AIMET's path."""

@@ -1,0 +1,32 @@
+"""Mutable objects with fixed fields: a name that there is not is an error that says which one is nearest."""
+
+from __future__ import annotations
+
+from inspect import Parameter, signature
+from typing import Any
+
+from quark_onnx.core.errors import ConfigError, nearest
+
+
+class _Named(type):
+    """Refuses unknown keyword arguments in our words; classes whose constructor takes any are let through."""
+
+    def __call__(cls, *args: Any, **given: Any) -> Any:
+        parameters = list(signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+        if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+            _refuse(cls, given, [parameter.name for parameter in parameters])
+        return super().__call__(*args, **given)
+
+
+class StrictFields(metaclass=_Named):
+    """Base of dataclasses whose attributes can be set, and no others."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _refuse(type(self), (name,), self.__dataclass_fields__)  # type: ignore[attr-defined]
+        super().__setattr__(name, value)
+
+
+def _refuse(kind: type, given: Any, known: Any) -> None:
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{kind.__name__} has no {name!r}{nearest(name, known)}")
