@@ -42,7 +42,7 @@ ALLOWED = {  # what each part may import of the others
     "decided_ranges rescaled_job",
     "": "core result pipeline progress",  # quark_onnx/__init__.py
     "demo": "core numerics graph engine stages clock result pipeline",
-    "quantsim": "core numerics graph engine stages encodings ladder job result pipeline",
+    "quantsim": "core numerics graph engine stages encodings ladder progress job result pipeline",
     "ort": "core graph opened_job result pipeline",
     "quark": "core graph engine result pipeline",
     "plots": "core numerics",

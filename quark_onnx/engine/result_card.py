@@ -79,7 +79,7 @@ def nodes_strip(ledger: Sequence[Row]) -> Html:
     """All nodes in order of the graph: integers, or float."""
     if not ledger:
         return Html()
-    note = "Nodes in order of the graph: green runs on integers, amber in float"
+    note = "Nodes in order of the graph: green runs on integers, amber and low in float"
     return joined(
         [tag("p", note, class_="quiet"), strip([LEVELS[row.status] for row in ledger], [row.node for row in ledger])]
     )

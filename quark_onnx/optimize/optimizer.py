@@ -37,6 +37,7 @@ from quark_onnx.optimize.search import Search
 from quark_onnx.optimize.trial_store import TrialStore
 from quark_onnx.optimize.trials import Stopped, Task, Trials, milliseconds, written
 from quark_onnx.progress import followed
+from quark_onnx.progress.stage_steps import TRIAL
 from quark_onnx.result import Result
 
 CTRL_C = "Ctrl-C"
@@ -80,8 +81,8 @@ def optimize(
         target: what runs the model.
         options: extra options of every configuration.
         data_path: a folder of samples instead of `data`.
-        progress: told what goes on within a trial, as in `ModelQuantizer`.
-        told: told what each trial has brought.
+        progress: as in `ModelQuantizer`; a trial begins with the stage `trial NUMBER: NAME`.
+        told: told when a trial begins, and when the best changes.
 
     Returns:
         The chosen model, all points that were tried, and the table of layers.
@@ -231,6 +232,7 @@ class _Run:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def _begin(self, number: int, name: str) -> None:
+        self.progress(f"{TRIAL} {number}: {name}", 0, None)
         self.told(Trial(number, name, self.best, self._left()))
 
     def _better(self, point: Point) -> None:

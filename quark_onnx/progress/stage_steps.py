@@ -31,6 +31,9 @@ STAGES = {
 }
 """Stages in words; one that is not listed is called by its name."""
 
+TRIAL = "trial"
+"""The stage of a search that begins a trial; its other stages follow."""
+
 LEFT = re.compile(r"(.*), (about \d+ (?:s|min) left)", re.DOTALL)
 """What fine-tuning tells at the begin of a layer: its name, and how long all that is left will take."""
 
@@ -47,6 +50,7 @@ class Step:
     note   what the last layer gained
     left   how long the rest of the stage will take, where the stage tells it
     ended  whether the layer is done
+    trial  of a search, its number and what is special about it
     """
 
     stage: str = ""
@@ -56,21 +60,27 @@ class Step:
     done: int = 0
     total: int | None = None
     ended: bool = False
+    trial: str = ""
 
     def after(self, told: str, done: int, total: int | None) -> Step:
-        """The next one. `told` is the name of a stage, or `tune ` and what is told of a layer as it begins and ends."""
+        """The next one. `told` is the name of a stage, or `tune ` and what is told of a layer as it begins and ends, or
+        `trial ` and what a search tries now.
+        """
         stage, _, layer = visible(told).partition(" ")
+        if stage == TRIAL:
+            return Step(trial=layer)
         note, left = (self.note, self.left) if stage == self.stage else ("", "")
         if finished := DONE.fullmatch(layer):
-            return Step(stage, finished[1], f"last {finished[2]}", left, done, total, ended=True)
+            return Step(stage, finished[1], f"last {finished[2]}", left, done, total, True, self.trial)
         timed = LEFT.fullmatch(layer)
         layer, left = (timed[1], timed[2]) if timed else (layer, "")
-        return Step(stage, layer, note, left, done, total)
+        return Step(stage, layer, note, left, done, total, trial=self.trial)
 
     @property
     def title(self) -> str:
-        """The stage in words."""
-        return STAGES.get(self.stage, self.stage)
+        """The trial, if there is one, and the stage in words."""
+        parts = (f"{TRIAL} {self.trial}" if self.trial else "", STAGES.get(self.stage, self.stage))
+        return ", ".join(part for part in parts if part)
 
     @property
     def count(self) -> str:

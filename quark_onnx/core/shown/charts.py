@@ -14,6 +14,9 @@ from quark_onnx.core.shown.tables import framed
 CELLS = 400
 """Cells of a strip, at most."""
 
+TALL = 8
+"""Height of a drawing, in its own units; its width has others."""
+
 Kind = Literal["good", "fair", "poor", "mark", "back"]
 """Colours: of levels, of what is neither good nor bad, and of what lies behind."""
 
@@ -51,14 +54,18 @@ def meter(share: float, kind: Kind) -> Html:
 
 
 def strip(levels: Sequence[Level], names: Sequence[str]) -> Html:
-    """A cell for each of what stands in a row, with its name; where many share one, it has the colour of the worst."""
+    """A cell for each of what stands in a row, with its name; where many share one, it is that of the worst.
+
+    What is not good is half as high, for those who do not see the colour.
+    """
     step = max(1, math.ceil(len(levels) / CELLS))
     worst = [min(levels[at : at + step], key=_WORST.index) for at in range(0, len(levels), step)]
     cells, at = [], 0
     for level, run in groupby(worst):
         width = len(list(run))
         first, last = names[at * step], names[min((at + width) * step, len(names)) - 1]
-        cells.append(_cell(at, width, level or "back", first if first == last else f"{first} … {last}"))
+        title = tag("title", first if first == last else f"{first} … {last}")
+        cells.append(_cell(at, width, level or "back", title, height=TALL // 2 if level in ("fair", "poor") else TALL))
         at += width
     return _drawing(cells, len(worst), "1.1em") if levels else Html()
 
@@ -66,13 +73,12 @@ def strip(levels: Sequence[Level], names: Sequence[str]) -> Html:
 _WORST: Sequence[Level] = ("poor", "fair", "good", "")
 
 
-def _cell(at: float, width: float, kind: Kind, title: str = "") -> Html:
-    told = [tag("title", title)] if title else []
-    return tag("rect", *told, x=f"{at:g}", y="0", width=f"{width:g}", height="8", class_=kind)
+def _cell(at: float, width: float, kind: Kind, *inside: Html, height: int = TALL) -> Html:
+    return tag("rect", *inside, x=f"{at:g}", y=TALL - height, width=f"{width:g}", height=height, class_=kind)
 
 
 def _drawing(cells: Iterable[Html], width: int, height: str) -> Html:
     """Cells side by side, as wide as the room; figures or words beside them say the same."""
-    box = f"0 0 {width} 8"
+    box = f"0 0 {width} {TALL}"
     how = {"viewBox": box, "preserveAspectRatio": "none", "style": f"height:{height}", "aria_hidden": "true"}
     return tag("svg", joined(cells), **how)

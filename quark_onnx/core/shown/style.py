@@ -35,7 +35,8 @@ _RULES = """
 .quark-onnx .rows thead th{white-space:nowrap;overflow-wrap:normal}
 .quark-onnx .rows td{min-width:5rem}
 .quark-onnx .rows tbody th{font-weight:500;min-width:8rem}
-.quark-onnx .rows .n{text-align:right;white-space:nowrap;overflow-wrap:normal;font-variant-numeric:tabular-nums}
+.quark-onnx .rows .n{min-width:0;text-align:right;white-space:nowrap;overflow-wrap:normal;
+ font-variant-numeric:tabular-nums}
 .quark-onnx .rows .bar{width:45%;min-width:5rem;vertical-align:middle}
 .quark-onnx svg{display:block;width:100%}
 """

@@ -44,7 +44,7 @@ def table(
 def framed(*inside: Html, more: int) -> Html:
     """A table that is scrolled where it is too wide, and how many rows it leaves out."""
     rest = [tag("p", text, class_="quiet")] if (text := more_text(more)) else []
-    return joined([tag("div", tag("table", *inside, class_="rows"), class_="scroll"), *rest])
+    return joined([tag("div", tag("table", *inside, class_="rows"), class_="scroll", tabindex=0), *rest])
 
 
 def more_text(count: int) -> str:

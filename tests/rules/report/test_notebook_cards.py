@@ -84,7 +84,7 @@ def plan(name: str = "", count: int = 1) -> Plan:
     known = {n: QParams(np.array([0.5, 0.25], np.float32), np.zeros(2, np.int32)) for n in names[:-1]}
     nodes = {f"node{n}": (n,) for n in names}
     notes = {f"float{n}": f"reason{n}" for n in names}
-    return Plan(f"model{name}", sites, nodes, notes, known, remarks={names[0]: f"raised{name}", "*": "all is well"})
+    return Plan(f"model{name}", sites, nodes, notes, known, remarks={names[-1]: f"raised{name}", "*": "all is well"})
 
 
 def zoo(name: str = "", count: int = 1) -> ZooResult:
@@ -198,6 +198,7 @@ def test_cards_of_large_models_are_short() -> None:
     assert "t4000 0.0 dB" in page.text and "t999 " not in page.text and "… and 4,980 more" in page.text
     planned = card(plan("p", MANY)._repr_html_())
     assert planned.text.count("… and 4,980 more") == 2 and "raised" in planned.text
+    assert planned.text.index(" p4999 weight") < planned.text.index(" p0 weight")  # something is remarked of it
     assert all(len(value._repr_html_()) < 40_000 for value in (large, ratios, plan("p", MANY), zoo("z", MANY)))
 
 
@@ -206,6 +207,7 @@ def test_one_float_node_among_thousands_is_seen() -> None:
     drawn = strip(levels, [f"n{i}" for i in range(MANY)])  # type: ignore[arg-type]
     assert drawn.count("<rect") == 3 and drawn.count('class="fair"') == 1
     assert "n3328 … n3340" in drawn  # all that its cell stands for
+    assert drawn.count('height="4"') == 1  # it is seen without colours, too
     alternating = strip(["good", "fair"] * 100, [f"n{i}" for i in range(200)])  # type: ignore[list-item]
     assert alternating.count("<rect") == 200 <= CELLS
     assert strip([], []) == ""
@@ -228,8 +230,8 @@ def test_ratios_of_layers_stay_a_dictionary(result: Result) -> None:
 
 def test_a_search_says_whether_its_budget_is_met() -> None:
     assert "Search for the least size good" in card(mobilenet()._repr_html_()).text
-    missed = card(replace(mobilenet(), met=False)._repr_html_()).text
-    assert "look here" in missed and "chosen" in missed
+    missed = replace(mobilenet(), met=False)._repr_html_()
+    assert "look here" in card(missed).text and "chosen" in missed and "badge poor" in missed
     point = mobilenet().point
     bare = searched([replace(point, number=1)], 1, budget={}, float_size=0, objective="balanced")
     text = card(bare._repr_html_()).text

@@ -14,10 +14,11 @@ import pytest
 from html_pages import HOSTILE, card
 from text_models import normal, text_model
 
-from quark_onnx import DataError, ModelQuantizer, get_default_config, progress_bar
+from quark_onnx import AdaRound, DataError, ModelQuantizer, get_default_config, progress_bar
 from quark_onnx.optimize import optimize
 from quark_onnx.progress import ProgressBar, followed
 from quark_onnx.progress.notebook_bar import PAUSE, NotebookBar, in_notebook
+from quark_onnx.quantsim import QuantizationSimModel, fine_tune
 
 MODEL = text_model("g (float[1, 8] x) => (float[1, 3] y) <float[8, 3] w> { y = MatMul (x, w) }", w=normal(8, 3))
 QUANTIZER = ModelQuantizer(get_default_config("S8S8_AAWS"))
@@ -77,6 +78,14 @@ def test_a_notebook_gets_a_bar_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(shell.outputs) == 2
 
 
+def test_a_simulation_that_is_tuned_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = installed(monkeypatch, object())
+    sim, data = QuantizationSimModel(MODEL), list(normal(6, 1, 8))
+    sim.compute_encodings(data)
+    fine_tune(sim, data, AdaRound(num_iterations=20))
+    assert len(shell.outputs) == 1 and shell.texts[0][0].startswith("fine-tuning MatMul")
+
+
 def test_a_run_that_fails_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
     shell = installed(monkeypatch, object())
     with pytest.raises(DataError):
@@ -126,6 +135,19 @@ def test_a_bar_is_drawn_a_few_times_a_second() -> None:
     assert drawn[-1] == "writing quantizers into the graph"
     bar.end(done=True)
     assert drawn[-1] == "done in 2.5 s"
+
+
+def test_a_search_tells_its_trials() -> None:
+    drawn: list[str] = []
+    bar = NotebookBar(lambda text, html: drawn.append(text))
+    for stage in ("trial 1: 8 bits", "calibrate", "trial 2: 4 bits", "calibrate"):
+        bar(stage, 0, None)
+    assert drawn == [
+        "trial 1: 8 bits",
+        "trial 1: 8 bits, calibrating",
+        "trial 2: 4 bits",
+        "trial 2: 4 bits, calibrating",
+    ]
 
 
 def test_names_in_a_bar_do_no_harm() -> None:
