@@ -27,10 +27,10 @@ from quark_onnx.demo import digits
 logger = logging.getLogger("olive.quark_onnx")
 
 PARAMETERS = {
-    "preset": (str, "S8S8_AAWS", "A preset: `quark-onnx presets` lists them."),
-    "fields": (dict | None, None, "Fields of QuantizationConfig that differ from the preset's."),
-    "extra_options": (dict | None, None, "Options that differ from the preset's."),
-    "data_config": (DataConfig | dict | None, None, "Calibration data, as for Olive's own passes."),
+    "preset": (str, "A preset: `quark-onnx presets` lists them."),
+    "fields": (dict | None, "Fields of QuantizationConfig that differ from the preset's."),
+    "extra_options": (dict | None, "Options that differ from the preset's."),
+    "data_config": (DataConfig | dict | None, "Calibration data, as for Olive's own passes."),
 }
 
 
@@ -40,8 +40,8 @@ class QuarkOnnxQuantization(Pass):
     @classmethod
     def _default_config(cls, accelerator_spec: Any) -> dict[str, PassConfigParam]:
         return {
-            name: PassConfigParam(type_=kind, default_value=value, description=text)
-            for name, (kind, value, text) in PARAMETERS.items()
+            name: PassConfigParam(type_=kind, required=name == "preset", default_value=None, description=text)
+            for name, (kind, text) in PARAMETERS.items()
         }
 
     def _run_for_config(self, model: ONNXModelHandler, config: Any, output_model_path: str) -> ONNXModelHandler:
