@@ -33,11 +33,12 @@ def array_of(value: Any) -> Array:
         return _of_list(value)
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         return _of_torch(value)
-    if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
-        return np.asarray(value)
-    if hasattr(value, "numpy"):
-        return np.asarray(value.numpy())
-    return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+    if not hasattr(value, "__array__"):
+        if hasattr(value, "numpy"):
+            return np.asarray(value.numpy())
+        if hasattr(value, "__dlpack__"):
+            return np.from_dlpack(value)
+    return np.asarray(value)
 
 
 def _of_torch(tensor: Any) -> Array:

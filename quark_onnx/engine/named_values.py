@@ -51,13 +51,12 @@ def _without_labels(item: object, inputs: Sequence[InputSpec], where: str, note:
 
 def _is_tuple_of(inputs: Sequence[InputSpec], first: object, rest: Sequence[object]) -> bool:
     """Whether the first value holds whole inputs, and nothing else could be one. A list of rows is one input."""
-    if not isinstance(first, (list, tuple)) or len(first) != len(inputs) or len(inputs) < 2:
+    if not isinstance(first, (list, tuple)) or len(first) != len(inputs):
         return False
     ranks = [len(spec.shape) if spec.shape is not None else None for spec in inputs]
     if not all(map(_is_array, first)) or list(map(rank_of, first)) != ranks:
         return False
-    beside = [isinstance(value, (list, tuple)) or _could_be_any(value, first, inputs) for value in rest]
-    return not any(beside)
+    return not any(_could_be_any(value, first, inputs) for value in rest)
 
 
 def _by_name(item: Mapping[Any, object], inputs: Sequence[InputSpec], where: str, note: Note) -> Mapping[str, object]:

@@ -54,10 +54,11 @@ class Torch:
 
 
 class Eager:
-    """A tensor that has `numpy()` and nothing else."""
+    """A tensor that has `numpy()` and a shape."""
 
     def __init__(self, values: Any) -> None:
         self.values = values
+        self.shape = np.shape(values)
 
     def numpy(self) -> np.ndarray:
         return np.asarray(self.values)
@@ -174,6 +175,7 @@ def test_rows_that_may_be_columns_are_refused(make: Callable[[Any], Any]) -> Non
     message = refused([{"ids": columns}], IDS)
     assert "sample 0" in message and "rows, or columns" in message and "with_format('torch')" in message
     np.testing.assert_array_equal(read([{"ids": list(TOKENS)}], IDS)[0][0]["ids"], TOKENS)
+    np.testing.assert_array_equal(read([[make(np.float32(i)) for i in range(2)]], X)[0][0]["x"], [[0, 1]])
     np.testing.assert_array_equal(read([{"ids": [make(np.int64(i)) for i in range(3)]}], IDS)[0][0]["ids"], [[0, 1, 2]])
 
 
@@ -195,6 +197,8 @@ BESIDE: dict[str, tuple[Any, tuple[InputSpec, ...]]] = {
     "a dict of another class": (UserDict(ids=TOKENS, mask=TOKENS, types=TOKENS), (IDS, MASK)),
     "beside a dict": (({"ids": TOKENS, "mask": TOKENS}, LABELS), (IDS, MASK)),
     "beside a tuple": (((TOKENS, TOKENS), LABELS), (IDS, MASK)),
+    "beside a tuple of one": (((IMAGES,), LABELS), (PICTURE,)),
+    "lists beside a tuple": (((TOKENS, TOKENS), [0, 1]), (IDS, MASK)),
     "beside a list of tensors": ([[Torch(TOKENS), Torch(TOKENS)], Torch(LABELS)], (IDS, MASK)),
     "of a named tuple": (Tokens(LABELS, TOKENS, TOKENS), (IDS, MASK)),
 }
