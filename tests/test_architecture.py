@@ -42,7 +42,7 @@ ALLOWED = {  # what each part may import of the others
     "": "core result pipeline",  # quark_onnx/__init__.py
     "demo": "core numerics graph engine stages clock result pipeline",
     "quantsim": "core numerics graph engine stages encodings ladder job result pipeline",
-    "quark": "core graph engine result pipeline",
+    "quark": "core graph engine stages result pipeline",
     "plots": "core numerics",
     "durations": "",
     "evaluators": "core numerics",
