@@ -44,7 +44,7 @@ ALLOWED = {  # what each part may import of the others
     "demo": "core numerics graph engine stages clock result pipeline",
     "quantsim": "core numerics graph engine stages encodings ladder progress job result pipeline",
     "ort": "core graph opened_job result pipeline",
-    "quark": "core graph engine result pipeline",
+    "quark": "core graph engine stages result pipeline ort",
     "plots": "core numerics",
     "durations": "",
     "child_environment": "",

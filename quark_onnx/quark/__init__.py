@@ -1,5 +1,6 @@
 """AMD Quark's API for ONNX: its scripts run with this import. What differs is in docs/porting_quark.md."""
 
+from quark_onnx.ort import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
 from quark_onnx.quark.algorithms import (
     AdaQuantConfig,
     AdaRoundConfig,
@@ -11,20 +12,17 @@ from quark_onnx.quark.algorithms import (
     QuarotConfig,
     SmoothQuantConfig,
 )
-from quark_onnx.quark.data_readers import CachedDataReader, CalibrationDataReader, PathDataReader, RandomDataReader
+from quark_onnx.quark.data_readers import CachedDataReader, PathDataReader, RandomDataReader
 from quark_onnx.quark.data_types import BFP16, BFloat16, DataType, Float16, Int8, Int16, Int32, UInt8, UInt16, UInt32
 from quark_onnx.quark.enums import (
     CalibMethod,
-    CalibrationMethod,
     ExtendedCalibrationMethod,
     ExtendedQuantFormat,
     ExtendedQuantType,
     Int16Method,
     LayerWiseMethod,
     PowerOfTwoMethod,
-    QuantFormat,
     QuantGranularity,
-    QuantType,
     ScaleType,
     VitisQuantFormat,
     VitisQuantType,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,7 @@ from quark_onnx.engine.calibration_data import CalibrationData, Feed, open_data,
 from quark_onnx.engine.data_sources import InputSpec
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import ModelProto, io
-
-
-class CalibrationDataReader(ABC):
-    """onnxruntime's protocol: `get_next` gives one feed after the other, None at the end."""
-
-    @abstractmethod
-    def get_next(self) -> dict[str, Any] | None:
-        """The next feed, {input name: array}; None: there are no more."""
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self
-
-    def __next__(self) -> dict[str, Any]:
-        if (feed := self.get_next()) is None:
-            raise StopIteration
-        return feed
+from quark_onnx.ort import CalibrationDataReader
 
 
 class CachedDataReader(CalibrationDataReader):

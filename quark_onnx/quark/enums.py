@@ -1,4 +1,4 @@
-"""Quark's enumerations, and those of onnxruntime that its tutorials import.
+"""Quark's enumerations; those of onnxruntime that its tutorials import are in `quark_onnx.ort`.
 
 What reads a member reads its name, so that members of the packages themselves do as well.
 """
@@ -6,15 +6,6 @@ What reads a member reads its name, so that members of the packages themselves d
 from __future__ import annotations
 
 from enum import Enum
-
-
-class CalibrationMethod(Enum):
-    """onnxruntime's: how ranges of activations are chosen, with scales of any size."""
-
-    MinMax = 0
-    Entropy = 1
-    Percentile = 2
-    Distribution = 3
 
 
 class PowerOfTwoMethod(Enum):
@@ -42,30 +33,11 @@ class ExtendedCalibrationMethod(Enum):
     MinMSE = 0
 
 
-class QuantFormat(Enum):
-    """onnxruntime's."""
-
-    QOperator = 0
-    QDQ = 1
-
-
 class ExtendedQuantFormat(Enum):
     """QDQ is the same as `QuantFormat.QDQ` here: standard operators."""
 
     QOperator = 0
     QDQ = 1
-
-
-class QuantType(Enum):
-    """onnxruntime's."""
-
-    QInt8 = 0
-    QUInt8 = 1
-    QFLOAT8E4M3FN = 2
-    QInt16 = 3
-    QUInt16 = 4
-    QInt4 = 5
-    QUInt4 = 6
 
 
 class ExtendedQuantType(Enum):

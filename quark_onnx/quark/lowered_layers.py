@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.settings.checked_fields import subgraphs
 from quark_onnx.quark.data_types import DataType
 from quark_onnx.quark.enums import CalibMethod, QuantGranularity
+from quark_onnx.quark.model_nodes import ModelNodes
 from quark_onnx.quark.specs import Int8Spec, Int16Spec, QLayerConfig, QTensorConfig, UInt8Spec, UInt16Spec
 from quark_onnx.quark.without_counterpart import refuse_type
 
@@ -15,11 +17,12 @@ _OF_TYPE = {spec().data_type: spec for spec in (Int8Spec, UInt8Spec, Int16Spec, 
 _PARTS = {"input_tensors": "input", "weight": "weight", "output_tensors": "output"}
 
 
-def layer_types(asked: Mapping[Any, Any], common: QLayerConfig) -> dict[str, Any]:
-    """The option LayerTypes for {QLayerConfig: [names or regular expressions]}.
+def layer_types(asked: Mapping[Any, Any], common: QLayerConfig, nodes: ModelNodes) -> dict[str, Any]:
+    """The option LayerTypes for {QLayerConfig: [names, regular expressions, ([start nodes], [end nodes])]}.
 
     Args:
         common: of all other layers.
+        nodes: of the model, for what lies between others.
 
     Raises:
         ConfigError: what layers cannot have of their own.
@@ -28,12 +31,11 @@ def layer_types(asked: Mapping[Any, Any], common: QLayerConfig) -> dict[str, Any
     for key, patterns in asked.items():
         entry = _types(_layer(key, common, "specific_layer_config"), common)
         for pattern in _listed("specific_layer_config", patterns):
-            if not isinstance(pattern, str):
-                raise ConfigError(
-                    f"specific_layer_config: {pattern!r} is not supported: name the layers, or give a regular "
-                    "expression (^…); pairs of start and end nodes are for exclude"
-                )
-            found[pattern] = entry
+            if isinstance(pattern, str):
+                found[pattern] = entry
+                continue
+            [pair] = subgraphs("specific_layer_config", [pattern])
+            found |= dict.fromkeys(nodes.layers_between(*pair), entry)
     return found
 
 

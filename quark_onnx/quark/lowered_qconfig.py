@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.checked_fields import names
+from quark_onnx.ort import CalibrationMethod
 from quark_onnx.quark.algorithms import AlgoConfig, asked_by
-from quark_onnx.quark.enums import CalibMethod, CalibrationMethod, LayerWiseMethod, PowerOfTwoMethod, ScaleType
+from quark_onnx.quark.enums import CalibMethod, LayerWiseMethod, PowerOfTwoMethod, ScaleType
 from quark_onnx.quark.lowered_layers import layer_types, per_channel, type_overrides
+from quark_onnx.quark.model_nodes import ModelNodes
 from quark_onnx.quark.qconfig import QConfig
 from quark_onnx.quark.quantization_config import QuantizationConfig
 from quark_onnx.quark.specs import QLayerConfig, QTensorConfig
@@ -23,16 +25,14 @@ _KINDS: dict[str, Any] = {
     "algo_config": Sequence,
     "extra_options": Mapping,
 }
-NodesOf = Callable[[Sequence[str]], list[str]]
-"""The names of the nodes of some operator types."""
 
 
-def first_api(config: QConfig, algorithms: Sequence[AlgoConfig], nodes_of: NodesOf) -> QuantizationConfig:
+def first_api(config: QConfig, algorithms: Sequence[AlgoConfig], nodes: ModelNodes) -> QuantizationConfig:
     """The same in the first API.
 
     Args:
         algorithms: more of them than the configuration has.
-        nodes_of: asked for the nodes of operator types that stay float.
+        nodes: of the model, for what is not told by names.
 
     Raises:
         ConfigError: a value that has no counterpart.
@@ -48,10 +48,10 @@ def first_api(config: QConfig, algorithms: Sequence[AlgoConfig], nodes_of: Nodes
     said = _global(config.global_config, inputs, weight)
     _refuse_contradictions(said, config.extra_options)
     options |= said | _kept(options, config.extra_options)
-    nodes, subgraphs = _excluded(config.exclude)
+    names_out, subgraphs = _excluded(config.exclude)
     types = {key: value for key, value in config.layer_type_config.items() if key is not None}
     floats = names("layer_type_config[None]", config.layer_type_config.get(None, ()))
-    layers = layer_types(config.specific_layer_config, config.global_config)
+    layers = layer_types(config.specific_layer_config, config.global_config, nodes)
     overrides = type_overrides(types, config.global_config)
     for key, asked in (("LayerTypes", layers), ("OpTypeQuantOverrides", overrides)):
         if asked:
@@ -67,7 +67,7 @@ def first_api(config: QConfig, algorithms: Sequence[AlgoConfig], nodes_of: Nodes
         activation_type=inputs.data_type.name,
         weight_type=weight.data_type.name,
         per_channel=per_channel(weight, "global_config weight"),
-        nodes_to_exclude=[*nodes, *(nodes_of(floats) if floats else [])],
+        nodes_to_exclude=[*names_out, *(nodes.of_types(floats) if floats else [])],
         subgraphs_to_exclude=subgraphs,
         use_external_data_format=config.use_external_data_format,
         enable_npu_cnn=npu,

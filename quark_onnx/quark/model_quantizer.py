@@ -7,17 +7,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from quark_onnx import pipeline
-from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.graph import ModelProto, io
-from quark_onnx.graph.opset import operator_types
+from quark_onnx.core.errors import ConfigError
+from quark_onnx.graph import ModelProto
 from quark_onnx.quark.algorithms import AlgoConfig, asked_by
 from quark_onnx.quark.data_readers import ModelDataReader
 from quark_onnx.quark.lowered_config import Lowered, lowered
 from quark_onnx.quark.lowered_qconfig import first_api
+from quark_onnx.quark.model_nodes import ModelNodes
 from quark_onnx.quark.qconfig import QConfig
 from quark_onnx.quark.quantization_config import Config, QuantizationConfig
 from quark_onnx.quark.summary import summary
@@ -75,25 +74,10 @@ class ModelQuantizer:
     def _first_api(self, model_input: str | Path | ModelProto, algorithms: Sequence[AlgoConfig]) -> QuantizationConfig:
         """The configuration of the first API with more algorithms."""
         if isinstance(self.config, QConfig):
-            return first_api(self.config, algorithms, partial(_nodes, model_input))
+            return first_api(self.config, algorithms, ModelNodes(model_input))
         config = self.config.global_quant_config
         fields, options = asked_by(algorithms)
         return replace(config, **fields, extra_options={**config.extra_options, **options}) if algorithms else config
-
-
-def _nodes(model_input: str | Path | ModelProto, op_types: Sequence[str]) -> list[str]:
-    """Names of the nodes of these types; there need not be any of a type that ONNX has.
-
-    Raises:
-        ConfigError: nobody knows the type.
-    """
-    model = io.load(model_input)
-    nodes = [node for node in model.graph.all_nodes() if node.name]
-    known = operator_types() | {node.op_type for node in nodes}
-    for op_type in op_types:
-        if op_type not in known:
-            raise ConfigError(f"layer_type_config: no operator {op_type!r}{nearest(op_type, known)}")
-    return [node.name or "" for node in nodes if node.op_type in op_types]
 
 
 @contextmanager

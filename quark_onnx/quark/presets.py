@@ -10,7 +10,8 @@ from typing import Any
 
 from quark_onnx.core.settings import config as settings
 from quark_onnx.core.settings import presets
-from quark_onnx.quark.enums import CalibrationMethod, ExtendedQuantType, LayerWiseMethod, PowerOfTwoMethod, QuantType
+from quark_onnx.ort import CalibrationMethod, QuantType
+from quark_onnx.quark.enums import ExtendedQuantType, LayerWiseMethod, PowerOfTwoMethod
 from quark_onnx.quark.matmul_weights import NBITS, PRODUCTS
 from quark_onnx.quark.quantization_config import QuantizationConfig
 

@@ -27,7 +27,7 @@ class QConfig(StrictFields):
 
     Args:
         global_config: of all layers that the others say nothing of.
-        specific_layer_config: {QLayerConfig: [names or regular expressions (^…)]}.
+        specific_layer_config: {QLayerConfig: [names, regular expressions (^…), ([start nodes], [end nodes])]}.
         layer_type_config: {QLayerConfig: [operator types]}; those under None stay float.
         exclude: what stays float: names, regular expressions, and pairs ([start nodes], [end nodes]).
         algo_config: what improves the model.
@@ -80,7 +80,7 @@ class QConfig(StrictFields):
 
     @staticmethod
     def from_dict(d: Mapping[str, Any]) -> QConfig:
-        """What `to_dict` makes; pairs of lists in `exclude` are pairs of start and end nodes.
+        """What `to_dict` makes.
 
         Raises:
             ConfigError: a name or a value that there is not.
@@ -89,9 +89,9 @@ class QConfig(StrictFields):
             values = {**d, "global_config": layer_of(d["global_config"])}
             for name in _BY_LAYER:
                 pairs = d.get(name, [])
-                values[name] = {None if layer is None else layer_of(layer): names for layer, names in pairs}
+                values[name] = {None if layer is None else layer_of(layer): _pairs(names) for layer, names in pairs}
             values["algo_config"] = [algorithm_of(one) for one in d.get("algo_config", [])]
-            values["exclude"] = [one if isinstance(one, str) else tuple(one) for one in d.get("exclude", [])]
+            values["exclude"] = _pairs(d.get("exclude", []))
             return QConfig(**values)
 
     @staticmethod
@@ -102,3 +102,8 @@ class QConfig(StrictFields):
             ConfigError: there is no such preset.
         """
         return Config(get_default_config(config_name))
+
+
+def _pairs(entries: list[Any]) -> list[Any]:
+    """Names, and what JSON has made lists of as pairs."""
+    return [entry if isinstance(entry, str) else tuple(entry) for entry in entries]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError
-from quark_onnx.quark.enums import CalibrationMethod, QuantFormat, QuantType
+from quark_onnx.ort import CalibrationMethod, QuantFormat, QuantType
 from quark_onnx.quark.strict_fields import StrictFields
 
 

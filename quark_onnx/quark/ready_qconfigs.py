@@ -32,16 +32,18 @@ READY = {
 }
 """The names, and what they are made of."""
 
+_SEARCHES = ("AutoSearch", "AutoSearchPro", "SearchSpace", "get_auto_search_config", "generate_all_configs")
+_CALIBRATERS = (
+    *("CalibraterBase", "MinMaxCalibrater", "create_calibrator_float_scale", "create_calibrator_power_of_two"),
+    "write_calibration_table",
+)
 ELSEWHERE = {
     "get_library_path": "models hold standard operators only, and onnxruntime loads them as they are",
     "dump_model": "result.layer_sqnr() and quark-onnx analyze compare tensors",
     "quantize_static": "it is in quark_onnx.ort",
     "quantize_dynamic": "it is in quark_onnx.ort",
-    "AutoSearch": "quark_onnx.optimize.optimize searches for the smallest or fastest model within a budget",
-    "AutoSearchPro": "quark_onnx.optimize.optimize searches for the smallest or fastest model within a budget",
-    "SearchSpace": "quark_onnx.optimize.optimize searches for the smallest or fastest model within a budget",
-    "get_auto_search_config": "quark_onnx.optimize.optimize searches for the smallest or fastest model within a budget",
-    "generate_all_configs": "quark_onnx.optimize.optimize searches for the smallest or fastest model within a budget",
+    **dict.fromkeys(_SEARCHES, "quark_onnx.optimize.optimize finds the smallest or fastest model within a budget"),
+    **dict.fromkeys(_CALIBRATERS, "quantize_model calibrates, and calibrate_method says how"),
 }
 """Names of Quark's that are not here, and the nearest."""
 

@@ -43,22 +43,29 @@ def excluded(graph: Graph, config: QuantizationConfig, known: Collection[str]) -
         others = [n.name or "" for n in graph if types_of(n).isdisjoint(config.op_types_to_quantize)]
         reasons |= dict.fromkeys(others, "operator type not among op_types_to_quantize")
     for starts, ends in config.subgraphs_to_exclude:
-        inside = _between(graph, _existing(starts, names), _existing(ends, names))
+        inside = between(graph, starts, ends, "subgraphs_to_exclude", names)
         reasons |= dict.fromkeys(inside, "inside subgraphs_to_exclude")
     banned = with_parts(graph, matching(config.nodes_to_exclude, names, "nodes_to_exclude"))
     reasons |= dict.fromkeys(banned, "named in nodes_to_exclude")
     return {node.name or "": reasons[node.name or ""] for node in graph if node.name in reasons}
 
 
-def _existing(wanted: Iterable[str], names: Collection[str]) -> set[str]:
-    for name in wanted:
+def between(
+    graph: Graph, starts: Collection[str], ends: Collection[str], field: str, known: Collection[str] = ()
+) -> set[str]:
+    """All nodes on a path from a start to an end, both included.
+
+    Args:
+        field: what the user gave them as, for messages.
+        known: names of nodes that there were; none: those of the graph.
+
+    Raises:
+        ConfigError: a start or an end is no node.
+    """
+    names = known or {node.name or "" for node in graph}
+    for name in (*starts, *ends):
         if name not in names:
-            raise ConfigError(f"subgraphs_to_exclude: no node {name!r} in the model{nearest(name, names)}")
-    return set(wanted)
-
-
-def _between(graph: Graph, starts: set[str], ends: set[str]) -> set[str]:
-    """All nodes on a path from a start to an end, both included."""
+            raise ConfigError(f"{field}: no node {name!r} in the model{nearest(name, names)}")
     after = _reach([node for node in graph if node.name in starts], forward=True)
     before = _reach([node for node in graph if node.name in ends], forward=False)
     return {node.name or "" for node in after & before}

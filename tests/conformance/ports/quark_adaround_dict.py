@@ -24,7 +24,7 @@ class DigitsReader:
 
 def ported(model: Path, samples: np.ndarray, folder: Path) -> list[Path]:
     quant_config = get_default_config("S8S8_AAWS_ADAROUND")
-    quant_config.extra_options["FastFinetune"]["NumIterations"] = 20
+    quant_config.extra_options["FastFinetune"]["NumIterations"] = 10
     quant_config.extra_options["FastFinetune"]["LearningRate"] = 0.05
     quant_config.include_cle = False
     quant_config.nodes_to_exclude = ["stem.conv"]
@@ -36,7 +36,7 @@ def ported(model: Path, samples: np.ndarray, folder: Path) -> list[Path]:
 
 def native(model: Path, samples: np.ndarray, folder: Path) -> list[Path]:
     preset = quark_onnx.get_default_config("S8S8_AAWS_ADAROUND")
-    tuning = quark_onnx.AdaRound(num_iterations=20, learning_rate=0.05)
+    tuning = quark_onnx.AdaRound(num_iterations=10, learning_rate=0.05)
     config = replace(
         preset,
         include_cle=False,

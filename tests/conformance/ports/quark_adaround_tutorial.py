@@ -34,7 +34,7 @@ class DigitsReader(CalibrationDataReader):
 def ported(model: Path, samples: np.ndarray, folder: Path) -> list[Path]:
     reader = CachedDataReader(DigitsReader(samples))
     outputs = []
-    for algorithm in (AdaRoundConfig(), AdaQuantConfig(num_iterations=40, learning_rate=1e-5, update_bias=True)):
+    for algorithm in (AdaRoundConfig(), AdaQuantConfig(num_iterations=10, learning_rate=1e-5, update_bias=True)):
         reader.reset_iter()
         config = QConfig(
             global_config=QLayerConfig(input_tensors=Int8Spec(), weight=Int8Spec()),
@@ -50,7 +50,7 @@ def native(model: Path, samples: np.ndarray, folder: Path) -> list[Path]:
     outputs = []
     for tuning in (
         quark_onnx.AdaRound(),
-        quark_onnx.AdaQuant(num_iterations=40, learning_rate=1e-5, rate_unit="weight"),
+        quark_onnx.AdaQuant(num_iterations=10, learning_rate=1e-5, rate_unit="weight"),
     ):
         config = quark_onnx.QuantizationConfig(
             calibrate_method="Percentile",

@@ -15,7 +15,7 @@ ADAROUND = {
     "DataSize": 16,
     "FixedSeed": 1705472343,
     "BatchSize": 2,
-    "NumIterations": 30,
+    "NumIterations": 10,
     "LearningRate": 0.1,
     "OptimAlgorithm": "adaround",
     "OptimDevice": "cpu",

@@ -10,8 +10,10 @@ import quark_onnx
 from quark_onnx import PRESETS, ConfigError, quark
 from quark_onnx import QuantizationConfig as Native
 from quark_onnx.core.settings.extra_options import OPTIONS
+from quark_onnx.demo import MODEL
 from quark_onnx.quark.lowered_config import lowered
 from quark_onnx.quark.lowered_qconfig import first_api
+from quark_onnx.quark.model_nodes import ModelNodes
 from quark_onnx.quark.ready_qconfigs import READY
 
 
@@ -24,7 +26,7 @@ def settings(config: Native) -> dict[str, object]:
 
 def ready(name: str) -> Native:
     config = getattr(quark, f"{name}_QCONFIG")
-    return lowered(first_api(config, (), lambda types: [])).config
+    return lowered(first_api(config, (), ModelNodes(MODEL))).config
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -9,6 +9,7 @@ import pytest
 
 from quark_onnx import AdaQuant, AdaRound, ConfigError, quark
 from quark_onnx import QuantizationConfig as Native
+from quark_onnx.demo import MODEL
 from quark_onnx.quark import (
     AdaQuantConfig,
     AdaRoundConfig,
@@ -33,8 +34,10 @@ from quark_onnx.quark import (
 )
 from quark_onnx.quark.lowered_config import lowered
 from quark_onnx.quark.lowered_qconfig import first_api
+from quark_onnx.quark.model_nodes import ModelNodes
 
 SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True}
+NODES = ModelNodes(MODEL)
 WIDE = {"activation_type": "int16", "weight_type": "int16", "symmetric": True, "per_channel": False}
 POW2 = {**SYMMETRIC, "UsePowerOf2Scale": True}
 
@@ -45,7 +48,7 @@ def layer(inputs: Any = Int8Spec, weight: Any = Int8Spec, **more: Any) -> QLayer
 
 def low(common: QLayerConfig | None = None, **more: Any) -> Native:
     config = QConfig(common or layer(), **more)
-    return lowered(first_api(config, (), lambda types: [f"all {name}" for name in types])).config
+    return lowered(first_api(config, (), NODES)).config
 
 
 def native(options: dict[str, Any] | None = None, **fields: Any) -> Native:
@@ -122,7 +125,11 @@ def test_setters_of_a_specification() -> None:
             {},
             {"nodes_to_exclude": ["a"], "subgraphs_to_exclude": [(["c"], ["d"])]},
         ),
-        ({"layer_type_config": {None: ["Gemm", "Add"]}}, {}, {"nodes_to_exclude": ["all Gemm", "all Add"]}),
+        (
+            {"layer_type_config": {None: ["Gemm", "Add", "Flatten"]}},
+            {},
+            {"nodes_to_exclude": ["head.flatten", "head.gemm"]},
+        ),
         ({"use_external_data_format": True}, {}, {"use_external_data_format": True}),
         ({"Percentile": 99.9}, {"Percentile": 99.9}, {}),
         ({"extra_options": {"AlignConcat": True}, "FoldRelu": True}, {"AlignConcat": True}, {}),
@@ -139,6 +146,11 @@ def test_setters_of_a_specification() -> None:
                 }
             },
             {"LayerTypes": {"a": {"weight_type": "int8", "symmetric": True, "per_channel": True}}},
+            {},
+        ),
+        (
+            {"specific_layer_config": {quark.Int16: ["a", (["block1.dw.conv"], ["block1.pw.relu6"])]}},
+            {"LayerTypes": {"a": WIDE, "block1.dw.conv": WIDE, "block1.pw.conv": WIDE}},
             {},
         ),
         (
@@ -266,7 +278,9 @@ OWN = Int8Spec(symmetric=False)
         (layer(), {"exclude": [(["a"],)]}, "subgraphs_to_exclude must hold pairs"),
         (layer(), {"specific_layer_config": {layer(OWN): ["a"]}}, "symmetry and method are those of global_config"),
         (layer(), {"specific_layer_config": {layer(): "a"}}, "lists of names"),
-        (layer(), {"specific_layer_config": {layer(): [(["a"], ["b"])]}}, "name the layers"),
+        (layer(), {"specific_layer_config": {layer(): [(["head.gemn"], ["b"])]}}, "did you mean 'head.gemm'"),
+        (layer(), {"specific_layer_config": {layer(): [(["stem.bn"], ["stem.relu6"])]}}, "no layer lies between"),
+        (layer(), {"specific_layer_config": {layer(): [3]}}, "must hold pairs"),
         (layer(), {"specific_layer_config": {layer(bias=Int16Spec): ["a"]}}, "biases have one type in all layers"),
         (layer(), {"specific_layer_config": {layer(output_tensors=Int16Spec): ["a"]}}, "the type of what it reads"),
         (layer(), {"specific_layer_config": {QLayerConfig(): ["a"]}}, "says nothing"),
@@ -309,7 +323,7 @@ def test_a_layer_says_in_vain_only_what_its_specification_comes_with() -> None:
 def test_a_configuration_goes_through_json() -> None:
     config = QConfig(
         layer(XInt8Spec, XInt8Spec()),
-        specific_layer_config={layer(Int16Spec, Int16Spec): ["a", "^b"]},
+        specific_layer_config={layer(Int16Spec, Int16Spec): ["a", "^b", (["stem.conv"], ["stem.conv"])]},
         layer_type_config={None: ["Gemm"], QLayerConfig(weight=Int8Spec): ["Conv"]},
         exclude=["c", (["d"], ["e"])],
         algo_config=[CLEConfig(cle_steps=2), AdaRoundConfig(num_iterations=5, beta_range=(10, 2))],
@@ -326,7 +340,7 @@ def test_a_configuration_goes_through_json() -> None:
     assert document["algo_config"][0] == {"name": "cle", "cle_steps": 2}
     back = QConfig.from_dict(json.loads(json.dumps(document)))
     assert back.to_dict() == document
-    assert lowered(first_api(back, (), list)) == lowered(first_api(config, (), list))
+    assert lowered(first_api(back, (), NODES)) == lowered(first_api(config, (), NODES))
 
 
 @pytest.mark.parametrize(
