@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from quark_onnx.ort.weight_only import WeightOnlyQuantConfig
 TYPES = ("MatMul", "Gather")
 AXES = {"MatMul": 0, "Gather": 1}
 BITS = (2, 4, 8)
+
+_CUSTOM = "customized_weight_config"
+_KEYS = ("bits", "group_size", "scheme")
 
 Fields = dict[str, Any]
 
@@ -88,11 +91,26 @@ def _default(values: Fields, blocks: Blocks) -> Fields:
 def _nearest(values: Fields, blocks: Blocks) -> Fields:
     if values["ratios"]:
         raise ConfigError("ratios: no share of a block is cut off; take HQQWeightOnlyQuantConfig, which fits its ends")
-    if values["customized_weight_config"]:
-        raise ConfigError(
-            "customized_weight_config: types of single nodes are the option LayerTypes of a QuantizationConfig"
-        )
-    return _in_blocks(blocks)
+    layers = {
+        exact(_CUSTOM, [name])[0]: _layer(f"{_CUSTOM}[{name!r}]", asked, blocks)
+        for name, asked in (values[_CUSTOM] or {}).items()
+    }
+    return _in_blocks(blocks, **({"LayerTypes": layers} if layers else {}))
+
+
+def _layer(where: str, asked: Mapping[str, Any], blocks: Blocks) -> dict[str, Any]:
+    """What LayerTypes has for one node."""
+    told = {"bits": 4, "group_size": blocks.size, "scheme": "sym" if blocks.symmetric else "asym", **asked}
+    if strange := [key for key in told if key not in _KEYS]:
+        raise ConfigError(f"{where}: unknown key {strange[0]!r}{nearest(str(strange[0]), _KEYS)}")
+    if told["scheme"] not in ("sym", "asym"):
+        raise ConfigError(f"{where}: scheme must be 'sym' or 'asym', not {told['scheme']!r}")
+    symmetric = told["scheme"] == "sym"
+    return {
+        "weight_type": _type(told["bits"], symmetric=symmetric),
+        "symmetric": symmetric,
+        "BlockSize": told["group_size"],
+    }
 
 
 def _in_blocks(blocks: Blocks, **options: Any) -> Fields:

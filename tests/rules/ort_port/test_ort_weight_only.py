@@ -49,6 +49,17 @@ TABLE: list[tuple[WeightOnlyQuantConfig, QuantizationConfig]] = [
         ours(op_types_to_quantize=("Gather", "MatMul")),
     ),
     (RTNWeightOnlyQuantConfig(), ours("int4", True, options={"BlockSize": 64})),
+    (
+        RTNWeightOnlyQuantConfig(customized_weight_config={"a*": {"bits": 8, "scheme": "asym"}}),
+        ours(
+            "int4",
+            True,
+            options={
+                "BlockSize": 64,
+                "LayerTypes": {"a[*]": {"weight_type": "uint8", "symmetric": False, "BlockSize": 64}},
+            },
+        ),
+    ),
     (HQQWeightOnlyQuantConfig(32), ours(options={"BlockSize": 32, "WeightCalibrateMethod": "HQQ"})),
     (
         GPTQWeightOnlyQuantConfig(SAMPLES, percdamp=0.05, actorder=True),
@@ -81,7 +92,9 @@ REFUSED: list[tuple[WeightOnlyQuantConfig, str]] = [
     (DefaultWeightOnlyQuantConfig(quant_axes=(("MatMul", 1),)), "not 1 of 'MatMul'"),
     (DefaultWeightOnlyQuantConfig(op_types_to_quantize=("Matmul",)), "did you mean 'MatMul'"),
     (RTNWeightOnlyQuantConfig(ratios={"a": 0.9}), "ratios"),
-    (RTNWeightOnlyQuantConfig(customized_weight_config={"a": {"bits": 8}}), "LayerTypes"),
+    (RTNWeightOnlyQuantConfig(customized_weight_config={"a": {"bit": 8}}), "unknown key 'bit'; did you mean 'bits'"),
+    (RTNWeightOnlyQuantConfig(customized_weight_config={"a": {"scheme": "s"}}), "scheme must be 'sym' or 'asym'"),
+    (RTNWeightOnlyQuantConfig(customized_weight_config={"a": {"bits": 5}}), "bits must be 2, 4 or 8, not 5"),
     (GPTQWeightOnlyQuantConfig(block_size=64), "that of MatMulNBitsQuantizer"),
     (GPTQWeightOnlyQuantConfig(perchannel=False), "perchannel=False"),
     (HQQWeightOnlyQuantConfig(axis=0), "axis of HQQ"),
@@ -123,6 +136,14 @@ def test_they_are_what_quantize_takes_too(tmp_path: Path) -> None:
     result = quantize(model(), tmp_path / "int4.onnx", DefaultWeightOnlyQuantConfig(16, is_symmetric=True))
     assert result.plan.nodes.keys() == {"MatMul_a", "MatMul_d"}
     assert result.plan.sites["w"].format.dtype == "int4"
+
+
+def test_single_nodes_have_other_types() -> None:
+    custom = {"MatMul_d": {"bits": 8, "group_size": 32, "scheme": "sym"}}
+    algorithm = RTNWeightOnlyQuantConfig(customized_weight_config=custom)
+    sites = MatMulNBitsQuantizer(model(), block_size=16, algo_config=algorithm).process().plan.sites
+    formats = {tensor: (site.format.dtype, site.format.block) for tensor, site in sites.items()}
+    assert formats == {"w": ("uint4", 16), "u": ("int8", 32)}
 
 
 def test_blocks_of_algorithms_that_do_not_say_them() -> None:
