@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from simulations import CONVS, FEEDS, encodings, model, output, ready, simulation
 from text_models import normal
@@ -164,6 +165,7 @@ def test_a_session_from_before_runs_in_the_block_and_after_it() -> None:
     with compute_encodings(sim):
         for feed in FEEDS:
             session.run(None, feed)
+    assert isinstance(sim.session, onnxruntime.InferenceSession)
     np.testing.assert_array_equal(session.run(None, FEEDS[0])[0], output(ready()))
     assert encodings(sim) == encodings(ready())
 
