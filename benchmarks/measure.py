@@ -64,6 +64,11 @@ def peer(
     return _script("peer_worker.py", name, task, output, scheme, samples, threads=threads, python=python)
 
 
+def ported(tool: str, subject: str, output: Path, call: str, samples: int) -> dict[str, Any]:
+    """A call of onnxruntime.quantization, or of our port of it, on one thread; see `ort_worker.py`."""
+    return _script("ort_worker.py", tool, subject, output, call, samples, threads=1)
+
+
 def searched(subject: str, way: str) -> dict[str, Any]:
     """A search for the smallest model within a budget, ours or a peer's; see `searches.py`."""
     return _script("searches.py", subject, way)

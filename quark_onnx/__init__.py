@@ -7,6 +7,7 @@ from quark_onnx.core.settings.fast_finetune import AdaQuant, AdaRound
 from quark_onnx.core.settings.presets import PRESETS, Config, get_default_config
 from quark_onnx.core.version import VERSION as __version__  # noqa: F401
 from quark_onnx.pipeline import ModelQuantizer
+from quark_onnx.progress import progress_bar
 from quark_onnx.result import Report, Result
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "ResourceError",
     "Result",
     "get_default_config",
+    "progress_bar",
 ]

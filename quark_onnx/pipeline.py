@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from quark_onnx.clock import Clock, Progress, unseen
+from quark_onnx.clock import Clock, Progress
 from quark_onnx.core.atomic_files import free_output
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
@@ -37,6 +37,7 @@ from quark_onnx.engine.result_wording import output_warnings, proof_warnings, si
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.job import ANEW, Job
 from quark_onnx.opened_job import open_job
+from quark_onnx.progress import followed
 from quark_onnx.rescaled_job import rescaled
 from quark_onnx.result import Evidence, Probed, Report, Result
 from quark_onnx.stages.channel_importance import channel_importance
@@ -58,7 +59,8 @@ class ModelQuantizer:
     Args:
         config: a `Config`, or the `QuantizationConfig` it would hold. `Config()` is the best that needs no search;
             `QuantizationConfig()` is Quark's and onnxruntime's starting point, MinMax and one scale per weight.
-        progress: called as `progress(stage, done, total)` while work goes on.
+        progress: called as `progress(stage, done, total)` while work goes on, and entered for that time where it is a
+            context manager, e.g. a `progress_bar()`. None: a bar in notebooks, nothing elsewhere.
         evaluator: for `selective_update`: score of a quantized model, higher is better; default: how near its outputs
             are to the float ones on the first calibration samples.
 
@@ -67,7 +69,10 @@ class ModelQuantizer:
     """
 
     def __init__(
-        self, config: Config | QuantizationConfig, progress: Progress = unseen, evaluator: Evaluator | None = None
+        self,
+        config: Config | QuantizationConfig,
+        progress: Progress | None = None,
+        evaluator: Evaluator | None = None,
     ) -> None:
         self.config = (config if isinstance(config, Config) else Config(config)).global_quant_config
         self.progress = progress
@@ -108,13 +113,14 @@ class ModelQuantizer:
         Raises:
             ConfigError, ModelError, DataError, PlanError: see each; nothing is written then.
         """
-        clock = Clock(self.progress)
         output, cache = free_output(model_input, model_output), usable(calibration_cache)
-        with clock.stage("prepare"):
-            job = open_job(model_input, self.config)
-        data = job.data(calibration_data_reader, calibration_data_path)
-        plan = resume if isinstance(resume, Plan) or resume is None else Plan.load(resume)
-        return finish(decide(job, data, clock, self.evaluator, plan, cache), output, clock)
+        with followed(self.progress) as tell:
+            clock = Clock(tell)
+            with clock.stage("prepare"):
+                job = open_job(model_input, self.config)
+            data = job.data(calibration_data_reader, calibration_data_path)
+            plan = resume if isinstance(resume, Plan) or resume is None else Plan.load(resume)
+            return finish(decide(job, data, clock, self.evaluator, plan, cache), output, clock)
 
 
 def decide(

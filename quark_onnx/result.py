@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,17 +20,33 @@ from quark_onnx.core.records import (
     SmoothRecord,
 )
 from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.core.shown.card import Card, Shown, Tile
+from quark_onnx.core.shown.figures import count, seconds
+from quark_onnx.core.shown.markup import tag
+from quark_onnx.core.shown.tables import listed
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import quantized_values, tensor_sqnr
 from quark_onnx.engine.fusion_ledger import Row, certificates_of
-from quark_onnx.engine.saturation_certificate import Certificate
+from quark_onnx.engine.layer_sqnr import LayerSqnr
+from quark_onnx.engine.protection_wording import region_text
+from quark_onnx.engine.result_card import (
+    accuracy_tiles,
+    float_table,
+    integers_tile,
+    nodes_strip,
+    operators_chart,
+    size_tile,
+    tuned_chart,
+    verdict,
+)
+from quark_onnx.engine.saturation_certificate import Certificate, summary
 from quark_onnx.graph import Model, ModelProto
 
 Probed = Literal["held out", "held out of this run", "calibration", ""]
 
 
-@dataclass(frozen=True, eq=False)
-class Report:
+@dataclass(frozen=True, eq=False, repr=False)
+class Report(Shown):
     """Figures of one quantization.
 
     sqnr       dB by float output as a whole, float model against the quantized one as onnxruntime runs it
@@ -105,6 +121,23 @@ class Report:
         """Plain values, ready for JSON."""
         return {**asdict(self), "fused": self.fused}
 
+    def _card(self) -> Card:
+        word, sentence, level = verdict(self.outputs, self.warnings)
+        judged = f"judged on {self.judged} {'others' if self.probes.startswith('held') else 'of them'}"
+        tiles = [*accuracy_tiles(self.outputs), size_tile(self.stored), integers_tile(self.ledger)]
+        tiles.append(Tile("Calibrated on", count(self.samples, "sample"), judged if self.judged else ""))
+        tiles.append(Tile("Time", seconds(sum(self.seconds.values()))))
+        sections = (
+            listed(self.warnings),
+            nodes_strip(self.ledger),
+            tag("p", summary(self.certificates), class_="quiet"),
+            listed([region_text(region) for region in self.protected]),
+            operators_chart(self.ledger),
+            float_table(self.ledger),
+            tuned_chart(self.tuned),
+        )
+        return Card("Report", word, sentence, tiles, sections, level)
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -122,8 +155,8 @@ class Evidence:
     inside: tuple[Feed, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(Shown):
     """The outcome of `ModelQuantizer.quantize_model`.
 
     plan      every decision, ready to save, diff and apply again
@@ -139,10 +172,17 @@ class Result:
     output: Path | None
     evidence: Evidence = field(repr=False)
 
-    def layer_sqnr(self) -> dict[str, float]:
-        """SQNR in dB of every quantized activation, in order of the graph, on the probes.
+    def layer_sqnr(self) -> LayerSqnr:
+        """SQNR in dB of every quantized activation, in order of the graph, on the probes; notebooks show a chart.
 
         Both models run from the input on, so the noise of earlier layers is included.
         """
         e = self.evidence
-        return tensor_sqnr(e.model, e.quantized, e.inside, quantized_values(e.quantized), optimized=False)
+        return LayerSqnr(tensor_sqnr(e.model, e.quantized, e.inside, quantized_values(e.quantized), optimized=False))
+
+    def _card(self) -> Card:
+        card = self.report._card()
+        calls = (tag("code", f"result.{name}") for name in ("layer_sqnr()", "plan"))
+        more = tag("p", "The error of each layer: ", next(calls), "; every tensor: ", next(calls), class_="quiet")
+        where = "not written to a file" if self.output is None else str(self.output)
+        return replace(card, title=f"Result, {where}", sections=(*card.sections, more))

@@ -142,7 +142,7 @@ def _given(
     model, quantized = (open_model(path, how.custom_ops or ()) for path in (float_model, quantized_model))
     check_interface(model, quantized)
     feeds = data.open(model)
-    base, pairs = _base(model, quantized, float_model, plan)
+    base, pairs = _base(model, quantized, float_model, plan, how.custom_ops)
     looked = list(islice(feeds, data.samples or PROBES))
     report = report_of_pair(
         Models(model, base, quantized, pairs),
@@ -155,13 +155,15 @@ def _given(
     return replace(report, warnings=(*report.warnings, *feeds.warnings, *([] if plan else _doubt(report))))
 
 
-def _base(model: Model, quantized: Model, path: Path, plan: Path | None) -> tuple[Model, dict[str, str]]:
+def _base(
+    model: Model, quantized: Model, path: Path, plan: Path | None, libraries: list[str] | None
+) -> tuple[Model, dict[str, str]]:
     """The float model that quantizers were put into, as far as that can be told, and which tensors are which."""
     if plan is None:
         pairs, base = match(model, quantized)
         return base, pairs
     made = Plan.load(plan)
-    job = open_job(path, saved_config(plan)).rescaled(made.factors, made.shifts, made.smoothed)
+    job = open_job(path, saved_config(plan, libraries)).rescaled(made.factors, made.shifts, made.smoothed)
     return job.prepared, quantized_values(quantized)
 
 

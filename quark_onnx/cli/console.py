@@ -19,10 +19,11 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from quark_onnx.cli.progress_line import Line, display
 from quark_onnx.clock import Progress as Told
+from quark_onnx.clock import unseen
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.visible_text import json_escape, python_escape, visible
+from quark_onnx.progress.terminal_line import terminal_line
 
 logger = logging.getLogger("quark_onnx")
 
@@ -126,18 +127,14 @@ def warnings_withheld() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _untold(stage: str, done: int, total: int | None) -> None:
-    """Progress that nobody sees."""
-
-
 @contextlib.contextmanager
 def progress(*, quiet: bool) -> Iterator[Told]:
     """A line on stderr that shows the stage and how far it is, and vanishes in the end; nothing without a terminal."""
     if quiet or not err.is_terminal:
-        yield _untold
+        yield unseen
         return
-    with display(err) as shown:
-        yield Line(shown).tell
+    with terminal_line(err) as tell:
+        yield tell
 
 
 def print_json(document: Any) -> None:

@@ -7,6 +7,7 @@ prepared in the same way again before the plan fits it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ import typer
 
 from quark_onnx.cli.console import out, print_json, progress, say, warn
 from quark_onnx.cli.flag_groups import spread
-from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags, output_option, read_config
+from quark_onnx.cli.flags import ConfigFlags, CustomOps, DataFlags, ShowFlags, output_option, read_config
 from quark_onnx.cli.report_text import print_report, protected_text, smoothed_text
 from quark_onnx.cli.tables import counted, facts, float_table, remarks_text
 from quark_onnx.cli.tuning_text import interrupted, tuning_rows, worst_table
@@ -35,6 +36,7 @@ from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import decide, finish
 
 CONFIG = "config.json"
+LIBRARIES = "UserCustomOpLibPath"
 
 Cache = Annotated[
     Path | None,
@@ -49,16 +51,25 @@ Cache = Annotated[
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The float model, an .onnx file.", show_default=False)]
 
 
-def saved_config(folder: Path) -> QuantizationConfig:
-    """The configuration that a plan was made with.
+def saved_config(folder: Path, libraries: Sequence[str] | None) -> QuantizationConfig:
+    """The configuration that a plan was made with, but for libraries of custom operators: these are the caller's.
+
+    A library is code, and a plan that somebody sends does not say which code runs.
 
     Raises:
-        PlanError: it is missing or malformed.
+        PlanError: it is missing or malformed, or names libraries, and the caller does not.
     """
     try:
-        return read_config(folder / CONFIG)
+        config = read_config(folder / CONFIG)
     except ConfigError as error:
         raise PlanError(f"{error}; the folder must be one that `quark-onnx plan` or `--save-plan` wrote") from error
+    named = config.option(LIBRARIES)
+    if named and not libraries:
+        raise PlanError(
+            f"the plan in {folder} was made with custom operators of {', '.join(named)}, which is code, and runs only "
+            "where you name it: --custom-ops FILE"
+        )
+    return replace(config, extra_options={**config.extra_options, LIBRARIES: libraries}) if libraries else config
 
 
 CHANGEABLE = ("include_fast_ft", "use_external_data_format", "extra_options")
@@ -73,7 +84,7 @@ def resumed_config(folder: Path, how: ConfigFlags, data: DataFlags) -> Quantizat
         PlanError: the plan's configuration is missing or malformed.
         ConfigError: the plan has decided otherwise already.
     """
-    made = saved_config(folder)
+    made = saved_config(folder, how.custom_ops)
     named = how.preset is not None or how.config is not None
     config = data.configure(how if named else replace(how, config=folder / CONFIG))
     names = [field.name for field in fields(config) if field.name not in CHANGEABLE]
@@ -169,6 +180,7 @@ def apply_command(
     model: Model,
     plan: Annotated[Path, typer.Argument(metavar="FOLDER", help="The plan.", show_default=False)],
     output: Annotated[Path, output_option(metavar="FILE", help="The quantized model to write.")],
+    custom_ops: CustomOps = None,
     show: ShowFlags,
 ) -> None:
     """Turn a plan into the quantized model.
@@ -177,7 +189,7 @@ def apply_command(
 
     - `quark-onnx apply model.onnx plan -o int8.onnx`
     """
-    decided, config = Plan.load(plan), saved_config(plan)
+    decided, config = Plan.load(plan), saved_config(plan, custom_ops)
     parts = {f"the plan's {file}": plan / file for file in FILES}
     keep_apart({"--output": output}, inputs={"the input model": model, **parts})
     # The plan says which nodes are quantized; names of nodes must not stop another model before its fingerprint does.

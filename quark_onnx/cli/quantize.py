@@ -87,7 +87,7 @@ def quantize_command(
         )
         if plan is not None:
             result.plan.save(plan, config.to_json())
-        sqnr = {}
+        sqnr: dict[str, float] = {}
         if layers and result.plan.nodes:
             tell("layers", 0, None)
             sqnr = result.layer_sqnr()

@@ -11,11 +11,12 @@ from rich.live import Live
 from rich.progress import Progress
 
 from quark_onnx.cli.console import err, say
-from quark_onnx.cli.progress_line import Line, display
 from quark_onnx.cli.tables import facts
+from quark_onnx.core.shown.figures import seconds, size
 from quark_onnx.optimize import Point, Trial
+from quark_onnx.progress.stage_steps import TRIAL
+from quark_onnx.progress.terminal_line import Line, display
 from quark_onnx.report.search_wording import figures
-from quark_onnx.report.wording import seconds, size
 
 
 def worth(point: Point) -> str:
@@ -59,8 +60,9 @@ class Screen(Silent):
         self.end: float | None = None
 
     def tell(self, stage: str, done: int, total: int | None) -> None:
-        """Progress within a trial."""
-        self.line.tell(stage, done, total)
+        """Progress within a trial; the trial itself stands above."""
+        if not stage.startswith(f"{TRIAL} "):
+            self.line.tell(stage, done, total)
 
     def told(self, trial: Trial) -> None:
         """A trial begins, or the best has changed."""

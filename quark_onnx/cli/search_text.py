@@ -11,9 +11,10 @@ from rich.text import Text
 
 from quark_onnx.cli.console import lines, out
 from quark_onnx.cli.tables import facts, new_table, smaller_text
+from quark_onnx.core.shown.figures import NOTHING, milliseconds, number, seconds, size
 from quark_onnx.optimize import Optimized, Point
 from quark_onnx.report import search_wording as words
-from quark_onnx.report.wording import NOTHING, db, milliseconds, number, seconds, size
+from quark_onnx.report.wording import db
 
 
 def print_search(found: Optimized, page: Path) -> None:

@@ -23,14 +23,14 @@ from rich.table import Column
 from rich.text import Text
 
 from quark_onnx.cli.console import err, say
-from quark_onnx.cli.progress_line import STAGES, spinner
 from quark_onnx.engine.result_wording import classes_text, decibels_text
+from quark_onnx.progress.stage_steps import STAGES
+from quark_onnx.progress.terminal_line import spinner
 from quark_onnx.zoo import Event, Outcome
 
 MORE_STAGES = {
     "hash": "reading its files",
     "start": "starting",
-    "mix": "choosing types",
     "report": "measuring for the report",
     "done": "finishing",
 }

@@ -31,6 +31,8 @@ from quark_onnx.core.frozen_dict import FrozenDict
 from quark_onnx.core.json_reading import json_of
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan_checks import entry_fault, format_fault, range_fault
+from quark_onnx.core.shown.card import Card, Shown
+from quark_onnx.core.shown.plan_card import TensorRow, plan_card
 
 VERSION = 1
 
@@ -110,8 +112,8 @@ class Coded:
         return np.array_equal(self.codes, other.codes) and np.array_equal(self.scale, other.scale)
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan(Shown):
     """What the quantized model will be. Each field has one writer; a later stage adds, it never edits.
 
     model    fingerprint of the float model that the plan belongs to: prepared, and equalized by `factors` and `shifts`
@@ -216,6 +218,16 @@ class Plan:
     def reasons(self) -> dict[str, str]:
         """Node that stays float → the reason, bodies included."""
         return {node: reason for part in self.parts() for node, reason in part.notes.items()}
+
+    def _card(self) -> Card:
+        rows = [self._row(site) for site in self.sites.values()]
+        tuned = [*self.codes, *self.values]
+        return plan_card(self.model, rows, len(self.nodes), self.notes, self.remarks, tuned, [*self.bodies])
+
+    def _row(self, site: Site) -> TensorRow:
+        known = self.qparams_of(site.tensor) if site.group in self.qparams else None
+        numbers = (None, None) if known is None else (known.scale, known.zero_point)
+        return TensorRow(site.tensor, site.role, site.format, *numbers)
 
     def save(self, folder: str | Path, config: str | None = None) -> Path:
         """Write `plan.json` and `arrays.npz`, and `config` to `config.json`, into `folder`.

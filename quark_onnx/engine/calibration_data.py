@@ -6,7 +6,8 @@ An array may be empty where the model leaves a dimension open: it is a sample wi
 `infinite_masks`.
 
 Every refusal names the input, the sample (counted from 0, before splitting) and the file it came from, and says
-the way out. What was quietly put right (a cast, a missing batch axis) is noted once in `CalibrationData.warnings`.
+the way out. What was quietly put right (a cast, a missing batch axis), and what was not read (labels), is noted once in
+`CalibrationData.warnings`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -23,13 +24,14 @@ from quark_onnx.core.errors import ConfigError, DataError, nearest
 from quark_onnx.core.resource_faults import let_out
 from quark_onnx.engine.data_sources import WHAT_TO_PASS, InputSpec, Item, open_path, source_of
 from quark_onnx.engine.data_variety import Variety
+from quark_onnx.engine.fitted_values import conform, refuse_infinite
 from quark_onnx.engine.images import ImageOptions
+from quark_onnx.engine.named_values import named
 
 __all__ = ["CalibrationData", "Feed", "ImageOptions", "InputSpec", "open_data", "random_data", "told"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Feed = dict[str, Array]
-Note = Callable[[str], None]
 Draw = Callable[[np.random.Generator], Array]
 Judge = Callable[[Feed], "str | None"]
 """The first output that is not finite for a feed; None: all are."""
@@ -127,10 +129,10 @@ class CalibrationData:
 
     def _feed(self, value: object, where: str) -> Feed:
         """The item as a feed that stays what it is when the next one is read."""
-        named = _named(value, self.inputs, where)
-        feed = {spec.name: _conform(named[spec.name], spec, where, self._note) for spec in self.inputs}
+        by_name = named(value, self.inputs, where, self._note)
+        feed = {spec.name: conform(by_name[spec.name], spec, where, self._note) for spec in self.inputs}
         for spec in self.inputs:
-            _refuse_infinite(feed[spec.name], spec, where, masks=self._masks is not None)
+            refuse_infinite(feed[spec.name], spec, where, masks=self._masks is not None)
         return {name: array.copy() for name, array in feed.items()} if self._source.fleeting else feed
 
     def _note(self, text: str) -> None:
@@ -222,112 +224,6 @@ def _noise(spec: InputSpec, shape: tuple[int, ...], span: tuple[float, float] | 
     if whole:
         return lambda rng: rng.integers(int(np.floor(low)), int(np.ceil(high)), shape).astype(dtype)
     return lambda rng: np.asarray(rng.uniform(low, high, shape)).astype(dtype)
-
-
-def _named(item: object, inputs: Sequence[InputSpec], where: str) -> Mapping[str, object]:
-    """The item as input name → value; DataError unless it has exactly the model's inputs."""
-    names = [spec.name for spec in inputs]
-    if not isinstance(item, Mapping):
-        values = cast("Sequence[object]", item) if _is_positional(item, len(names)) else (item,)
-        if len(values) != len(names):
-            raise DataError(
-                f"{where} gives {len(values)} array(s), the model has {len(names)} input(s) ({', '.join(names)}); "
-                "pass a dict, or a tuple with one array for each input and nothing else (no labels)"
-            )
-        return dict(zip(names, values, strict=True))
-    if extra := [name for name in item if name not in names]:
-        raise DataError(f"{where}: the model has no input {extra[0]!r}{nearest(str(extra[0]), names)}")
-    if missing := [name for name in names if name not in item]:
-        if next(spec for spec in inputs if spec.name == missing[0]).truth:
-            held = nearest(missing[0], [str(name) for name in item])
-            raise DataError(f"{where}: nothing in it has the name {missing[0]!r}, which SampleMask says{held}")
-        raise DataError(f"{where}: input {missing[0]!r} is missing; add it to the feed of {list(item)}")
-    return item
-
-
-def _is_positional(item: object, inputs: int) -> bool:
-    """Whether the item lists one value per input. For a single input a list of plain numbers is the value itself."""
-    if not isinstance(item, list):
-        return isinstance(item, tuple)
-    return inputs > 1 or any(hasattr(value, "__array__") and not isinstance(value, np.generic) for value in item)
-
-
-def _conform(value: object, spec: InputSpec, where: str, note: Note) -> Array:
-    """The value as an array the input accepts, up to a whole multiple of its fixed batch; DataError otherwise."""
-    who = f"input {spec.name!r}, {where}"
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{who}: this is not an array ({error}); pass a numpy array") from error
-    typed = _fit_type(array, spec, who, note, bare=not hasattr(value, "__array__"))
-    return _fit_shape(typed, spec, who, note)
-
-
-def _refuse_infinite(array: Array, spec: InputSpec, where: str, *, masks: bool) -> None:
-    """DataError where a float array holds NaN or infinity; `masks`: −∞ is let through."""
-    if array.dtype.kind != "f" or np.isfinite(array).all():
-        return
-    bad = ~np.isfinite(array) & ~(np.isneginf(array) & masks)
-    if bad.any():
-        first, count = tuple(int(axis[0]) for axis in np.nonzero(bad)), np.count_nonzero(bad)
-        raise DataError(
-            f"input {spec.name!r}, {where}: {count} of {array.size} values are NaN or infinite as {spec.dtype}, first "
-            f"{array[first]} at {first}; repair the preprocessing or leave this sample out"
-        )
-
-
-def _fit_shape(array: Array, spec: InputSpec, who: str, note: Note) -> Array:
-    """The array with the batch axis it may lack; DataError for another rank or fixed dimension."""
-    if spec.shape is None:
-        return array
-    need = "[" + ", ".join("?" if dim is None else str(dim) for dim in spec.shape) + "]"
-    if array.ndim == len(spec.shape) - 1 and _fits(array.shape, spec.shape[1:]):
-        note(f"input {spec.name!r}: samples without a batch axis were given one")
-        array = array[None]
-    if array.ndim != len(spec.shape):
-        raise DataError(f"{who}: the rank is {array.ndim} (shape {array.shape}), the model needs {need}; reshape it")
-    if spec.batch and (not len(array) or len(array) % spec.batch):
-        raise DataError(f"{who}: a batch of {len(array)} cannot be split into the model's {spec.batch}; cut or pad it")
-    for axis in range(1, array.ndim):
-        if spec.shape[axis] not in (None, array.shape[axis]):
-            misfit = f"dimension {axis} is {array.shape[axis]} (shape {array.shape}), the model needs {need}"
-            raise DataError(f"{who}: {misfit}; {_layout_hint(array.shape, spec.shape)}")
-    return array
-
-
-def _fits(dims: Sequence[int], fixed: Sequence[int | None]) -> bool:
-    return len(dims) == len(fixed) and all(want in (None, dim) for dim, want in zip(dims, fixed, strict=True))
-
-
-def _layout_hint(dims: Sequence[int], fixed: Sequence[int | None]) -> str:
-    for layout, order in (("NHWC", (0, 3, 1, 2)), ("NCHW", (0, 2, 3, 1))):
-        if len(dims) == 4 and _fits([dims[axis] for axis in order[1:]], fixed[1:]):
-            return f"it looks like {layout}: use array.transpose{order}"
-    return "resize or reshape it as for inference"
-
-
-def _fit_type(array: Array, spec: InputSpec, who: str, note: Note, *, bare: bool) -> Array:
-    """The array in the input's type, strings as objects. `bare`: made from Python numbers, which have no width."""
-    have, want = array.dtype, spec.dtype
-    if want.kind in "OUST":
-        if have.kind in "UST" or (have.kind == "O" and all(isinstance(value, (str, bytes)) for value in array.flat)):
-            return array.astype(object)
-    elif have == want:
-        return array
-    elif spec.truth and have.kind in "iuf":
-        return array.astype(bool)
-    elif _castable(array, want, bare):
-        note(f"input {spec.name!r}: {'Python values' if bare else have} were cast to {want}")
-        with np.errstate(over="ignore"):  # becomes an infinity, which is refused with a better message
-            return array.astype(want)
-    raise DataError(f"{who}: the values are {have}, the model needs {want}; preprocess as for inference, then convert")
-
-
-def _castable(array: Array, want: np.dtype[Any], bare: bool) -> bool:
-    have = array.dtype
-    if have.kind in "iu" and bare:
-        return want.kind in "iuf" and np.array_equal(array.astype(want), array)
-    return have.kind == want.kind == "f" or (have.kind in "iu" and want.kind in "iu" and np.can_cast(have, want))
 
 
 def _split(feed: Feed, inputs: Sequence[InputSpec], where: str) -> Iterator[Feed]:

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from quark_onnx.core.errors import DataError, nearest, reading
+from quark_onnx.core.resource_faults import let_out
+from quark_onnx.engine.array_likes import Array, array_of, holds_array
 from quark_onnx.engine.images import IMAGE_SUFFIXES, ImageOptions, image_loader
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 WHAT_TO_PASS = (
     "pass a reader with get_next(), a list of feeds or arrays, a function that returns one, "
@@ -83,8 +83,8 @@ def source_of(data: object, inputs: Sequence[InputSpec]) -> Source:
         return _reader(data)
     if isinstance(data, Mapping):
         return Source(lambda: map(Item, stacked(data, inputs)))
-    if hasattr(data, "__array__"):
-        return Source(lambda: _stacked_array(np.asarray(data), inputs))
+    if holds_array(data):
+        return Source(lambda: _stacked_array(array_of(data), inputs))
     if hasattr(data, "__iter__") or hasattr(data, "__getitem__"):
         return _iterable(cast("Iterable[object]", data))
     if callable(data):
@@ -114,9 +114,12 @@ def _reader(reader: Any) -> Source:
 
 
 def _next_of(reader: Any) -> object:
-    """The next item or None. Readers that wrap a bare `next(...)` end with StopIteration: the same to us."""
+    """The next item or None. Readers that wrap a bare `next(...)` end with StopIteration: the same to us.
+
+    What is an iterator as well is read as one: that of a data set of tf ends `get_next` with an error of its own.
+    """
     try:
-        return reader.get_next()
+        return next(reader) if hasattr(reader, "__next__") else reader.get_next()
     except StopIteration:
         return None
 
@@ -128,11 +131,26 @@ def _iterable(data: Iterable[object]) -> Source:
     )
     # A DataLoader starts workers in iter(); looking for __next__ tells one-shot iterators without starting any.
     return Source(
-        lambda: map(Item, iter(data)),
+        lambda: map(Item, _one_by_one(data)),
         once=once if hasattr(data, "__next__") else "",
         fleeting=not isinstance(data, (list, tuple)),
-        open_end=not hasattr(data, "__len__"),
+        open_end=_length(data) is None,
     )
+
+
+def _one_by_one(data: Any) -> Iterator[object]:
+    """A map-style data set of torch has no iterator, and need not end where its length does."""
+    count = None if hasattr(data, "__iter__") else _length(data)
+    return iter(data) if count is None else (data[index] for index in range(count))
+
+
+def _length(data: Any) -> int | None:
+    """None: not known. Loaders have a `__len__` also where what they load has none."""
+    try:
+        return len(data)
+    except Exception as error:
+        let_out(error)
+        return None
 
 
 def _stacked_array(array: Array, inputs: Sequence[InputSpec], file: str = "") -> Iterator[Item]:
@@ -160,17 +178,20 @@ def stacked(arrays: Mapping[str, object], inputs: Sequence[InputSpec], file: str
         yield {name: take(0 if name not in counts else index) for name, (_, take) in cuts.items()}
 
 
-def _cut(name: str, value: object, spec: InputSpec | None) -> tuple[int, Callable[[int], Array]]:
+def _cut(name: str, value: object, spec: InputSpec | None) -> tuple[int, Callable[[int], object]]:
     """The number of samples in the stacked array `value`, and the function that takes one out."""
+    if spec is None:
+        return 1, lambda _: value
     try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+        array = array_of(value)
+    except Exception as error:  # another library's may be anything
+        let_out(error)
         raise DataError(f"input {name!r}: not one stacked array ({error}); pass a list of feeds instead") from error
-    rank = -1 if spec is None else array.ndim if spec.shape is None else len(spec.shape)
-    if spec and array.ndim == rank > 0:
+    rank = array.ndim if spec.shape is None else len(spec.shape)
+    if array.ndim == rank > 0:
         step = spec.batch or 1
         return -(-len(array) // step), lambda i: array[i * step : (i + 1) * step]
-    if spec and array.ndim == rank + 1:
+    if array.ndim == rank + 1:
         return len(array), lambda i: array[i]
     return 1, lambda _: array
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from quark_onnx.core.records import POOR, Correction, Departure, Measured, Proof, Tuning
+from quark_onnx.core.records import GOOD, POOR, Correction, Departure, Measured, Proof, Tuning
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.saturation_certificate import NAMED
 
@@ -16,6 +16,13 @@ BLOCK = 4096
 def decibels_text(value: float) -> str:
     """`36.5 dB`; infinite ratios in words."""
     return "exact" if value == math.inf else "lost" if value == -math.inf else f"{value:.1f} dB"
+
+
+def grade(value: float | None) -> str:
+    """How good a ratio of an output is: good, fair or poor; empty where it is unknown."""
+    if value is None:
+        return ""
+    return "good" if value >= GOOD else "fair" if value >= POOR else "poor"
 
 
 def measured_text(one: Measured) -> str:

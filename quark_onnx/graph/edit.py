@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from quark_onnx.graph.node_parts import note_type
+
 _NAMES = "quark_onnx.names"  # graph.meta: every name in use → the next number to try behind it, kept by this module
 
 SPLIT_COUNTS = 18
@@ -155,6 +157,7 @@ def become(
     """The node keeps its name, its place, its first output and the attributes to `keep`; all else is that of a plain
     `op_type`."""
     kept = [node.attributes[name] for name in keep if name in node.attributes]
+    note_type(node)
     node.op_type, node.domain = op_type, domain
     node.attributes.clear()
     for attribute in kept:

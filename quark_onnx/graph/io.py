@@ -13,6 +13,7 @@ import onnx_ir as ir
 from quark_onnx.core.atomic_files import behind_links, new_file
 from quark_onnx.core.errors import ConfigError, ModelError, reading, reason
 from quark_onnx.graph import data_files, large_weights, normal_form, weights_apart
+from quark_onnx.graph.beside_the_model import check_initializers, with_constants
 from quark_onnx.graph.edit import forget_names, own_tensor
 from quark_onnx.graph.function_scope import refuse_open_functions
 from quark_onnx.graph.open_dimensions import open_dimensions
@@ -52,10 +53,11 @@ def read(source: str | Path | onnx.ModelProto) -> ir.Model:
     """
     proto = source if isinstance(source, onnx.ModelProto) else _protobuf(source)
     try:
+        proto = with_constants(proto, _folder(source), title(source))
         filled, said = normal_form.dense(proto)
         model: ir.Model = ir.from_proto(filled)
         if not isinstance(source, onnx.ModelProto):
-            ir.external_data.set_base_dir(model.graph, Path(source).parent)
+            ir.external_data.set_base_dir(model.graph, _folder(source))
         check_constants(model)
         refuse_open_functions(model)
         open_dimensions(model)
@@ -67,7 +69,7 @@ def read(source: str | Path | onnx.ModelProto) -> ir.Model:
     if not model.graph.outputs:
         raise invalid(source, "it has no outputs, so that nothing can be seen of what it computes")
     normal_form.keep(model, said)
-    _check_external(model, title(source))
+    check_initializers(model, title(source))
     return model
 
 
@@ -88,6 +90,11 @@ def _protobuf(source: str | Path) -> onnx.ModelProto:
         return onnx.load(str(path), load_external_data=False)
 
 
+def _folder(source: str | Path | onnx.ModelProto) -> Path:
+    """Where the files of a model are; those of a protobuf, which has no place, in the working directory."""
+    return Path() if isinstance(source, onnx.ModelProto) else Path(source).parent
+
+
 def title(source: str | Path | onnx.ModelProto) -> str:
     """What to call the model in a message."""
     return "the ModelProto" if isinstance(source, onnx.ModelProto) else str(source)
@@ -96,27 +103,6 @@ def title(source: str | Path | onnx.ModelProto) -> str:
 def invalid(source: str | Path | onnx.ModelProto, fault: str) -> ModelError:
     """The error about a model that is none."""
     return ModelError(f"{title(source)} {INVALID}: {fault}; {AGAIN}")
-
-
-def _check_external(model: ir.Model, title: str) -> None:
-    """Weights in other files are read late, by many: that they can be read is made sure of once.
-
-    Raises:
-        ModelError: a file is missing, too short, or elsewhere.
-    """
-    for tensor in large_weights.in_files(model):
-        path = Path(tensor.path)
-        if not path.resolve().is_relative_to(Path(tensor.base_dir).resolve()):
-            raise ModelError(
-                f"weight {tensor.name!r} of {title} is in {path}, outside the folder of the model, where onnxruntime "
-                "reads nothing; move the file beside the model"
-            )
-        if not path.is_file():
-            raise ModelError(
-                f"weight {tensor.name!r} of {title} is in {path}, which is missing; pass the path of the model"
-            )
-        if path.stat().st_size < (tensor.offset or 0) + tensor.nbytes:
-            raise ModelError(f"{path} ends before the weight {tensor.name!r}; copy or export the model again")
 
 
 def copy(model: ir.Model) -> ir.Model:

@@ -36,18 +36,45 @@ def _names_a_location(path: Path) -> bool:
 
 
 def _locations(model: onnx.ModelProto) -> Iterator[str]:
-    for tensor in tensors(model.graph):
+    for tensor in (*tensors(model.graph), *constants(model)):
         if uses_external_data(tensor):
             yield from (entry.value for entry in tensor.external_data if entry.key == "location")
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """All tensors of a graph and of those in its nodes."""
+    """All tensors of a graph and of those in its nodes, but for sparse ones."""
     yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from tensors(inner)
+    for attribute in _attributes(graph):
+        yield from _dense(attribute)
+        for inner in _graphs(attribute):
+            yield from tensors(inner)
+
+
+def constants(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of a model but initializers: in attributes, those of functions too, and the parts of sparse ones."""
+    for part in (model.graph, *model.functions):
+        yield from _constants(part)
+
+
+def _constants(part: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
+    sparse = list(part.sparse_initializer) if isinstance(part, onnx.GraphProto) else []
+    for attribute in _attributes(part):
+        yield from _dense(attribute)
+        sparse += [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+        sparse += attribute.sparse_tensors
+        for inner in _graphs(attribute):
+            yield from _constants(inner)
+    for tensor in sparse:
+        yield from (tensor.values, tensor.indices)
+
+
+def _attributes(part: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.AttributeProto]:
+    return (attribute for node in part.node for attribute in node.attribute)
+
+
+def _dense(attribute: onnx.AttributeProto) -> Iterator[onnx.TensorProto]:
+    yield from (*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors)
+
+
+def _graphs(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
+    yield from (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs)

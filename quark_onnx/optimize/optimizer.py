@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from quark_onnx.clock import Progress, unseen
+from quark_onnx.clock import Progress
 from quark_onnx.core.atomic_files import free_output
 from quark_onnx.core.errors import ConfigError, ModelError, nearest
 from quark_onnx.core.records import least_alike
@@ -36,6 +36,8 @@ from quark_onnx.optimize.rungs import bottom, rungs
 from quark_onnx.optimize.search import Search
 from quark_onnx.optimize.trial_store import TrialStore
 from quark_onnx.optimize.trials import Stopped, Task, Trials, milliseconds, written
+from quark_onnx.progress import followed
+from quark_onnx.progress.stage_steps import TRIAL
 from quark_onnx.result import Result
 
 CTRL_C = "Ctrl-C"
@@ -60,7 +62,7 @@ def optimize(
     target: str = "cpu",
     options: Mapping[str, Any] | None = None,
     data_path: str | Path | None = None,
-    progress: Progress = unseen,
+    progress: Progress | None = None,
     told: Told = lambda trial: None,
 ) -> Optimized:
     """Find the smallest, fastest model that loses no more than the budget allows; without a budget, the knee.
@@ -79,7 +81,8 @@ def optimize(
         target: what runs the model.
         options: extra options of every configuration.
         data_path: a folder of samples instead of `data`.
-        progress, told: told what goes on, within a trial and from trial to trial.
+        progress: as in `ModelQuantizer`; a trial begins with the stage `trial NUMBER: NAME`.
+        told: told when a trial begins, and when the best changes.
 
     Returns:
         The chosen model, all points that were tried, and the table of layers.
@@ -92,41 +95,42 @@ def optimize(
     _check(objective, wanted, evaluate, time_limit, Path(home or "."))
     path = free_output(model, output)
     config = bottom(target, options or {})
-    job, samples = _opened(model, config, data, data_path, progress)
-    judge = OutputJudge(job.plain, samples.judges, samples.counted)
-    perfect = judge.measured(run_of(job.plain)).outputs
-    if faults := excess(replace(wanted, max_drop=None), perfect):
-        raise ConfigError(f"the float model itself is not within the budget: {'; '.join(faults)}")
-    task = Task(
-        model,
-        samples.taught,
-        judge,
-        measure_of(perfect, wanted),
-        wanted,
-        io.stored_bytes(model, io.weight_bytes(job.model)),
-        evaluate,
-        Path(home or "."),
-        None if evaluate is None else _scored(job, evaluate, Path(home or "."), progress),
-        milliseconds(job.plain, samples.judges) if config.row.on_cpu else None,
-    )
-    limit = None if time_limit is None else start + time_limit
-    config = replace(config, extra_options={k: v for k, v in config.extra_options.items() if k not in RANDOM})
-    around = _Run(job, samples, task, path, limit, progress, told)
-    search = around.begun(folder, config, objective)
-    stopped = ""
-    try:
-        search.run(config, rungs(config, objective))
-    except (Stopped, KeyboardInterrupt) as error:
-        stopped = str(error) or CTRL_C
-        if search.best is None:
-            short = f"{stopped} ended the search before a trial gave a model; allow more time"
-            raise (KeyboardInterrupt if stopped == CTRL_C else ConfigError(short)) from error
-    search.trials.deadline = None  # what is written, and told of it, takes its time
-    try:
-        found = _outcome(search, samples, job, stopped, path, time.monotonic() - start)
-    except Stopped as error:  # Ctrl-C while the best model is made again
-        raise KeyboardInterrupt from error
-    return replace(found, clocked=around.clocked and search.table is not None)
+    with followed(progress) as tell:
+        job, samples = _opened(model, config, data, data_path, tell)
+        judge = OutputJudge(job.plain, samples.judges, samples.counted)
+        perfect = judge.measured(run_of(job.plain)).outputs
+        if faults := excess(replace(wanted, max_drop=None), perfect):
+            raise ConfigError(f"the float model itself is not within the budget: {'; '.join(faults)}")
+        task = Task(
+            model,
+            samples.taught,
+            judge,
+            measure_of(perfect, wanted),
+            wanted,
+            io.stored_bytes(model, io.weight_bytes(job.model)),
+            evaluate,
+            Path(home or "."),
+            None if evaluate is None else _scored(job, evaluate, Path(home or "."), tell),
+            milliseconds(job.plain, samples.judges) if config.row.on_cpu else None,
+        )
+        limit = None if time_limit is None else start + time_limit
+        config = replace(config, extra_options={k: v for k, v in config.extra_options.items() if k not in RANDOM})
+        around = _Run(job, samples, task, path, limit, tell, told)
+        search = around.begun(folder, config, objective)
+        stopped = ""
+        try:
+            search.run(config, rungs(config, objective))
+        except (Stopped, KeyboardInterrupt) as error:
+            stopped = str(error) or CTRL_C
+            if search.best is None:
+                short = f"{stopped} ended the search before a trial gave a model; allow more time"
+                raise (KeyboardInterrupt if stopped == CTRL_C else ConfigError(short)) from error
+        search.trials.deadline = None  # what is written, and told of it, takes its time
+        try:
+            found = _outcome(search, samples, job, stopped, path, time.monotonic() - start)
+        except Stopped as error:  # Ctrl-C while the best model is made again
+            raise KeyboardInterrupt from error
+        return replace(found, clocked=around.clocked and search.table is not None)
 
 
 def _check(objective: str, budget: Budget, evaluate: Evaluator | None, limit: float | None, home: Path) -> None:
@@ -228,6 +232,7 @@ class _Run:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def _begin(self, number: int, name: str) -> None:
+        self.progress(f"{TRIAL} {number}: {name}", 0, None)
         self.told(Trial(number, name, self.best, self._left()))
 
     def _better(self, point: Point) -> None:

@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.shown.card import GOOD, LOOK, Card, Level, Shown, Tile
+from quark_onnx.core.shown.charts import Bar, bars
+from quark_onnx.core.shown.figures import NOTHING, number, percent, seconds, share, size, times
+from quark_onnx.core.shown.markup import Html
+from quark_onnx.core.shown.tables import ROWS, listed, table
 from quark_onnx.result import Result
 
 Objective = Literal["size", "latency", "balanced"]
@@ -128,8 +133,8 @@ class Trial:
     left: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Optimized:
+@dataclass(frozen=True, eq=False, repr=False)
+class Optimized(Shown):
     """The outcome of `optimize`.
 
     objective   what was made small
@@ -198,3 +203,56 @@ class Optimized:
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
         plain |= {"points": [asdict(p) for p in self.points], "rows": [asdict(r) for r in self.rows]}
         return plain | {"front": [point.number for point in self.front], "output": self.output and str(self.output)}
+
+    def _card(self) -> Card:
+        best = self.point
+        tiles = [
+            Tile("Size", size(best.size), share(best.size, self.float_size)),
+            Tile("Estimated time", times(best.time or None), "of the float model's"),
+            Tile("On integers", percent(best.integers), "of the multiply-adds"),
+            *(Tile(name, figure) for name, figure in _figures(best) if figure),
+            Tile("Search", seconds(self.seconds), f"{len(self.points):,} points tried"),
+        ]
+        sections = (
+            listed([text for text in (self.stopped, *self.blame, *self.warnings) if text]),
+            _front_table(self.front, self.chosen),
+            _damage_chart(self.rows),
+            listed(self.advice),
+        )
+        title = f"Search for {'the best balance' if self.objective == 'balanced' else f'the least {self.objective}'}"
+        level: Level = "" if not self.budget else "good" if self.met else "poor"
+        verdict = "" if not self.budget else GOOD if self.met else LOOK
+        return Card(title, verdict, self.reason, tiles, sections, level)
+
+
+def _figures(point: Point) -> list[tuple[str, str]]:
+    """What is known of the accuracy of a point; empty where it was not measured."""
+    known = (("KL", point.kl), ("SQNR, dB", point.sqnr), ("Score", point.score), ("Lower by", point.drop))
+    return [(name, "" if figure is None else number(figure)) for name, figure in known]
+
+
+def _front_table(points: tuple[Point, ...], chosen: int) -> Html:
+    """The points that no other one beats, and which was chosen."""
+    rows = [
+        (
+            f"{point.number}: {point.name}" + ", chosen" * (point.number == chosen),
+            size(point.size),
+            times(point.time or None),
+            *(figure or NOTHING for _, figure in _figures(point)[:2]),
+        )
+        for point in points[:ROWS]
+    ]
+    columns = ("Point", "Size", "Time", "KL", "SQNR, dB")
+    return table("Points that no other one beats", columns, rows, len(points), numbers=columns[1:])
+
+
+def _damage_chart(rows: tuple[LayerRow, ...]) -> Html:
+    """What the table says that the choice of each layer harms, the worst first."""
+    known = [(option, row) for row in rows for option in row.options if option.choice == row.chosen]
+    total = sum(option.damage for option, _ in known) or 1.0
+    worst = sorted(known, key=lambda one: -one[0].damage)
+    found = [
+        Bar(row.nodes[0], option.damage / total, f"{option.choice}, {percent(option.damage / total)}")
+        for option, row in worst[:ROWS]
+    ]
+    return bars("Layers: their choice, and its part of the damage", found, len(worst))

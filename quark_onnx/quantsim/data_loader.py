@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import ConfigError, DataError
-from quark_onnx.engine.calibration_data import Feed, InputSpec, told
+from quark_onnx.engine.calibration_data import Feed, told
 from quark_onnx.engine.data_sources import Item, Source, source_of
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep
@@ -26,7 +26,7 @@ def feeds_of(loader: object, batches: int, forward: ForwardFn | None, model: Mod
 
     Args:
         loader: yields batches: a dict of arrays by input name, an array, or a tuple with one array for each input.
-            Tensors of other libraries are arrays if numpy takes them, or if they have `numpy()`.
+            Tensors of other libraries are arrays, and labels are not read where it is sure that they are none.
         batches: how many are used.
         forward: called as f(session, batch): it runs the session on what it makes of the batch, and that are the feeds.
 
@@ -37,7 +37,7 @@ def feeds_of(loader: object, batches: int, forward: ForwardFn | None, model: Mod
     specs = input_specs(model)
     source = source_of(loader, specs)
     items = _counted(islice(source.start(), batches), batches)
-    found = _plain(items, specs) if forward is None else _recorded(items, forward, model)
+    found = items if forward is None else _recorded(items, forward, model)
     return keep(told(samples_of(model, Source(lambda: map(Item, found)))))
 
 
@@ -81,35 +81,3 @@ def _recorded(batches: Iterator[object], forward: ForwardFn, model: Model) -> It
             )
         yield from session.feeds
         session.feeds.clear()
-
-
-def _plain(batches: Iterator[object], specs: Sequence[InputSpec]) -> Iterator[object]:
-    for index, batch in enumerate(batches):
-        if isinstance(batch, Mapping):
-            yield {name: _array(value) for name, value in batch.items()}
-        elif isinstance(batch, (tuple, list)):
-            parts = [_array(value) for value in batch]
-            _refuse_labels(parts, specs, f"batch {index} of the data_loader")
-            yield type(batch)(parts) if type(batch) in (tuple, list) else tuple(parts)
-        else:
-            yield _array(batch)
-
-
-def _refuse_labels(parts: Sequence[object], specs: Sequence[InputSpec], where: str) -> None:
-    """Raise what to do about a batch of more arrays than inputs: which of them the model reads is not guessed.
-
-    Raises:
-        DataError: it is one.
-    """
-    if len(parts) > len(specs) and any(hasattr(part, "__array__") for part in parts):
-        names = ", ".join(spec.name for spec in specs)
-        feed = ", ".join(f"{spec.name!r}: batch[{i}]" for i, spec in enumerate(specs))
-        raise DataError(
-            f"{where} has {len(parts)} parts, the model {len(specs)} input(s) ({names}); if it holds labels, give "
-            f"forward_fn=lambda session, batch: session.run(None, {{{feed}}})"
-        )
-
-
-def _array(value: Any) -> Any:
-    """What numpy cannot read by itself, but what has a method for it."""
-    return value.numpy() if hasattr(value, "numpy") and not hasattr(value, "__array__") else value

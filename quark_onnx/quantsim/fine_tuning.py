@@ -20,6 +20,7 @@ from quark_onnx.engine.counted_positions import bare
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.kept_feeds import keep
 from quark_onnx.graph import Model
+from quark_onnx.progress import followed
 from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import raised
 from quark_onnx.quantsim.wide_grids import apart, together
@@ -102,15 +103,17 @@ def tuned(
     narrow, begun = raised(split.model, split.plan)
     feeds = bare(narrow, feeds)
 
-    def tell(text: str, done: int, layers: int) -> None:
-        logger.info("%s, %d of %d layers", text, done, layers)
+    with followed(None) as show:
 
-    limit = ROOM
-    if isinstance(options, RangeLearning):
-        done = learn(narrow, begun, feeds, options, limit, tell)
-    else:
-        importance = channel_importance(narrow) if gains is None else gains
-        done = finetune(narrow, begun, feeds, options, importance, limit, tell)
+        def tell(text: str, done: int, layers: int) -> None:
+            logger.info("%s, %d of %d layers", text, done, layers)
+            show(f"tune {text}", done, layers)
+
+        if isinstance(options, RangeLearning):
+            done = learn(narrow, begun, feeds, options, ROOM, tell)
+        else:
+            importance = channel_importance(narrow) if gains is None else gains
+            done = finetune(narrow, begun, feeds, options, importance, ROOM, tell)
     if done.interrupted:
         raise KeyboardInterrupt
     if done.late:

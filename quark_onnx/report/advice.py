@@ -15,12 +15,12 @@ from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.records import GOOD, LOST, POOR, ProtectedRegion
 from quark_onnx.core.settings.presets import PRESETS
 from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.core.shown.figures import count
 from quark_onnx.engine.protection_wording import region_text
 from quark_onnx.engine.result_wording import CAUSES, WAYS, departure_text, grown, kept_text
 from quark_onnx.engine.saturation_certificate import first_names, not_exact
 from quark_onnx.report import layer_advice
 from quark_onnx.report.model_report import Advice, ModelReport
-from quark_onnx.report.wording import count
 
 Rule = Callable[[ModelReport], Iterator[tuple[str, str, str]]]
 """Yields (level, subject, text)."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quark_onnx.child_environment import child_environment
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import fit, run_file
 from quark_onnx.graph import Model, io
@@ -44,7 +45,15 @@ def footprint(model: Model, feed: Feed, *, threads: int = 1) -> int | None:
         np.savez(data, **fit(feed, model))  # type: ignore[arg-type]  # names of inputs are strings
         command = [sys.executable, "-m", __name__, str(path), str(data)]
         try:
-            done = subprocess.run([*command, str(threads)], capture_output=True, text=True, timeout=TIMEOUT, check=True)
+            done = subprocess.run(
+                [*command, str(threads)],
+                cwd=folder,  # of which we know what is in it
+                env=child_environment(),
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=True,
+            )
         except (OSError, subprocess.SubprocessError):
             return None
     return int(done.stdout)

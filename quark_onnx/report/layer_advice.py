@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from quark_onnx.core.records import GOOD, POOR
 from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.core.shown.figures import count
 from quark_onnx.report.model_report import Histogram, LayerError, ModelReport, Weight
-from quark_onnx.report.wording import count
 
 _Told = TypeVar("_Told")
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.settings.budget import Budget
+from quark_onnx.core.shown.figures import size
 from quark_onnx.core.version import VERSION
 from quark_onnx.optimize.records import LayerOption, LayerRow, Optimized, Point
 from quark_onnx.report import search_wording as words
 from quark_onnx.report.pages import check_target, installed, templates, write_text
 from quark_onnx.report.pareto_chart import Axis, Pareto, Tried, pareto
-from quark_onnx.report.wording import size
 
 _MEASURED = ("kl", "predicted", "agreement", "sqnr", "score", "latency")
 """Figures of points that not every search has."""

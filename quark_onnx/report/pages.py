@@ -16,8 +16,10 @@ from urllib.parse import quote
 from quark_onnx.core.atomic_files import behind_links, new_file
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text, plain
+from quark_onnx.core.shown import figures
 from quark_onnx.core.version import VERSION
 from quark_onnx.core.visible_text import visible
+from quark_onnx.engine.result_wording import grade
 from quark_onnx.report import drawing, wording
 from quark_onnx.report.model_report import ModelReport
 from quark_onnx.report.zoo_rows import STATUSES, ZooRow
@@ -120,26 +122,11 @@ def templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in (
-        "db",
-        "grade",
-        "size",
-        "milliseconds",
-        "seconds",
-        "percent",
-        "times",
-        "number",
-        "count",
-        "whole",
-        "worst",
-        "worth",
-        "classes",
-        "alike",
-        "became",
-        "change",
-    ):
+    for name in ("size", "milliseconds", "seconds", "percent", "times", "number", "count", "reasons"):
+        environment.filters[name] = getattr(figures, name)
+    for name in ("db", "whole", "worst", "worth", "classes", "alike", "became", "change"):
         environment.filters[name] = getattr(wording, name)
-    environment.filters |= {"address": _address, "code": _code, "plain": plain}
+    environment.filters |= {"address": _address, "code": _code, "grade": grade, "plain": plain}
     return environment
 
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from quark_onnx.core.shown.figures import NOTHING, number, percent, times
 from quark_onnx.optimize.records import Optimized, Point
-from quark_onnx.report.wording import NOTHING, db, number, percent, times
+from quark_onnx.report.wording import db
 
 ASKED = {
     "max_drop": "a score at most {} below that of the float model",

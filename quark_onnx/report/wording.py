@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from quark_onnx.core.records import GOOD, POOR, Measured, ProtectedRegion
+from quark_onnx.core.records import Measured, ProtectedRegion
+from quark_onnx.core.shown.figures import NOTHING
 from quark_onnx.engine.protection_wording import became_text
 from quark_onnx.engine.result_wording import (
     agreement_text,
@@ -21,19 +21,10 @@ from quark_onnx.engine.result_wording import (
 from quark_onnx.engine.saturation_certificate import Certificate, summary
 from quark_onnx.report.model_report import ModelReport
 
-NOTHING = "–"
-
 
 def db(value: float | None) -> str:
     """`36.5 dB`; infinite ratios in words."""
     return NOTHING if value is None else decibels_text(value)
-
-
-def grade(value: float | None) -> str:
-    """How good a ratio of an output is: good, fair or poor; empty where it is unknown."""
-    if value is None:
-        return ""
-    return "good" if value >= GOOD else "fair" if value >= POOR else "poor"
 
 
 def whole(one: Measured) -> str:
@@ -59,54 +50,6 @@ def classes(one: Measured) -> str:
 def alike(share: float) -> str:
     """How many rows have the same class."""
     return agreement_text(share)
-
-
-def size(value: float | None) -> str:
-    """`12.3 MB`, in powers of ten."""
-    if value is None:
-        return NOTHING
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= scale:
-            return f"{value / scale:.3g} {unit}" if value < 1000 * scale else f"{value / scale:.0f} {unit}"
-    return f"{value:.0f} B"
-
-
-def milliseconds(value: float | None) -> str:
-    """`1.23 ms`, or `18.6 µs`."""
-    if value is None:
-        return NOTHING
-    return f"{value * 1000:.3g} µs" if value < 1 else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
-
-
-def seconds(value: float) -> str:
-    """`0.3 s`, `5 min 3 s` or `2 h 5 min`."""
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def percent(value: float | None) -> str:
-    """`28%`; small parts with the digits that they need."""
-    if value is None:
-        return NOTHING
-    part = value * 100
-    return "0%" if part == 0 else f"{part:.0f}%" if part >= 9.95 else f"{part:.2g}%"
-
-
-def times(value: float | None) -> str:
-    """`0.28 ×`."""
-    return NOTHING if value is None else f"{value:.2f} ×"
-
-
-def count(value: int, what: str) -> str:
-    """`1 sample`, `2 samples`."""
-    return f"{value} {what}" + "s" * (value != 1)
-
-
-def number(value: float | None) -> str:
-    """Four digits."""
-    return NOTHING if value is None else f"{value:.4g}"
 
 
 def float_groups(report: ModelReport) -> list[tuple[str, str, list[str]]]:
@@ -159,13 +102,6 @@ def uncertified(report: ModelReport) -> list[tuple[str, Certificate]]:
     """Nodes that may not, those with most pairs of weights that are too large first."""
     found = [entry for entry in report.certificates.items() if entry[1].verdict != "exact"]
     return sorted(found, key=lambda entry: -entry[1].unsafe_pairs)
-
-
-def reasons(entries: Mapping[str, str]) -> list[tuple[str, int, str]]:
-    """(reason, how often, the first that it was given for)."""
-    counts = Counter(entries.values())
-    first = {reason: name for name, reason in reversed(list(entries.items()))}
-    return [(reason, count, first[reason]) for reason, count in counts.most_common()]
 
 
 def correction(r: ModelReport) -> str:

@@ -12,11 +12,11 @@ from typing import Any
 
 from quark_onnx.core.json_reading import json_of
 from quark_onnx.core.json_writing import json_text
+from quark_onnx.core.shown.figures import size
 from quark_onnx.report.build import report_of
 from quark_onnx.report.model_report import Score
 from quark_onnx.report.optimize_page import write_search
 from quark_onnx.report.pages import write_report, write_zoo
-from quark_onnx.report.wording import size
 from quark_onnx.report.zoo_rows import Status, ZooRow, row_of
 from quark_onnx.zoo.attempt import Attempt
 from quark_onnx.zoo.entry import Entry

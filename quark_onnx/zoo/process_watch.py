@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import psutil
 
+from quark_onnx.child_environment import child_environment
 from quark_onnx.core.threads import VARIABLE
 
 POLL = 0.1
@@ -179,9 +180,8 @@ def _environment(threads: int, folder: Path) -> dict[str, str]:
 
     Temporary files go to the folder, and with it, also when the process is killed.
     """
-    paths = [str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in paths if path)}
-    found |= {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "PYTHONFAULTHANDLER": "1"}
+    words = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "PYTHONFAULTHANDLER": "1"}
+    found = child_environment(TMPDIR=str(folder), **words)
     if threads:
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", VARIABLE):
             found[name] = str(threads)

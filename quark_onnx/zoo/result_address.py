@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from stat import S_ISREG
 
 from quark_onnx.core.version import VERSION
 from quark_onnx.evaluators import files_of
@@ -61,10 +62,15 @@ def _digests(folder: Path, files: Iterable[Path]) -> list[tuple[str, str]]:
 
 
 def file_hash(file: Path) -> str:
-    """SHA-256 of a file in hexadecimal, empty if there is none. A file that did not change is not read again."""
+    """SHA-256 of a file in hexadecimal, empty if there is none. A file that did not change is not read again.
+
+    Devices and pipes, of which a model may say that its weights are there, are none: some never end.
+    """
     try:
         seen = file.stat()
     except OSError:
+        return ""
+    if not S_ISREG(seen.st_mode):
         return ""
     return _file_hash(str(file), seen.st_size, seen.st_mtime_ns)
 

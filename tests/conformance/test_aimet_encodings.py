@@ -17,8 +17,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import onnx.parser
+import onnx
 import pytest
+from onnx_text import parse_model
 from peers import peer
 
 from quark_onnx.core.plan import Plan
@@ -63,7 +64,7 @@ def aimet() -> ModuleType:
 
 
 def proto() -> onnx.ModelProto:
-    model = onnx.parser.parse_model(TEXT)
+    model = parse_model(TEXT)
     rng = np.random.default_rng(0)
     for name, shape in SHAPES.items():
         numbers = rng.standard_normal(shape).astype(np.float32) * (0.1 if len(shape) == 1 else 0.5)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.parser
 import pytest
+from onnx_text import parse_model
 from typer.testing import CliRunner
 
 import quark_onnx
@@ -49,7 +49,7 @@ TEXT = """<ir_version: 8, opset_import: ["": 17]> g (float[N, 3, 8, 8] x, float[
 
 def valid_model(text: str = TEXT) -> onnx.ModelProto:
     """Two inputs, one dynamic batch axis, a weight, names on all nodes."""
-    model = onnx.parser.parse_model(text)
+    model = parse_model(text)
     weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
     model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
     return model

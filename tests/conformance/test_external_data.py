@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx.parser
 import onnxruntime as ort
 import pytest
 from killed_runs import killed_everywhere
+from onnx_text import parse_model
 
 from quark_onnx import ConfigError, ModelError, ModelQuantizer, QuantizationConfig, Result, get_default_config
 from quark_onnx.core.plan_diff import diff
@@ -34,7 +34,7 @@ FLOAT_LAYER = replace(PRESET, nodes_to_exclude=("second",))
 
 @pytest.fixture
 def proto() -> onnx.ModelProto:
-    model = onnx.parser.parse_model(TEXT)
+    model = parse_model(TEXT)
     rng = np.random.default_rng(0)
     for info in model.graph.value_info:
         shape = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
@@ -210,7 +210,7 @@ VIEWS = {
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_weight_that_is_read_through_a_view_of_the_file(view: str, tmp_path: Path) -> None:
-    model = onnx.parser.parse_model(
+    model = parse_model(
         f"""<ir_version: 8, opset_import: ["": 17]> g (float[4, 16] x) => (float[4, 16] y, float[4, 16] z)
         <int64[1] from = {{0}}, int64[1] to = {{16}}> {{ {VIEWS[view]} y = MatMul (x, t) z = MatMul (x, w) }}"""
     )

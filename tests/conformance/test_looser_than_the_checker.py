@@ -14,6 +14,7 @@ import onnx.parser
 import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
+from onnx_text import parse_model
 from text_models import normal, text_model
 
 from quark_onnx import ModelError, ModelQuantizer, Result, get_default_config
@@ -42,7 +43,7 @@ def base(nodes: str = "a = MatMul (x, w) b = Relu (a) y = MatMul (b, w)", opset:
 
 def function(nodes: str, opset: int) -> ModelProto:
     """A model of opset 17 with `nodes`, from a to b, in a function of another operator set."""
-    made = onnx.parser.parse_model(
+    made = parse_model(
         f"""<ir_version: 8, opset_import: ["": 17, "my": 1]>
         g (float[2, 8] x) => (float[2, 8] y) {{ c = MatMul (x, w) d = my.f (c) y = MatMul (d, w) }}
         <domain: "my", opset_import: ["": {opset}]> f (a) => (b) {{ {nodes} }}"""

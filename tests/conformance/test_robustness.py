@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_cases import session
+from onnx_text import parse_model
 
 from quark_onnx import ModelError, ModelQuantizer, QuantizationConfig, Result, get_default_config
 
@@ -28,7 +28,7 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 def parse(text: str, opset: int = 17, ir_version: int = 8, **arrays: np.ndarray) -> onnx.ModelProto:
     """The model with weights for the names of `SHAPES` that it reads but does not compute, and with `arrays`."""
     imports = f'"": {opset}, "local": 1, "com.microsoft": 1'
-    model = onnx.parser.parse_model(f"<ir_version: {ir_version}, opset_import: [{imports}]> {text}")
+    model = parse_model(f"<ir_version: {ir_version}, opset_import: [{imports}]> {text}")
     read = {name for node in model.graph.node for name in _reads(node)}
     given = {name for node in model.graph.node for name in node.output} | {value.name for value in model.graph.input}
     known = {name: normal(*shape) for name, shape in SHAPES.items() if name in read - given}

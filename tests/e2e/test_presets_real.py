@@ -79,7 +79,7 @@ def test_presets_on_resnet(preset: str, least: float, protocol: ModuleType, tmp_
     ("preset", "least"), [("A16W8", 11), ("A8W8", 4), ("UINT8_DYNAMIC_QUANT", 13), ("MATMUL_NBITS", 8)]
 )
 def test_presets_on_minilm(preset: str, least: float, protocol: ModuleType, tmp_path: Path) -> None:
-    """SQNR of the embedding, as run, in place of the score, which takes half a minute; README has the scores.
+    """SQNR of the embedding, as run, in place of the score, which takes half a minute; docs/figures.md has the scores.
 
     From onnxruntime 1.32 on, products of 16-bit inputs run on MatMulNBits, too.
     """
@@ -93,7 +93,7 @@ def test_presets_on_minilm(preset: str, least: float, protocol: ModuleType, tmp_
 
 
 def test_gptq_on_blocks_of_minilm(protocol: ModuleType, tmp_path: Path) -> None:
-    """One of six blocks on 30 sentences without padding: 24.7 dB and 22.0 without; README has all on 200."""
+    """One of six blocks on 30 sentences without padding: 24.7 dB and 22.0 without; docs/figures.md has all on 200."""
     job = protocol.TASKS["minilm-stsb"]
     feeds = [{k: v[:, : int(f["attention_mask"].sum())] for k, v in f.items()} for f in job.calib(30)]
     found = {}

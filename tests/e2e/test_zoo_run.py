@@ -22,6 +22,7 @@ import onnx
 import onnxruntime as ort
 import psutil
 import pytest
+from onnx_text import parse_model
 
 from quark_onnx import ConfigError, Plan, QuantizationConfig
 from quark_onnx.zoo import Event, Outcome, ZooResult, check_zoo, convert_zoo
@@ -101,7 +102,7 @@ def deadline() -> Iterator[None]:
 
 
 def model(seed: int = 0) -> onnx.ModelProto:
-    proto = onnx.parser.parse_model(TEXT)
+    proto = parse_model(TEXT)
     rng = np.random.default_rng(seed)
     for name, shape in (("w1", (16, 32)), ("w2", (32, 8))):
         proto.graph.initializer.append(onnx.numpy_helper.from_array(rng.standard_normal(shape, np.float32), name))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 from byte_mutations import mutated
+from onnx_text import parse_model
 from text_models import batchnorm, normal, text_model
 
 import quark_onnx
@@ -57,7 +58,7 @@ def _conv() -> onnx.ModelProto:
 
 def _branches() -> onnx.ModelProto:
     weights = ",".join(f"{value:.6f}" for value in normal(16))
-    return onnx.parser.parse_model(BRANCHES.replace("WEIGHTS", weights))
+    return parse_model(BRANCHES.replace("WEIGHTS", weights))
 
 
 IMAGES = [{"x": normal(1, 3, 8, 8, seed=seed)} for seed in range(2)]

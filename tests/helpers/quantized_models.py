@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-import onnx.parser
+from onnx_text import parse_model
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
@@ -68,7 +68,7 @@ def graph_between(text: str, opset: int = 17, **arrays: Any) -> Model:
 
 
 def _parsed(text: str, opset: int, arrays: Mapping[str, Any]) -> onnx.ModelProto:
-    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}, "other": 1]> g {text}')
+    proto = parse_model(f'<ir_version: 10, opset_import: ["": {opset}, "other": 1]> g {text}')
     computed = {name for node in proto.graph.node for name in node.output}
     drawn = {info.name: noise(info) for info in proto.graph.value_info if info.name not in computed}
     for name, array in {**drawn, **arrays}.items():

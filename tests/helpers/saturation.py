@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 import onnxruntime as ort
-from onnx import parser
+from onnx_text import parse_model
 
 DEPTH = 64
 """Products of one sum: more than any kernel adds at a time."""
@@ -21,7 +21,7 @@ DEPTH = 64
 def kernels_saturate() -> bool:
     """Whether a sum of the largest products, u8 × s8, comes out smaller than it is."""
     codes = ",".join(["127"] * DEPTH)
-    model = parser.parse_model(
+    model = parse_model(
         f"""<ir_version: 8, opset_import: ["": 13]> g (uint8[1,{DEPTH}] x) => (int32[1,1] y)
         <int8[{DEPTH},1] w = {{{codes}}}> {{ y = MatMulInteger (x, w) }}"""
     )

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.parser
 import onnxruntime as ort
+from onnx_text import parse_model
 
 from quark_onnx.graph import Model, io
 from quark_onnx.stages.prepare import Prepared, prepare
@@ -19,7 +19,7 @@ Feeds = Mapping[str, np.ndarray]
 
 def text_model(text: str, opset: int = 17, ir_version: int = 8, **constants: Any) -> onnx.ModelProto:
     """The model `g (inputs) => (outputs) { nodes }` with the arrays as initializers."""
-    model = onnx.parser.parse_model(f'<ir_version: {ir_version}, opset_import: ["": {opset}]> {text}')
+    model = parse_model(f'<ir_version: {ir_version}, opset_import: ["": {opset}]> {text}')
     for name, array in constants.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
     return model

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, parser
+from onnx import TensorProto
+from onnx_text import parse_model
 
 from quark_onnx.numerics.activation_functions import (
     EVERYWHERE,
@@ -53,7 +54,7 @@ def reference(expression: str, x: np.ndarray) -> np.ndarray:
     g (float[1,n,3] x) => (float[1,n,3] y)
     <float zero = {{0}}, float six = {{6}}, float one = {{1}}, float minus = {{-1}}, float[3] slopes = {{0.3, -0.2, 0}}>
     {{ y = {expression} }}"""
-    model = parser.parse_model(text)
+    model = parse_model(text)
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (y,) = session.run(None, {"x": x})

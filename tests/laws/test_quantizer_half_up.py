@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import onnx.parser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx_text import parse_model
 
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, QParams, Site
@@ -31,7 +31,7 @@ TEXT = '<ir_version: 10, opset_import: ["": 21]> g (float[n] x) => (float[n] y) 
 
 def quantized(format: Format, q: QParams) -> Model:
     """One quantizer, as `apply` writes it."""
-    model = io.load(onnx.parser.parse_model(TEXT))
+    model = io.load(parse_model(TEXT))
     plan = Plan(io.fingerprint(model), {"x": Site("x", "activation", format, "x", "test")}, qparams={"x": q})
     return apply(model, plan)
 

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quark_onnx.core.json_writing import json_text, plain
+from quark_onnx.core.shown import figures
+from quark_onnx.engine import result_wording
 from quark_onnx.engine.activation_grid import Grid
 from quark_onnx.report import drawing, wording
 from quark_onnx.report.model_report import Advice, Histogram, LayerError, Layers, ModelReport, Score, Weight
@@ -50,22 +52,22 @@ def histograms(draw: st.DrawFn) -> Histogram:
         (wording.db(math.inf), "exact"),
         (wording.db(-math.inf), "lost"),
         (wording.db(None), "–"),
-        (wording.size(999), "999 B"),
-        (wording.size(1917205), "1.92 MB"),
-        (wording.size(2.5e12), "2500 GB"),
-        (wording.milliseconds(0.0186), "18.6 µs"),
-        (wording.milliseconds(4.3029), "4.3 ms"),
-        (wording.milliseconds(1500), "1.5 s"),
-        (wording.seconds(59.9), "59.9 s"),
-        (wording.seconds(303), "5 min 3 s"),
-        (wording.seconds(7500), "2 h 5 min"),
-        (wording.percent(0.284), "28%"),
-        (wording.percent(0.00123), "0.12%"),
-        (wording.percent(0), "0%"),
-        (wording.times(0.5), "0.50 ×"),
-        (wording.number(0.59125), "0.5913"),
-        (wording.count(1, "sample"), "1 sample"),
-        (wording.count(0, "sample"), "0 samples"),
+        (figures.size(999), "999 B"),
+        (figures.size(1917205), "1.92 MB"),
+        (figures.size(2.5e12), "2500 GB"),
+        (figures.milliseconds(0.0186), "18.6 µs"),
+        (figures.milliseconds(4.3029), "4.3 ms"),
+        (figures.milliseconds(1500), "1.5 s"),
+        (figures.seconds(59.9), "59.9 s"),
+        (figures.seconds(303), "5 min 3 s"),
+        (figures.seconds(7500), "2 h 5 min"),
+        (figures.percent(0.284), "28%"),
+        (figures.percent(0.00123), "0.12%"),
+        (figures.percent(0), "0%"),
+        (figures.times(0.5), "0.50 ×"),
+        (figures.number(0.59125), "0.5913"),
+        (figures.count(1, "sample"), "1 sample"),
+        (figures.count(0, "sample"), "0 samples"),
     ],
 )
 def test_figures_in_words(said: str, expected: str) -> None:
@@ -85,13 +87,13 @@ def test_figures_in_words(said: str, expected: str) -> None:
     ],
 )
 def test_grades_have_sharp_bounds(value: float | None, grade: str) -> None:
-    assert wording.grade(value) == grade
+    assert result_wording.grade(value) == grade
 
 
 @law
 @given(st.floats(1, 1e15))
 def test_a_size_keeps_three_digits(value: float) -> None:
-    number, unit = wording.size(value).split()
+    number, unit = figures.size(value).split()
     scale = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
     assert float(number) * scale == pytest.approx(value, rel=0.006, abs=0.51)
 
@@ -110,7 +112,7 @@ def test_options_that_differ_come_first_and_empty_ones_are_left_out() -> None:
 
 
 def test_reasons_are_counted_and_have_their_first_name() -> None:
-    assert wording.reasons({"a": "x", "b": "y", "c": "x"}) == [("x", 2, "a"), ("y", 1, "b")]
+    assert figures.reasons({"a": "x", "b": "y", "c": "x"}) == [("x", 2, "a"), ("y", 1, "b")]
 
 
 # drawings

@@ -43,7 +43,7 @@ class QuantizationConfig:
     quant_format          "QDQ": standard QuantizeLinear and DequantizeLinear nodes, the only format there is
     activation_type       "int8", "uint8", "int16", "uint4", … 2 to 16 bits, or onnxruntime's / Quark's QuantType
                           spelling; "float16" and "bfloat16", for weights too, convert the model instead
-    weight_type           as above
+    weight_type           as activation_type
     per_channel           one scale per output channel of a weight
     reduce_range          weights use 7 of 8 bits, for processors without VNNI
     weight_pairs          how int8 weights keep from saturating on x64 without VNNI: one of `PAIRS`

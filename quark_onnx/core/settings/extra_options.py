@@ -33,10 +33,15 @@ OPTIONS: dict[str, Option] = {
     ),
     "Int16Bias": Option(bool, False, "biases are int16 with a scale of their own"),
     "TensorQuantOverrides": Option(
-        dict, None, "{tensor: [{quant_type, symmetric, axis, scale, zero_point, rmin, rmax, calibrate_method, …}]}"
+        dict,
+        None,
+        "settings of single tensors: "
+        "{tensor: [{quant_type, symmetric, axis, scale, zero_point, rmin, rmax, calibrate_method, …}]}",
     ),
     "OpTypeQuantOverrides": Option(
-        dict, None, "{operator type: {input, weight, output: {quant_type, symmetric, calibrate_method, …}}}"
+        dict,
+        None,
+        "settings by operator type: {type: {input, weight, output: {quant_type, symmetric, calibrate_method, …}}}",
     ),
     "LayerTypes": Option(
         dict,

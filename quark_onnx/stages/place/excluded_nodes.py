@@ -9,7 +9,7 @@ from quark_onnx.core.name_patterns import matching
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.graph import Graph, Node
-from quark_onnx.graph.node_parts import with_parts
+from quark_onnx.graph.node_parts import types_of, with_parts
 
 
 def excluded(graph: Graph, config: QuantizationConfig, known: Collection[str]) -> dict[str, str]:
@@ -40,7 +40,7 @@ def excluded(graph: Graph, config: QuantizationConfig, known: Collection[str]) -
                 f"OpTypesToExcludeOutputQuantization: no target quantizes {op_type!r}{nearest(op_type, known_types)}"
             )
     if config.op_types_to_quantize:
-        others = [n.name or "" for n in graph if n.op_type not in config.op_types_to_quantize]
+        others = [n.name or "" for n in graph if types_of(n).isdisjoint(config.op_types_to_quantize)]
         reasons |= dict.fromkeys(others, "operator type not among op_types_to_quantize")
     for starts, ends in config.subgraphs_to_exclude:
         inside = _between(graph, _existing(starts, names), _existing(ends, names))

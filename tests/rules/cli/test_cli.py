@@ -22,11 +22,12 @@ from rich.console import Console
 from text_models import batchnorm, normal, text_model
 
 from quark_onnx import QuantizationConfig, __version__
-from quark_onnx.cli import console, main, progress_line
+from quark_onnx.cli import console, main
 from quark_onnx.cli.tuning_text import tuning_rows, worst_table
 from quark_onnx.core.records import LayerRecord
 from quark_onnx.core.settings.presets import PRESETS, get_default_config
 from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.progress import terminal_line
 
 TEXT = """g (float[N, 3, 8, 8] x) => (float[N, 4] y) {
     [stem] a = Conv <pads = [1, 1, 1, 1]> (x, w)
@@ -425,7 +426,7 @@ def test_what_a_plan_has_decided_cannot_change() -> None:
 def test_the_line_of_progress() -> None:
     """The layer at work, what the last one gained, and the time left, from all layers so far."""
     screen = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
-    shown = progress_line.display(screen)
+    shown = terminal_line.display(screen)
     seconds = [0.0]
     shown.get_time = lambda: seconds[0]
 
@@ -436,7 +437,7 @@ def test_the_line_of_progress() -> None:
             screen.print(shown.get_renderable())
         return captured.get()
 
-    teller = progress_line.Line(shown)
+    teller = terminal_line.Line(shown)
     assert "calibrating" in after("calibrate", 5, 5)
     assert "fine-tuning" in (text := after("tune", 0, None)) and "5/5" not in text
     assert "fine-tuning a/[b]" in (text := after("tune a/[b]", 0, 4)) and "0/4" in text

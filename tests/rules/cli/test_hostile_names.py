@@ -17,8 +17,8 @@ from text_models import normal, text_model
 from typer.testing import CliRunner
 
 from quark_onnx.cli import app, console
-from quark_onnx.cli.progress_line import Line, display
 from quark_onnx.core.visible_text import UNSEEN, visible
+from quark_onnx.progress.terminal_line import Line, display
 
 TEXT = """g (float[N, 3, 8, 8] x) => (float[N, 4] y) {
     a = Conv (x, w)

@@ -269,7 +269,9 @@ def test_the_screen_tells_trial_time_and_best(monkeypatch: pytest.MonkeyPatch) -
 
     assert "preparing the search" in shown() and "left" not in shown()
     screen.told(Trial(1, "int8", None, 90.0))
+    screen.tell("trial 1: int8", 0, None)
     screen.tell("calibrate", 3, 8)
+    assert shown().count("int8") == 1
     assert "trial 1: int8, 1 min 30 s left" in shown() and "calibrating" in shown() and "3/8" in shown()
     now[0] += 40
     screen.told(Trial(2, "int4", point(1, 500_000, 0.02), 50.0))

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 from mapped_memory import PROC, resident
+from onnx_text import parse_model
 from quantized_models import Feed, Made, feeds, graph, quantized
 from text_models import normal
 
@@ -360,7 +361,7 @@ def test_the_layers_are_visited_once_in_order_and_the_last_plan_is_returned() ->
 
 def test_operators_that_onnx_does_not_know_lie_behind_a_cut() -> None:
     """Their outputs have no type in the graph: a segment that reads them learns it from the data."""
-    proto = onnx.parser.parse_model(
+    proto = parse_model(
         """<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> g (float[2,4] x) => (float[2,5] y) {
         [m] h = MatMul (x, v) [g] e = com.microsoft.QuickGelu <alpha = 0.0> (h) [n] y = MatMul (e, w) }"""
     )

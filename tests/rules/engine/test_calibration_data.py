@@ -320,11 +320,11 @@ def test_names() -> None:
     says(fails([{"idz": ROWS, "mask": ROWS}], IDS, MASK), "sample 0", "'idz'", "did you mean 'ids'?")
     says(fails([{"ids": np.ones((1, 3), int)}], IDS, MASK), "sample 0", "'mask' is missing")
     says(fails(third({})), "sample 2", "'x' is missing")
-    says(fails([{"x": ROWS, 7: ROWS}]), "sample 0", "no input 7")
+    says(fails([{7: ROWS}]), "sample 0", "'x' is missing", "no input 7")
 
 
 def test_number_of_arrays() -> None:
-    says(fails(third((ROWS, np.ones(4)))), "sample 2", "2 array(s)", "(x)", "no labels")
+    says(fails(third((ROWS, np.ones((4, 2))))), "sample 2", "2 array(s)", "(x)", "lambda: ({'x': sample[0]} for")
     says(fails([(ROWS,)], IDS, MASK), "sample 0", "1 array(s)", "ids, mask")
 
 

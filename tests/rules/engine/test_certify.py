@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx_text import parse_model
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from operator_examples import TABLE
 from quantized_models import feeds, graph, graph_between, quantized
@@ -21,7 +22,7 @@ LARGE, SMALL = 127, 64
 
 
 def model(text: str, **arrays: Any) -> Model:
-    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> g {text}')
+    proto = parse_model(f'<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> g {text}')
     proto.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in arrays.items())
     return io.load(proto)
 

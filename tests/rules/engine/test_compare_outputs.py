@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.parser
 import pytest
+from onnx_text import parse_model
 from text_models import normal
 
 from quark_onnx import ModelQuantizer, get_default_config
@@ -46,7 +46,7 @@ CONSTANTS = {
 def model(output: str, nodes: str, **constants: np.ndarray) -> onnx.ModelProto:
     """`l` = x·w, and what nodes make of it."""
     text = f"g (float[N, 8] x) => ({output}) {{ l = MatMul (x, w) {nodes} }}"
-    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 3]> {text}')
+    proto = parse_model(f'<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 3]> {text}')
     for name, array in (CONSTANTS | constants).items():
         if name in {value for node in proto.graph.node for value in node.input}:
             proto.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
@@ -127,7 +127,7 @@ def detector() -> tuple[onnx.ModelProto, list[dict[str, np.ndarray]]]:
     """Boxes up to some hundreds and scores up to 1 in one tensor (1, 6 + 6, 400), which a layer reads, too."""
     outputs = "float[1, 12, 400] k, float[1, 6, 400] z"
     text = f"g (float[1, 8, 400] x) => ({outputs}) {{ l = Conv (x, w) {DETECTOR} z = Conv (k, v) }}"
-    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
+    proto = parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
     weights = {"w": np.ascontiguousarray(W.T[:, :, None]), "v": normal(6, 12, 1)}
     for name, array in {**weights, "big": np.float32(100)}.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
@@ -206,7 +206,7 @@ def test_a_larger_result_is_told(before: int, after: int, told: bool) -> None:
 def test_a_model_of_many_small_layers_gets_larger(tmp_path: Any) -> None:
     nodes = " ".join(f"r{i} = Relu (x{i}) x{i + 1} = Gemm (r{i}, v)" for i in range(24))
     text = f"g (float[N, 2] x0) => (float[N, 2] x24) {{ {nodes} }}"
-    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
+    proto = parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
     proto.graph.initializer.append(onnx.numpy_helper.from_array(normal(2, 2), "v"))
     onnx.save(proto, tmp_path / "m.onnx")
     data = [{"x0": normal(1, 2, seed=seed)} for seed in range(3)]

@@ -111,4 +111,16 @@ def test_commands_have_the_flag(library: Path, tmp_path: Path) -> None:
         Options.asked.clear()
         done(*command)
         assert any(asked == [str(library)] for asked in Options.asked) or command[0] == "inspect"
+    plan = tmp_path / "plan"
+    done("plan", float_model, "-o", plan, "-d", samples, *flags)
+    for command in (
+        ("apply", float_model, plan, "-o", output),
+        ("quantize", float_model, "-o", output, "-d", samples, "--resume", plan),
+        ("analyze", float_model, output, "-d", samples, "--plan", plan),
+    ):
+        Options.asked.clear()
+        assert f"custom operators of {library}, which is code" in fails(5, *command)
+        assert not any(Options.asked), "a plan loads no library by itself"
+        done(*command, *flags)
+        assert any(Options.asked)
     assert "is quantized already" in fails(2, "inspect", output, *flags, "--exclude", "a")

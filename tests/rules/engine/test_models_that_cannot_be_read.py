@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.parser
 import pytest
+from onnx_text import parse_model
 from text_models import normal, text_model
 
 from quark_onnx import ConfigError, DataError, ModelError, ModelQuantizer, get_default_config
@@ -52,7 +52,7 @@ def in_a_constant(proto: onnx.ModelProto) -> None:
 
 def in_a_branch(proto: onnx.ModelProto) -> None:
     """A constant that nobody reads before the branch runs."""
-    branches = onnx.parser.parse_model(
+    branches = parse_model(
         '<ir_version: 8, opset_import: ["": 17]> g (bool t) => (float[4] y) { y = If (t) <'
         "then_branch = a () => (float[4] p) { p = Constant <value = float[4] {1,2,3,4}> () },"
         "else_branch = b () => (float[4] q) { q = Constant <value = float[4] {1,2,3,4}> () }> }"
@@ -137,7 +137,7 @@ CALLS = """<ir_version: 8, opset_import: ["": 17, "own": 1]> g (float[N,4] x) =>
 
 def test_a_function_that_reads_what_is_around_it() -> None:
     for source, taken in (("z", True), ("w", False), ("elsewhere", False)):
-        proto = onnx.parser.parse_model(CALLS.replace("READ", source))
+        proto = parse_model(CALLS.replace("READ", source))
         proto.graph.initializer.append(onnx.numpy_helper.from_array(normal(4, 4), "m"))
         if taken:
             assert quantize(proto, [{"x": normal(2, 4)}]).plan.nodes
@@ -152,7 +152,7 @@ def test_constants_of_a_function_may_be_given_by_its_caller() -> None:
     <opset_import: ["": 17], domain: "own"> shift <by> (z) => (o) {
         k = Constant <value: tensor = @by> () o = Add (z, k)
     }"""
-    proto = onnx.parser.parse_model(text)
+    proto = parse_model(text)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(normal(4, 4), "m"))
     assert quantize(proto, [{"x": normal(2, 4)}]).plan.nodes
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx.parser
+import onnx
 import pytest
+from onnx_text import parse_model
 from quantized_models import feeds, graph, quantized
 from saturation import kernels_saturate
 
@@ -38,7 +39,7 @@ def inputs(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def kernel(text: str, **arrays: Any) -> Model:
-    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 21, "com.microsoft": 1]> g {text}')
+    proto = parse_model(f'<ir_version: 10, opset_import: ["": 21, "com.microsoft": 1]> g {text}')
     proto.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in arrays.items())
     return io.load(proto)
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx.parser
 import pytest
 from onnx import numpy_helper
+from onnx_text import parse_model
 
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import io, weights_apart
@@ -22,7 +21,7 @@ X = {"x": RNG.standard_normal((1, 256)).astype(np.float32)}
 
 
 def model(kind: Any) -> Any:
-    proto = onnx.parser.parse_model(TEXT)
+    proto = parse_model(TEXT)
     weight = (RNG.standard_normal((256, 256)) * 30).astype(kind)
     arrays = {"w": weight, "b": RNG.standard_normal(256).astype(np.float32)}
     proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx_text import parse_model
 from quantized_models import graph
 from text_models import normal
 
@@ -102,7 +103,7 @@ FOUR = "u = Unsqueeze (a, ends) {} m = Expand (c, dims)"
 )
 def test_masks_of_whole_attentions(kind: str, mask: str, attention: str, padding: str) -> None:
     text = WHOLE.replace("{TYPE}", kind).replace("{MASK}", mask).replace("{ATTENTION}", attention)
-    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 23, "com.microsoft": 1]> g {text}')
+    proto = parse_model(f'<ir_version: 10, opset_import: ["": 23, "com.microsoft": 1]> g {text}')
     for name, array in {"ends": np.array([1, 2]), "dims": np.array([2, 1, 4, 4])}.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     model = io.load(proto)

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from operator_examples import IMAGE, ROW, TABLE
 from quantized_models import graph, graph_between, layout, placed, settings
+from text_models import normal, text_model
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import CPU
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.opened_job import open_job
 from quark_onnx.stages.place import place
 from quark_onnx.stages.place.idle_operators import BEHIND as IDLE
 from quark_onnx.stages.place.idle_operators import MOVES
@@ -533,3 +536,19 @@ def test_what_a_branch_computes_is_data_even_when_a_shape_decides() -> None:
     text = "(float[1,4,4,4] x) => (float[1,4,2,2] y) <float[4,4,3,3] w, int64 one = {1}>"
     nodes = f"h = Abs (x) s = Size (x) c = Greater (s, one) [i] g = {IF} [n] y = Conv (g, w)"
     assert placed(graph(f"{text} {{ {nodes} }}")).nodes.keys() == {"n"}
+
+
+BOTH = """g (float[4,32] x) => (float[4,16] y) {
+    a = MatMul(x, w)  b = Add(a, c)  y = Gemm(b, v, e)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("types", "quantized"),
+    [(["MatMul"], {"MatMul_a"}), (["MatMul", "Gemm"], {"MatMul_a", "Gemm_y"}), (["Add"], set())],
+)
+def test_an_operator_type_is_that_of_the_users_model(types: list[str], quantized: set[str]) -> None:
+    """Preparing makes a Gemm of MatMul and Add; who names MatMul means it, and no other Gemm."""
+    sizes = {"w": normal(32, 64), "c": normal(64), "v": normal(64, 16), "e": normal(16)}
+    config = QuantizationConfig(op_types_to_quantize=types)
+    assert set(open_job(text_model(BOTH, **sizes), config).sites.nodes) == quantized

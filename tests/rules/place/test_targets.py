@@ -486,9 +486,9 @@ def test_outputs_of_movers_may_be_left_alone_too() -> None:
 # whole models --------------------------------------------------------------------------------------------------------
 
 RESIDUAL = """(float[1,3,12,12] x) => (float[1,5] y)
-    <float[8,3,3,3] a, float[8] b, float[8,8,3,3] c, float[8,5] f, float[5] g> {
+    <float[8,3,3,3] a, float[8] b, float[8,8,3,3] c, float[8] d, float[8,5] f, float[5] g> {
     s = Conv <pads=[1,1,1,1]> (x, a, b) r = Relu (s) p = MaxPool <kernel_shape=[2,2], strides=[2,2]> (r)
-    t = Conv <pads=[1,1,1,1]> (p, c, b) u = Relu (t) v = Conv <pads=[1,1,1,1]> (u, c) w = Add (v, p) z = Relu (w)
+    t = Conv <pads=[1,1,1,1]> (p, c, d) u = Relu (t) v = Conv <pads=[1,1,1,1]> (u, c) w = Add (v, p) z = Relu (w)
     m = GlobalAveragePool (z) n = Flatten (m) y = Gemm (n, f, g) }"""
 BRANCHED = """(float[1,4,8,8] x) => (float[1,12,4,4] y)
     <float[4,1,3,3] d, float[4] b, float[8,4,1,1] e, float[12,12,1,1] f, float lo = {0}, float hi = {6}> {

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 import pytest
+from onnx_text import parse_model
 from text_models import applied, assert_same, batchnorm, normal, ops, prepared, reasons, run, text_model, weights
 
 from quark_onnx.graph import io
@@ -239,7 +240,7 @@ def test_functions_are_inlined() -> None:
     text = """<ir_version: 8, opset_import: ["": 17, "local": 1]>
         g (float[2] x) => (float[2] y) { h = local.twice (x) y = local.twice (h) }
         <domain: "local", opset_import: ["": 17]> twice (a) => (b) { b = Add (a, a) }"""
-    proto = onnx.parser.parse_model(text)
+    proto = parse_model(text)
     result = prepared(proto)
     assert ops(result) == {"Add": 2}
     np.testing.assert_array_equal(run(result.model, {"x": np.ones(2, np.float32)})[0], [4, 4])
@@ -249,7 +250,7 @@ def test_functions_of_another_operator_set_are_of_that_of_the_model() -> None:
     text = """<ir_version: 8, opset_import: ["": 17, "local": 1]>
         g (float[2] x) => (float[2] y) { y = local.minus (x) }
         <domain: "local", opset_import: ["": 13]> minus (a) => (b) { b = Neg (a) }"""
-    proto = onnx.parser.parse_model(text)
+    proto = parse_model(text)
     assert ops(prepared(proto)) == {"Neg": 1}
     assert ops(prepared(onnx.inliner.inline_local_functions(proto, convert_version=True))) == {"Neg": 1}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx_text import parse_model
 from text_models import applied, assert_same, batchnorm, normal, ops, prepared, text_model, weights
 
 from quark_onnx import ModelQuantizer, get_default_config
@@ -100,7 +101,7 @@ def test_bodies_are_converted() -> None:
 
 
 def test_other_domains_only() -> None:
-    proto = onnx.parser.parse_model(
+    proto = parse_model(
         '<ir_version: 8, opset_import: ["com.acme": 1]> g (float[2] x) => (float[2] y) { y = com.acme.Twice (x) }'
     )
     result = prepared(proto)
@@ -110,7 +111,7 @@ def test_other_domains_only() -> None:
 def test_other_domains_beside() -> None:
     text = """<ir_version: 6, opset_import: ["": 11, "com.microsoft": 1]>
         g (float[2,3] x) => (float[2,3] y) { g = com.microsoft.Gelu (x) y = Softmax <axis = 1> (g) }"""
-    proto = onnx.parser.parse_model(text)
+    proto = parse_model(text)
     result = prepared(proto)
     assert dict(result.model.opset_imports) == {"": 13, "com.microsoft": 1}
     assert_same(proto, result, {"x": normal(2, 3)}, terms=4)

@@ -82,7 +82,7 @@ def test_a_weight_with_other_numbers_is_not_what_it_was() -> None:
         21,
         10,
         q=CODES,
-        s=COLUMN * 9 ** np.arange(24, dtype=np.float32) / 9**20,
+        s=COLUMN * np.float32(9) ** np.arange(-20, 4, dtype=np.float32),
         v=normal(24, 24),
     )
     found = quantized(proto, include_cle=True, nodes_to_exclude=("m",))

@@ -343,6 +343,7 @@ BATCHES: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Any] | None]] =
     "tensors": (lambda: [(Tensor(x), Tensor(z)) for x, z in pairs()], None),
     "dicts of tensors": (lambda: [{"z": Tensor(z), "x": Tensor(x)} for x, z in pairs()], None),
     "generator": (lambda: (pair for pair in pairs()), None),
+    "labels that are no input": (lambda: [(*pair, np.zeros(2)) for pair in pairs()], None),
     "labels": (
         lambda: [(x, z, 7) for x, z in pairs()],
         lambda session, batch: session.run(None, {"x": batch[0], "z": batch[1]}),
@@ -382,7 +383,7 @@ def test_a_loader_may_use_its_arrays_again() -> None:
 
 
 REFUSED_DATA: dict[str, tuple[Any, Any, type[QuarkError], str]] = {
-    "labels": ([(*pair, np.zeros(2)) for pair in pairs()], None, DataError, "forward_fn=lambda session, batch"),
+    "labels like inputs": ([(*pair, pair[1]) for pair in pairs()], None, DataError, r"\[2\] could be 'x', too"),
     "too few": ((pair for pair in pairs(4)), None, ConfigError, "num_batches is 5, but the data_loader has 4"),
     "one": ([(x,) for x, _ in pairs()], None, DataError, "sample 0 gives 1"),
     "shape": ([(x, z[:, :3]) for x, z in pairs()], None, DataError, "'z'"),

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import quantized_models
+from onnx_text import parse_model
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.activation_grid import grid
@@ -112,7 +112,7 @@ def qdq(bits: str, scale: float) -> Model:
     body = f"""(float[1, 4] x) => (float[1, 4] z)
         <float s = {{{scale}}}, {bits} o = {{0}}, float[4] one = {{1.0, 1.0, 1.0, 1.0}}> {{
         y = Mul (x, one)  q = QuantizeLinear (y, s, o)  d = DequantizeLinear (q, s, o)  z = Neg (d) }}"""
-    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 21]> g {body}')
+    proto = parse_model(f'<ir_version: 10, opset_import: ["": 21]> g {body}')
     return io.load(proto)
 
 
@@ -302,7 +302,7 @@ def test_the_histogram_tells_what_is_clipped_and_what_another_range_would_gain()
         body = f"""(float[1, 4000] x) => (float[1, 4000] z)
             <float s = {{{scale}}}, uint8 o = {{{round(-low / scale)}}}> {{
             q = QuantizeLinear (x, s, o)  d = DequantizeLinear (q, s, o)  z = Neg (d) }}"""
-        quantized = io.load(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 21]> g {body}'))
+        quantized = io.load(parse_model(f'<ir_version: 10, opset_import: ["": 21]> g {body}'))
         parts = pieces(model, quantized, quantized_values(quantized))
         errors = measured(model, quantized, [{"x": x}]).layers
         (found,) = histograms(model, parts, errors, [{"x": x}])

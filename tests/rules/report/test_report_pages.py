@@ -20,8 +20,8 @@ from quark_onnx.core.json_writing import plain
 from quark_onnx.core.records import Correction, LayerRecord, Measured, MixRecord, ProtectedRegion, Slice
 from quark_onnx.core.visible_text import visible
 from quark_onnx.engine.fusion_ledger import Row
+from quark_onnx.engine.result_wording import grade
 from quark_onnx.engine.saturation_certificate import NO_PRODUCT, Certificate
-from quark_onnx.report import wording
 from quark_onnx.report.advice import advise
 from quark_onnx.report.build import failed
 from quark_onnx.report.model_report import (
@@ -356,4 +356,4 @@ def test_columns_can_be_sorted_by_the_figures_behind_them() -> None:
 
 
 def test_words_of_the_page_are_those_of_the_module() -> None:
-    assert wording.grade(12.3) == "poor" and 'class="poor">12.3 dB' in model_page(full())
+    assert grade(12.3) == "poor" and 'class="poor">12.3 dB' in model_page(full())

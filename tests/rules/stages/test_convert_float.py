@@ -13,6 +13,7 @@ import onnx.reference
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx_text import parse_model
 from quantized_models import executed_kernels
 from text_models import normal, text_model
 
@@ -153,7 +154,7 @@ def test_what_computes_shapes_stays_float32(kind: str) -> None:
 def test_foreign_operators_stay_float32_between_casts() -> None:
     head = '<ir_version: 8, opset_import: ["": 17, "other": 1]> g (float[2] x) => (float[2] y)'
     text = f"{head} {{ a = Exp (x) b = other.Foo (a) y = Exp (b) }}"
-    model = to_float16(io.load(onnx.parser.parse_model(text)))
+    model = to_float16(io.load(parse_model(text)))
     proto = io.to_proto(model)
     assert [node.op_type for node in proto.graph.node] == ["Cast", "Exp", "Cast", "Foo", "Exp"]  # b's type is unknown
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.parser
 import pytest
 from command_line import done
+from onnx_text import parse_model
 from quantized_models import run
 from text_models import normal
 
@@ -38,7 +38,7 @@ SQUEEZED = (
 def model(nodes: str, *domains: str, opset: int = 12, dims: str = "B, T, 8", **infos: list[int]) -> onnx.ModelProto:
     """`infos`: what its value_info says of values."""
     imports = ", ".join([f'"": {opset}', *(f'"{domain}": 1' for domain in domains)])
-    made = onnx.parser.parse_model(
+    made = parse_model(
         f"<ir_version: 8, opset_import: [{imports}]> g (float[{dims}] x) => (float[{dims}] y) {{ {nodes} }}"
     )
     made.graph.initializer.append(onnx.numpy_helper.from_array(SQUARE, "w"))
@@ -81,7 +81,7 @@ def test_what_becomes_an_operator_of_onnx_is_known_without_it(node: str) -> None
 def test_group_normalization_is_typed_by_the_session() -> None:
     text = """<ir_version: 10, opset_import: ["": 21]> g (float[1,8,4,4] x) => (float[1,8,4,4] y) {
         a = GroupNormalization <num_groups = 2> (x, s, b) [n] y = Conv (a, k) }"""
-    proto = onnx.parser.parse_model(text)
+    proto = parse_model(text)
     for name, array in {"s": np.ones(8, np.float32), "b": normal(8), "k": normal(8, 8, 1, 1)}.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     assert "n" in open_job(proto, preset()).sites.nodes

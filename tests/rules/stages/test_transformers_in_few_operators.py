@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx_text import parse_model
 from text_models import normal
 
 from quark_onnx import Config, ModelQuantizer, get_default_config
@@ -90,7 +91,7 @@ def built(name: str, *changes: tuple[str, str]) -> onnx.ModelProto:
     for old, new in changes:
         assert old in body
         body = body.replace(old, new)
-    proto = onnx.parser.parse_model(
+    proto = parse_model(
         f'<ir_version: 10, opset_import: ["": {opset}, "com.microsoft": 1]> g ({inputs.replace("S", str(STEPS))}) => '
         f"(float[A,B,C] y{outputs}) {{ {body.replace('M.', MICROSOFT)} }}"
     )

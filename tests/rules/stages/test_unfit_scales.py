@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
+from onnx_text import parse_model
 from quantized_models import feeds, graph, placed, settings
 from text_models import normal, text_model
 
@@ -44,7 +44,7 @@ def departs(op_type: str, ratio: float) -> bool:
     scale = f"{np.sqrt(ratio):.9g}"
     behind = 1.0 if op_type == "Mul" else 1 / float(scale)  # the product of both inputs' scales is the square of one
     text = WRITTEN.replace("NODE", KERNELS[op_type]).replace("SX", scale).replace("SY", f"{behind:.9g}")
-    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+    proto = parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
     model, feed = io.load(proto), {name: normal(1, 2, 2, 2, seed=i) * float(scale) * 60 for i, name in enumerate("xz")}
     try:
         run = Runner(model, threads=1)(feed)[0]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import onnx.parser
 import pytest
 from onnx import ModelProto, numpy_helper
+from onnx_text import parse_model
 
 from quark_onnx import ModelQuantizer, Result, get_default_config
 
@@ -18,7 +18,7 @@ def model(norm: str, channels: int = 8) -> ModelProto:
     layer = norm == "LayerNormalization"
     shape = "[N, 6]" if layer else "[N, 3, 5, 5]"
     first = "h = Gemm (x, w, b)" if layer else "h = Conv (x, w, b)"
-    proto = onnx.parser.parse_model(f"""
+    proto = parse_model(f"""
         <ir_version: 8, opset_import: ["": 17]>
         g (float{shape} x) => (float y) {{ {first}  y = {norm} (h, gamma, beta) }}
     """)
