@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from simulations import CONVS, FEEDS, encodings, model, output, ready, simulation
 from text_models import normal
@@ -164,20 +165,21 @@ def test_a_session_from_before_runs_in_the_block_and_after_it() -> None:
     with compute_encodings(sim):
         for feed in FEEDS:
             session.run(None, feed)
-    np.testing.assert_array_equal(session.run(None, FEEDS[0])[0], output(sim))
+    assert isinstance(sim.session, onnxruntime.InferenceSession)
+    np.testing.assert_array_equal(session.run(None, FEEDS[0])[0], output(ready()))
     assert encodings(sim) == encodings(ready())
 
 
 @pytest.mark.parametrize("fault", [DataError, KeyError])
 def test_a_block_that_fails_changes_nothing(fault: type[Exception]) -> None:
     sim = ready()
-    before = encodings(sim)
+    before, computed = encodings(sim), output(sim)
     with pytest.raises(fault, match="never ran the session" if fault is DataError else "mine"), compute_encodings(sim):
         if fault is KeyError:
             sim.session.run(None, {"x": 9 * FEEDS[0]["x"]})
             raise KeyError("mine")
     assert encodings(sim) == before
-    output(sim)  # and the session is that of the simulation again
+    np.testing.assert_array_equal(output(sim), computed)  # and the session is that of the simulation again
 
 
 def test_inputs_under_their_name() -> None:

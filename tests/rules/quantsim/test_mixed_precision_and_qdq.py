@@ -53,6 +53,7 @@ def test_what_is_off_stays_off() -> None:
     sim.quantizer("w").enabled = False
     flip_layers_to_higher_precision(sim, {"Conv_c": 1.0}, 100, int16)
     assert not sim.quantizer("w").enabled
+    assert (sim.quantizer("w").bitwidth, sim.quantizer("x").bitwidth) == (8, 16)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from simulations import FEEDS, model, ready
 from text_models import batchnorm, text_model
 
 from quark_onnx.core.errors import ConfigError, DataError
+from quark_onnx.engine.runner import Runner
+from quark_onnx.graph import io
 from quark_onnx.quantsim import QuantizationSimModel, analyze_per_layer_sensitivity, make_psnr_eval_fn
 from quark_onnx.quantsim.common.defs import CallbackFunc, QuantScheme
 from quark_onnx.quantsim.quant_analyzer import QuantAnalyzer
@@ -71,6 +73,12 @@ def test_the_error_of_every_layer(tmp_path: Path) -> None:
     want = np.mean([(x.astype(float) - y) ** 2 for x, y in pairs])
     assert found["Sigmoid_y"] == pytest.approx(want, rel=1e-3)
     assert all(error > 0 for error in found.values())
+    # inside, an output is what its quantizer makes of it
+    inner = [Runner(io.with_outputs(io.load(proto), ["r"]), ["r"], fuse=False) for proto in (sim.model, model())]
+    tensors = [[np.asarray(run(feed)[0]) for run in inner] for feed in FEEDS[:2]]
+    quantize = sim.quantizer("r").quantize_dequantize
+    want = np.mean([(quantize(x).astype(float) - y) ** 2 for x, y in tensors])
+    assert found["Relu_r"] == pytest.approx(want, rel=1e-3)
 
 
 def test_batch_normalizations_are_folded_in_a_copy(tmp_path: Path) -> None:
