@@ -165,7 +165,7 @@ class Job:
         quantized = realize(self.prepared, plan, self.config.conversion, half, inside)
         declare_outputs(quantized, self.model)
         if self.config.row.on_cpu:
-            keep_apart(quantized, self.prepared)
+            keep_apart(quantized)
             shield(quantized, {node for node, reason in plan.notes.items() if reason.startswith(UNFIT)})
         return quantized
 

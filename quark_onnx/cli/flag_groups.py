@@ -32,8 +32,6 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 
 def _flags(source: Any) -> list[inspect.Parameter]:
     """The parameters of a function or dataclass, keyword-only, their annotations no longer strings."""
-    hints = get_type_hints(source, include_extras=True)
     only = inspect.Parameter.KEYWORD_ONLY
-    return [
-        flag.replace(kind=only, annotation=hints[flag.name]) for flag in inspect.signature(source).parameters.values()
-    ]
+    # Not get_type_hints: that of Python 3.10 hides what typer looks for in an Optional, where the default is None.
+    return [flag.replace(kind=only) for flag in inspect.signature(source, eval_str=True).parameters.values()]
