@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import UserDict, namedtuple
 from collections.abc import Callable, Iterator
 from typing import Any
