@@ -71,9 +71,7 @@ def _fit_shape(array: Array, spec: InputSpec, who: str, note: Note) -> Array:
     if array.ndim != len(spec.shape):
         raise DataError(f"{who}: the rank is {array.ndim} (shape {array.shape}), the model needs {need}; reshape it")
     if spec.batch and (not len(array) or len(array) % spec.batch):
-        raise DataError(
-            f"{who}: a batch of {len(array)} cannot be split into the model's {spec.batch}; cut, pad or drop it"
-        )
+        raise DataError(f"{who}: a batch of {len(array)} cannot be split into the model's {spec.batch}; cut or pad it")
     for axis in range(1, array.ndim):
         if spec.shape[axis] not in (None, array.shape[axis]):
             misfit = f"dimension {axis} is {array.shape[axis]} (shape {array.shape}), the model needs {need}"

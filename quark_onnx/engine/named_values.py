@@ -73,8 +73,8 @@ def _by_name(item: Mapping[Any, object], inputs: Sequence[InputSpec], where: str
     if others:
         renamed = f"lambda: ({{{missing[0].name!r}: sample[{others[0]!r}]}} for sample in data)"
         raise DataError(
-            f"{where}: input {missing[0].name!r} is missing, and the model has no input {others[0]!r}; if they are the "
-            f"same, pass {renamed}{nearest(str(others[0]), names)}"
+            f"{where}: input {missing[0].name!r} is missing (pass {renamed} if that is it), and the model "
+            f"has no input {others[0]!r}{nearest(str(others[0]), names)}"
         )
     raise DataError(f"{where}: input {missing[0].name!r} is missing; add it to the feed of {list(item)}")
 

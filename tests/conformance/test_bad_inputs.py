@@ -273,7 +273,7 @@ class Reader:
 FEEDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "wrong name": (feed(x=None, X=feed()["x"]), ("no input 'X'", "did you mean 'x'")),
     "missing input": (feed(m=None), ("'m' is missing", "sample 1")),
-    "extra input": (feed(label=np.zeros(2)), ("no input 'label'", "known: m, x")),
+    "other input": (feed(m=None, label=np.zeros(2)), ("'m' is missing", "no input 'label'", "known: m, x")),
     "wrong type": (feed(x=feed()["x"].astype(np.uint8)), ("'x'", "uint8", "float32", "preprocess")),
     "wrong rank": (feed(x=np.zeros((2, 3), np.float32)), ("'x'", "rank is 2", "[?, 3, 8, 8]", "reshape")),
     "wrong fixed dimension": (feed(x=np.zeros((2, 3, 9, 8), np.float32)), ("'x'", "dimension 2 is 9", "resize")),
@@ -305,7 +305,7 @@ DATA: dict[str, tuple[object, tuple[str, ...]]] = {
     "an empty reader": (Reader([]), ("no samples", "pass a reader")),
     "a number": (7, ("cannot read", "7", "pass a reader")),
     "a file that is not there": ("no/such/folder", ("no/such/folder does not exist", "pass a reader")),
-    "labels too": ([(feed()["x"], feed()["m"], 3)], ("3 array(s)", "x, m", "no labels")),
+    "two of one": ([(feed()["x"], feed()["m"], feed()["m"])], ("3 array(s)", "x, m", "[2] could be 'm', too")),
     "lists of unequal length": ([feed(x=[[1.0], [1.0, 2.0]])], ("'x'", "not an array", "pass a numpy array")),
 }
 

@@ -23,7 +23,7 @@ from quark_onnx.demo import MODEL, digits
 
 ROOT = Path(__file__).parents[2]
 OLIVE = ROOT / "examples" / "olive"
-TEXT = ROOT / "examples" / "optimum_text.py"
+TEXT = ROOT / "examples" / "optimum" / "quantize_texts.py"
 BERT = ROOT / "tests" / "exports" / "bert.legacy.onnx"
 WORDS = ("good film", "it was not bad", "the cat sat on the mat", "very good", "i hate this", "a dog ran")
 
@@ -98,7 +98,7 @@ def test_the_text_example_with_packages_that_look_like_them(tmp_path: Path, monk
     tokenizer = SimpleNamespace(from_pretrained=lambda folder: spelled)
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(Dataset=Rows))  # type: ignore[misc]
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(AutoTokenizer=tokenizer))  # type: ignore[misc]
-    spec = spec_from_file_location("optimum_text", TEXT)
+    spec = spec_from_file_location("quantize_texts", TEXT)
     assert spec is not None and spec.loader is not None
     example = module_from_spec(spec)
     spec.loader.exec_module(example)

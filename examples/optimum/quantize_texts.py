@@ -1,4 +1,4 @@
-"""Quantize a model that Hugging Face Optimum exported: `python optimum_text.py FOLDER TEXTS.txt [OUTPUT]`.
+"""Quantize a model that Hugging Face Optimum exported: `python quantize_texts.py FOLDER TEXTS.txt [OUTPUT]`.
 
 FOLDER is what `optimum-cli export onnx --model … FOLDER` makes; TEXTS.txt has a text per line, some hundred of the kind
 that the model will meet. OUTPUT is a folder like it, which Optimum loads:
