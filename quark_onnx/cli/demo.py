@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,18 +11,10 @@ from quark_onnx.cli.console import out, print_json, progress
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ShowFlags, output_option
 from quark_onnx.cli.tables import facts, new_table
-from quark_onnx.clock import Progress
-from quark_onnx.core.settings.presets import get_default_config
-from quark_onnx.demo import MODEL, digits
-from quark_onnx.demo.run import PER_TENSOR, Demo, Measured, latency, run
+from quark_onnx.demo.run import Demo, run
 from quark_onnx.engine.result_wording import decibels_text
-from quark_onnx.engine.runner import Runner
-from quark_onnx.graph import io
-from quark_onnx.numerics.metrics import Sqnr
-from quark_onnx.pipeline import ModelQuantizer
 
 OUTPUT = Path("digits_int8.onnx")
-TUNED = "INT8 + AdaRound"
 
 
 @spread
@@ -43,33 +33,11 @@ def demo_command(
     - `quark-onnx demo`
     """
     with progress(quiet=show.quiet) as tell:
-        demo = with_tuned(run(output, tell), tell)
+        demo = run(output, tell)
     if show.json:
         print_json(demo)
     elif not show.quiet:
         _print(demo)
-
-
-def with_tuned(demo: Demo, tell: Progress) -> Demo:
-    """The demo with one more model: one scale per tensor, fine-tuned on the images that calibrate the others."""
-    train, _, images, labels = digits()
-    quantizer = ModelQuantizer(get_default_config(f"{PER_TENSOR}_ADAROUND"), tell)
-    with tempfile.TemporaryDirectory(prefix="quark_onnx-") as folder:
-        file = Path(folder) / "digits.onnx"
-        report = quantizer.quantize_model(MODEL, file, train[: demo.samples]).report
-        runners = {name: Runner(io.load(path), threads=1) for name, path in (("float", MODEL), (TUNED, file))}
-        size = file.stat().st_size
-    exact, logits = (runner({"input": images})[0] for runner in runners.values())
-    ratio = Sqnr()
-    ratio.add(exact, logits)
-    measured = Measured(
-        right=int((logits.argmax(1) == labels).sum()),
-        sqnr=ratio.db,
-        bytes=size,
-        milliseconds=latency(runners, images, tell)[TUNED],
-        fused=(sum(row.status != "float" for row in report.ledger), len(report.ledger)),
-    )
-    return replace(demo, models={**demo.models, TUNED: measured})
 
 
 def _print(demo: Demo) -> None:

@@ -1,4 +1,4 @@
-"""What the demo does: quantize the digit classifier twice and measure the three models."""
+"""What the demo does: quantize the digit classifier three times and measure the four models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.result import Report
 
-PER_TENSOR = "S8S8_AAWS"
+PRESETS = {"INT8 per channel": DEFAULT, "INT8 per tensor": "S8S8_AAWS", "INT8 + AdaRound": "S8S8_AAWS_ADAROUND"}
+"""The quantized models; the first is written."""
 SAMPLES = 200
 """Training images to calibrate on."""
 ROUNDS = 1000
@@ -54,7 +55,9 @@ class Demo:
 
 
 def run(output: Path, progress: Progress) -> Demo:
-    """Quantize as by default, one weight scale per channel, written to `output`, and with one per tensor; measure.
+    """Quantize as by default, one weight scale per channel, written to `output`, and with one per tensor; measure all.
+
+    The last is fine-tuned on the same images.
 
     Raises:
         DataError: scikit-learn is not installed.
@@ -63,14 +66,15 @@ def run(output: Path, progress: Progress) -> Demo:
     train_x, _, test_x, test_y = digits()
     feeds = [{"input": image[None]} for image in train_x[:SAMPLES]]
     with tempfile.TemporaryDirectory(prefix="quark_onnx-") as folder:
-        files = {"float": MODEL, "INT8 per channel": output, "INT8 per tensor": Path(folder) / "digits.onnx"}
+        files = {"float": MODEL, **{name: Path(folder) / f"{preset}.onnx" for name, preset in PRESETS.items()}}
+        files[next(iter(PRESETS))] = output
         reports: dict[str, Report] = {}
-        for name, preset in (("INT8 per channel", DEFAULT), ("INT8 per tensor", PER_TENSOR)):
+        for name, preset in PRESETS.items():
             quantizer = ModelQuantizer(get_default_config(preset), progress)
             reports[name] = quantizer.quantize_model(MODEL, files[name], feeds).report
         runners = {name: Runner(io.load(file), threads=1) for name, file in files.items()}
         sizes = {name: file.stat().st_size for name, file in files.items()}
-    times = latency(runners, test_x, progress)
+    times = _latency(runners, test_x, progress)
     logits = {name: runner({"input": test_x})[0] for name, runner in runners.items()}
     models = {
         name: Measured(
@@ -85,7 +89,7 @@ def run(output: Path, progress: Progress) -> Demo:
     return Demo(str(output), len(feeds), len(test_x), models)
 
 
-def latency(runners: Mapping[str, Runner], images: Array, progress: Progress) -> dict[str, float]:
+def _latency(runners: Mapping[str, Runner], images: Array, progress: Progress) -> dict[str, float]:
     """Median milliseconds of each model for one image; the models take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in runners}
     for turn in range(ROUNDS):
