@@ -1,4 +1,4 @@
-"""Every `quark-onnx …` of README and the docs is a command line that is read: its command, arguments and flags are there."""
+"""Every `quark-onnx …` of README and the docs is read by the command line: the command, its arguments and flags."""
 
 from __future__ import annotations
 
