@@ -8,7 +8,7 @@ import re
 import pytest
 from aligned_fields import as_markdown, fields_of, one_by_one
 from command_page import command_page
-from markdown_parts import anchored, prose, table
+from markdown_parts import anchored, in_words, prose, table
 from runtime_pages import operator_page, target_page
 from settings_pages import configuration_page, finetune_page, method_page, option_page, preset_page
 from site_links import on_site, rewritten
@@ -69,7 +69,7 @@ def test_every_preset() -> None:
     page = preset_page()
     headings = re.findall(r"^## (.+)$", page, re.M)
     for name in PRESETS:
-        assert name in headings or f"| `{name}` |" in page
+        assert name in headings or f"| <code>{in_words(name)}</code> |" in page
 
 
 def test_every_target_and_its_operators() -> None:

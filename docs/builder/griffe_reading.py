@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 import griffe
@@ -26,6 +27,8 @@ class OurWays(griffe.Extension):
 
     def on_attribute_instance(self, *, attr: Any, **_: Any) -> None:
         """Of a field with a check, the default: `field(32, whole(1))` is 32 for who calls."""
+        if re.search(r"\b_[a-z]", str(attr.value or ""), re.I):  # how it is made of what is not public says nothing
+            attr.value = None
         call = attr.value
         if isinstance(call, griffe.ExprCall) and str(call.function) == "field":
             first = next(iter(call.arguments), None)

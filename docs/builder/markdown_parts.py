@@ -43,9 +43,13 @@ def codes(names: Iterable[str]) -> str:
 
 
 def anchored(name: str) -> str:
-    """A name as code that links can lead to, and that a narrow screen breaks between its words alone."""
-    words = re.sub(r"(?<=[a-z\d])(?=[A-Z][a-z])|(?<=_)", "<wbr>", name)
-    return f'<code id="{name}">{words}</code>'
+    """A name as code that links can lead to."""
+    return f'<code id="{name}">{in_words(name)}</code>'
+
+
+def in_words(name: str) -> str:
+    """A name that a narrow screen breaks between its words alone."""
+    return re.sub(r"(?<=[a-z\d])(?=[A-Z][a-z])|(?<=_)", "<wbr>", name)
 
 
 def named(name: str, kinds: str, default: str, other: str = "") -> str:

@@ -6,7 +6,7 @@ import inspect
 from dataclasses import MISSING, Field, fields
 
 from aligned_fields import fields_of
-from markdown_parts import NONE, anchored, code, codes, named, prose, table, value
+from markdown_parts import NONE, anchored, code, codes, in_words, named, prose, table, value
 
 from quark_onnx.cli.presets import explained
 from quark_onnx.core.settings import range_methods
@@ -150,6 +150,6 @@ variants](../presets.md).
 
 
 def _preset(name: str, tuned: list[str]) -> str:
-    rows = [(aspect, prose(text)) for aspect, text in explained(PRESETS[name]).items()]
-    rows += [(code(other), prose(explained(PRESETS[other])["Fine-tuning"])) for other in tuned]
+    rows = [(in_words(aspect), prose(text)) for aspect, text in explained(PRESETS[name]).items()]
+    rows += [(f"<code>{in_words(other)}</code>", prose(explained(PRESETS[other])["Fine-tuning"])) for other in tuned]
     return f"## {name}\n\n{table(('', ''), rows)}\n"
