@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.settings.checked_fields import names
 from quark_onnx.core.settings.config import QuantizationConfig
-from quark_onnx.ort.lowering import exact, refuse_operators, refuse_strangers
+from quark_onnx.ort.lowering import exact, listed, refuse_operators
 from quark_onnx.ort.quant_config import Names
 from quark_onnx.ort.weight_only import WeightOnlyQuantConfig
 
@@ -51,12 +50,11 @@ def weight_only(
             f"{type(config).__name__} has no counterpart: take HQQWeightOnlyQuantConfig, which needs no data either, "
             "or GPTQWeightOnlyQuantConfig"
         )
-    refuse_strangers(config)
     values: Fields = vars(config)
     refuse_operators(values["quant_format"])
     fields = _ALGORITHMS[config.algorithm](values, blocks)
     options = {"WeightsOnly": True, **fields.pop("extra_options")}
-    types = names("op_types_to_quantize", sorted(values["op_types_to_quantize"] or ("MatMul",)))
+    types = tuple(sorted(listed("op_types_to_quantize", values["op_types_to_quantize"]))) or ("MatMul",)
     for name in types:
         if name not in TYPES:
             raise ConfigError(f"op_types_to_quantize: {name!r} has no weights of few bits{nearest(name, TYPES)}")
