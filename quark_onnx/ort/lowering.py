@@ -10,9 +10,13 @@ from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.operators import CPU
 from quark_onnx.core.settings.checked_fields import names
 from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.graph.opset import operator_types
 from quark_onnx.ort.extra_options import AT_RUN_TIME, FIXED, SWITCHES, lowered_options, says
 from quark_onnx.ort.quant_config import DynamicQuantConfig, Names, StaticQuantConfig
 from quark_onnx.ort.quant_utils import word
+
+_FUSED = ("Attention", "EmbedLayerNormalization")
+"""Operators of onnxruntime's own that its quantizer knows: lists that scripts share name them."""
 
 _PATTERN = re.compile(r"[*?\[]|^\^")
 
@@ -117,14 +121,15 @@ def listed(field: str, given: Names) -> tuple[str, ...]:
 def wanted_types(given: Names, present: Collection[str]) -> tuple[str, ...]:
     """Operator types that may be quantized; none, which is all, if these are all that the model has.
 
-    A type that the model has and no CPU runs on integers is left out: the report says so of its nodes. One that neither
+    A type that no CPU runs on integers is left out: the report says so of its nodes, if there are any. One that nobody
     has is left for placement to refuse, as is a list of which nothing would be left.
 
     Raises:
         ConfigError: what is given is no list of names.
     """
     asked = listed("op_types_to_quantize", given)
-    left = tuple(name for name in asked if name in CPU or name not in present)
+    known = {*present, *_FUSED, *operator_types()}
+    left = tuple(name for name in asked if name in CPU or name not in known)
     if set(present) <= set(asked) and set(left) <= CPU.keys():
         return ()  # preparing makes other types of them
     return left or asked

@@ -242,7 +242,7 @@ def test_all_types_of_the_model_are_no_restriction() -> None:
 
 
 def test_types_that_stay_float() -> None:
-    """What the model has and no CPU runs on integers is left out of a list; what neither has is left for placement."""
+    """What no CPU runs on integers is left out of a list; what is no operator is left for placement."""
 
     def types(*asked: str) -> tuple[str, ...]:
         config = StaticQuantConfig(None, op_types_to_quantize=asked)
@@ -251,7 +251,8 @@ def test_types_that_stay_float() -> None:
     assert types("Conv", "HardSwish") == ("Conv",)
     assert types("Conv", "HardSwish", "Add") == ()
     assert types("HardSwish") == ("HardSwish",)
-    assert types("Conv", "Elu") == ("Conv", "Elu")
+    assert types("Conv", "Elu") == ("Conv",)
+    assert types("Conv", "Eluu") == ("Conv", "Eluu")
     assert types("Conv", "HardSwish", "Add", "Convv") == ("Conv", "Add", "Convv")
 
 
@@ -335,6 +336,18 @@ def test_the_result_is_ours(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a StaticQuantConfig, a DynamicQuantConfig or one of matmul_nbits"):
         quantize(model(), tmp_path / "q.onnx", QuantizationConfig())  # type: ignore[arg-type]
     assert np.all([output.name for output in result.model.graph.output] == ["y"])
+
+
+def test_types_that_lists_of_others_name() -> None:
+    """Optimum's, and that of onnxruntime's example of BERT: what the model does not have needs no quantizer."""
+    asked = ["Conv", "Attention", "LSTM", "EmbedLayerNormalization", "ArgMax"]
+    assert static(StaticQuantConfig(None, op_types_to_quantize=asked), TYPES) == static(
+        StaticQuantConfig(None, op_types_to_quantize=["Conv"]), TYPES
+    )
+    wrong = static(StaticQuantConfig(None, op_types_to_quantize=["Conv", "Atention"]), TYPES)
+    assert wrong.op_types_to_quantize == ("Conv", "Atention")
+    with pytest.raises(ConfigError, match="'Attention' is not in the operator table"):
+        quantize_static(model(), "q.onnx", SAMPLES, op_types_to_quantize=["Attention"])
 
 
 @pytest.mark.parametrize(
