@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 
 from quark_onnx.core.errors import ConfigError, QuarkError
@@ -89,10 +90,12 @@ def free_output(source: object, output: str | Path | None) -> Path | None:
     """The output path, found usable before any work is done.
 
     Raises:
-        ConfigError: it is the input model, a folder, or below something that cannot be written to.
+        ConfigError: it is no path, the input model, a folder, or below something that cannot be written to.
     """
     if output is None:
         return None
+    if not isinstance(output, str | PathLike):
+        raise ConfigError(f"model_output must be the name of a file, not {output!r}")
     path = Path(output)
     target = behind_links(path)
     if path.is_dir():

@@ -1,6 +1,7 @@
 """The API of onnxruntime.quantization on this engine: `from quark_onnx.ort import …` in place of its import."""
 
 from quark_onnx.ort.calibrate import CalibrationDataReader, CalibrationMethod
+from quark_onnx.ort.elsewhere import __getattr__  # noqa: F401 - says where other names are
 from quark_onnx.ort.qdq_config import get_qdq_config
 from quark_onnx.ort.quant_config import DynamicQuantConfig, QuantConfig, StaticQuantConfig
 from quark_onnx.ort.quant_utils import QuantFormat, QuantType

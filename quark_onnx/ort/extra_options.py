@@ -97,13 +97,18 @@ def lowered_options(
     return options | _restricted(chosen, activation_type) | _forced(chosen)
 
 
+def says(value: object, taken: tuple[Any, ...]) -> bool:
+    """Whether a value is one of those that are taken, in its type, too."""
+    return any(type(value) is type(one) and value == one for one in taken)
+
+
 def _refuse(key: str, value: object, asked: Mapping[str, Any], fixed: Mapping[str, Fixed]) -> None:
     if key not in _KNOWN and key not in UNSUPPORTED:
         raise ConfigError(f"unknown extra option {key!r}{nearest(str(key), _KNOWN)}")
     if RENAMED.get(key) in asked:
         raise ConfigError(f"extra options {key} and {RENAMED[key]} say the same; give one of them")
-    taken, instead = fixed.get(key, ((value,), ""))
-    if value not in taken:
+    taken, instead = fixed.get(key, ((), ""))
+    if key in fixed and not says(value, taken):
         raise ConfigError(f"extra option {key} does not take {value!r} here: {instead}")
     if key == _CHANNELS:
         _refuse_axes(value)

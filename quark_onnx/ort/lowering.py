@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import fields
 from typing import Any
 
-from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.operators import CPU
 from quark_onnx.core.settings.checked_fields import names
 from quark_onnx.core.settings.config import QuantizationConfig
-from quark_onnx.ort.extra_options import AT_RUN_TIME, FIXED, SWITCHES, lowered_options
+from quark_onnx.graph.opset import operator_types
+from quark_onnx.ort.extra_options import AT_RUN_TIME, FIXED, SWITCHES, lowered_options, says
 from quark_onnx.ort.quant_config import DynamicQuantConfig, Names, StaticQuantConfig
 from quark_onnx.ort.quant_utils import word
+
+_FUSED = ("Attention", "EmbedLayerNormalization")
+"""Operators of onnxruntime's own that its quantizer knows: lists that scripts share name them."""
 
 _PATTERN = re.compile(r"[*?\[]|^\^")
 
@@ -27,7 +30,6 @@ def static(config: StaticQuantConfig, present: Collection[str]) -> QuantizationC
     Raises:
         ConfigError: a parameter or an option that has no counterpart.
     """
-    refuse_strangers(config)
     refuse_operators(config.quant_format)
     _refuse_providers(config.calibration_providers)
     _refuse_bytes_of_floats(config.activation_type, "activation_type")
@@ -46,7 +48,6 @@ def static(config: StaticQuantConfig, present: Collection[str]) -> QuantizationC
 
 def dynamic(config: DynamicQuantConfig, present: Collection[str]) -> QuantizationConfig:
     """Our configuration of a dynamic quantization, arguments and errors as of `static`."""
-    refuse_strangers(config)
     options = lowered_options(config.extra_options, "uint8", FIXED | AT_RUN_TIME)
     return QuantizationConfig(activation_type="uint8", use_dynamic_quant=True, **_common(config, options, present))
 
@@ -70,18 +71,6 @@ def _common(
     }
 
 
-def refuse_strangers(config: Any) -> None:
-    """Nothing, if all attributes of a dataclass are its fields: what a user sets has an effect.
-
-    Raises:
-        ConfigError: one is not.
-    """
-    known = [entry.name for entry in fields(config)]
-    for name in vars(config):
-        if name not in known:
-            raise ConfigError(f"{type(config).__name__} has no parameter {name!r}{nearest(name, known)}")
-
-
 def refuse_operators(quant_format: object) -> None:
     """Nothing, if the format is QDQ.
 
@@ -96,7 +85,7 @@ def refuse_operators(quant_format: object) -> None:
 
 
 def _refuse_providers(providers: object) -> None:
-    if providers not in (None, ["CPUExecutionProvider"], ("CPUExecutionProvider",)):
+    if not says(providers, (None, ["CPUExecutionProvider"], ("CPUExecutionProvider",))):
         raise ConfigError(
             f"calibration_providers: calibration runs on the CPU, not on {providers!r}; give "
             "['CPUExecutionProvider'], or leave it out"
@@ -116,22 +105,31 @@ def exact(field: str, given: Names) -> tuple[str, ...]:
     """
     if callable(given):
         raise ConfigError(f"{field}: a function is for get_qdq_config, which asks it; give a list of names here")
-    listed = sorted(given) if isinstance(given, set | frozenset) else given
-    return tuple(_PATTERN.sub(r"[\g<0>]", name) for name in names(field, listed or ()))
+    return tuple(_PATTERN.sub(r"[\g<0>]", name) for name in listed(field, given))
+
+
+def listed(field: str, given: Names) -> tuple[str, ...]:
+    """Names; those of a set in their order, none for None.
+
+    Raises:
+        ConfigError: what is given is no list of names.
+    """
+    ordered = sorted(given, key=str) if isinstance(given, set | frozenset) else given
+    return names(field, () if ordered is None else ordered)
 
 
 def wanted_types(given: Names, present: Collection[str]) -> tuple[str, ...]:
     """Operator types that may be quantized; none, which is all, if these are all that the model has.
 
-    A type that the model has and no CPU runs on integers is left out: the report says so of its nodes. One that neither
+    A type that no CPU runs on integers is left out: the report says so of its nodes, if there are any. One that nobody
     has is left for placement to refuse, as is a list of which nothing would be left.
 
     Raises:
         ConfigError: what is given is no list of names.
     """
-    listed = sorted(given) if isinstance(given, set | frozenset) else given
-    asked = names("op_types_to_quantize", listed or ())
-    left = tuple(name for name in asked if name in CPU or name not in present)
+    asked = listed("op_types_to_quantize", given)
+    known = {*present, *_FUSED, *operator_types()}
+    left = tuple(name for name in asked if name in CPU or name not in known)
     if set(present) <= set(asked) and set(left) <= CPU.keys():
         return ()  # preparing makes other types of them
     return left or asked

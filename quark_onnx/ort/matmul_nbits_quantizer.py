@@ -57,7 +57,8 @@ class QuantizedModel:
             ConfigError, ResourceError: the file cannot be written, or is the input model.
         """
         output = free_output(self.source, output_path)
-        assert output is not None
+        if output is None:
+            raise ConfigError("save_model_to_file writes a file: give its name as output_path")
         evidence = self.result.evidence
         io.save(evidence.quantized, output, source=evidence.model, external=use_external_data_format)
 
@@ -103,10 +104,10 @@ class MatMulNBitsQuantizer:
             bits,
             channel_wised_quantize,
         )
-        if algo_config is not None:
-            _refuse_beside(algo_config, asked)
         self.algo_config = asked if algo_config is None else algo_config
         self.config = weight_only(self.algo_config, Blocks(block_size, is_symmetric), nodes_to_exclude)
+        if algo_config is not None:
+            _refuse_beside(algo_config, asked)
         self._done: QuantizedModel | None = None
 
     def process(self) -> Result:

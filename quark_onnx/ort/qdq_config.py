@@ -7,6 +7,7 @@ from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.ort.calibrate import CalibrationMethod
+from quark_onnx.ort.lowering import listed
 from quark_onnx.ort.model_nodes import Source, op_types, picked
 from quark_onnx.ort.quant_config import Names, StaticQuantConfig
 from quark_onnx.ort.quant_utils import QuantFormat, QuantType
@@ -50,9 +51,12 @@ def get_qdq_config(
         extra_options: go before what the other parameters say.
 
     Raises:
-        ConfigError: an unknown key in `calibrate_args`.
+        ConfigError: an unknown key in `calibrate_args`, or what is no list of names, or no dictionary.
         ModelError: the model cannot be read.
     """
+    for name, value in (("calibrate_args", calibrate_args), ("extra_options", extra_options)):
+        if not isinstance(value, Mapping | None):
+            raise ConfigError(f"{name} must be a dictionary, not {value!r}")
     for key in calibrate_args or {}:
         if key not in CALIBRATE_ARGS:
             raise ConfigError(f"calibrate_args: unknown key {key!r}{nearest(str(key), CALIBRATE_ARGS)}")
@@ -71,9 +75,13 @@ def get_qdq_config(
         QuantFormat.QDQ,
         activation_type,
         weight_type,
-        list(op_types_to_quantize or sorted(op_types(model_input))),
+        list(listed("op_types_to_quantize", op_types_to_quantize) or sorted(op_types(model_input))),
         None,
-        list(picked(model_input, nodes_to_exclude) if callable(nodes_to_exclude) else nodes_to_exclude or ()),
+        list(
+            picked(model_input, nodes_to_exclude)
+            if callable(nodes_to_exclude)
+            else listed("nodes_to_exclude", nodes_to_exclude)
+        ),
         per_channel,
         reduce_range,
         False,

@@ -1,6 +1,6 @@
 """The configurations of onnxruntime.quantization: plain, mutable, in its order and with its defaults.
 
-Nothing is checked before `lowering` makes our frozen configuration of them.
+No value is checked before `lowering` makes our frozen configuration of them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import Any
 
 from quark_onnx.ort.calibrate import CalibrationMethod
 from quark_onnx.ort.quant_utils import QuantFormat, QuantType
+from quark_onnx.ort.strict_fields import StrictFields
 
 Names = Sequence[str] | None
 
 _NAMES = ("op_types_to_quantize", "nodes_to_quantize", "nodes_to_exclude")
 
 
-class QuantConfig:
+class QuantConfig(StrictFields):
     """What both kinds of quantization have in common: names and options that nobody gave are empty, to be added to."""
 
     def __post_init__(self) -> None:

@@ -114,8 +114,9 @@ def quantize(
         lowered = weight_only(quant_config, external=True)
         return _quantized(model_input, model_output, lowered, quant_config.data)
     raise ConfigError(
-        "quant_config must be a StaticQuantConfig, a DynamicQuantConfig or one of matmul_nbits_quantizer, not "
-        f"{type(quant_config).__name__}; ModelQuantizer takes a QuantizationConfig"
+        "quant_config must be a StaticQuantConfig, a DynamicQuantConfig or one of matmul_nbits_quantizer, of "
+        f"quark_onnx.ort, not {type(quant_config).__module__}.{type(quant_config).__name__}; "
+        "quark_onnx.ModelQuantizer takes a QuantizationConfig"
     )
 
 

@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 
 from quark_onnx.ort.quant_config import Names
 from quark_onnx.ort.quant_utils import QuantFormat
+from quark_onnx.ort.strict_fields import StrictFields
 
 Axes = Sequence[tuple[str, int]] | Mapping[str, int] | None
 
 
-class WeightOnlyQuantConfig:
+class WeightOnlyQuantConfig(StrictFields):
     """What all of them have in common: the algorithm, and calibration data where it needs any."""
 
     algorithm: ClassVar[str]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
-from quark_onnx.core.settings.checked_fields import names
 from quark_onnx.core.settings.config import QuantizationConfig
-from quark_onnx.ort.lowering import exact, refuse_operators, refuse_strangers
+from quark_onnx.ort.extra_options import says
+from quark_onnx.ort.lowering import exact, listed, refuse_operators
 from quark_onnx.ort.quant_config import Names
 from quark_onnx.ort.weight_only import WeightOnlyQuantConfig
 
@@ -46,17 +46,18 @@ def weight_only(
     Raises:
         ConfigError: a parameter that has no counterpart.
     """
+    if not isinstance(config, WeightOnlyQuantConfig):
+        raise ConfigError(f"algo_config must be a configuration such as HQQWeightOnlyQuantConfig(), not {config!r}")
     if config.algorithm not in _ALGORITHMS:
         raise ConfigError(
             f"{type(config).__name__} has no counterpart: take HQQWeightOnlyQuantConfig, which needs no data either, "
             "or GPTQWeightOnlyQuantConfig"
         )
-    refuse_strangers(config)
     values: Fields = vars(config)
     refuse_operators(values["quant_format"])
     fields = _ALGORITHMS[config.algorithm](values, blocks)
     options = {"WeightsOnly": True, **fields.pop("extra_options")}
-    types = names("op_types_to_quantize", sorted(values["op_types_to_quantize"] or ("MatMul",)))
+    types = tuple(sorted(listed("op_types_to_quantize", values["op_types_to_quantize"]))) or ("MatMul",)
     for name in types:
         if name not in TYPES:
             raise ConfigError(f"op_types_to_quantize: {name!r} has no weights of few bits{nearest(name, TYPES)}")
@@ -89,18 +90,27 @@ def _default(values: Fields, blocks: Blocks) -> Fields:
 
 
 def _nearest(values: Fields, blocks: Blocks) -> Fields:
-    if values["ratios"]:
+    if not says(values["ratios"], (None, {})):
         raise ConfigError("ratios: no share of a block is cut off; take HQQWeightOnlyQuantConfig, which fits its ends")
     layers = {
         exact(_CUSTOM, [name])[0]: _layer(f"{_CUSTOM}[{name!r}]", asked, blocks)
-        for name, asked in (values[_CUSTOM] or {}).items()
+        for name, asked in _dictionary(_CUSTOM, values[_CUSTOM] or {}).items()
     }
     return _in_blocks(blocks, **({"LayerTypes": layers} if layers else {}))
 
 
+def _dictionary(where: str, given: Any) -> dict[str, Any]:
+    """What is given, as a dictionary or as pairs."""
+    try:
+        return dict(given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where} must be a dictionary, not {given!r}") from error
+
+
 def _layer(where: str, asked: Mapping[str, Any], blocks: Blocks) -> dict[str, Any]:
     """What LayerTypes has for one node."""
-    told = {"bits": 4, "group_size": blocks.size, "scheme": "sym" if blocks.symmetric else "asym", **asked}
+    told: Fields = {"bits": 4, "group_size": blocks.size, "scheme": "sym" if blocks.symmetric else "asym"}
+    told |= _dictionary(where, asked)
     if strange := [key for key in told if key not in _KEYS]:
         raise ConfigError(f"{where}: unknown key {strange[0]!r}{nearest(str(strange[0]), _KEYS)}")
     if told["scheme"] not in ("sym", "asym"):
@@ -173,7 +183,7 @@ def refuse_level(level: int | None) -> None:
 
 
 def _refuse_axes(given: Any) -> None:
-    for name, axis in dict(given or ()).items():
+    for name, axis in _dictionary("quant_axes", given or ()).items():
         if AXES.get(name) != axis:
             raise ConfigError(
                 f"quant_axes: blocks lie along axis 0 of MatMul and 1 of Gather, not {axis!r} of {name!r}"

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.fast_finetune import TUNABLE, quark_key
 from quark_onnx.core.settings.mixed_precision import AUTO
+from quark_onnx.ort.strict_fields import StrictFields
 from quark_onnx.quark.matmul_weights import Changes
 from quark_onnx.quark.specs import QLayerConfig
-from quark_onnx.quark.strict_fields import StrictFields
 
 _KEYS = {"output_qdq": "OutputQDQ", "use_gds": "UseGDS", "mse": "MSE"}
 """Where Quark's key has more capitals."""

@@ -12,6 +12,7 @@ from quark_onnx.core.settings import config as settings
 from quark_onnx.core.settings.checked_fields import flag, names, optional, whole
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.ort.extra_options import says
 from quark_onnx.quark.enums import PowerOfTwoMethod
 from quark_onnx.quark.matmul_weights import PRODUCTS, gptq_weights, nbits_weights
 from quark_onnx.quark.mixed_types import mixed
@@ -98,12 +99,21 @@ def lowered(config: QuantizationConfig) -> Lowered:
     )
 
 
+def dictionary(options: Any, name: str = "extra_options") -> Mapping[str, Any]:
+    """Options as they are.
+
+    Raises:
+        ConfigError: they are no dictionary.
+    """
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"{name} must be a dictionary, not {options!r}")
+    return options
+
+
 def _unfolded(config: QuantizationConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fields and options, those in the other's place moved to it."""
     values = dict(vars(config))
-    options = values.pop("extra_options")
-    if not isinstance(options, Mapping):
-        raise ConfigError(f"extra_options must be a dictionary, not {options!r}")
+    options = dictionary(values.pop("extra_options"))
     for key in options:
         if key not in KNOWN:
             raise ConfigError(f"unknown extra option {key!r}{nearest(str(key), KNOWN)}")
@@ -146,9 +156,12 @@ def _tensors(values: dict[str, Any], options: dict[str, Any]) -> None:
         raise ConfigError(f"extra option MixedPrecisionTensor must be a dictionary {{type: [tensors]}}, not {asked!r}")
     if asked and not switched:
         raise ConfigError("extra option MixedPrecisionTensor needs specific_tensor_precision=True; set that too")
+    for kind in asked:
+        refuse_type("extra option MixedPrecisionTensor", kind)
     overrides = {name: [{"quant_type": kind}] for kind, found in asked.items() for name in names(str(kind), found)}
     if overrides:
-        options["TensorQuantOverrides"] = {**overrides, **(options.get("TensorQuantOverrides") or {})}
+        own = dictionary(options.get("TensorQuantOverrides") or {}, "extra option TensorQuantOverrides")
+        options["TensorQuantOverrides"] = {**overrides, **own}
 
 
 def _smoothed(values: dict[str, Any], options: dict[str, Any]) -> None:
@@ -157,10 +170,11 @@ def _smoothed(values: dict[str, Any], options: dict[str, Any]) -> None:
     if asked is not None and options.get("SmoothQuant") is not None:
         raise ConfigError("include_sq and the extra option SmoothQuant say the same; leave one of them out")
     if asked is True:
-        options["SmoothQuant"] = {"alpha": options.pop("SmoothAlpha", None) or 0.5}
+        alpha = options.pop("SmoothAlpha", None)
+        options["SmoothQuant"] = {"alpha": 0.5 if alpha is None else alpha}
     elif asked is not None:
         options["SmoothQuant"] = flag("include_sq", asked)
-    if asked is not True and options.get("SmoothAlpha") is not None and options.pop("SmoothAlpha") != 0.5:
+    if asked is not True and not says(options.pop("SmoothAlpha", None), (None, 0.5)):
         raise ConfigError("extra option SmoothAlpha needs include_sq=True; set that or remove this")
 
 
@@ -172,7 +186,7 @@ def _switched_off(values: dict[str, Any], options: dict[str, Any]) -> None:
 
 def _steps(options: dict[str, Any]) -> dict[str, Any]:
     """What ends an adaptive run of equalization says nothing of so many steps."""
-    if options.get("CLESteps", -1) != -1:
+    if not says(options.get("CLESteps"), (None, -1)):
         options.pop("CLETotalLayerDiffThreshold", None)
     return options
 
@@ -217,4 +231,4 @@ def _op_types(target: str, asked: Any, values: Mapping[str, Any]) -> Any:
             raise ConfigError(
                 f"extra_op_types_to_quantize: target {target!r} does not quantize {op_type!r}{nearest(op_type, known)}"
             )
-    return [*asked, *more] if asked else asked
+    return [*names("op_types_to_quantize", asked), *more] if asked else asked

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.settings.checked_fields import whole
 
 NBITS = {"Algorithm": "DEFAULT", "GroupSize": 128, "Symmetric": True, "Bits": 4, "AccuracyLevel": 0}
 """MatMulNBitsParams, and Quark's values for what is left out."""
@@ -21,6 +22,8 @@ GPTQ = {
     "WeightSymmetric": True,
 }
 """GPTQParams; None: as this package has it."""
+
+_BITS = whole(2, 16)
 
 Changes = tuple[dict[str, Any], dict[str, Any]]
 """Fields and extra options."""
@@ -44,7 +47,8 @@ def nbits_weights(params: Mapping[str, Any]) -> Changes:
     algorithm = str(asked["Algorithm"]).upper()
     if algorithm not in ("DEFAULT", "GPTQ", "HQQ"):
         raise ConfigError(f"MatMulNBitsParams Algorithm: unknown value {algorithm!r}; known: DEFAULT, GPTQ, HQQ")
-    fields = {"weight_type": f"int{asked['Bits']}", "include_cle": False, "op_types_to_quantize": [*PRODUCTS, "Gather"]}
+    bits = _BITS("MatMulNBitsParams Bits", asked["Bits"])
+    fields = {"weight_type": f"int{bits}", "include_cle": False, "op_types_to_quantize": [*PRODUCTS, "Gather"]}
     options: dict[str, Any] = {"WeightsOnly": True, "BlockSize": asked["GroupSize"]}
     if not asked["Symmetric"]:
         options["WeightSymmetric"] = False
@@ -76,7 +80,8 @@ def gptq_weights(params: Mapping[str, Any]) -> Changes:
     }
     if asked["GroupSize"] != -1:
         options["BlockSize"] = asked["GroupSize"]
-    return {"weight_type": f"int{asked['Bits']}", "per_channel": asked["PerChannel"], "include_fast_ft": True}, options
+    bits = _BITS("GPTQParams Bits", asked["Bits"])
+    return {"weight_type": f"int{bits}", "per_channel": asked["PerChannel"], "include_fast_ft": True}, options
 
 
 def _merged(what: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

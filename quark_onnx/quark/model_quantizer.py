@@ -14,7 +14,7 @@ from quark_onnx.core.errors import ConfigError
 from quark_onnx.graph import ModelProto
 from quark_onnx.quark.algorithms import AlgoConfig, asked_by
 from quark_onnx.quark.data_readers import ModelDataReader
-from quark_onnx.quark.lowered_config import Lowered, lowered
+from quark_onnx.quark.lowered_config import Lowered, dictionary, lowered
 from quark_onnx.quark.lowered_qconfig import first_api
 from quark_onnx.quark.model_nodes import ModelNodes
 from quark_onnx.quark.qconfig import QConfig
@@ -60,7 +60,7 @@ class ModelQuantizer:
         Returns:
             Always a `Result`, with the model in it, also where a file is written.
         """
-        asked = lowered(self._first_api(model_input, algorithms or ()))
+        asked = lowered(self._first_api(model_input, () if algorithms is None else algorithms))
         if isinstance(calibration_data_reader, ModelDataReader):
             calibration_data_reader = calibration_data_reader.data
         with _talking(asked):
@@ -73,11 +73,15 @@ class ModelQuantizer:
 
     def _first_api(self, model_input: str | Path | ModelProto, algorithms: Sequence[AlgoConfig]) -> QuantizationConfig:
         """The configuration of the first API with more algorithms."""
+        if not isinstance(algorithms, Sequence):
+            raise ConfigError(f"algorithms must be a list, not {algorithms!r}")
         if isinstance(self.config, QConfig):
             return first_api(self.config, algorithms, ModelNodes(model_input))
         config = self.config.global_quant_config
+        if not algorithms:
+            return config
         fields, options = asked_by(algorithms)
-        return replace(config, **fields, extra_options={**config.extra_options, **options}) if algorithms else config
+        return replace(config, **fields, extra_options={**dictionary(config.extra_options), **options})
 
 
 @contextmanager

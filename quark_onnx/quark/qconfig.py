@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest, reading
+from quark_onnx.ort.strict_fields import StrictFields
 from quark_onnx.quark.algorithms import AlgoConfig
 from quark_onnx.quark.data_types import DataType
-from quark_onnx.quark.lowered_config import KNOWN
+from quark_onnx.quark.lowered_config import KNOWN, dictionary
 from quark_onnx.quark.presets import get_default_config
 from quark_onnx.quark.quantization_config import Config
 from quark_onnx.quark.serialized import algorithm_of, layer_of, plain
 from quark_onnx.quark.specs import QLayerConfig
-from quark_onnx.quark.strict_fields import StrictFields
 
 _BY_LAYER = ("specific_layer_config", "layer_type_config")
 Layer = QLayerConfig | DataType
@@ -69,7 +69,7 @@ class QConfig(StrictFields):
         self.exclude = [] if exclude is None else exclude
         self.algo_config = [] if algo_config is None else algo_config
         self.use_external_data_format = use_external_data_format
-        self.extra_options = {**(extra_options or {}), **options}
+        self.extra_options = {**({} if extra_options is None else dictionary(extra_options)), **options}
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as dictionaries, lists, strings and numbers; of algorithms what is not their default."""

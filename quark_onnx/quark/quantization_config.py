@@ -7,7 +7,7 @@ from typing import Any
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.ort import CalibrationMethod, QuantFormat, QuantType
-from quark_onnx.quark.strict_fields import StrictFields
+from quark_onnx.ort.strict_fields import StrictFields
 
 
 @dataclass

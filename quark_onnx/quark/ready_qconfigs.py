@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.settings import presets
 from quark_onnx.quark.algorithms import AdaQuantConfig, AdaRoundConfig, AlgoConfig
+from quark_onnx.quark.elsewhere import elsewhere
+from quark_onnx.quark.presets import get_default_config
 from quark_onnx.quark.qconfig import QConfig
+from quark_onnx.quark.quantization_config import QuantizationConfig
 from quark_onnx.quark.specs import BFloat16Spec, BFP16Spec, Int8Spec, Int16Spec, QLayerConfig, ReadySpec, XInt8Spec
 
 _FORCE = {"ForceQuantizeNoInputCheck": True}
@@ -32,32 +35,17 @@ READY = {
 }
 """The names, and what they are made of."""
 
-_SEARCHES = ("AutoSearch", "AutoSearchPro", "SearchSpace", "get_auto_search_config", "generate_all_configs")
-_CALIBRATERS = (
-    *("CalibraterBase", "MinMaxCalibrater", "create_calibrator_float_scale", "create_calibrator_power_of_two"),
-    "write_calibration_table",
-)
-ELSEWHERE = {
-    "get_library_path": "models hold standard operators only, and onnxruntime loads them as they are",
-    "dump_model": "result.layer_sqnr() and quark-onnx analyze compare tensors",
-    "quantize_static": "it is in quark_onnx.ort",
-    "quantize_dynamic": "it is in quark_onnx.ort",
-    **dict.fromkeys(_SEARCHES, "quark_onnx.optimize.optimize finds the smallest or fastest model within a budget"),
-    **dict.fromkeys(_CALIBRATERS, "quantize_model calibrates, and calibrate_method says how"),
-}
-"""Names of Quark's that are not here, and the nearest."""
 
-
-def __getattr__(name: str) -> QConfig:
-    """A new configuration, for `from quark_onnx.quark import A8W8_QCONFIG`.
+def __getattr__(name: str) -> QConfig | QuantizationConfig:
+    """A new configuration, for `from quark_onnx.quark import A8W8_QCONFIG`, or of a preset, as for `A8W8_CONFIG`.
 
     Raises:
-        ConfigError: Quark has it, and here it is something else. AttributeError: nobody has it.
+        AttributeError: there is none; the message says what there is instead, if Quark has it.
     """
-    if name in ELSEWHERE:
-        raise ConfigError(f"quark_onnx.quark has no {name}: {ELSEWHERE[name]}")
+    if (preset := name.removesuffix("_CONFIG")) != name and preset in presets.PRESETS:
+        return get_default_config(preset)
     if name not in READY:
-        raise AttributeError(f"quark_onnx.quark has no {name!r}")
+        elsewhere(name)
     base, ending = READY[name]
     inputs, weight, options = _SPECS[base]
     return QConfig(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.ort.strict_fields import StrictFields
 from quark_onnx.quark import data_types
 from quark_onnx.quark.data_types import DataType
 from quark_onnx.quark.enums import CalibMethod, QuantGranularity, ScaleType
-from quark_onnx.quark.strict_fields import StrictFields
 
 
 @dataclass(eq=False)

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.settings.checked_fields import flag
 from quark_onnx.core.settings.extra_options import UNSUPPORTED
+from quark_onnx.ort.extra_options import says
 
 Refusal = tuple[tuple[Any, ...], str]
 
@@ -163,7 +165,7 @@ def refuse_fields(values: Mapping[str, Any]) -> None:
         ConfigError: one says otherwise; with the nearest that there is.
     """
     for name, (taken, reason) in FIELDS.items():
-        if not _says(values[name], taken):
+        if not says(values[name], taken):
             raise ConfigError(f"{name}={values[name]!r} is not supported: {reason}")
 
 
@@ -180,8 +182,10 @@ def without_idle(options: Mapping[str, Any], npu: bool) -> dict[str, Any]:
         on_npu = ((True,) if npu else (), ON_NPU[key]) if key in ON_NPU else None
         taken, reason = OPTIONS.get(key) or on_npu or ((), "")
         off = key in ON_NPU and value is False and (reason is _DPU or not npu)
-        if reason and not (off or _says(value, taken)):
+        if reason and not (off or says(value, taken)):
             raise ConfigError(f"extra option {key}={value!r} is not supported: {reason}")
+        if key in OPTIONS and not reason:
+            flag(f"extra option {key}", value)
     return {key: value for key, value in options.items() if key not in OPTIONS and key not in ON_NPU}
 
 
@@ -194,7 +198,3 @@ def refuse_type(where: str, value: object) -> None:
     name = str(getattr(value, "name", None) or getattr(value, "__name__", value))
     if name in TYPES:
         raise ConfigError(f"{where}: {name} is not supported: {TYPES[name]}")
-
-
-def _says(value: Any, taken: tuple[Any, ...]) -> bool:
-    return any(type(value) is type(one) and value == one for one in taken)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.frozen_dict import FrozenDict
 from quark_onnx.core.settings.checked_fields import named
@@ -54,6 +56,7 @@ def checked_options(values: object) -> Mapping[str, Any]:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"extra_options must be a dictionary, not {values!r}")
+    values = {key: value.item() if isinstance(value, np.generic) else value for key, value in values.items()}
     for key, value in values.items():
         if key in UNSUPPORTED:
             raise ConfigError(f"extra option {key} is not supported: {UNSUPPORTED[key]}")

@@ -214,9 +214,12 @@ def test_a_misspelt_attribute_is_refused() -> None:
     config = StaticQuantConfig(None)
     config.per_channel = True
     assert static(config, TYPES).per_channel
-    config.per_chanel = True  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="no parameter 'per_chanel'; did you mean 'per_channel'"):
-        static(config, TYPES)
+    with pytest.raises(ConfigError, match="StaticQuantConfig has no 'per_chanel'; did you mean 'per_channel'"):
+        config.per_chanel = True  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="DynamicQuantConfig has no 'per_chanel'; did you mean 'per_channel'"):
+        DynamicQuantConfig(per_chanel=True)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="StaticQuantConfig: missing a required argument: 'calibration_data_reader'"):
+        StaticQuantConfig()  # type: ignore[call-arg]
 
 
 NAMES = ["conv_*", "conv_1", "conv_[1]", "^conv", "a?c", "abc", "x^", "[", "]", "*"]
@@ -239,7 +242,7 @@ def test_all_types_of_the_model_are_no_restriction() -> None:
 
 
 def test_types_that_stay_float() -> None:
-    """What the model has and no CPU runs on integers is left out of a list; what neither has is left for placement."""
+    """What no CPU runs on integers is left out of a list; what is no operator is left for placement."""
 
     def types(*asked: str) -> tuple[str, ...]:
         config = StaticQuantConfig(None, op_types_to_quantize=asked)
@@ -248,7 +251,8 @@ def test_types_that_stay_float() -> None:
     assert types("Conv", "HardSwish") == ("Conv",)
     assert types("Conv", "HardSwish", "Add") == ()
     assert types("HardSwish") == ("HardSwish",)
-    assert types("Conv", "Elu") == ("Conv", "Elu")
+    assert types("Conv", "Elu") == ("Conv",)
+    assert types("Conv", "Eluu") == ("Conv", "Eluu")
     assert types("Conv", "HardSwish", "Add", "Convv") == ("Conv", "Add", "Convv")
 
 
@@ -332,3 +336,51 @@ def test_the_result_is_ours(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a StaticQuantConfig, a DynamicQuantConfig or one of matmul_nbits"):
         quantize(model(), tmp_path / "q.onnx", QuantizationConfig())  # type: ignore[arg-type]
     assert np.all([output.name for output in result.model.graph.output] == ["y"])
+
+
+def test_types_that_lists_of_others_name() -> None:
+    """Optimum's, and that of onnxruntime's example of BERT: what the model does not have needs no quantizer."""
+    asked = ["Conv", "Attention", "LSTM", "EmbedLayerNormalization", "ArgMax"]
+    assert static(StaticQuantConfig(None, op_types_to_quantize=asked), TYPES) == static(
+        StaticQuantConfig(None, op_types_to_quantize=["Conv"]), TYPES
+    )
+    wrong = static(StaticQuantConfig(None, op_types_to_quantize=["Conv", "Atention"]), TYPES)
+    assert wrong.op_types_to_quantize == ("Conv", "Atention")
+    with pytest.raises(ConfigError, match="'Attention' is not in the operator table"):
+        quantize_static(model(), "q.onnx", SAMPLES, op_types_to_quantize=["Attention"])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"op_types_to_quantize": {1, "Conv"}}, "op_types_to_quantize must hold strings, not 1"),
+        ({"nodes_to_exclude": "conv"}, "nodes_to_exclude must be a list of names, not 'conv'"),
+        ({"nodes_to_exclude": 0}, "nodes_to_exclude must be a list of names, not 0"),
+        ({"calibration_providers": np.array(["a", "b"])}, "calibration runs on the CPU, not on array"),
+        ({"extra_options": {"AddQDQPairToWeight": np.ones(2)}}, "AddQDQPairToWeight does not take array"),
+        ({"extra_options": {"DedicatedQDQPair": 0}}, "DedicatedQDQPair does not take 0"),
+        ({"extra_options": 1}, "extra_options must be a dictionary, not 1"),
+    ],
+)
+def test_values_of_wrong_types(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        static(StaticQuantConfig(None, **given), TYPES)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"op_types_to_quantize": "Conv"}, "op_types_to_quantize must be a list of names, not 'Conv'"),
+        ({"nodes_to_exclude": "conv"}, "nodes_to_exclude must be a list of names, not 'conv'"),
+        ({"calibrate_args": ["symmetric"]}, "calibrate_args must be a dictionary"),
+        ({"extra_options": ["WeightSymmetric"]}, "extra_options must be a dictionary"),
+    ],
+)
+def test_values_of_wrong_types_in_get_qdq_config(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        get_qdq_config(model(), None, **given)
+
+
+def test_a_configuration_of_onnxruntime_itself_is_told_apart() -> None:
+    with pytest.raises(ConfigError, match=r"of quark_onnx.ort, not onnxruntime\.quantization\."):
+        quantize(model(), "q.onnx", theirs.StaticQuantConfig(None))

@@ -12,6 +12,7 @@ from text_models import batchnorm, normal, run, text_model
 
 from quark_onnx import ConfigError, ModelError
 from quark_onnx.ort import quantize_dynamic, quantize_static
+from quark_onnx.ort.preprocess import main
 from quark_onnx.ort.shape_inference import FIXED, quant_pre_process
 
 TEXT = """g (T[1,4,8,8] x) => (T[1,4,6,6] y) {
@@ -78,3 +79,46 @@ def test_a_quantized_model_is_refused(tmp_path: Path) -> None:
     quantize_dynamic(rows(), tmp_path / "q.onnx")
     with pytest.raises(ModelError, match="quantized"):
         quant_pre_process(tmp_path / "q.onnx", tmp_path / "p.onnx")
+
+
+def test_the_command_is_the_function(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, one, other = tmp_path / "m.onnx", tmp_path / "a" / "p.onnx", tmp_path / "b" / "p.onnx"
+    onnx.save(planes(), source)
+    paths = ["--input", str(source), "--output", str(one)]
+    for flags, skip in ((["--skip_symbolic_shape", "True"], False), (["--skip_optimization"], True)):
+        main([*paths, *flags])
+        quant_pre_process(source, other, skip_optimization=skip)
+        assert one.read_bytes() == other.read_bytes()
+    for flags, told in (
+        (["--skip_optimization", "maybe"], "must be True or False, not 'maybe'"),
+        (["--verbose", "3"], "verbose does not take 3"),
+        (["--input", "nowhere.onnx"], "nowhere.onnx does not exist"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*paths, *flags])
+        assert told in capsys.readouterr().err
+
+
+def test_an_older_name(tmp_path: Path) -> None:
+    quant_pre_process(input_model_path=rows(), output_model_path=tmp_path / "a.onnx")
+    quant_pre_process(rows(), tmp_path / "b.onnx")
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"output_model_path": None}, "give its name as output_model_path"),
+        ({"output_model_path": 3}, "must be the name of a file, not 3"),
+        ({"input_model": None}, "reads one model"),
+        ({"input_model_path": rows()}, "reads one model"),
+        ({"skip_optimisation": True}, "did you mean 'skip_optimization'"),
+        ({"skip_optimization": "x"}, "skip_optimization must be True or False"),
+        ({"skip_symbolic_shape": "x"}, "skip_symbolic_shape must be True or False"),
+        ({"verbose": np.ones(2)}, "verbose does not take array"),
+    ],
+)
+def test_wrong_arguments(given: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=told):
+        quant_pre_process(**{"input_model": rows(), "output_model_path": tmp_path / "p.onnx", **given})
+    assert [*tmp_path.iterdir()] == []

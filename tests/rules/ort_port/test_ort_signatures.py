@@ -42,8 +42,6 @@ OLDER = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < PO
 
 OTHER_DEFAULTS = {
     "quant_format": "QDQ",  # of weight-only configurations: operators of onnxruntime's own are not written
-    "input_model": inspect.Parameter.empty,  # None there, and refused
-    "output_model_path": inspect.Parameter.empty,
 }
 """Where ours differ on purpose."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from text_models import normal, text_model
@@ -109,9 +110,8 @@ def test_what_is_refused(given: WeightOnlyQuantConfig, message: str) -> None:
 
 def test_a_misspelt_attribute_is_refused() -> None:
     config = DefaultWeightOnlyQuantConfig()
-    config.blocksize = 32  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="no parameter 'blocksize'; did you mean 'block_size'"):
-        weight_only(config)
+    with pytest.raises(ConfigError, match="has no 'blocksize'; did you mean 'block_size'"):
+        config.blocksize = 32  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("algorithm", [None, HQQWeightOnlyQuantConfig(16), GPTQWeightOnlyQuantConfig(SAMPLES)])
@@ -175,3 +175,26 @@ def test_nodes_to_include_are_refused() -> None:
 
 def test_what_is_exported() -> None:
     assert all(hasattr(matmul_nbits_quantizer, name) for name in matmul_nbits_quantizer.__all__)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"algo_config": 1}, "algo_config must be a configuration such as HQQ"),
+        ({"quant_axes": 3}, "quant_axes must be a dictionary, not 3"),
+        ({"op_types_to_quantize": "MatMul"}, "must be a list of names, not 'MatMul'"),
+        ({"algo_config": RTNWeightOnlyQuantConfig(customized_weight_config={"a": 3})}, r"\['a'\] must be a dictionary"),
+        ({"algo_config": RTNWeightOnlyQuantConfig(customized_weight_config=[1])}, "config must be a dictionary"),
+        ({"algo_config": RTNWeightOnlyQuantConfig(ratios=np.ones(2))}, "ratios: no share"),
+    ],
+)
+def test_values_of_wrong_types(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        MatMulNBitsQuantizer(model(), **given)
+
+
+def test_a_file_needs_a_name() -> None:
+    quantizer = MatMulNBitsQuantizer(model(), block_size=16)
+    quantizer.process()
+    with pytest.raises(ConfigError, match="give its name as output_path"):
+        quantizer.model.save_model_to_file(None)  # type: ignore[arg-type]

@@ -108,6 +108,12 @@ def test_algorithms_of_the_call_come_on_top(generation: int) -> None:
     assert not ModelQuantizer(bare).quantize_model(MODEL, None, SAMPLES).plan.factors
 
 
+@pytest.mark.parametrize("bare", [config(), QConfig(QLayerConfig(Int8Spec(), weight=Int8Spec()))])
+def test_algorithms_of_the_call_are_a_list(bare: Any) -> None:
+    with pytest.raises(ConfigError, match="algorithms must be a list, not CLEConfig"):
+        ModelQuantizer(bare).quantize_model(MODEL, None, SAMPLES, algorithms=CLEConfig())  # type: ignore[arg-type]
+
+
 def test_operator_types_that_stay_float() -> None:
     layer = QLayerConfig(input_tensors=Int8Spec(), weight=Int8Spec())
     kept = QConfig(layer, layer_type_config={None: ["Gemm", "LSTM"]}, PrintSummary=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from quark_onnx import ConfigError, quark
@@ -97,6 +99,25 @@ def test_a_type_is_refused_with_the_nearest(field: str, member: quark.ExtendedQu
         ({"extra_options": {"CLETotalLayerDiffThreshold": 1e-3}}, "limit their number with CLESteps"),
         ({"extra_options": {"FoldReluu": True}}, "did you mean 'FoldRelu'"),
         ({"extra_options": [1]}, "extra_options must be a dictionary"),
+        ({"extra_options": {"SimplifyModel": "x"}}, "SimplifyModel must be True or False"),
+        ({"include_sq": True, "extra_options": {"SmoothAlpha": 0}}, "alpha must be above 0"),
+        ({"extra_options": {"SmoothAlpha": np.ones(2)}}, "SmoothAlpha needs include_sq=True"),
+        ({"extra_options": {"CLESteps": np.ones(2)}}, "CLESteps does not take"),
+        ({"op_types_to_quantize": "Conv", "extra_op_types_to_quantize": ["Gemm"]}, "must be a list of names, not 'C"),
+        ({"op_types_to_quantize": 3, "extra_op_types_to_quantize": ["Gemm"]}, "must be a list of names, not 3"),
+        ({"extra_options": {"UseGPTQ": True, "GPTQParams": {"Bits": "8"}}}, "Bits must be a whole number"),
+        ({"extra_options": {"UseMatMulNBits": True, "MatMulNBitsParams": {"Bits": None}}}, "Bits must be a whole"),
+        (
+            {"specific_tensor_precision": True, "extra_options": {"MixedPrecisionTensor": {"QBFP": ["x"]}}},
+            "QBFP is not supported: .*nearest",
+        ),
+        (
+            {
+                "specific_tensor_precision": True,
+                "extra_options": {"MixedPrecisionTensor": {"QInt16": ["x"]}, "TensorQuantOverrides": [1]},
+            },
+            "TensorQuantOverrides must be a dictionary",
+        ),
     ],
 )
 def test_a_refusal(change: dict[str, Any], told: str) -> None:
@@ -121,7 +142,24 @@ def test_names_that_there_are_not() -> None:
     layer = quark.QLayerConfig(input_tensors=quark.Int8Spec(), weight=quark.Int8Spec())
     with pytest.raises(ConfigError, match="did you mean 'algo_config'"):
         quark.QConfig(layer, algo_confg=[])
+    with pytest.raises(ConfigError, match="extra_options must be a dictionary"):
+        quark.QConfig(layer, extra_options=[1])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="of quark_onnx"):
         quark.Config(object())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="config must be a QConfig or a Config"):
         quark.ModelQuantizer(changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["CalibDataSize", "Percentile"])
+def test_numbers_of_numpy_are_numbers(key: str) -> None:
+    values = {"CalibDataSize": np.int64(4), "Percentile": np.float64(99)}
+    method = quark.CalibrationMethod.Percentile
+    found = lowered(QuantizationConfig(calibrate_method=method, extra_options={key: values[key]})).config
+    assert found.option(key) == values[key] and type(found.option(key)) in (int, float)
+    with pytest.raises(ConfigError, match=f"{key} does not take array"):
+        lowered(QuantizationConfig(calibrate_method=method, extra_options={key: np.ones(2)}))
+
+
+def test_editors_show_what_a_constructor_takes() -> None:
+    assert [*inspect.signature(quark.CLEConfig).parameters][:2] == ["cle_balance_method", "cle_steps"]
+    assert "options" in inspect.signature(quark.QConfig).parameters

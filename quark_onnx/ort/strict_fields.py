@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inspect import Parameter, signature
+from inspect import Parameter, Signature, signature
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
@@ -11,13 +11,19 @@ from quark_onnx.core.errors import ConfigError, nearest
 class _Checked(type):
     """Refuses arguments that do not fit in our words; classes whose constructor takes any name see to that."""
 
+    @property
+    def __signature__(cls) -> Signature:
+        """What `help` and editors show, and what is checked: the constructor's."""
+        whole = signature(cls.__init__)  # type: ignore[misc]
+        return whole.replace(parameters=[*whole.parameters.values()][1:])
+
     def __call__(cls, *args: Any, **given: Any) -> Any:
-        expected = signature(cls.__init__)  # type: ignore[misc]
-        parameters = list(expected.parameters.values())[1:]
+        expected = cls.__signature__
+        parameters = expected.parameters.values()
         if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
             _refuse(cls, given, [parameter.name for parameter in parameters])
         try:
-            expected.bind(None, *args, **given)
+            expected.bind(*args, **given)
         except TypeError as error:
             raise ConfigError(f"{cls.__name__}: {error}") from error
         return super().__call__(*args, **given)
