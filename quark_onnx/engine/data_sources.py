@@ -17,7 +17,7 @@ import numpy as np
 
 from quark_onnx.core.errors import DataError, nearest, reading
 from quark_onnx.core.resource_faults import let_out
-from quark_onnx.engine.array_likes import Array, array_of, holds_array
+from quark_onnx.engine.array_likes import array_of, holds_array
 from quark_onnx.engine.images import IMAGE_SUFFIXES, ImageOptions, image_loader
 
 WHAT_TO_PASS = (
@@ -84,7 +84,7 @@ def source_of(data: object, inputs: Sequence[InputSpec]) -> Source:
     if isinstance(data, Mapping):
         return Source(lambda: map(Item, stacked(data, inputs)))
     if holds_array(data):
-        return Source(lambda: _stacked_array(array_of(data), inputs))
+        return Source(lambda: _stacked_array(data, inputs))
     if hasattr(data, "__iter__") or hasattr(data, "__getitem__"):
         return _iterable(cast("Iterable[object]", data))
     if callable(data):
@@ -153,7 +153,7 @@ def _length(data: Any) -> int | None:
         return None
 
 
-def _stacked_array(array: Array, inputs: Sequence[InputSpec], file: str = "") -> Iterator[Item]:
+def _stacked_array(array: object, inputs: Sequence[InputSpec], file: str = "") -> Iterator[Item]:
     """The samples of the one input's stacked array. With more inputs it stays whole, and is refused later."""
     if len(inputs) != 1:
         return iter([Item(array, file)])
@@ -212,7 +212,7 @@ def _stacked_file(file: Path, inputs: Sequence[InputSpec]) -> Iterator[Item]:
     value = _load(file, mapped=True)
     if isinstance(value, dict):
         return (Item(feed, str(file)) for feed in stacked(value, inputs, str(file)))
-    return _stacked_array(cast("Array", value), inputs, str(file))
+    return _stacked_array(value, inputs, str(file))
 
 
 def _load(file: Path, *, mapped: bool = False) -> object:

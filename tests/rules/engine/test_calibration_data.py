@@ -399,6 +399,9 @@ def test_transposed_images_are_recognised() -> None:
     says(fails([np.ones((1, 4, 6, 3), np.float32)], PICTURE), "'picture'", "NHWC", "transpose(0, 3, 1, 2)")
     nhwc = spec("picture", (None, 4, 6, 3))
     says(fails([np.ones((1, 3, 4, 6), np.float32)], nhwc), "'picture'", "NCHW", "transpose(0, 2, 3, 1)")
+    says(fails([np.ones((4, 6, 3), np.float32)], PICTURE), "the rank is 3", "looks like HWC", "transpose(2, 0, 1)")
+    says(fails([np.ones((3, 4, 6), np.float32)], nhwc), "the rank is 3", "looks like CHW", "transpose(1, 2, 0)")
+    says(fails([np.ones((4, 6), np.float32)], PICTURE), "the rank is 2", "reshape it")
 
 
 def test_a_missing_batch_axis_is_added_and_noted_once() -> None:

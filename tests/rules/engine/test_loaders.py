@@ -167,6 +167,9 @@ def test_what_its_own_library_refuses_is_told_with_the_sample() -> None:
 
     message = refused([{"x": Symbolic()}], X)
     assert message.startswith("input 'x', sample 0: this is not an array (numpy() is only available")
+    for stacked in (Symbolic(), {"x": Symbolic()}):
+        assert refused(stacked, X).startswith("input 'x': not one stacked array (numpy() is only available")
+    assert refused(Symbolic(), X, IDS).startswith("sample 0 gives 1 array(s), the model has 2")
 
 
 @pytest.mark.parametrize("make", [Torch, Eager])

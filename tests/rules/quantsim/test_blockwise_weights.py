@@ -113,3 +113,31 @@ def test_what_is_refused_changes_nothing(args: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         set_blockwise_quantization_for_weights(sim, *args)
     assert encodings(sim) == before
+
+
+@pytest.mark.parametrize(
+    ("tensor", "axis", "size", "message"),
+    [
+        ("w", 2, 4, "axis must be a whole number from 0 to 1"),
+        ("w", 0, 3, "block_size 3 does not divide the 8 of axis 0"),
+        ("w", 0, 16, "block_size must be a whole number from 1 to 8"),
+        ("k", 0, 1, "has one scale: only weights have blocks"),
+    ],
+)
+def test_blocks_that_a_tensor_cannot_have_are_refused(tensor: str, axis: int, size: int, message: str) -> None:
+    quantizer = QuantizationSimModel(model()).quantizer(tensor)
+    before = quantizer.format
+    with pytest.raises(ConfigError, match=message):
+        quantizer.enable_blockwise_quantization(axis, size)
+    assert quantizer.format == before
+
+
+def test_a_fixed_range_holds_for_every_block() -> None:
+    sim = blocked("MatMul", 4, symmetric=True, block_size=4)
+    sim.quantizer("w").set_fixed_encoding_range((-7, 7))
+    sim.compute_encodings(FEEDS)
+    found = sim.quantizer("w").get_encodings() or []
+    assert len(found) == 2 * 16
+    assert len({(e.min, e.max) for e in found}) == 1
+    assert found[0].max == pytest.approx(7)
+    assert np.isfinite(sim.session.run(None, FEEDS[0])[0]).all()

@@ -201,7 +201,7 @@ def test_a_fixed_range_of_a_weight_holds_for_every_channel() -> None:
     assert len(first) == 4
 
 
-@pytest.mark.parametrize("range", [(1, 0), (0, float("inf")), 5, (0, 1, 2), ("a", "b"), None])
+@pytest.mark.parametrize("range", [(1, 0), (0, float("inf")), 5, (0, 1, 2), ("a", "b"), None, [[1], [2, 3]]])
 def test_ranges_that_are_none_are_refused(range: Any) -> None:
     quantizer = ready().quantizer("x")
     before = quantizer.get_encodings()

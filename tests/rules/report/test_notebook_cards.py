@@ -185,6 +185,13 @@ def test_a_model_quantized_without_data_was_not_measured() -> None:
     assert "look here nothing was measured" in text and "0 samples" in text
 
 
+def test_a_model_that_is_quantized_as_it_runs_has_no_layers_to_show() -> None:
+    model = text_model("g (float[N,8] x) => (float[N,3] y) <float[8,3] w> { y = MatMul(x, w) }", w=normal(8, 3))
+    result = ModelQuantizer(get_default_config("UINT8_DYNAMIC_QUANT")).quantize_model(model, None, normal(20, 1, 8))
+    assert result.layer_sqnr() == {}
+    assert card(result.layer_sqnr()._repr_html_()).text
+
+
 def test_cards_of_large_models_are_short() -> None:
     """The worst are shown, and how many are not."""
     rows = tuple(Row(f"n{i}", f"Op{i % 100}", "float" if i == 4321 else "integer", "k", f"r{i}") for i in range(MANY))

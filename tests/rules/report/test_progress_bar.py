@@ -150,6 +150,20 @@ def test_a_search_tells_its_trials() -> None:
     ]
 
 
+def test_a_bar_that_is_entered_has_one_output_for_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell, bar = installed(monkeypatch, object()), progress_bar()
+    quantizer = ModelQuantizer(get_default_config("S8S8_AAWS"), progress=bar)
+    with pytest.raises(DataError), bar:
+        quantizer.quantize_model(MODEL, None, normal(20, 1, 8))
+        assert not shell.texts[0][-1].startswith("done")
+        quantizer.quantize_model(MODEL, None, [])
+    assert len(shell.outputs) == 1
+    assert "while reading the data" in shell.texts[0][-1]
+    quantizer.quantize_model(MODEL, None, normal(20, 1, 8))
+    assert len(shell.outputs) == 2
+    assert shell.texts[1][-1].startswith("done in ")
+
+
 def test_names_in_a_bar_do_no_harm() -> None:
     drawn: list[str] = []
     bar = NotebookBar(lambda text, html: drawn.extend((text, html)))
