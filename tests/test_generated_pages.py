@@ -87,6 +87,7 @@ def test_every_command_and_its_flags() -> None:
         for parameter in command.params:
             flags = [*parameter.opts, *parameter.secondary_opts] if parameter.param_type_name == "option" else []
             assert all(f"`{flag}" in section for flag in flags)
+    assert "\nquark-onnx quantize MODEL -o FILE [OPTIONS]\n" in page
 
 
 def test_every_public_name_and_every_example() -> None:
