@@ -57,11 +57,14 @@ class ResourceError(QuarkError):
         self.resource = resource
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the known name closest to `name`, or a short list of what is known."""
+def nearest(name: object, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the known name closest to `name`, or a short list of what is known.
+
+    name: as the user gave it, so it may be anything.
+    """
     choices = sorted(set(known))
     by_lower = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {by_lower[close[0]]!r}?"
     if not choices:

@@ -130,6 +130,8 @@ def tensor_sqnr(
     model: Model, quantized: Model, feeds: Iterable[Feed], pairs: Mapping[str, str], *, optimized: bool
 ) -> dict[str, float]:
     """SQNR in dB, over all feeds, of each pair of float tensors: in the float model → in the quantized one."""
+    if not pairs:  # nothing has a quantizer, as after dynamic quantization
+        return {}
     ratios: dict[str, Sqnr] = {}
     for expected, (found,) in _sides(model, quantized, feeds, pairs, ("run" if optimized else "written",)):
         for name in pairs:

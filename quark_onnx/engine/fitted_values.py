@@ -69,13 +69,15 @@ def _fit_shape(array: Array, spec: InputSpec, who: str, note: Note) -> Array:
         note(f"input {spec.name!r}: samples without a batch axis were given one")
         array = array[None]
     if array.ndim != len(spec.shape):
-        raise DataError(f"{who}: the rank is {array.ndim} (shape {array.shape}), the model needs {need}; reshape it")
+        misfit = f"the rank is {array.ndim} (shape {array.shape}), the model needs {need}"
+        raise DataError(f"{who}: {misfit}; {_layout_hint(array.shape, spec.shape) or 'reshape it'}")
     if spec.batch and (not len(array) or len(array) % spec.batch):
         raise DataError(f"{who}: a batch of {len(array)} cannot be split into the model's {spec.batch}; cut or pad it")
     for axis in range(1, array.ndim):
         if spec.shape[axis] not in (None, array.shape[axis]):
             misfit = f"dimension {axis} is {array.shape[axis]} (shape {array.shape}), the model needs {need}"
-            raise DataError(f"{who}: {misfit}; {_layout_hint(array.shape, spec.shape)}")
+            hint = _layout_hint(array.shape, spec.shape) or "resize or reshape it as for inference"
+            raise DataError(f"{who}: {misfit}; {hint}")
     return array
 
 
@@ -84,10 +86,13 @@ def _fits(dims: Sequence[int], fixed: Sequence[int | None]) -> bool:
 
 
 def _layout_hint(dims: Sequence[int], fixed: Sequence[int | None]) -> str:
-    for layout, order in (("NHWC", (0, 3, 1, 2)), ("NCHW", (0, 2, 3, 1))):
-        if len(dims) == 4 and _fits([dims[axis] for axis in order[1:]], fixed[1:]):
+    """What to do where channels stand at the other end, with a batch axis or without; empty: they do not."""
+    for layout, order in (("HWC", (2, 0, 1)), ("CHW", (1, 2, 0))):
+        if len(fixed) == 4 and len(dims) in (3, 4) and _fits([dims[axis - 3] for axis in order], fixed[1:]):
+            if len(dims) == 4:
+                return f"it looks like N{layout}: use array.transpose{(0, *(axis + 1 for axis in order))}"
             return f"it looks like {layout}: use array.transpose{order}"
-    return "resize or reshape it as for inference"
+    return ""
 
 
 def _fit_type(array: Array, spec: InputSpec, who: str, note: Note, *, bare: bool) -> Array:

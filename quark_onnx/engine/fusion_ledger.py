@@ -24,6 +24,7 @@ Status = Literal["integer", "absorbed", "float"]
 NO_KERNEL = "onnxruntime's CPU provider has no integer kernel for it"
 BETWEEN = "computed in float between integer kernels"
 UNSEEN = "quantized for another target; onnxruntime's CPU provider, where the ledger looks, cannot load the model"
+WITH_BIAS = "the kernel that takes integer weights adds no bias up to onnxruntime 1.24; newer ones do"
 ADDED = "added in float to what the product in front of it returns"
 
 _APPENDED = re.compile(r"^fused |(/MatMulAddFusion|_token_\d+)$")
@@ -169,10 +170,10 @@ def _row(name: str, op_type: str, plan: Plan, by_name: Mapping[str, Node], integ
     if row.kind == "clamp" or op_type == "Add":
         absorbed = list(plan.nodes.values()).count(plan.nodes[name]) > 1
         return Row(name, op_type, "float", kernel, ADDED if absorbed and op_type == "Add" else BETWEEN)
-    return Row(name, op_type, "float", kernel, f"onnxruntime did not fuse it ({_why(plan, name, op_type)})")
+    return Row(name, op_type, "float", kernel, f"onnxruntime did not fuse it ({_why(plan, name, op_type, kernel)})")
 
 
-def _why(plan: Plan, name: str, op_type: str) -> str:
+def _why(plan: Plan, name: str, op_type: str, kernel: str) -> str:
     """The most likely cause, from onnxruntime's fusion rules."""
     sites = [plan.sites[tensor] for tensor in plan.nodes[name] if tensor in plan.sites]
     roles = {site.role for site in sites}
@@ -183,7 +184,10 @@ def _why(plan: Plan, name: str, op_type: str) -> str:
         return f"{op_type} has no kernel for an input that is quantized at run time"
     reason = _why_alone if roles == {"weight"} else _why_beside
     found = (reason(site) for site in sites)
-    return next((text for text in found if text), "its neighbours do not meet the kernel's conditions")
+    left = (
+        WITH_BIAS if roles == {"weight"} and kernel == "Gemm" else "its neighbours do not meet the kernel's conditions"
+    )
+    return next((text for text in found if text), left)
 
 
 def _why_alone(site: Site) -> str:

@@ -18,6 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import DataError, ModelError, reason
+from quark_onnx.core.number_formats import Format
 from quark_onnx.core.resource_faults import shortage
 from quark_onnx.core.threads import allowed_threads
 from quark_onnx.engine.calibration_data import Feed, InputSpec
@@ -218,6 +219,14 @@ def newest_opset(at_most: int) -> int:
         return at_most
     known = range(FIRST_QUANTIZERS, at_most)
     return FIRST_QUANTIZERS + bisect(known, False, key=lambda opset: not _implements_quantizers(opset)) - 1
+
+
+@lru_cache
+def rounds_float16() -> bool:
+    """Whether QuantizeLinear rounds float16 numbers to the nearest: up to version 1.29 onnxruntime cuts them off."""
+    feed: Feed = {"x": np.array([0.75], np.float16), "s": np.array(1, np.float16), "z": np.array(0, np.int8)}
+    (found,) = Runner(quantizer_pair(Format(scale="half").opset, "float16"), optimized=False, threads=1)(feed)
+    return bool(found[0] == 1)
 
 
 @contextmanager

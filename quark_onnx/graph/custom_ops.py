@@ -16,8 +16,10 @@ def attach(model: ir.Model, files: Sequence[str | Path]) -> None:
     """Some of the model's operators are in these shared libraries.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: there is no such file, or it is not a list of them.
     """
+    if isinstance(files, (str, Path)):
+        raise ConfigError(f"libraries of custom operators must be a list of paths, not {str(files)!r}")
     for file in files:
         if not Path(file).is_file():
             raise ConfigError(f"there is no library of custom operators {file}; give the path of a shared library")

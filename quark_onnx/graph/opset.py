@@ -38,10 +38,14 @@ def own_opset(model: ir.Model) -> int | None:
     return imports.get("", imports.get("ai.onnx"))
 
 
-def quantizer_pair(opset: int) -> ir.Model:
-    """QuantizeLinear and DequantizeLinear, and nothing else, in an operator set that onnx need not know."""
+def quantizer_pair(opset: int, kind: str = "float") -> ir.Model:
+    """QuantizeLinear and DequantizeLinear, and nothing else, in an operator set that onnx need not know.
+
+    Args:
+        kind: of the floats, as ONNX text calls it.
+    """
     return ir.from_onnx_text(
-        f"""<ir_version: 7, opset_import: ["": {opset}]> quantizers (float[1] x, float s, int8 z) => (float[1] y) {{
+        f"""<ir_version: 7, opset_import: ["": {opset}]> quantizers ({kind}[1] x, {kind} s, int8 z) => ({kind}[1] y) {{
             q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }}"""
     )
 
@@ -97,10 +101,11 @@ def _ir_version(model: ir.Model, opset: int) -> int:
 
 def _brought(model: ir.Model, current: int, wanted: int) -> ir.Graph | Skip:
     """The graph in another operator set. The one of a lower set is the same if no operator changed in between."""
+    known, told = onnx.defs.onnx_opset_version(), f"onnx {onnx.__version__} knows operators up to opset"
     if wanted > current:
-        return _converted(model, wanted)
-    if current > (known := onnx.defs.onnx_opset_version()):
-        return Skip(f"onnx {onnx.__version__} knows operators up to opset {known}, not what changed after that")
+        return Skip(f"{told} {known}: update it") if wanted > known else _converted(model, wanted)
+    if current > known:
+        return Skip(f"{told} {known}, not what changed after that")
     types = sorted({node.op_type for node in model.graph.all_nodes() if node.domain == ""})
     schemas = {name: onnx.defs.get_schema(name, current) for name in types if onnx.defs.has(name, current)}
     changed = [name for name, schema in schemas.items() if schema.since_version > wanted]
@@ -116,6 +121,9 @@ def _converted(model: ir.Model, wanted: int) -> ir.Graph | Skip:
         with _strangers_apart(model, own_opset(model) or wanted):
             proto = light_proto(model)
         converted = version_converter.convert_version(proto, wanted)
+        for value, given in zip(converted.graph.output, proto.graph.output, strict=True):
+            if not value.HasField("type"):  # of a sequence: the converter of onnx 1.20 and older forgets it
+                value.type.CopyFrom(given.type)
         if (fault := refusal(converted)) and refusal(proto) is None:
             raise ValueError(fault)
         if _interface(converted) != _interface(proto):

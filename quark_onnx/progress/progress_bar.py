@@ -18,25 +18,31 @@ from quark_onnx.progress.warnings_once import warnings_once
 class ProgressBar:
     """A bar in a notebook, a line on a terminal (stderr), and nothing where neither is there.
 
-    Who runs something enters it for that time, so it may be used again: `with progress_bar() as tell:`.
+    Who runs something enters it for that time, so it may be used again: `with progress_bar() as tell:`. Entered once
+    more meanwhile, it goes on as it is: several runs have one bar, and so have a run and those inside of it.
     """
 
     def __init__(self) -> None:
         self._tell: Progress = unseen
         self._open = ExitStack()
+        self._entered = 0
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         self._tell(stage, done, total)
 
     def __enter__(self) -> ProgressBar:
-        self._tell = self._open.enter_context(_drawn())
+        if not self._entered:
+            self._tell = self._open.enter_context(_drawn())
+        self._entered += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._tell = unseen
-        self._open.__exit__(kind, error, trace)
+        self._entered -= 1
+        if not self._entered:
+            self._tell = unseen
+            self._open.__exit__(kind, error, trace)
 
 
 def progress_bar() -> ProgressBar:

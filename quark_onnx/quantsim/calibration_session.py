@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import DataError, nearest
 from quark_onnx.engine.calibration_data import told
 from quark_onnx.engine.data_variety import Variety
+from quark_onnx.engine.fitted_values import refuse_infinite
 from quark_onnx.engine.infinite_masks import samples_of
-from quark_onnx.engine.runner import Runner
+from quark_onnx.engine.runner import Runner, input_specs
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.ranges.calibration_statistics import Ends, Statistics, Tally
 
@@ -34,6 +35,7 @@ class ObservingSession:
             tensors: that are observed, and for each the one whose values count, see `passed`.
         """
         inputs = {value.name for value in model.graph.inputs}
+        self._inputs = {spec.name: spec for spec in input_specs(model)}
         self._outputs = [value.name or "" for value in model.graph.outputs]
         self._tensors = tensors
         shown = io.with_outputs(model, [t for t in tensors.values() if t not in inputs])
@@ -47,13 +49,10 @@ class ObservingSession:
         """Outputs for one feed, as InferenceSession.run has them.
 
         Raises:
-            DataError: the model fails on the feed, or has no such input or output.
+            DataError: the model fails on the feed, or has no such input or output; a number is not finite.
         """
-        known = [value.name for value in self.get_inputs()]
-        for name in input_feed:
-            if name not in known:
-                raise DataError(f"the model has no input {name!r}{nearest(name, known)}")
-        wanted = self._outputs if output_names is None else list(output_names)
+        self._check(input_feed)
+        wanted = list(output_names or self._outputs)
         for name in wanted:
             if name not in self._outputs:
                 raise DataError(f"the model has no output {name!r}{nearest(name, self._outputs)}")
@@ -63,6 +62,19 @@ class ObservingSession:
         self.runs += 1
         self.variety.add({name: np.asarray(array) for name, array in input_feed.items()})
         return [found[name] for name in wanted]
+
+    def _check(self, feed: object) -> None:
+        """Raise for what is no feed, and for numbers of which a range would be none: −∞ may be a mask.
+
+        Raises:
+            DataError: it is so.
+        """
+        if not isinstance(feed, Mapping):
+            raise DataError(f"session.run takes a dict of arrays by input name, not {type(feed).__name__}")
+        for name, value in feed.items():
+            if name not in self._inputs:
+                raise DataError(f"the model has no input {name!r}{nearest(str(name), self._inputs)}")
+            refuse_infinite(np.asarray(value), self._inputs[name], f"run {self.runs} of the session", masks=True)
 
     def get_inputs(self) -> Any:
         """Names, shapes and types of the inputs."""
@@ -144,13 +156,18 @@ def run_forward(session: ObservingSession, source: object, args: object, model: 
     Raises:
         DataError: nothing was run, or only on empty arrays.
     """
-    if not callable(source) or hasattr(source, "get_next"):
+    if not is_callback(source):
         for feed in told(samples_of(model, source)):
             session.run(None, feed)
         return
     given = (session, args) if args is not None or takes_two(source) else (session,)
     source(*given)
     session.refuse_idle("forward_pass_callback", "session")
+
+
+def is_callback(source: object) -> TypeGuard[Callable[..., Any]]:
+    """Whether it is called with a session; readers may be callable, too."""
+    return callable(source) and not hasattr(source, "get_next")
 
 
 def takes_two(callback: Callable[..., Any]) -> bool:

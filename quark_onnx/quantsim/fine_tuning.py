@@ -23,6 +23,7 @@ from quark_onnx.graph import Model
 from quark_onnx.progress import followed
 from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import raised
+from quark_onnx.quantsim.simulation import simulated
 from quark_onnx.quantsim.wide_grids import apart, together
 from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.finetune import finetune
@@ -55,6 +56,7 @@ def fine_tune(sim: QuantizationSimModel, inputs: object, options: Options | None
         DataError: the samples do not fit the model.
         KeyboardInterrupt: it was interrupted; nothing has changed then.
     """
+    simulated(sim)
     if options is None:
         options = RangeLearning() if sim.quant_scheme.learns else AdaQuant()
     if not isinstance(options, (AdaRound, AdaQuant, RangeLearning)):

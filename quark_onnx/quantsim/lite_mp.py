@@ -10,6 +10,7 @@ from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.settings.checked_fields import real
 from quark_onnx.quantsim.common.defs import as_qtype, float16, qtype
 from quark_onnx.quantsim.quantsim import QuantizationSimModel
+from quark_onnx.quantsim.simulation import simulated
 
 Precision: TypeAlias = "qtype | str | tuple[qtype | str, qtype | str]"
 
@@ -33,8 +34,11 @@ def flip_layers_to_higher_precision(
     """
     params, activations = _precisions(override_precision)
     share = real(0, 100)("percent_to_flip", percent_to_flip)
-    names = {node.name or "" for node in sim.float_model.graph}
-    for node in layer_sensitivity_dict:
+    names = {node.name or "" for node in simulated(sim).float_model.graph}
+    if not isinstance(layer_sensitivity_dict, Mapping):
+        raise ConfigError(f"layer_sensitivity_dict must be a dictionary, not {type(layer_sensitivity_dict).__name__}")
+    for node, score in layer_sensitivity_dict.items():
+        real()(f"the score of {node!r}", score)
         if node not in names:
             raise ConfigError(f"layer_sensitivity_dict: the model has no node {node!r}{nearest(node, names)}")
     count = math.ceil(len(layer_sensitivity_dict) * share / 100)

@@ -17,6 +17,7 @@ from quark_onnx.engine.kept_feeds import keep as kept
 from quark_onnx.engine.protection_wording import region_text
 from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import raised
+from quark_onnx.quantsim.simulation import simulated
 from quark_onnx.quantsim.wide_grids import apart
 from quark_onnx.stages.protect import Hands
 from quark_onnx.stages.protect import protect as protected
@@ -61,7 +62,7 @@ def _kept(sim: QuantizationSimModel, keep: Collection[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: one is not.
     """
-    known = {node.name or "" for node in sim.float_model.graph} | sim.qc_quantize_op_dict.keys()
+    known = {node.name or "" for node in simulated(sim).float_model.graph} | sim.qc_quantize_op_dict.keys()
     wanted = names("keep", sorted(keep) if isinstance(keep, (set, frozenset)) else keep)
     for name in wanted:
         if name not in known:

@@ -41,16 +41,19 @@ class Quantizer:
         is_param: whether it quantizes a weight, bias or another parameter of an operator.
     """
 
-    def __init__(self, sites: list[Site], enabled: bool, channels: tuple[int, int] | None, touch: Callable[[], None]):
+    def __init__(
+        self, sites: list[Site], enabled: bool, axis: int | None, shape: tuple[int, ...], touch: Callable[[], None]
+    ):
         """Of one group of sites; made by the simulation.
 
         Args:
-            channels: axis and number of the output channels of a parameter; None: it has one scale.
+            axis: of the output channels of a parameter; None: it has one scale.
+            shape: of a parameter.
             touch: called when anything changes.
         """
         self._sites = sorted(sites, key=lambda site: site.tensor != site.group)
         self._enabled = enabled
-        self._channels = channels
+        self._axis, self._shape = axis, shape
         self._touch = touch
         self._q: QParams | None = None
         self._frozen = False
@@ -153,17 +156,24 @@ class Quantizer:
             ConfigError: the tensor has no output channels.
         """
         wanted = flag(f"{self._name}: enable", enable)
-        if wanted and self._channels is None:
+        if wanted and self._axis is None:
             raise ConfigError(f"{self._name} has no output channels: only weights of layers have scales per channel")
-        self._set(axis=self._channels[0] if wanted and self._channels else None, block=None)
+        self._set(axis=self._axis if wanted else None, block=None)
 
     def enable_blockwise_quantization(self, axis: int, block_size: int) -> None:
         """One scale for so many neighbours along an axis, for every index of the other axes.
 
         Raises:
-            ConfigError: the quantizer is frozen.
+            ConfigError: the quantizer is frozen, is that of an activation, or the tensor has no such axis or blocks.
         """
-        self._set(axis=axis, block=whole(1)(f"{self._name}: block_size", block_size))
+        if not self.is_param:
+            raise ConfigError(f"{self._name} has one scale: only weights have blocks")
+        along = whole(0, len(self._shape) - 1)(f"{self._name}: axis", axis)
+        length = self._shape[along]
+        size = whole(1, length)(f"{self._name}: block_size", block_size)
+        if length % size:
+            raise ConfigError(f"{self._name}: block_size {size} does not divide the {length} of axis {along}")
+        self._set(axis=along, block=size)
 
     @property
     def has_fixed_range(self) -> bool:
@@ -176,13 +186,12 @@ class Quantizer:
         Raises:
             ConfigError: the ends are not finite, or not in this order.
         """
-        both = np.asarray(range)
+        both = np.asarray(range) if np.iterable(range) and not any(map(np.iterable, range)) else np.empty(0)
         if both.shape != (2,) or both.dtype.kind not in "iuf" or not np.isfinite(both).all() or both[0] >= both[1]:
             raise ConfigError(f"{self._name}: a fixed range needs two finite ends, the lower one first, not {range!r}")
         lo, hi = map(float, both)
         self._set(known=(lo, hi))
-        size = self._channels[1] if self._channels and self.format.axis is not None else None
-        low, high = (np.asarray(end) if size is None else np.full(size, end) for end in (lo, hi))
+        low, high = (np.full(self._scales, end) for end in (lo, hi))
         self._q = qparams(low, high, self.format)
 
     def freeze_encodings(self) -> None:
@@ -239,7 +248,15 @@ class Quantizer:
     def part(self, tensors: list[str]) -> Quantizer:
         """A quantizer of some of the tensors alone, with these settings; the first one names its group."""
         own = [replace(site, group=tensors[0]) for site in self._sites if site.tensor in tensors]
-        return Quantizer(own, self._enabled, self._channels, self._touch)
+        return Quantizer(own, self._enabled, self._axis, self._shape, self._touch)
+
+    @property
+    def _scales(self) -> tuple[int, ...]:
+        """Shape of the scales."""
+        axis, block = self.format.axis, self.format.block
+        if axis is None or block is None:
+            return () if axis is None else (self._shape[axis],)
+        return (*self._shape[:axis], self._shape[axis] // block, *self._shape[axis + 1 :])
 
     @property
     def _name(self) -> str:

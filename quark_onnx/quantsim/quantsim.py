@@ -12,7 +12,7 @@ from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Site
 from quark_onnx.core.resource_faults import told_as_such
-from quark_onnx.core.settings.checked_fields import choice, flag, whole
+from quark_onnx.core.settings.checked_fields import choice, flag, optional, whole
 from quark_onnx.encodings import read, write
 from quark_onnx.encodings.reading import Source as EncodingSource
 from quark_onnx.encodings.reading import named
@@ -20,15 +20,23 @@ from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.graph.view import is_op
-from quark_onnx.quantsim.calibration_session import run_forward
+from quark_onnx.quantsim.calibration_session import is_callback, run_forward
 from quark_onnx.quantsim.common.defs import QuantScheme, as_qtype, as_scheme, bits, qtype
 from quark_onnx.quantsim.encodings_files import axes_of, encoding_file, shapes_of
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.saturating_weights import exact_everywhere
 from quark_onnx.quantsim.simulated_grids import realized
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source, begin, ranging
-from quark_onnx.quantsim.simulation import Simulation
-from quark_onnx.quantsim.simulation_arguments import FIXED_IN_QDQ, layer_names, layers_of, one_of, refuse
+from quark_onnx.quantsim.simulation import Simulation, simulated
+from quark_onnx.quantsim.simulation_arguments import (
+    FIXED_IN_QDQ,
+    file_place,
+    layer_names,
+    layers_of,
+    one_of,
+    refuse,
+    several,
+)
 from quark_onnx.quantsim.wide_grids import refuse_wide
 from quark_onnx.stages.simulated_placement.integer_biases import with_int32_biases
 
@@ -128,12 +136,14 @@ class QuantizationSimModel(Simulation):
             inputs: another name of the first, for samples.
 
         Raises:
-            ConfigError: samples are given twice.
+            ConfigError: samples are given twice, or with arguments of a callback.
             DataError: nothing was run, or the data do not fit the model.
         """
         if inputs is not None and forward_pass_callback is not None:
             raise ConfigError("compute_encodings takes inputs, or forward_pass_callback; give one of them")
         source = forward_pass_callback if inputs is None else inputs
+        if forward_pass_callback_args is not None and not is_callback(source):
+            raise ConfigError("forward_pass_callback_args is what a forward_pass_callback is given; samples take none")
         with self.observed() as session:
             run_forward(session, source, forward_pass_callback_args, self.float_model)
 
@@ -170,11 +180,12 @@ class QuantizationSimModel(Simulation):
             ConfigError: a quantizer that is on has no encoding, or more than 16 bits.
         """
         refuse("to_onnx_qdq", others, FIXED_IN_QDQ, ("export_int32_bias",))
+        fold = flag("export_int32_bias", export_int32_bias)
         plan = self.plan
         refuse_wide(plan)
         sites = {t: s if s.role == "activation" else _as_stored(s) for t, s in plan.sites.items()}
         plan = replace(plan, sites=sites)
-        plan = with_int32_biases(self.float_model, plan) if export_int32_bias else plan
+        plan = with_int32_biases(self.float_model, plan) if fold else plan
         quantized = realized(self.float_model, exact_everywhere(self.float_model, plan))
         shield(quantized)
         return io.to_proto(quantized)
@@ -200,15 +211,16 @@ class QuantizationSimModel(Simulation):
             ConfigError: a quantizer that is on has no encoding, or the folder cannot be written.
             PlanError: there is no such version.
         """
-        wanted = encoding_version == "2.0.0" if export_int32_bias is None else export_int32_bias
+        stem, model_too = file_place(path, filename_prefix), flag("export_model", export_model)
+        wanted = optional(flag)("export_int32_bias", export_int32_bias)
+        wanted = encoding_version == "2.0.0" if wanted is None else wanted
         plan = with_int32_biases(self.float_model, self.plan) if wanted else self.plan
         file = encoding_file(self.float_model, plan)
-        folder = Path(path)
-        for loss in write(file, folder / f"{filename_prefix}.encodings", encoding_version):
+        for loss in write(file, stem.with_name(f"{stem.name}.encodings"), encoding_version):
             level = logging.WARNING if loss.left_out else logging.INFO
             logger.log(level, "%s.encodings: %s", filename_prefix, loss)
-        if export_model:
-            io.save(self.float_model, folder / f"{filename_prefix}.onnx", source=self._source)
+        if model_too:
+            io.save(self.float_model, stem.with_name(f"{stem.name}.onnx"), source=self._source)
 
 
 @contextmanager
@@ -218,7 +230,7 @@ def compute_encodings(sim: QuantizationSimModel) -> Iterator[None]:
     Raises:
         DataError: nothing was run; the encodings are what they were then, as after any error in the block.
     """
-    with sim.observed() as session:
+    with simulated(sim).observed() as session:
         yield
         session.refuse_idle("the block of compute_encodings", "sim.session")
 
@@ -246,9 +258,10 @@ def load_encodings_to_sim(
     Raises:
         PlanError: the file cannot be read, its scales do not fit, or `strict` and something did not meet.
     """
-    file = read(encodings, _parameters(sim))
-    missing = strict or disable_missing_quantizers
-    return sim.lay(encodings, file, strict=strict, freeze=not allow_overwrite, disable_missing=missing)
+    file = read(encodings, _parameters(simulated(sim)))
+    exact, keep = flag("strict", strict), not flag("allow_overwrite", allow_overwrite)
+    missing = flag("disable_missing_quantizers", disable_missing_quantizers) or exact
+    return sim.lay(encodings, file, strict=exact, freeze=keep, disable_missing=missing)
 
 
 def set_blockwise_quantization_for_weights(
@@ -275,7 +288,8 @@ def set_blockwise_quantization_for_weights(
     Raises:
         ConfigError: an argument cannot be used, a quantizer is frozen, or `strict` and a weight has no such blocks.
     """
-    types = [choice(LAYERS)("op_types", t) for t in ((op_types,) if isinstance(op_types, str) else op_types)]
+    simulated(sim)
+    types = [choice(LAYERS)("op_types", t) for t in several("op_types", op_types)]
     width, middle, size = bits("bitwidth", bitwidth), flag("symmetric", symmetric), whole(1)("block_size", block_size)
     excluded = layer_names("nodes_to_exclude", nodes_to_exclude or (), layers_of(sim.float_model))
     layers = [n.name or "" for n in sim.float_model.graph if is_op(n, *types) and n.name not in excluded]

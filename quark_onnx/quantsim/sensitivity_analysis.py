@@ -16,6 +16,7 @@ from quark_onnx.core.settings.checked_fields import flag
 from quark_onnx.graph import Node
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.quantsim import QuantizationSimModel
+from quark_onnx.quantsim.simulation import simulated
 
 logger = logging.getLogger("quark_onnx")
 
@@ -44,7 +45,7 @@ def analyze_per_layer_sensitivity(
         ConfigError: a quantizer has no encoding, a score is no number, or the file cannot be written.
     """
     alone, target = flag("enabled", enabled), _json_path(filename)
-    _ = sim.plan  # every encoding is there, and what cannot be quantized is off
+    _ = simulated(sim).plan  # every encoding is there, and what cannot be quantized is off
     layers = {node.name or "": own for node in sim.float_model.graph if (own := _own(node, sim))}
     with restored(sim) as on:
         scores = {node: _score(sim, on, own, node, eval_fn, alone=alone) for node, own in layers.items()}

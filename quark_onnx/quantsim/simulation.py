@@ -26,9 +26,21 @@ from quark_onnx.quantsim.encodings_files import load, shapes_of
 from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.simulated_grids import Chosen, choose, on_grid, plan_of, realized, rounded
 from quark_onnx.quantsim.simulated_model import Start
+from quark_onnx.quantsim.simulation_arguments import several
 from quark_onnx.stages.ranges import observed_tensors
 
 logger = logging.getLogger("quark_onnx")
+
+
+def simulated(sim: Simulation) -> Simulation:
+    """What a user passes for a simulation, if it is one.
+
+    Raises:
+        ConfigError: it is something else, e.g. a model.
+    """
+    if not isinstance(sim, Simulation):
+        raise ConfigError(f"this takes a QuantizationSimModel, not {type(sim).__name__}: make one of the model first")
+    return sim
 
 
 class Simulation:
@@ -71,9 +83,8 @@ class Simulation:
         made: dict[str, Quantizer] = {}
         for members in groups.values():
             tensor = members[0].tensor
-            axis = self.channels.get(tensor)
-            channels = None if axis is None else (axis, shapes[tensor][axis])
-            quantizer = Quantizer(members, any(site.tensor in on for site in members), channels, self._forget)
+            enabled, axis = any(site.tensor in on for site in members), self.channels.get(tensor)
+            quantizer = Quantizer(members, enabled, axis, shapes.get(tensor, ()), self._forget)
             made |= dict.fromkeys(quantizer.tensors, quantizer)
         return {tensor: made[tensor] for tensor in sites}
 
@@ -130,7 +141,7 @@ class Simulation:
             ConfigError: an unknown tensor, a frozen one, or a type that there is not.
         """
         wanted, skip = as_qtype("precision", precision), not flag("strict", strict)
-        tensors = [names] if isinstance(names, str) else list(names)
+        tensors = several("names", names)
         found = dict.fromkeys(self.quantizer(t) for t in tensors if not skip or t in self.qc_quantize_op_dict)
         for quantizer in sorted(found, key=lambda q: not q.is_encoding_frozen()):  # a frozen one refuses at once
             quantizer.set_precision(wanted)
@@ -140,9 +151,15 @@ class Simulation:
     @contextmanager
     def observed(self) -> Iterator[ObservingSession]:
         """The session that runs meanwhile is looked at; at the end the ranges are chosen of everything that is on and
-        not frozen. All or nothing.
+        not frozen. All or nothing. What is changed meanwhile keeps the change.
+
+        Raises:
+            ConfigError: one is looked at already.
         """
+        if self._observing is not None:
+            raise ConfigError("encodings of this simulation are being computed already: call this behind that block")
         free = [q for q in self._on() if not q.is_encoding_frozen()]
+        begun = {quantizer: quantizer.sites for quantizer in free}
         sites = {site.tensor: site for quantizer in free for site in quantizer.sites}
         seen = {site.group for site in sites.values() if site.role == "activation"}
         constants = {tensor: site for tensor, site in sites.items() if site.group not in seen}
@@ -158,7 +175,10 @@ class Simulation:
         chosen |= choose(self.float_model, others, statistics, self._ranges)
         self._statistics |= statistics
         for quantizer in free:
-            self._take(quantizer, chosen)
+            if quantizer.sites == begun[quantizer] and not quantizer.is_encoding_frozen():
+                self._take(quantizer, chosen)
+        if not self.unseen():
+            self._complete()
 
     def _on(self) -> list[Quantizer]:
         return list(dict.fromkeys(q for q in self.qc_quantize_op_dict.values() if q.enabled))

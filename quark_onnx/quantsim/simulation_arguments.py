@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from quark_onnx.core.errors import ConfigError, nearest
@@ -53,13 +54,36 @@ def refuse(function: str, said: Mapping[str, object], fixed: Collection[str], kn
         if name not in fixed:
             raise ConfigError(f"{function} has no argument {name!r}{nearest(name, [*known, *fixed])}")
         allowed, why = FIXED[name]
-        if value not in allowed:
+        if not any(type(value) is type(one) and value == one for one in allowed):
             raise ConfigError(f"{name}={value!r} cannot be had: {why}; leave it out")
+
+
+def file_place(path: object, prefix: object) -> Path:
+    """Where files of a name lie that differ in their ends.
+
+    Raises:
+        ConfigError: path or prefix is none.
+    """
+    if not isinstance(path, (str, Path)):
+        raise ConfigError(f"path must be that of a folder, not {path!r}")
+    if not isinstance(prefix, str) or not prefix:
+        raise ConfigError(f"filename_prefix must be the name of the files, without their ends, not {prefix!r}")
+    return Path(path) / prefix
 
 
 def layers_of(model: Model) -> list[str]:
     """Names of the layers of a model."""
     return [node.name or "" for node in model.graph if is_op(node, *LAYERS)]
+
+
+def several(field: str, said: object) -> tuple[str, ...]:
+    """Names, of which there may be one, or any collection.
+
+    Raises:
+        ConfigError: they are no names.
+    """
+    listed = [said] if isinstance(said, str) else list(said) if isinstance(said, Iterable) else said
+    return names(field, listed)
 
 
 def layer_names(field: str, asked: Collection[str], layers: Collection[str]) -> tuple[str, ...]:

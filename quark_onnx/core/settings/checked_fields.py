@@ -44,7 +44,8 @@ def whole(low: int, high: int | None = None) -> Check:
 def real(low: float = -math.inf, high: float = math.inf, *, above: float = -math.inf, below: float = math.inf) -> Check:
     """A finite number from `low` to `high`, strictly above `above` and below `below`."""
     bounds = {"at least": low, "above": above, "at most": high, "below": below}
-    wanted = "a number " + " and ".join(f"{word} {bound}" for word, bound in bounds.items() if math.isfinite(bound))
+    said = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if math.isfinite(bound))
+    wanted = f"a number {said or 'that is finite'}"
 
     def check(name: str, value: Any) -> float:
         fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -48,7 +48,8 @@ from quark_onnx.quantsim.fine_tuning import tune, tuned
 from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import on_grid, rounded
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source
-from quark_onnx.quantsim.simulation_arguments import layer_names, layers_of, one_of, refuse
+from quark_onnx.quantsim.simulation import simulated
+from quark_onnx.quantsim.simulation_arguments import file_place, layer_names, layers_of, one_of, refuse
 from quark_onnx.stages.simulated_placement.units import unit_of
 
 logger = logging.getLogger("quark_onnx")
@@ -192,7 +193,7 @@ class Adaround:
         )
         if not isinstance(params, AdaroundParameters):
             raise ConfigError(f"params must be AdaroundParameters, not {type(params).__name__}")
-        scheme = as_scheme(default_quant_scheme)
+        stem, scheme = file_place(path, filename_prefix), as_scheme(default_quant_scheme)
         if scheme.learns:
             raise ConfigError(
                 f"default_quant_scheme {scheme.name} learns ranges by training, AdaRound needs them beforehand; give "
@@ -214,7 +215,7 @@ class Adaround:
         done = tuned(sim.float_model, replace(sim.plan, codes={}), feeds, params.options)
         _tell(sim.float_model, done, ignored)
         model_on_grid = on_grid(sim.float_model, rounded(sim.float_model, done.plan))
-        _write(model_on_grid, done.plan, Path(path) / f"{filename_prefix}.encodings")
+        _write(model_on_grid, done.plan, stem.with_name(f"{stem.name}.encodings"))
         return io.to_proto(model_on_grid)
 
 
@@ -249,7 +250,7 @@ def apply_adaround(
     """
     named = {"nodes_to_include": nodes_to_include, "node_names_to_optimize": node_names_to_optimize}
     included = one_of(None, **named)
-    layers = layers_of(sim.float_model)
+    layers = layers_of(simulated(sim).float_model)
     chosen = layers if included is None else layer_names("nodes_to_include", included, layers)
     weights = {t: q for t, q in sim.qc_quantize_op_dict.items() if q.enabled and q.sites[0].role == "weight"}
     ours = {t for node in chosen for t in sim.get_op_quantizers(node)[2] if t in weights}

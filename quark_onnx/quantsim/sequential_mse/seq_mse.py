@@ -25,6 +25,7 @@ from quark_onnx.quantsim.quantizer import Quantizer
 from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import plan_of, rounded
 from quark_onnx.quantsim.simulated_model import ranging
+from quark_onnx.quantsim.simulation import simulated
 from quark_onnx.quantsim.simulation_arguments import layer_names, layers_of
 from quark_onnx.stages.ranges import choose_ranges
 
@@ -54,7 +55,7 @@ def apply_seq_mse(
         KeyboardInterrupt: it was interrupted; nothing has changed then.
     """
     count = whole(1)("num_candidates", num_candidates)
-    excluded = layer_names("nodes_to_exclude", nodes_to_exclude or (), layers_of(sim.float_model))
+    excluded = layer_names("nodes_to_exclude", nodes_to_exclude or (), layers_of(simulated(sim).float_model))
     weights = _weights(sim)
     kept = {t: q for node in excluded for t, q in sim.get_op_quantizers(node)[2].items() if t in weights}
     kept |= {t: q for t, q in weights.items() if q.is_encoding_frozen() or len(q.tensors) > 1}

@@ -9,8 +9,9 @@ activations. int8 with zero point z and uint8 with z + 128 are the same grid of 
 targets are stored as uint8 throughout.
 
 Narrow grids in wider types. onnxruntime 1.31 takes activations of 2 and 4 bits, 2-bit weights beside 8-bit activations
-or of products, and 8-bit weights in blocks of a MatMul for what its integer kernels know; then it refuses the model,
-fails on every input, or computes wrong numbers. With activations of 8 bits, and weights of 4 and 16, it does not.
+or of products, and 8-bit weights in blocks of a MatMul for what its integer kernels know, versions up to 1.24 those of
+a Gemm, too; then it refuses the model, fails on every input, or computes wrong numbers. With activations of 8 bits, and
+weights of 4 and 16, it does not.
 """
 
 from __future__ import annotations
@@ -77,6 +78,6 @@ def _stored_weight(
     if format.storage_bits == 2 and any(is_op(node, "MatMul", "Gemm") or beside_bytes(node) for node in readers):
         return 4, "2-bit weights"
     blocks = format.block is not None and format.storage_bits == 8
-    if blocks and any(is_op(node, "MatMul") and beside_bytes(node) for node in readers):
+    if blocks and any(beside_bytes(node) for node in readers):
         return 16, "8-bit weights in blocks"
     return None, ""

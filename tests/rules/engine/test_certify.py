@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from newer_onnxruntime import needs_version
 from onnx_text import parse_model
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from operator_examples import TABLE
@@ -158,6 +159,7 @@ def test_kernels_that_others_place(value: int) -> None:
 
 def test_integer_convolution_multiplies_weights_by_inputs() -> None:
     """There the kernel is the left side: only uint8 weights on int8 inputs saturate, above 256 in a pair."""
+    needs_version("1.24", "ConvInteger with weights of int8")
     text = "({}[1,2,4,4] x) => (int32[A,B,C,D] y) {{ [n] y = ConvInteger (x, w) }}"
     wide, narrow = (weight(3, 2, 2, 2, value=v, kind=np.uint8) for v in (129, 128))
     assert verdict(text.format("int8"), w=wide) == "may saturate"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from newer_onnxruntime import needs_version
 from onnx_text import parse_model
 from quantized_models import feeds, graph, quantized
 from saturation import kernels_saturate
@@ -180,6 +181,7 @@ def test_other_tensors_can_be_asked_for() -> None:
 
 
 def test_what_cannot_be_computed_is_named() -> None:
+    needs_version("1.24", "ConvInteger with weights of int8")
     text = "(int8[1,2,5,5] x) => (int32[A,B,C,D] y) { [c] y = ConvInteger (x, w) }"
     with without_vnni(kernel(text, w=inputs(3, 2, 3, 3))) as run, pytest.raises(ModelError, match="ConvInteger 'c'"):
         run({"x": codes(1, 2, 5, 5)})

@@ -32,7 +32,7 @@ from quark_onnx.pipeline import finish
 from quark_onnx.result import Result
 
 KINDS = ("float16", "bfloat16")
-BF = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
+BF = io.ir.DataType.BFLOAT16.numpy()
 KINDS_BY_NUMBER = {1: "float", 7: "int64", 10: "float16"}
 MLP = "g (float[2,8] x) => (float[2,4] y) { a = MatMul (x, w) e = Tanh (a) y = MatMul (e, v) }"
 
@@ -54,7 +54,7 @@ def mlp() -> onnx.ModelProto:
 
 
 def weights(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
-    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    return {tensor.name: io.ir.from_proto(tensor).numpy() for tensor in proto.graph.initializer}
 
 
 def types(proto: onnx.ModelProto) -> dict[str, str]:

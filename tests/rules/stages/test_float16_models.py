@@ -11,6 +11,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from newer_onnxruntime import needs_version, older_than
 from text_models import normal, text_model
 
 from quark_onnx import ModelQuantizer, QuantizationConfig
@@ -18,16 +19,20 @@ from quark_onnx.clock import Clock, unseen
 from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.core.plan import Plan
 from quark_onnx.decided import Decided
-from quark_onnx.engine.runner import Runner
+from quark_onnx.engine.runner import Runner, rounds_float16
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.from_float16 import to_float32
 from quark_onnx.graph.to_float16 import to_float16
+from quark_onnx.job import CUT_OFF
 from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import finish
 from quark_onnx.result import Result
 
 H = np.float16
 TYPES = {1: "float", 10: "float16", 7: "int64", 9: "bool"}
+ROUNDS = "1.30"
+"""The first onnxruntime whose QuantizeLinear rounds float16 numbers."""
+
 CONV = "g (float16[1,3,8,8] x) => (float16[1,4,8,8] y) { c = Conv <pads = [1,1,1,1]> (x, w, b) y = Relu (c) }"
 BLOCK = """g (float16[1,3,8,8] x) => (float16[1,4,8,8] y) {
     c = Conv <pads = [1,1,1,1]> (x, w, b) r = Relu (c) e = Conv <pads = [1,1,1,1]> (r, v, b) y = Add (e, r) }"""
@@ -262,6 +267,7 @@ def test_converted_to_float32_nothing_is_float16() -> None:
 
 def test_both_ways_have_the_same_codes_where_the_scale_is_the_same() -> None:
     """Powers of two are float16 numbers: the same plan, but for biases."""
+    needs_version(ROUNDS, "float16 numbers that are rounded where they are quantized")
     power = {"extra_options": {"UsePowerOf2Scale": True}}
     half, full = (quantize(block(), convert_fp16_to_fp32=convert, **power) for convert in (False, True))
     for name in ("w", "v"):
@@ -271,10 +277,20 @@ def test_both_ways_have_the_same_codes_where_the_scale_is_the_same() -> None:
     assert np.mean(np.abs(want - got.astype(np.float32)) > 1e-2) < 0.02  # a code apart now and then
 
 
+def test_an_onnxruntime_that_cuts_float16_numbers_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rounds_float16() is not older_than(ROUNDS)
+    for rounds in (False, True):
+        monkeypatch.setattr("quark_onnx.job.rounds_float16", lambda rounds=rounds: rounds)
+        assert (CUT_OFF in quantize(block()).report.warnings) is not rounds
+        assert CUT_OFF not in quantize(block(), convert_fp16_to_fp32=True).report.warnings
+        weights_alone = quantize(block(), extra_options={"WeightsOnly": True})
+        assert CUT_OFF not in weights_alone.report.warnings
+
+
 def test_float16_and_float32_samples_are_the_same_data() -> None:
     halves, floats = quantize(block(), samples()), quantize(block(), samples(dtype=np.float32))
     assert halves.model == floats.model
-    assert halves.report.warnings == ()
+    assert set(halves.report.warnings) <= {CUT_OFF}
     with pytest.raises(DataError, match="infinite as float16"):
         quantize(block(), [{"x": np.full((1, 3, 8, 8), 1e5, np.float32)}])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx
 import pytest
+from newer_onnxruntime import needs_version
 from text_models import normal, text_model
 from tuning_cases import draw
 
@@ -70,6 +71,7 @@ def test_rounding_is_learned_for_a_weight_alone() -> None:
 
 
 def test_blocks_of_four_bits_run_on_their_kernel_beside_integers() -> None:
+    needs_version("1.25", "MatMulNBits with a bias")
     result = quantized(config({"head": BLOCKS}, "S8S8_AAWS"))
     rows = {row.node: (row.status, row.kernel) for row in result.report.ledger}
     assert rows["head"] == ("integer", "MatMulNBits")
@@ -95,6 +97,7 @@ def test_a_plan_of_weights_alone_has_no_activations() -> None:
 
 
 def test_wider_activations_of_one_layer() -> None:
+    needs_version("1.32", "MatMulNBits beside 16 bits")
     wide = quantized(config({"last": {"activation_type": "int16"}}, "S8S8_AAWS"))
     formats = {tensor: site.format.bits for tensor, site in wide.plan.sites.items() if site.role == "activation"}
     assert formats.pop("nr") == 16 and set(formats.values()) == {8}
