@@ -10,7 +10,7 @@ from typing import Any
 
 BUILDER = Path(__file__).parent
 ROOT = BUILDER.parents[1]
-sys.path[:0] = [str(ROOT), str(BUILDER)]  # the code of this clone, whatever is installed
+sys.path.insert(0, str(ROOT))  # the code of this clone, whatever is installed; mkdocs puts this folder there
 
 from command_page import command_page  # noqa: E402
 from fetched_parts import fetched  # noqa: E402
@@ -42,7 +42,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def on_startup(**_: Any) -> None:
-    """Extensions of mkdocstrings import what lies beside them."""
+    """Extensions of mkdocstrings import what lies here, when mkdocs has taken back the path that a hook loads with."""
     sys.path[:0] = [str(ROOT), str(BUILDER)]
 
 
