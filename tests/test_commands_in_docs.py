@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from markdown_pages import PAGES
 from typer.main import get_command
 
 from quark_onnx.cli.commands import app
 
-ROOT = Path(__file__).parents[1]
 COMMAND = re.compile(r"(?:^|`|&& )(quark-onnx (?:[^`\n\\]|\\\n)*)", re.M)
-FOUND = {
-    path.relative_to(ROOT).as_posix(): [line.replace("\\\n", "") for line in COMMAND.findall(path.read_text("utf-8"))]
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
-}
+FOUND = {page: [line.replace("\\\n", "") for line in COMMAND.findall(text)] for page, text in PAGES.items()}
 
 
 def unread(line: str) -> str | None:
@@ -37,7 +33,7 @@ def unread(line: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("page", sorted(page for page, lines in FOUND.items() if lines))
+@pytest.mark.parametrize("page", [page for page, lines in FOUND.items() if lines])
 def test_commands_are_read(page: str) -> None:
     for line in FOUND[page]:
         assert unread(line) is None, f"{page}: {line}"

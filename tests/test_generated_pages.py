@@ -8,6 +8,7 @@ import re
 import pytest
 from aligned_fields import as_markdown, fields_of, one_by_one
 from command_page import command_page
+from fetched_parts import fetched
 from markdown_parts import anchored, in_words, prose, table
 from runtime_pages import operator_page, target_page
 from settings_pages import configuration_page, finetune_page, method_page, option_page, preset_page
@@ -87,6 +88,7 @@ def test_every_command_and_its_flags() -> None:
         for parameter in command.params:
             flags = [*parameter.opts, *parameter.secondary_opts] if parameter.param_type_name == "option" else []
             assert all(f"`{flag}" in section for flag in flags)
+    assert "\nquark-onnx quantize MODEL -o FILE [OPTIONS]\n" in page
 
 
 def test_every_public_name_and_every_example() -> None:
@@ -142,3 +144,13 @@ def test_code_is_left_as_it_is() -> None:
 )
 def test_links_of_the_files_are_those_of_the_site(link: str, page: str, there: str) -> None:
     assert on_site(link, page, HOME, SITE) == there
+
+
+def test_what_a_page_fetches_is_seen() -> None:
+    home = (
+        '<link rel="canonical" href="https://site/"><link rel="stylesheet" href="../a.css"><a href="https://b/">b</a>'
+    )
+    assert fetched(home + '<img src="images/a.png"><pre class="highlight">src="https://b/"</pre>') == []
+    loaded = '<script async src="//a/b.js"></script><img alt="c" src="https://c/c.png"><link href="http://d/">'
+    assert fetched(loaded) == ["//a/b.js", "https://c/c.png", "http://d/"]
+    assert len(fetched('<pre class="mermaid"></pre><a data-md-component="source">')) == 2

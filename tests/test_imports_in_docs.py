@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
-from pathlib import Path
 
 import pytest
+from markdown_pages import PAGES
 
-ROOT = Path(__file__).parents[1]
 IMPORT = re.compile(r"^from (quark_onnx[\w.]*) import (\([^)]*\)|[^#\n]*)", re.M)
-FOUND = {
-    path.relative_to(ROOT).as_posix(): IMPORT.findall(path.read_text("utf-8"))
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
-}
+FOUND = {page: IMPORT.findall(text) for page, text in PAGES.items()}
 
 
-@pytest.mark.parametrize("page", sorted(page for page, imports in FOUND.items() if imports))
+@pytest.mark.parametrize("page", [page for page, imports in FOUND.items() if imports])
 def test_what_is_imported_is_there(page: str) -> None:
     for module, names in FOUND[page]:
         for name in (part.split()[0] for part in names.strip("()").split(",") if part.strip()):

@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from markdown_pages import PAGES, ROOT
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
 LINK = re.compile(r"\]\(\s*<?([^)>\s]+)>?\s*\)")
 FENCE = re.compile(r"^```.*?^```", re.M | re.S)
 CODE = re.compile(r"`[^`\n]*`")
@@ -18,7 +17,7 @@ PROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
 
 
 def links(page: str) -> list[str]:
-    return links_of((ROOT / page).read_text("utf-8"))
+    return links_of(PAGES[page])
 
 
 def links_of(text: str) -> list[str]:
@@ -63,7 +62,7 @@ def test_readme_is_short_and_stands_alone() -> None:
 
 
 def test_readme_has_the_two_commands() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
+    text = PAGES["README.md"]
     assert "```sh\npip install '.[demo]' && quark-onnx demo\n```" in text
     assert "```sh\npip install '.[test]' && python -m pytest\n```" in text
 

@@ -21,7 +21,7 @@ def command_page() -> str:
 
 def _command(name: str, command: Any) -> str:
     arguments = list(_arguments(command))
-    usage = " ".join(["quark-onnx", name, *(metavar for metavar, _ in arguments), "[OPTIONS]"])
+    usage = " ".join(["quark-onnx", name, *(metavar for metavar, _ in arguments), *_required(command), "[OPTIONS]"])
     parts = [f"## {name}\n\n```text\n{usage}\n```\n\n{command.help}"]
     if arguments:
         parts.append(table(("argument", "meaning"), [(code(metavar), prose(text)) for metavar, text in arguments]))
@@ -36,13 +36,22 @@ def _arguments(command: Any) -> Iterator[tuple[str, str]]:
             yield name if param.required else f"[{name.strip('[]')}]", param.help or ""
 
 
+def _required(command: Any) -> list[str]:
+    """Options that have to be given, each as it is given."""
+    asked = (param for param in command.params if param.param_type_name == "option" and param.required)
+    return [param.opts[-1] + _value(param) for param in asked]
+
+
+def _value(param: Any) -> str:
+    return "" if param.is_flag else f" {param.metavar or param.type.name.upper()}"
+
+
 def _options(command: Any) -> dict[str, list[tuple[str, str]]]:
     """Flags with their help, by the panel of the help that they are in."""
     found: dict[str, list[tuple[str, str]]] = {}
     for param in command.params:
         if param.param_type_name == "option" and not param.hidden:
             flags = [*param.opts, *param.secondary_opts]
-            takes = "" if param.is_flag else f" {param.metavar or param.type.name.upper()}"
-            row = codes([*flags[:-1], flags[-1] + takes]), prose(param.help or NONE)
+            row = codes([*flags[:-1], flags[-1] + _value(param)]), prose(param.help or NONE)
             found.setdefault(param.rich_help_panel or "Options", []).append(row)
     return found

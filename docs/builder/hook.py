@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 BUILDER = Path(__file__).parent
 ROOT = BUILDER.parents[1]
-sys.path[:0] = [str(ROOT), str(BUILDER)]  # the code of this clone, whatever is installed
+sys.path.insert(0, str(ROOT))  # the code of this clone, whatever is installed; mkdocs puts this folder there
 
 from command_page import command_page  # noqa: E402
+from fetched_parts import fetched  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
 from runtime_pages import operator_page, target_page  # noqa: E402
 from settings_pages import (  # noqa: E402
@@ -23,6 +25,8 @@ from settings_pages import (  # noqa: E402
 )
 from site_links import BESIDE_DOCS, rewritten  # noqa: E402
 from source_pages import MODULES, api_page, api_uri, example_page  # noqa: E402
+
+logger = logging.getLogger("mkdocs.hooks.quark_onnx")  # below mkdocs, so that --strict counts its warnings
 
 PAGES: dict[str, Callable[[], str]] = {
     "examples.md": example_page,
@@ -38,7 +42,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def on_startup(**_: Any) -> None:
-    """Extensions of mkdocstrings import what lies beside them."""
+    """Extensions of mkdocstrings import what lies here, when mkdocs has taken back the path that a hook loads with."""
     sys.path[:0] = [str(ROOT), str(BUILDER)]
 
 
@@ -83,3 +87,10 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     """Links as the site needs them."""
     return rewritten(markdown, page.file.src_uri, config.repo_url.rstrip("/"), config.site_url.rstrip("/"))
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """The page as it is; what it would fetch from elsewhere is a warning."""
+    for what in fetched(output):
+        logger.warning("%s: %s", page.file.src_uri, what)
+    return output

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from aligned_fields import fields_of
-from markdown_parts import NONE, anchored, code, codes, prose, table
+from markdown_parts import NONE, anchored, code, codes, in_words, prose, table
 
 from quark_onnx.core import operators
 from quark_onnx.core.operators import Op
@@ -70,8 +70,12 @@ How each operator is quantized, by target. What is not here stays float, and so 
 
 def _operators(ops: Mapping[str, Op]) -> str:
     kernels = any(op.kernels for op in ops.values())
-    rows = [(code(name), _how(op), *([codes(op.kernels)] if kernels else [])) for name, op in sorted(ops.items())]
-    return table(("operator", "how", *(["integer kernels"] if kernels else [])), rows)
+    rows = [(code(name), *([_kernels(op)] if kernels else []), _how(op)) for name, op in sorted(ops.items())]
+    return table(("operator", *(["integer kernels"] if kernels else []), "how"), rows)
+
+
+def _kernels(op: Op) -> str:
+    return ", ".join(f"<code>{in_words(name)}</code>" for name in op.kernels) or NONE
 
 
 def _scales(op: Op) -> str:

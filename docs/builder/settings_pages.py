@@ -143,8 +143,9 @@ def preset_page() -> str:
     return f"""# Presets
 
 Each in words, as `quark-onnx presets NAME` explains it. `{DEFAULT}` is the default. Any name of the form of
-`S8S8_AAWS` is a preset, too: `U8S4_AAWS`, `S16S8_AAWS_ADAQUANT`. Which one to take: [presets, targets and
-variants](../presets.md).
+`S8S8_AAWS` is a preset, too, such as `U8S4_AAWS` or `S16S8_AAWS_ADAQUANT`: activations and weights, signed or unsigned
+(`S`, `U`) of 2 to 16 bits; activations (`A`) and weights (`W`) asymmetric or symmetric (`A`, `S`). Which one to take:
+[presets, targets and variants](../presets.md).
 
 """ + "\n\n".join(parts)
 

@@ -34,7 +34,7 @@ class Target:
     title             short name, for messages
     meaning           what it is, in words
     ops               its operator table
-    activation_types  types that it runs; empty: all
+    activation_types  types that it runs; where none is named, all
     weight_types      likewise
     symmetric         activations must have their zero point in the middle
     pow2              scales must be powers of two
