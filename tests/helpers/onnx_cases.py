@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pytest
 from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.loader import DATA_DIR
@@ -53,7 +54,10 @@ def cases() -> list[Case]:
     """All of them, in an order that does not depend on the file system."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package computes with infinities on purpose
-        nodes = collect_testcases(None)
+        try:
+            nodes = collect_testcases(None)
+        except AttributeError as error:  # one of them needs numpy 2 in onnx 1.18
+            pytest.skip(f"onnx {onnx.__version__}: {error}", allow_module_level=True)
     found = [Case("node", n.name, proto=n.model, inputs=tuple(map(_array, n.data_sets[0][0]))) for n in nodes]
     for kind in ("simple", "pytorch-converted", "pytorch-operator"):
         folders = sorted(path.parent for path in Path(DATA_DIR, kind).glob("*/model.onnx"))

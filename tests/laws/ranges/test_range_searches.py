@@ -145,7 +145,8 @@ def test_the_distribution_of_statistics_holds_every_value(x: np.ndarray) -> None
 def test_linear_bins_are_numpys(x: np.ndarray, width: float, bins: int) -> None:
     start = -width * (bins // 2)
     place = (x.astype(np.float64) - start) / width
-    assume((np.abs(place - np.rint(place)) > 1e-9).all())  # on an edge it is a matter of rounding
+    x = x[np.abs(place - np.rint(place)) > 1e-9]  # on an edge it is a matter of rounding
+    assume(x.size)
     exact = np.histogram(x.astype(np.float64), bins, (start, start + width * bins))[0]
     np.testing.assert_array_equal(Distribution.of_values(x).linear(start, width, bins), exact)
 
