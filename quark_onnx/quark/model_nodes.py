@@ -10,6 +10,7 @@ from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.graph import Graph, ModelProto, io
 from quark_onnx.graph.opset import operator_types
+from quark_onnx.graph.passes import name_nodes
 from quark_onnx.graph.view import is_op
 from quark_onnx.stages.place.excluded_nodes import between
 
@@ -22,7 +23,10 @@ class ModelNodes:
 
     @cached_property
     def _graph(self) -> Graph:
-        return io.load(self._source).graph
+        """Nodes without a name have the one that preparing gives them."""
+        model = io.load(self._source)
+        name_nodes(model)
+        return model.graph
 
     def of_types(self, op_types: Sequence[str]) -> list[str]:
         """Names of the nodes of these types; there need not be any of a type that ONNX has.
@@ -30,7 +34,7 @@ class ModelNodes:
         Raises:
             ConfigError: nobody knows the type.
         """
-        nodes = [node for node in self._graph.all_nodes() if node.name]
+        nodes = list(self._graph.all_nodes())
         known = operator_types() | {node.op_type for node in nodes}
         for op_type in op_types:
             if op_type not in known:
