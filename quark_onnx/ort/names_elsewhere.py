@@ -8,8 +8,6 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
 
-from quark_onnx.core.errors import ConfigError
-
 
 class _Finder:
     """Asked for modules that nothing else finds."""
@@ -23,11 +21,11 @@ class _Finder:
         """None, so that Python says that there is no such module.
 
         Raises:
-            ConfigError: the other tool has it.
+            ImportError: the other tool has it. Without the name of the module: `from package import name` goes on then.
         """
         package, _, name = fullname.rpartition(".")
         if package == self.package and name in self.elsewhere:
-            raise ConfigError(f"{package} has no {name}: {self.elsewhere[name]}")
+            raise ImportError(f"{package} has no {name}: {self.elsewhere[name]}")
         return None
 
 

@@ -38,7 +38,7 @@ from quark_onnx.quantsim.common.defs import QuantScheme, bits
 from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.scheme_pairs import CANDIDATES, SchemePair, allowed, as_pair, without_training
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source, open_float
-from quark_onnx.quantsim.simulation_arguments import refuse
+from quark_onnx.quantsim.simulation_arguments import as_folder, entries, refuse
 
 logger = logging.getLogger("quark_onnx")
 
@@ -125,7 +125,7 @@ class AutoQuant:
         score, widths = scorer(eval_callback), (bits("param_bw", param_bw), bits("output_bw", output_bw))
         self._scheme = without_training(quant_scheme)
         self._strict = flag("strict_validation", strict_validation)
-        self._folder = None if results_dir is None else Path(results_dir)
+        self._folder = None if results_dir is None else as_folder("results_dir", results_dir)
         feeds = keep(told(samples_of(open_float(model), data_loader)))
         self._task = Task(model, feeds, score, *widths, config_file, dummy_input)
         self._candidates: tuple[SchemePair, ...] = CANDIDATES
@@ -159,7 +159,7 @@ class AutoQuant:
         Raises:
             ConfigError: there is none, or one is no pair of schemes that need no training.
         """
-        pairs = tuple(as_pair(candidate) for candidate in candidates)
+        pairs = tuple(as_pair(candidate) for candidate in entries("candidates", candidates, "pairs of schemes"))
         if not pairs:
             raise ConfigError("give at least one pair of schemes (weights, activations)")
         self._candidates = pairs

@@ -19,7 +19,7 @@ from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
 from quark_onnx.quantsim.simulated_model import Source
-from quark_onnx.quantsim.simulation_arguments import refuse
+from quark_onnx.quantsim.simulation_arguments import as_folder, refuse
 
 logger = logging.getLogger("quark_onnx")
 
@@ -48,7 +48,7 @@ class LayerOutputUtil:
 
     def __init__(self, model: Source, dir_path: str | Path, **others: object) -> None:
         refuse("LayerOutputUtil", others, ("device",), ("dir_path",))
-        self._model, self._folder = open_model(model), Path(dir_path)
+        self._model, self._folder = open_model(model), as_folder("dir_path", dir_path)
         self._tensors = _named(quantized_values(self._model) or _computed(self._model))
         shown = io.with_outputs(self._model, list(self._tensors.values()))
         self._runner = Runner(shown, list(self._tensors.values()), fuse=False)

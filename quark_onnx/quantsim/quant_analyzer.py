@@ -24,6 +24,7 @@ from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.sensitivity_analysis import analyze_per_layer_sensitivity, restored
 from quark_onnx.quantsim.simulated_grids import realized
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source
+from quark_onnx.quantsim.simulation_arguments import as_folder
 
 logger = logging.getLogger("quark_onnx")
 
@@ -90,6 +91,7 @@ class QuantAnalyzer:
             ConfigError: an argument cannot be used, a score is no number, or a file cannot be written.
             DataError: the forward pass runs nothing.
         """
+        place = as_folder("results_dir", results_dir)
         sim = QuantizationSimModel(
             self._model,
             dummy_input=self._dummy_input,
@@ -100,15 +102,14 @@ class QuantAnalyzer:
         )
         sim.compute_encodings(self._forward)
         self._tell(sim)
-        folder = Path(results_dir)
         for name, enabled in (("enabled", True), ("disabled", False)):
-            file = folder / f"per_layer_quant_{name}.json"
+            file = place / f"per_layer_quant_{name}.json"
             analyze_per_layer_sensitivity(sim, self._evaluate, file, enabled=enabled)
         for name, quantizers in zip(("weights", "activations"), sim.get_all_quantizers(), strict=True):
             found = {t: _ranges(q.get_encodings() or []) for q in quantizers if q.enabled for t in q.tensors}
-            _write(found, folder / "min_max_ranges" / f"{name}.json")
+            _write(found, place / "min_max_ranges" / f"{name}.json")
         if self._feeds:
-            _write(self._losses(sim), folder / "per_layer_mse_loss.json")
+            _write(self._losses(sim), place / "per_layer_mse_loss.json")
 
     def _tell(self, sim: QuantizationSimModel) -> None:
         """Log the scores of the float model, and of what is quantized in part."""

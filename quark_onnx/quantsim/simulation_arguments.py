@@ -58,22 +58,43 @@ def refuse(function: str, said: Mapping[str, object], fixed: Collection[str], kn
             raise ConfigError(f"{name}={value!r} cannot be had: {why}; leave it out")
 
 
+def as_folder(field: str, said: object) -> Path:
+    """Where files go.
+
+    Raises:
+        ConfigError: it is no path.
+    """
+    if not isinstance(said, (str, Path)):
+        raise ConfigError(f"{field} must be the path of a folder, not {said!r}")
+    return Path(said)
+
+
 def file_place(path: object, prefix: object) -> Path:
     """Where files of a name lie that differ in their ends.
 
     Raises:
         ConfigError: path or prefix is none.
     """
-    if not isinstance(path, (str, Path)):
-        raise ConfigError(f"path must be that of a folder, not {path!r}")
+    place = as_folder("path", path)
     if not isinstance(prefix, str) or not prefix:
         raise ConfigError(f"filename_prefix must be the name of the files, without their ends, not {prefix!r}")
-    return Path(path) / prefix
+    return place / prefix
 
 
 def layers_of(model: Model) -> list[str]:
     """Names of the layers of a model."""
     return [node.name or "" for node in model.graph if is_op(node, *LAYERS)]
+
+
+def entries(field: str, said: object, what: str) -> list[Any]:
+    """What a list, or another collection, holds.
+
+    Raises:
+        ConfigError: it is none; a text is not a list of letters.
+    """
+    if isinstance(said, str) or not isinstance(said, Iterable):
+        raise ConfigError(f"{field} must be a list of {what}, not {said!r}")
+    return list(said)
 
 
 def several(field: str, said: object) -> tuple[str, ...]:
@@ -82,8 +103,7 @@ def several(field: str, said: object) -> tuple[str, ...]:
     Raises:
         ConfigError: they are no names.
     """
-    listed = [said] if isinstance(said, str) else list(said) if isinstance(said, Iterable) else said
-    return names(field, listed)
+    return names(field, [said] if isinstance(said, str) else entries(field, said, "names"))
 
 
 def layer_names(field: str, asked: Collection[str], layers: Collection[str]) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ def _chosen(outputs: Sequence[Any], asked: int | Sequence[int] | None) -> list[i
         floats = [i for i, value in enumerate(outputs) if _type(value.type) in _FLOATS]
         return floats or list(range(len(outputs)))
     check = whole(0, len(outputs) - 1)
-    indices = [asked] if isinstance(asked, int) else list(asked)
+    indices = list(asked) if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
     if not indices:
         raise ConfigError("output_indices is empty; give at least one, or None for all outputs of a float type")
     return [check("each of output_indices", i) for i in indices]

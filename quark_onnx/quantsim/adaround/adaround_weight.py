@@ -49,7 +49,7 @@ from quark_onnx.quantsim.quantsim import QuantizationSimModel
 from quark_onnx.quantsim.simulated_grids import on_grid, rounded
 from quark_onnx.quantsim.simulated_model import ConfigFile, Source
 from quark_onnx.quantsim.simulation import simulated
-from quark_onnx.quantsim.simulation_arguments import file_place, layer_names, layers_of, one_of, refuse
+from quark_onnx.quantsim.simulation_arguments import entries, file_place, layer_names, layers_of, one_of, refuse
 from quark_onnx.stages.simulated_placement.units import unit_of
 
 logger = logging.getLogger("quark_onnx")
@@ -272,7 +272,7 @@ def _set_widths(sim: QuantizationSimModel, pairs: Iterable[tuple[str, int]]) -> 
         ConfigError: an entry is no pair, there is no such layer or parameter, or no such width.
     """
     known, nodes = sim.qc_quantize_op_dict, [node.name or "" for node in sim.float_model.graph]
-    for entry in pairs:
+    for entry in entries("param_bw_override_list", pairs, "pairs (name, bits)"):
         if not isinstance(entry, Sequence) or isinstance(entry, str) or len(entry) != 2:
             raise ConfigError(f"param_bw_override_list must hold pairs (name, bits), not {entry!r}")
         name, width = entry
@@ -293,9 +293,7 @@ def _ignore(sim: QuantizationSimModel, names: Iterable[str]) -> set[str]:
     Raises:
         ConfigError: the model has no such node, or a string is given for a list.
     """
-    if isinstance(names, str):
-        raise ConfigError(f"ignore_quant_ops_list must be a list of names, not {names!r}")
-    ignored = set(names)
+    ignored = set(entries("ignore_quant_ops_list", names, "names"))
     for name in sorted(ignored):
         _, outputs, parameters = sim.get_op_quantizers(name)
         for quantizer in (*outputs, *parameters.values()):

@@ -211,6 +211,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[QuarkError], str]] = {
     "width": ({"default_param_bw": 1}, ConfigError, "default_param_bw"),
     "unknown node": ({"ignore_quant_ops_list": ["conv"]}, ConfigError, "no node 'conv'"),
     "no list": ({"ignore_quant_ops_list": "conv"}, ConfigError, "a list of names"),
+    "no list at all": ({"ignore_quant_ops_list": 5}, ConfigError, "a list of names"),
+    "no list of pairs": ({"param_bw_override_list": 5}, ConfigError, "a list of pairs"),
     "learning": (
         {"default_quant_scheme": QuantScheme.training_range_learning_with_tf_init},
         ConfigError,

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulations import FEEDS, encodings, output, ready, simulation
+from simulations import FEEDS, encodings, model, output, ready, simulation
 
 from quark_onnx import ConfigError, DataError
 from quark_onnx.quantsim import (
+    AutoQuant,
     QuantizationSimModel,
     analyze_per_layer_sensitivity,
     apply_adaround,
@@ -19,9 +20,12 @@ from quark_onnx.quantsim import (
     compute_encodings,
     fine_tune,
     load_encodings_to_sim,
+    make_psnr_eval_fn,
     protect,
 )
+from quark_onnx.quantsim.layer_output_utils import LayerOutputUtil
 from quark_onnx.quantsim.lite_mp import flip_layers_to_higher_precision
+from quark_onnx.quantsim.quant_analyzer import QuantAnalyzer
 from quark_onnx.quantsim.quantsim import set_blockwise_quantization_for_weights
 
 WIDER = [{"x": 10 * feed["x"]} for feed in FEEDS]
@@ -138,7 +142,7 @@ def test_what_is_no_simulation_is_refused(call: Callable[[Any], object], value: 
     ("call", "message"),
     [
         (lambda sim, at: sim.export(at, None), "filename_prefix must be"),
-        (lambda sim, at: sim.export(None, "m"), "path must be that of a folder, not None"),
+        (lambda sim, at: sim.export(None, "m"), "path must be the path of a folder, not None"),
         (lambda sim, at: sim.export(at, "m", export_model="no"), "export_model must be True or False"),
         (lambda sim, at: sim.export(at, "m", export_int32_bias="no"), "export_int32_bias must be True or False"),
         (lambda sim, at: sim.to_onnx_qdq(export_int32_bias="no"), "export_int32_bias must be True or False"),
@@ -148,6 +152,14 @@ def test_what_is_no_simulation_is_refused(call: Callable[[Any], object], value: 
         (lambda sim, at: sim.set_tensor_precision([5], 8), "names must hold strings"),
         (lambda sim, at: flip_layers_to_higher_precision(sim, {"Conv_c": float("nan")}), "score of 'Conv_c' must be"),
         (lambda sim, at: flip_layers_to_higher_precision(sim, ["Conv_c"]), "must be a dictionary, not list"),
+        (lambda sim, at: LayerOutputUtil(sim.model, None), "dir_path must be the path of a folder"),
+        (lambda sim, at: AutoQuant(model(), None, FEEDS, len, results_dir=5), "results_dir must be the path"),
+        (
+            lambda sim, at: QuantAnalyzer(model(), None, len, len).analyze(results_dir=None),
+            "results_dir must be the path",
+        ),
+        (lambda sim, at: make_psnr_eval_fn(model(), FEEDS, 1.5), "output_indices must be a whole number"),
+        (lambda sim, at: set_blockwise_quantization_for_weights(sim, None, 4, True, 2), "op_types must be a list"),
         (lambda sim, at: simulation(providers=np.array([1, 2])), "cannot be had"),
         (lambda sim, at: simulation(user_onnx_libs="ops.so"), "must be a list of paths, not 'ops.so'"),
     ],
