@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from newer_onnxruntime import needs_version
 from text_models import normal, text_model
 
 from quark_onnx import ModelQuantizer, Result, get_default_config
@@ -64,6 +65,8 @@ def test_a_layer_reads_what_was_cast_and_cast_back(kind: str, tail: str) -> None
 @pytest.mark.parametrize("tail", ["y = MatMul (a, v)", "r = Relu (a) y = MatMul (r, v)"])
 def test_a_float16_bias_behind_a_product_of_16_bits(kind: str, add: str, tail: str) -> None:
     """Which onnxruntime's CPU provider would turn into integers at a float16 scale: they were infinite."""
+    if kind == "int8":
+        needs_version("1.30", "float16 numbers that are rounded where they are quantized")
     text = f"g (float16[1,6,8] x) => (float16[1,6,8] y) {{ m = MatMul (x, w) a = Add ({add}) {tail} }}"
     arrays = {"w": 0.3 * normal(8, 8), "v": 0.3 * normal(8, 8, seed=1), "c": normal(8)}
     model = text_model(text, **{name: array.astype(np.float16) for name, array in arrays.items()})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from newer_onnxruntime import needs_opset
 from onnx import TensorProto, helper, numpy_helper
 from onnx_cases import session
 from onnx_text import parse_model
@@ -432,6 +433,7 @@ def test_float_island_in_a_half_model() -> None:
 @pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23])
 def test_opset(opset: int, preset: str) -> None:
     """The operators whose form changed in between: BatchNormalization, Dropout, Softmax, Add, Gemm, Reshape."""
+    needs_opset(opset)
     text = """g (float[N, 3, 8, 8] x) => (float[N, 5] y) {
         c = Conv (x, w, b)
         n = BatchNormalization (c, gamma, beta, mean, var)
