@@ -42,9 +42,12 @@ def assert_runs_as_written(protocol: ModuleType, output: Path) -> None:
     assert abs(run - as_written) <= 0.01
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "NonOverflow"])
+ELSEWHERE = {"NonOverflow": "XINT8", "Percentile": "S8S8_AAWS of test_tasks.py", "tf": "MinMax, which it equals"}
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ELSEWHERE])
 def test_every_method_gives_resnet_a_working_model(method: str, protocol: ModuleType, tmp_path: Path) -> None:
-    """Power-of-two scales cost more, see XINT8; Distribution clips hard by design."""
+    """But for those that other tests try. Distribution clips hard by design."""
     changes = {"per_channel": True, "calibrate_method": method}
     _, score = quantized(protocol, tmp_path / "m.onnx", "resnet20-cifar10", "S8S8_AAWS", **changes)
     assert score >= 0.79
@@ -61,13 +64,12 @@ def test_the_best_method_needs_no_fine_tuning(protocol: ModuleType, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("preset", "least"),
-    [("A8W8", 0.805), ("A16W8", 0.81), ("S16S16_MIXED_S8S8", 0.81), ("XINT8_ADAROUND", 0.81)],
+    [("A8W8", 0.805), ("S16S16_MIXED_S8S8", 0.81), ("XINT8_ADAROUND", 0.81)],
 )
 def test_presets_on_resnet(preset: str, least: float, protocol: ModuleType, tmp_path: Path) -> None:
-    """Scales of XINT8 are powers of two, and stay so when they are tuned; 60 iterations of 500 are enough for that."""
+    """Scales of XINT8 are powers of two, and stay so when they are tuned."""
     tuned = preset.endswith("_ADAROUND")
-    options = {"FastFinetune": {"OptimAlgorithm": "adaround", "NumIterations": 60}} if tuned else {}
-    result, score = quantized(protocol, tmp_path / "m.onnx", "resnet20-cifar10", preset, options=options)
+    result, score = quantized(protocol, tmp_path / "m.onnx", "resnet20-cifar10", preset)
     assert score >= least
     assert_runs_as_written(protocol, tmp_path / "m.onnx")
     assert bool(result.plan.codes) == tuned
