@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.number_formats import Pairs
 from quark_onnx.core.operators import CPU, QNN, TENSORRT, VITISAI, Op
 
 POOLS = ("AveragePool", "GlobalAveragePool")
@@ -51,6 +52,7 @@ class Target:
                       uint8, and weights must not saturate
     channel_block     above 1: its integer convolutions have channels last, and take so many at a time where these are
                       kept apart
+    pairs             which neighbours its kernels add in 16 bits on x64 without VNNI: see `core.number_formats.Pairs`
     minimum_range     no range of an activation is narrower
     """
 
@@ -73,6 +75,7 @@ class Target:
     shown_float: bool = True
     on_cpu: bool = False
     channel_block: int = 1
+    pairs: Pairs = ""
     minimum_range: float = 0.0
 
     @property
@@ -116,6 +119,7 @@ TARGETS: dict[str, Target] = {
             CPU,
             on_cpu=True,
             channel_block=16,
+            pairs="row",
         ),
         Target(
             "cpu-avx2",
@@ -125,6 +129,7 @@ TARGETS: dict[str, Target] = {
             reduce_range=True,
             on_cpu=True,
             channel_block=16,
+            pairs="row",
         ),
         Target(
             "tensorrt",

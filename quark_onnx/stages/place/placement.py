@@ -173,6 +173,6 @@ def _plan(
         stored = unsigned_activations(sites)
         if stored != sites:
             wider["*"] = "; ".join([REMARK, *([wider["*"]] if "*" in wider else [])])
-        sites, bytes_ = without_saturation(graph, stored, nodes, config.row.ops, config.weight_pairs)
+        sites, bytes_ = without_saturation(graph, stored, nodes, config.row, config.weight_pairs)
         wider |= bytes_
     return Plan(io.fingerprint(model), sites, nodes, notes, remarks=told | wider)

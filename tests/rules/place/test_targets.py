@@ -54,7 +54,7 @@ def test_formats() -> None:
     pow2 = Format(8, True, True, scale="pow2", strict=False)
     formats = {target: [sites[name].format for name in "xw"] for target, sites in found.items()}
     assert formats == {
-        "cpu": [Format(8, False), replace(weight, safe_pairs=True)],
+        "cpu": [Format(8, False), replace(weight, safe_pairs="row")],
         "cpu-avx2": [Format(8, False), Format(7, True, True)],
         "tensorrt": [symmetric, weight],
         "qnn": [Format(8, False), weight],
