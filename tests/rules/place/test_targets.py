@@ -23,6 +23,7 @@ KINDS: dict[str, dict[str, str]] = {
     "cpu": {},
     "cpu-avx2": {"activation_type": "uint8"},
     "tensorrt": {},
+    "openvino": {},
     "qnn": {"activation_type": "uint8"},
     "vitisai": {},
 }
