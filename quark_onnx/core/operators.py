@@ -133,6 +133,14 @@ TENSORRT: dict[str, Op] = _MOVING | {
 }
 """Operators whose inputs TensorRT wants quantized; it fuses or passes all others by itself."""
 
+OPENVINO: dict[str, Op] = TENSORRT | {
+    "Conv": Op("layer", weight_axis=0, adds_pairs=True),
+    "Gemm": Op("layer", weight_axis=1, adds_pairs=True),
+    "MatMul": Op("matmul", weight_axis=1, adds_pairs=True),
+    "Concat": _ALL,
+}
+"""Operators whose inputs OpenVINO's CPU plugin wants quantized; what stands behind them it takes in."""
+
 QNN: dict[str, Op] = _ELSEWHERE | {
     "MatMul": Op("matmul", per_channel=False),
     "LayerNormalization": _NORM,

@@ -4,7 +4,8 @@
 cannot run, and tells placement where quantizers stand.
 
 Sources: onnxruntime's CPU provider as measured; for TensorRT its guide to explicit quantization and NVIDIA's ModelOpt;
-for QNN onnxruntime's `get_qnn_qdq_config` and Qualcomm's operator definitions; for VitisAI AMD Quark's XINT8.
+for QNN onnxruntime's `get_qnn_qdq_config` and Qualcomm's operator definitions; for VitisAI AMD Quark's XINT8; for
+OpenVINO the graph that its CPU plugin executes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.number_formats import Pairs
-from quark_onnx.core.operators import CPU, QNN, TENSORRT, VITISAI, Op
+from quark_onnx.core.operators import CPU, OPENVINO, QNN, TENSORRT, VITISAI, Op
 
 POOLS = ("AveragePool", "GlobalAveragePool")
 """Operators that the option AlignPool is about."""
@@ -48,8 +49,8 @@ class Target:
     inputs_only       quantizers stand on the inputs of layers and on one branch of residual additions; nowhere else
     fixed_point       all arithmetic is on integers: operators are quantized for whatever reader, clamps also alone
     shown_float       probabilities that leave the model stay float
-    on_cpu            onnxruntime's CPU provider runs it: its fusions can be proven, int8 activations are stored as
-                      uint8, and weights must not saturate
+    runtime           which one runs it here, so that its fusions can be proven; empty: none does
+    unsigned          int8 activations are stored as uint8
     channel_block     above 1: its integer convolutions have channels last, and take so many at a time where these are
                       kept apart
     pairs             which neighbours its kernels add in 16 bits on x64 without VNNI: see `core.number_formats.Pairs`
@@ -73,10 +74,16 @@ class Target:
     inputs_only: bool = False
     fixed_point: bool = False
     shown_float: bool = True
-    on_cpu: bool = False
+    runtime: str = ""
+    unsigned: bool = False
     channel_block: int = 1
     pairs: Pairs = ""
     minimum_range: float = 0.0
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether onnxruntime's CPU provider is meant."""
+        return self.runtime == "onnxruntime"
 
     @property
     def spares_idle(self) -> bool:
@@ -117,7 +124,8 @@ TARGETS: dict[str, Target] = {
             "CPU",
             "onnxruntime's CPU provider on any processor",
             CPU,
-            on_cpu=True,
+            runtime="onnxruntime",
+            unsigned=True,
             channel_block=16,
             pairs="row",
         ),
@@ -127,9 +135,24 @@ TARGETS: dict[str, Target] = {
             "onnxruntime's CPU provider on older x64 processors, whose sums of products saturate above 7-bit weights",
             CPU,
             reduce_range=True,
-            on_cpu=True,
+            runtime="onnxruntime",
+            unsigned=True,
             channel_block=16,
             pairs="row",
+        ),
+        Target(
+            "openvino",
+            "OpenVINO",
+            "OpenVINO's CPU plugin",
+            OPENVINO,
+            activation_types=("int8", "uint8"),
+            weight_types=("int8",),
+            blocks=False,
+            bias_bits=None,
+            inputs_only=True,
+            runtime="openvino",
+            unsigned=True,
+            pairs="tap",
         ),
         Target(
             "tensorrt",

@@ -169,10 +169,12 @@ def _plan(
     sites = with_floors(graph, sites)
     if config.row.spares_idle:
         sites = with_floats_beside(graph, sites, nodes)
-    if config.row.on_cpu:
+    if config.row.unsigned:
         stored = unsigned_activations(sites)
         if stored != sites:
             wider["*"] = "; ".join([REMARK, *([wider["*"]] if "*" in wider else [])])
-        sites, bytes_ = without_saturation(graph, stored, nodes, config.row, config.weight_pairs)
-        wider |= bytes_
+        sites = stored
+    if config.row.pairs:
+        sites, stored_so = without_saturation(graph, sites, nodes, config.row, config.weight_pairs)
+        wider |= stored_so
     return Plan(io.fingerprint(model), sites, nodes, notes, remarks=told | wider)

@@ -23,6 +23,7 @@ KINDS: dict[str, dict[str, str]] = {
     "cpu": {},
     "cpu-avx2": {"activation_type": "uint8"},
     "tensorrt": {},
+    "openvino": {},
     "qnn": {"activation_type": "uint8"},
     "vitisai": {},
 }
@@ -56,6 +57,7 @@ def test_formats() -> None:
     assert formats == {
         "cpu": [Format(8, False), replace(weight, safe_pairs="row")],
         "cpu-avx2": [Format(8, False), Format(7, True, True)],
+        "openvino": [Format(8, False), replace(weight, safe_pairs="tap")],
         "tensorrt": [symmetric, weight],
         "qnn": [Format(8, False), weight],
         "vitisai": [pow2, pow2],
