@@ -26,7 +26,7 @@ ALLOWED = {  # what each part may import of the others
     "numerics": "core",
     "graph": "core",
     "encodings": "core numerics",
-    "engine": "core numerics graph",
+    "engine": "core numerics graph child_environment",
     "stages": "core numerics graph engine",
     "result": "core graph engine",
     "clock": "core engine",
@@ -67,6 +67,7 @@ HOMES = {  # the only modules that may import these packages
     "onnx_ir": "quark_onnx.graph",
     "onnxscript": "quark_onnx.graph",
     "onnxruntime": "quark_onnx.engine.runner",
+    "openvino": "quark_onnx.engine.runtimes.openvino_session",
     "PIL": "quark_onnx.engine.images",
     "threadpoolctl": "quark_onnx.numerics.matrix_products",
     "matplotlib": "quark_onnx.plots",
@@ -82,7 +83,7 @@ HOMES = {  # the only modules that may import these packages
     "yaml": "quark_onnx.zoo",
 }
 LATE = ("onnxscript", "typer", "rich", "sklearn", "PIL", "matplotlib", "jinja2", "scipy", "dask", "distributed")
-LATE = (*LATE, "psutil", "yaml", "sympy", "IPython")
+LATE = (*LATE, "openvino", "psutil", "yaml", "sympy", "IPython")
 """Not needed by `import quark_onnx`."""
 
 

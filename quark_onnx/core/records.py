@@ -276,6 +276,37 @@ class Proof:
     failure: str = ""
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one run: the median, and what a tenth and nine tenths of the runs stay below."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Both models, timed in turn, so that whatever else the machine does slows both.
+
+    batch    samples in a run
+    threads  that the runtime had; 0: its own choice
+    runtime  which one ran both, with its version
+    """
+
+    original: Timing
+    quantized: Timing
+    rounds: int
+    batch: int
+    threads: int
+    runtime: str
+
+    @property
+    def ratio(self) -> float:
+        """Time of the quantized model as a part of the float one's."""
+        return self.quantized.median / self.original.median
+
+
 def worst_of(outputs: Mapping[str, Measured]) -> float | None:
     """What the output is worth that is worth the least; None where nothing was measured."""
     return min((one.db for one in outputs.values() if one.db is not None), default=None)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from quark_onnx.core.errors import ModelError
+from quark_onnx.core.records import Latency
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.presets import Config, beginning
 from quark_onnx.core.settings.targets import TARGETS
@@ -20,13 +21,14 @@ from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.prove_outputs import prove_outputs
 from quark_onnx.engine.qdq_pieces import pieces
 from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning
+from quark_onnx.engine.runtimes.known import runtime_of
+from quark_onnx.engine.runtimes.runtime import Missing, Runtime
 from quark_onnx.engine.saturation_certificate import certify
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.report.advice import advise
 from quark_onnx.report.footprint import footprint, peak_bytes
 from quark_onnx.report.layer_errors import FOLLOWED, layer_errors
-from quark_onnx.report.model_report import Failure, Latency, Memory, ModelReport, Score, Sizes
-from quark_onnx.report.timing import latency
+from quark_onnx.report.model_report import Failure, Memory, ModelReport, Score, Sizes
 from quark_onnx.report.worst_layer_values import histograms, weights
 from quark_onnx.result import Result
 
@@ -213,14 +215,16 @@ def measured(
         told = f"the float weights have {size}: layers, latency and memory were not measured (limit {LARGE >> 30} GB)"
         found["warnings"] = (*report.warnings, told)
     else:
-        found = _measured(models, feeds, feeds if inside is None else inside, what, tell)
+        found = _measured(
+            models, feeds, feeds if inside is None else inside, what, tell, runtime_of(TARGETS[report.target])
+        )
         found["warnings"] = (*report.warnings, *_slower(found.get("latency"), report.target))
     report = replace(report, **found)
     return replace(report, advice=advise(report))
 
 
 def _measured(
-    models: Models, feeds: Sequence[Feed], inside: Sequence[Feed], what: Measure, tell: Tell
+    models: Models, feeds: Sequence[Feed], inside: Sequence[Feed], what: Measure, tell: Tell, runtime: Runtime | Missing
 ) -> dict[str, Any]:
     looked = inside[: what.feeds]
     total = len(looked) + 2
@@ -242,12 +246,12 @@ def _measured(
         found["layers"] = errors
         found["histograms"] = histograms(models.base, parts, worst, inside)
         found["weights"] = weights(models.base, parts, [error.tensor for error in worst])
-    if what.latency:
+    if what.latency and isinstance(runtime, Runtime):
         with suppress(ModelError):  # it is for another target, and the proof has told what fails here
-            found["latency"] = latency(models.original, models.quantized, feeds)
+            found["latency"] = runtime.latency(models.original, models.quantized, feeds)
         tell("report", total - 1, total)
-    if what.memory:
-        grown = [footprint(model, feeds[0]) for model in (models.original, models.quantized)]
+    if what.memory and isinstance(runtime, Runtime):
+        grown = [footprint(model, feeds[0], runtime.name) for model in (models.original, models.quantized)]
         found["memory"] = Memory(grown[0], grown[1], peak)
         tell("report", total, total)
     return found

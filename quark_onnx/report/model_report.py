@@ -14,6 +14,7 @@ from quark_onnx.core.records import (
     Comparison,
     Correction,
     Departure,
+    Latency,
     LayerRecord,
     Measured,
     MixRecord,
@@ -41,35 +42,6 @@ class Sizes:
     original: int
     quantized: int
     files: bool
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds of one run: the median, and what a tenth and nine tenths of the runs stay below."""
-
-    median: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Both models, timed in turn, so that whatever else the machine does slows both.
-
-    batch    samples in a run
-    threads  that onnxruntime had; 0: its own choice
-    """
-
-    original: Timing
-    quantized: Timing
-    rounds: int
-    batch: int
-    threads: int
-
-    @property
-    def ratio(self) -> float:
-        """Time of the quantized model as a part of the float one's."""
-        return self.quantized.median / self.original.median
 
 
 @dataclass(frozen=True)

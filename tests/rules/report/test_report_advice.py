@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quark_onnx.core.records import Departure, LayerRecord, Measured, ProtectedRegion
+from quark_onnx.core.records import Departure, Latency, LayerRecord, Measured, ProtectedRegion, Timing
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.presets import PRESETS
@@ -20,13 +20,11 @@ from quark_onnx.report.advice import LEVELS, RULES, advise
 from quark_onnx.report.build import failed
 from quark_onnx.report.model_report import (
     Histogram,
-    Latency,
     LayerError,
     Layers,
     ModelReport,
     Score,
     Sizes,
-    Timing,
     Weight,
 )
 
@@ -88,7 +86,7 @@ CORRECTED = replace(record("c", True), choice="untuned", iterations=0)
 
 
 def latency(original: float, quantized: float) -> Latency:
-    return Latency(*(Timing(v, v, v) for v in (original, quantized)), 10, 1, 1)
+    return Latency(*(Timing(v, v, v) for v in (original, quantized)), 10, 1, 1, "onnxruntime")
 
 
 SATURATES = Certificate("may saturate", "1 of 2 pairs of weights are too large, in 1 of 1 rows", 2, 1, 1, 1)
