@@ -22,6 +22,7 @@ from quark_onnx.core.records import (
     Slice,
     least_alike,
 )
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.saturation_certificate import Certificate
 
@@ -198,9 +199,10 @@ class ModelReport:
     preset     that the configuration began with, or "" for none
     config     fields of the configuration
     default    fields that it would have by its preset; what differs is shown first
-    sqnr       dB by float output as a whole, as onnxruntime runs the model
+    sqnr       dB by float output as a whole, as the runtime runs the model
     outputs    all that was measured of each output, those that are not float included
     written    the same with the arithmetic that the file says
+    runtime    which one ran it, with its version; empty: none did, so `outputs` are empty, or those as written
     without_vnni  as x64 without VNNI runs it, on the first samples, where layers may saturate there
     departure  where the model runs otherwise than it is written
     fused      operator type → nodes on integers, of how many
@@ -221,6 +223,7 @@ class ModelReport:
     written: Mapping[str, Measured] = field(default_factory=dict)
     without_vnni: Comparison = field(default_factory=Comparison)
     departure: Departure | None = None
+    runtime: str = ""
     sizes: Sizes | None = None
     latency: Latency | None = None
     memory: Memory | None = None
@@ -246,6 +249,11 @@ class ModelReport:
     judged: int = 0
     positions: str = ""
     advice: tuple[Advice, ...] = ()
+
+    @property
+    def seen(self) -> bool:
+        """Whether the runtime that the target means has run the model: whether its figures are of how it is used."""
+        return bool(TARGETS[self.target].runtime and self.runtime)
 
     @property
     def fine_tuned(self) -> bool:

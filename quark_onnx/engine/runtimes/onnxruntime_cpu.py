@@ -8,6 +8,7 @@ from quark_onnx.engine.fusion_ledger import made_from
 from quark_onnx.engine.runner import VERSION, Runner, executed_model, run_file
 from quark_onnx.engine.runtimes.runtime import Executed, Run, Runtime
 from quark_onnx.engine.saturating_runner import without_vnni
+from quark_onnx.engine.saturation_certificate import certify
 from quark_onnx.graph import Model, Node, io
 from quark_onnx.graph.view import numpy_dtype
 
@@ -43,10 +44,11 @@ def _executed(node: Node, makers: Mapping[str, str]) -> Executed:
 
 RUNTIME = Runtime(
     "onnxruntime",
-    "onnxruntime's CPU provider",
+    "onnxruntime",
     VERSION,
     load,
     executed_nodes,
+    certify,
     without_vnni,
     run_file,
 )

@@ -20,13 +20,19 @@ from quark_onnx.engine.runtimes.openvino_session import (
 )
 from quark_onnx.engine.runtimes.openvino_without_vnni import without_vnni
 from quark_onnx.engine.runtimes.runtime import Executed, Missing, Runtime
+from quark_onnx.engine.saturation_certificate import Certificate
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import is_op, output_names
 
-TITLE = "OpenVINO's CPU plugin"
+TITLE = "OpenVINO"
 
 NO_WORK = ("Const", "Input", "Output")
 """What the graph that is executed holds besides work."""
+
+PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+INTEGERS = ("u8", "i8")
+
+UNKNOWN = Certificate("unknown", "the order in which OpenVINO adds its products is not known")
 
 OTHER = "use inputs that it can run on"
 
@@ -39,7 +45,7 @@ def runtime() -> Runtime | Missing:
         core()
     except Exception as error:  # not there, or not for this machine, which its libraries tell in types of their own
         return Missing("openvino", TITLE, f"{reason(error, 1)}; {INSTALL}")
-    return Runtime("openvino", TITLE, version(), Loaded, executed_nodes, without_vnni, run_file)
+    return Runtime("openvino", TITLE, version(), Loaded, executed_nodes, certify, without_vnni, run_file)
 
 
 class Loaded:
@@ -91,6 +97,12 @@ def _executed(told: Mapping[str, str], makers: Mapping[str, str], order: Mapping
     nodes = tuple(sorted(named, key=order.__getitem__))
     outputs = tuple(told["outputPrecisions"].split(","))
     return Executed(nodes, told["layerType"], told["primitiveType"], told["runtimePrecision"], outputs)
+
+
+def certify(model: Model) -> dict[str, Certificate]:
+    """A certificate for each product on integers: without VNNI it adds in 16 bits, and its codes are not looked at."""
+    products = (one for one in executed_nodes(model) if one.op_type in PRODUCTS and one.precision in INTEGERS)
+    return {one.nodes[0]: UNKNOWN for one in products if one.nodes}
 
 
 def run_file(path: Path, feed: Feed, threads: int = 0) -> None:

@@ -12,6 +12,7 @@ from quark_onnx.core.records import Latency
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Arrays, fit
 from quark_onnx.engine.runtimes.turns import ROUNDS, timed
+from quark_onnx.engine.saturation_certificate import Certificate
 from quark_onnx.graph import Model
 
 Run = Callable[[Feed], Arrays]
@@ -61,6 +62,7 @@ class Runtime:
     version         its own
     load            see `Load`
     executed_nodes  of a model, in the order in which they run
+    certify         whether each node that it executes on integers computes the same on every x64 processor
     without_vnni    a model as x64 without VNNI runs it, for so long as the context is open; raises ModelError where
                     that cannot be had here
     run_file        loads a file and runs it once on a feed, on so many threads, and nothing else
@@ -71,6 +73,7 @@ class Runtime:
     version: str
     load: Load
     executed_nodes: Callable[[Model], list[Executed]]
+    certify: Callable[[Model], dict[str, Certificate]]
     without_vnni: Callable[[Model, Sequence[str]], AbstractContextManager[Run]]
     run_file: Callable[[Path, Feed, int], None]
 

@@ -34,6 +34,7 @@ CONFIG = {"activation_type": "int8", "weight_type": "int8", "use_dynamic_quant":
 def report(sqnr: float = 25.0, **fields: Any) -> ModelReport:
     """A report that no rule but `fair_output` has anything to say about."""
     usual = {"config": CONFIG, "preset": "A8W8", "samples": 100, "sites": {"activation": 3, "weight": 2}}
+    usual |= {"runtime": "onnxruntime 1.32.0"}
     return ModelReport("m", "0", sqnr={"y": sqnr}, **(usual | fields))
 
 
@@ -406,6 +407,7 @@ CASES: list[tuple[str, ModelReport, str, str, list[ModelReport]]] = [
         [
             computed_in_float(notes={"c": "excluded"}),
             computed_in_float(target="qnn"),
+            computed_in_float(target="openvino", runtime=""),
             report(ledger=(row("Add", "float", "why"),)),
         ],
     ),
@@ -413,11 +415,12 @@ CASES: list[tuple[str, ModelReport, str, str, list[ModelReport]]] = [
         "not_faster",
         slow(2.0, 2.5),
         "consider",
-        "takes 1.25 × the time of the float one on this processor, at batch 1; 1 of 2 nodes are float",
+        "takes 1.25 × the time of the float one in onnxruntime on this processor, at batch 1; 1 of 2 nodes are float",
         [
             slow(2.0, 1.8),
             slow(0.05, 0.09),
             slow(2.0, 2.5, target="qnn"),
+            slow(2.0, 2.5, target="openvino", runtime=""),
             report(),
         ],
     ),
