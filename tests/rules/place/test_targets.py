@@ -64,8 +64,9 @@ def test_formats() -> None:
     }
     biases = {target: sites["b"].format if "b" in sites else None for target, sites in found.items()}
     wide = Format(32, True, True)
-    assert biases == {"cpu": wide, "cpu-avx2": wide, "tensorrt": None, "qnn": wide, "vitisai": pow2}
-    assert [target for target, sites in found.items() if "y" not in sites] == ["tensorrt"]
+    kinds = {"cpu": wide, "cpu-avx2": wide, "openvino": None, "tensorrt": None, "qnn": wide, "vitisai": pow2}
+    assert biases == kinds
+    assert [target for target, sites in found.items() if "y" not in sites] == ["openvino", "tensorrt"]
 
 
 @pytest.mark.parametrize(
