@@ -33,7 +33,8 @@ def ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
     moments: Moments = {}
     if job.config.observes and not job.shares:
         with clock.stage("moments"):
-            wanted = [c for sites in (job.sites, other) if sites for c in channels_needed(job.prepared, sites)]
+            needed = partial(channels_needed, job.prepared, target=job.config.row)
+            wanted = [c for sites in (job.sites, other) if sites for c in needed(sites)]
             tick = partial(clock.count, "moments", len(feeds))
             moments = channel_moments(job.prepared, feeds, wanted, tick, begun.counted)
     scaled = partial(_with_scales, job, statistics, moments)
@@ -92,7 +93,7 @@ def _with_scales(job: Job, statistics: Mapping[str, Statistics], moments: Moment
     plan = align(job.prepared, choose_ranges(job.prepared, sites, statistics, job.config), job.config)
     fit = without_unfit(job.prepared, plan, statistics, job.config.row)
     plan = plan if fit is plan else tidied(job.prepared.graph, fit, job.config.row)
-    return round_weights(job.prepared, plan, moments, job.config.weight_pairs)
+    return round_weights(job.prepared, plan, moments, job.config.row, job.config.weight_pairs)
 
 
 def _mixed(begun: Decided, other: Plan, clock: Clock, ranged: Callable[[Plan], Plan]) -> Mixed:

@@ -135,6 +135,7 @@ TENSORRT: dict[str, Op] = _MOVING | {
 
 OPENVINO: dict[str, Op] = TENSORRT | {
     "Conv": Op("layer", weight_axis=0, adds_pairs=True),
+    "ConvTranspose": Op("layer", weight_axis=1, adds_pairs=True),
     "Gemm": Op("layer", weight_axis=1, adds_pairs=True),
     "MatMul": Op("matmul", weight_axis=1, adds_pairs=True),
     "Concat": _ALL,

@@ -20,8 +20,9 @@ from quark_onnx.stages.weight_rounding import unsafe_weights
 
 def exact_everywhere(model: Model, plan: Plan) -> Plan:
     """The plan of a simulation, with integers of all weights, in types that no processor saturates on."""
-    marked, _ = without_saturation(model.graph, plan.sites, plan.nodes, TARGETS["cpu"], "auto")
-    unsafe = unsafe_weights(model, replace(plan, sites=marked))
+    target = TARGETS["cpu"]
+    marked, _ = without_saturation(model.graph, plan.sites, plan.nodes, target, "auto")
+    unsafe = unsafe_weights(model, replace(plan, sites=marked), target)
     unsafe |= {t for t, site in marked.items() if site.format.dtype != plan.sites[t].format.dtype}
     if not unsafe:
         return plan

@@ -2,8 +2,9 @@
 
 Fills `Plan.rounded` for weights whose format asks for safe pairs and that have, rounded to nearest, an unsafe one.
 Which rounding is best for the layer's output depends on how its inputs are distributed: see
-`numerics.rounding.safe_rounding`. Where the best one still costs much, the weight is stored as bytes, which x64
-multiplies without clipping, at two thirds of the speed.
+`numerics.rounding.safe_rounding`. Where the best one still costs much, and the target has kernels for it, the weight is
+stored as bytes, which x64 multiplies without clipping, at two thirds of the speed. One bit less would bring nothing:
+larger scales, up to that with which no pair can be unsafe, are among those that are tried.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from quark_onnx.core.plan import Coded, Plan, QParams, Skip
+from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.channel_moments import Channels, Moment, Moments
 from quark_onnx.engine.layers.matrix_geometry import ConvGeometry, MatrixGeometry, geometry
 from quark_onnx.engine.layers.row_grids import coded, grid_of, safe_run
@@ -30,21 +32,21 @@ STORED = (
 )
 
 
-def channels_needed(model: Model, plan: Plan) -> list[Channels]:
+def channels_needed(model: Model, plan: Plan, target: Target) -> list[Channels]:
     """The activations whose moments `round_weights` can use, with their axis of channels."""
-    return [_channels(node) for node in _readers(model, plan).values()]
+    return [_channels(node) for node in _readers(model, plan, target).values()]
 
 
-def round_weights(model: Model, plan: Plan, moments: Moments, how: str) -> Plan:
+def round_weights(model: Model, plan: Plan, moments: Moments, target: Target, how: str) -> Plan:
     """The plan with integers of weights that nearest ones would make unsafe.
 
     Args:
         moments: of `channels_needed`; of layers without, nothing is known.
-        how: "auto" stores the weights of layers that would lose much as uint8; "safe" none.
+        how: "auto" stores the weights of layers that would lose much as uint8, if the target takes these; "safe" none.
     """
     sites, chosen, rounded, remarks = dict(plan.sites), dict(plan.qparams), dict(plan.rounded), dict(plan.remarks)
     members = Counter(site.group for site in sites.values())
-    for tensor, node in _readers(model, plan).items():
+    for tensor, node in _readers(model, plan, target).items():
         site, q = sites[tensor], plan.qparams_of(tensor)
         alone = members[site.group] == 1
         layer = _geometry(node)
@@ -59,7 +61,7 @@ def round_weights(model: Model, plan: Plan, moments: Moments, how: str) -> Plan:
         del rows
         if found is None:
             continue
-        if how == "auto" and alone and found.costs_much:
+        if how == "auto" and target.takes_bytes and alone and found.costs_much:
             sites[tensor] = replace(site, format=site.format.unsigned)
             chosen[site.group] = QParams(q.scale, q.zero_point + np.int32(1 << (site.format.bits - 1)))
             told = STORED.format(found.decibel, node.name)
@@ -71,10 +73,10 @@ def round_weights(model: Model, plan: Plan, moments: Moments, how: str) -> Plan:
     return replace(plan, sites=sites, qparams=chosen, rounded=rounded, remarks=remarks)
 
 
-def unsafe_weights(model: Model, plan: Plan) -> set[str]:
+def unsafe_weights(model: Model, plan: Plan, target: Target) -> set[str]:
     """Weights that must have safe pairs, and whose integers in the plan have an unsafe one."""
     found = set()
-    for tensor, node in _readers(model, plan).items():
+    for tensor, node in _readers(model, plan, target).items():
         integers, q = plan.coded(tensor), plan.qparams_of(tensor)
         if integers is not None:
             format, layer = plan.sites[tensor].format, _geometry(node)
@@ -83,13 +85,13 @@ def unsafe_weights(model: Model, plan: Plan) -> set[str]:
     return found
 
 
-def _readers(model: Model, plan: Plan) -> dict[str, Node]:
+def _readers(model: Model, plan: Plan, target: Target) -> dict[str, Node]:
     """The first quantized layer of every weight that must have safe pairs."""
     wanted = {tensor for tensor, site in plan.sites.items() if site.format.safe_pairs}
     found: dict[str, Node] = {}
     for node in model.graph:
         for tensor in plan.nodes.get(node.name or "", ()):
-            if tensor in wanted and is_op(node, "Conv", "Gemm", "MatMul") and _reads(node, tensor):
+            if tensor in wanted and target.adds_pairs(node.op_type) and _reads(node, tensor):
                 found.setdefault(tensor, node)
     return found
 
@@ -111,7 +113,7 @@ def _channels(node: Node) -> Channels:
     data = node.inputs[0]
     assert data is not None
     across = is_op(node, "Gemm") and node.attributes.get_int("transA", 0) == 1
-    return data.name or "", 1 if is_op(node, "Conv") else -2 if across else -1
+    return data.name or "", 1 if is_op(node, "Conv", "ConvTranspose") else -2 if across else -1
 
 
 def _inputs(shape: tuple[int, ...], moments: Moment | None) -> Inputs:

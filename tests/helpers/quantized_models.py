@@ -150,7 +150,7 @@ def quantized(model: Model, data: list[Feed] | None = None, **fields: Any) -> Ma
     statistics = observe(model, data or feeds(model), observed_tensors(sites), lambda done: None)
     config = settings(**fields)
     plan = align(model, choose_ranges(model, sites, statistics, config), config)
-    plan = round_weights(model, plan, {}, config.weight_pairs)
+    plan = round_weights(model, plan, {}, config.row, config.weight_pairs)
     result = apply(model, plan)
     io.check(result)
     assert io.to_proto(model).SerializeToString(deterministic=True) == before

@@ -146,8 +146,7 @@ class QuantizationConfig:
             target.refuse_per_channel()
         if self.reduce_range and TYPES.get(self.weight_type, (8,))[0] != 8:
             raise ConfigError(f"reduce_range is for 8-bit weights, not {self.weight_type!r}; leave one of the two out")
-        if self.weight_pairs != "auto" and not (target.on_cpu and self.weight_type == "int8"):
-            raise ConfigError(f"weight_pairs={self.weight_pairs!r} is for int8 weights on CPU targets; leave it out")
+        target.refuse_pairs(self.weight_pairs, self.weight_type)
         if types == ("int8", "uint8") and not self.option("WeightsOnly"):
             raise ConfigError(
                 "onnxruntime has no kernel for int8 activations with uint8 weights; use weight_type='int8'"

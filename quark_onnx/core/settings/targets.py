@@ -23,7 +23,7 @@ POOLS = ("AveragePool", "GlobalAveragePool")
 PAIRS = {
     "auto": "int8 with safe pairs; uint8 with zero point 128, exact and slower, where these would cost a layer much",
     "safe": "int8 with safe pairs throughout",
-    "uint8": "uint8 with zero point 128 throughout",
+    "uint8": "uint8 with zero point 128 throughout; OpenVINO has no kernels for it",
     "off": "int8, rounded freely: for processors with VNNI alone",
 }
 """How weights of CPU targets keep sums of two products within the 16 bits in which x64 without VNNI adds them."""
@@ -86,6 +86,15 @@ class Target:
         return self.runtime == "onnxruntime"
 
     @property
+    def takes_bytes(self) -> bool:
+        """Whether it has integer kernels for uint8 weights."""
+        return not self.weight_types or "uint8" in self.weight_types
+
+    def adds_pairs(self, op_type: str) -> bool:
+        """Whether kernels of this operator add products of neighbouring weights in 16 bits on x64 without VNNI."""
+        return op_type in self.ops and self.ops[op_type].adds_pairs
+
+    @property
     def spares_idle(self) -> bool:
         """Whether operators without a weight stay float where integers would buy nothing."""
         return not self.fixed_point and not self.inputs_only
@@ -101,6 +110,19 @@ class Target:
         for name, value, allowed in asked:
             if allowed and value not in allowed:
                 raise ConfigError(f"target {self.name!r} runs {name} {' or '.join(allowed)}, not {value!r}")
+
+    def refuse_pairs(self, how: str, weight_type: str) -> None:
+        """Nothing, where `weight_pairs` can be so.
+
+        Raises:
+            ConfigError: there is nothing to act on, or no kernel for what it asks for.
+        """
+        if how == "auto":
+            return
+        if not self.pairs or weight_type != "int8":
+            raise ConfigError(f"weight_pairs={how!r} is for int8 weights on CPU targets; leave it out")
+        if how == "uint8" and not self.takes_bytes:
+            raise ConfigError(f"target {self.name!r} computes in float with uint8 weights; use weight_pairs='safe'")
 
     def refuse_per_channel(self) -> None:
         """Nothing, where it runs weights with a scale per channel; otherwise a ConfigError."""

@@ -11,7 +11,7 @@ from quantized_models import graph, placed
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.plan import Site
 from quark_onnx.core.settings.config import QuantizationConfig
-from quark_onnx.stages.place.saturating_weights import ASKED, BYTES, NO_ROWS, NO_ZERO, TWO_WAYS
+from quark_onnx.stages.place.saturating_weights import ASKED, BYTES, NO_ROWS, NO_ZERO, ORDERS, SEVEN, TWO_WAYS
 
 CONV = "(float[1,4,6,6] x) => (float[1,8,4,4] y) <float[8,4,3,3] w> { [n] y = Conv (x, w) }"
 GROUPED = "(float[1,4,6,6] x) => (float[1,8,4,4] y) <float[8,2,3,3] w> { [n] y = Conv <group=2> (x, w) }"
@@ -50,7 +50,28 @@ FREE: dict[str, tuple[str, dict[str, Any]]] = {
     "scales that change along a sum": (MATMUL, {"TensorQuantOverrides": {"w": [{"axis": 0}]}}),
     "another target": (CONV, {"target": "qnn", "activation_type": "uint8"}),
     "switched off": (CONV, {"weight_pairs": "off"}),
+    "depthwise on OpenVINO": (DEPTHWISE, {"target": "openvino"}),
+    "a zero point on OpenVINO, which makes it a float layer": (CONV, {"target": "openvino", "WeightSymmetric": False}),
+    "switched off on OpenVINO": (CONV, {"target": "openvino", "weight_pairs": "off"}),
 }
+TAPS: dict[str, str] = {
+    "Conv": CONV,
+    "three channels": CONV.replace("1,4,6,6", "1,3,6,6").replace("8,4,3,3", "8,3,3,3"),
+    "an even number of channels in groups": GROUPED,
+    "an odd number at one position": GROUPED.replace("1,4,6,6", "1,6,4,4").replace("8,2,3,3", "8,3,1,1"),
+    "Gemm": GEMM,
+    "MatMul": MATMUL,
+    "ConvTranspose": DECONV,
+}
+SEVEN_BITS: dict[str, tuple[str, str]] = {
+    "an odd number of channels in groups": (
+        GROUPED.replace("1,4,6,6", "1,6,6,6").replace("8,2,3,3", "8,3,3,3"), ORDERS,
+    ),
+    "two channels out per group": (MULTIPLIER, ORDERS),
+    "one channel": (CONV.replace("1,4,6,6", "1,1,6,6").replace("8,4,3,3", "8,1,3,3"), ORDERS),
+    "a batch of matrices": (BATCHED, NO_ROWS),
+    "read in two directions": (BOTH_WAYS, TWO_WAYS),
+}  # fmt: skip
 UNSIGNED: dict[str, tuple[str, dict[str, Any], str]] = {
     "asked": (CONV, {"weight_pairs": "uint8"}, ASKED),
     "a zero point": (CONV, {"WeightSymmetric": False}, NO_ZERO),
@@ -87,6 +108,29 @@ def test_what_cannot_have_safe_pairs_is_stored_as_bytes(text: str, fields: dict[
     site, remarks = weight(text, fields)
     assert (site.format.dtype, site.format.safe_pairs) == ("uint8", "")
     assert remarks["w"] == BYTES.format(why)
+
+
+@pytest.mark.parametrize("how", ["auto", "safe"])
+@pytest.mark.parametrize("text", TAPS.values(), ids=TAPS)
+def test_pairs_of_openvino_are_those_of_a_tap(text: str, how: str) -> None:
+    site, remarks = weight(text, {"target": "openvino", "weight_pairs": how})
+    assert (site.format.dtype, site.format.bits, site.format.safe_pairs) == ("int8", 8, "tap")
+    assert "w" not in remarks
+
+
+@pytest.mark.parametrize(("text", "why"), SEVEN_BITS.values(), ids=SEVEN_BITS)
+def test_where_processors_differ_openvino_has_seven_bits(text: str, why: str) -> None:
+    """Codes up to 63: whichever two are added, they are safe. onnxruntime has one order, or takes bytes."""
+    site, remarks = weight(text, {"target": "openvino"})
+    assert (site.format.dtype, site.format.hi, site.format.safe_pairs) == ("int8", 63, "")
+    assert remarks["w"] == SEVEN.format(why)
+    on_cpu, _ = weight(text, {})
+    assert on_cpu.format.safe_pairs == "row" or on_cpu.format.dtype == "uint8"
+
+
+def test_openvino_takes_no_bytes() -> None:
+    with pytest.raises(ConfigError, match=r"target 'openvino' computes in float with uint8 weights.*'safe'"):
+        QuantizationConfig(weight_pairs="uint8", target="openvino")
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,13 @@ from quark_onnx.stages.weight_rounding import channels_needed, round_weights, un
 Feed = dict[str, np.ndarray]
 
 LAYERS = {
-    "Conv": "(float[1,6,8,8] x) => (float[1,8,8,8] y) <float[8] b> { [n] y = Conv <pads=[1,1,1,1]> (x, w, b) }",
+    "Conv": "(float[1,3,8,8] x) => (float[1,8,8,8] y) <float[8] b> { [n] y = Conv <pads=[1,1,1,1]> (x, w, b) }",
     "grouped": "(float[1,6,8,8] x) => (float[1,8,8,8] y) <float[8] b>"
     " { [n] y = Conv <pads=[1,1,1,1], group=2> (x, w, b) }",
     "Gemm": "(float[16,27] x) => (float[16,8] y) <float[8] b> { [n] y = Gemm <transB=1> (x, w, b) }",
     "MatMul": "(float[1,16,27] x) => (float[1,16,8] y) { [n] y = MatMul (x, w) }",
 }
-SHAPES = {"Conv": (8, 6, 3, 3), "grouped": (8, 3, 3, 3), "Gemm": (8, 27), "MatMul": (27, 8)}
+SHAPES = {"Conv": (8, 3, 3, 3), "grouped": (8, 3, 3, 3), "Gemm": (8, 27), "MatMul": (27, 8)}
 
 
 def proto(layer: str, seed: int = 0) -> Any:
@@ -48,7 +48,7 @@ def proto(layer: str, seed: int = 0) -> Any:
 def data(layer: str, count: int = 24) -> list[Feed]:
     """Inputs that are often at the top of their range, where sums of products are largest."""
     rng = np.random.default_rng(1)
-    shape = {"Gemm": (16, 27), "MatMul": (1, 16, 27)}.get(layer, (1, 6, 8, 8))
+    shape = {"Conv": (1, 3, 8, 8), "Gemm": (16, 27), "MatMul": (1, 16, 27)}.get(layer, (1, 6, 8, 8))
     return [{"x": np.minimum(rng.exponential(1, shape), 2).astype(np.float32)} for _ in range(count)]
 
 
@@ -120,7 +120,7 @@ def test_pairs_may_be_those_of_one_tap(way: str, monkeypatch: pytest.MonkeyPatch
     """The third of three channels stands alone there; in a whole row its neighbour is of the next tap, and unsafe."""
     monkeypatch.setitem(TARGETS, "cpu", replace(TARGETS["cpu"], pairs="tap"))
     preset, fields = WAYS[way]
-    found = made("grouped", preset, weight_pairs="safe", **fields)
+    found = made("Conv", preset, weight_pairs="safe", **fields)
     coded = found.plan.coded("w")
     assert coded is not None
     assert np.abs(coded.codes[:, 0].astype(int) + coded.codes[:, 1]).max() <= LIMIT
@@ -191,11 +191,14 @@ def test_what_inputs_do_matters() -> None:
     config = replace(get_default_config("S8S8_AAWS"), weight_pairs="safe", include_cle=False, extra_options=given)
     result = ModelQuantizer(config).quantize_model(proto("Gemm"), None, feeds)
     seen = channel_moments(
-        result.evidence.model, feeds, channels_needed(result.evidence.model, result.plan), lambda done: None
+        result.evidence.model,
+        feeds,
+        channels_needed(result.evidence.model, result.plan, TARGETS["cpu"]),
+        lambda done: None,
     )
     errors = []
     for moments in (seen, {}):
-        plan = round_weights(result.evidence.model, replace(result.plan, rounded={}), moments, "safe")
+        plan = round_weights(result.evidence.model, replace(result.plan, rounded={}), moments, TARGETS["cpu"], "safe")
         weight = dequantize(plan.rounded["w"].codes, plan.qparams_of("w"), plan.sites["w"].format)
         lost = weight - float_of(result.evidence.model, "w")
         errors.append(np.mean([np.square(feed["x"] @ lost.T) for feed in feeds]))
@@ -260,10 +263,10 @@ def test_a_simulation_of_weights_whose_zero_point_is_the_lowest_code_is_exact_ev
 
 def test_a_simulation_without_unsafe_pairs_is_exported_as_int8() -> None:
     rng = np.random.default_rng(0)
-    weight = rng.standard_normal((8, 6, 3, 3)).clip(-1, 1).astype(np.float32) * 0.003
+    weight = rng.standard_normal(SHAPES["Conv"]).clip(-1, 1).astype(np.float32) * 0.003
     weight[:, 0, 0, 0] = 1
     sim = QuantizationSimModel(io.to_proto(graph(LAYERS["Conv"], w=weight)))
     sim.compute_encodings(data("Conv"))
     stored = {i.name: i.data_type for i in sim.to_onnx_qdq().graph.initializer}
     assert stored["w_quantized"] == 3  # int8
-    assert unsafe_weights(sim.float_model, sim.plan) == set()
+    assert unsafe_weights(sim.float_model, sim.plan, TARGETS["cpu"]) == set()

@@ -18,6 +18,7 @@ from tuning_cases import MEMORY, Simulated, case, draw, simulated_case
 from quark_onnx.core.plan import Coded, Plan, QParams, Site
 from quark_onnx.core.records import Tuning
 from quark_onnx.core.settings.fast_finetune import RangeLearning
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.layer import integer_bias
@@ -439,7 +440,7 @@ def test_safe_pairs_stay_safe() -> None:
     done = learned(made, LONG)
     (record,) = done.records
     assert record.accepted and done.plan.codes.keys() == {"w"}
-    assert not unsafe_weights(made.model, done.plan)
+    assert not unsafe_weights(made.model, done.plan, TARGETS["cpu"])
 
 
 def test_a_bias_with_a_scale_of_its_own_counts_as_it_is_stored() -> None:
