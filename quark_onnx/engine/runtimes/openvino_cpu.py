@@ -7,6 +7,7 @@ from pathlib import Path
 
 from quark_onnx.core.errors import DataError, ModelError, reason
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.openvino_certificate import OPERATORS, certificate
 from quark_onnx.engine.runner import Arrays
 from quark_onnx.engine.runtimes.openvino_session import (
     WAY_OUT,
@@ -21,7 +22,7 @@ from quark_onnx.engine.runtimes.openvino_session import (
 from quark_onnx.engine.runtimes.openvino_without_vnni import without_vnni
 from quark_onnx.engine.runtimes.runtime import Executed, Missing, Runtime
 from quark_onnx.engine.saturation_certificate import Certificate
-from quark_onnx.graph import Model, io
+from quark_onnx.graph import Model, Node, io
 from quark_onnx.graph.view import is_op, output_names
 
 TITLE = "OpenVINO"
@@ -31,8 +32,6 @@ NO_WORK = ("Const", "Input", "Output")
 
 PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 INTEGERS = ("u8", "i8")
-
-UNKNOWN = Certificate("unknown", "the order in which OpenVINO adds its products is not known")
 
 OTHER = "use inputs that it can run on"
 
@@ -100,9 +99,16 @@ def _executed(told: Mapping[str, str], makers: Mapping[str, str], order: Mapping
 
 
 def certify(model: Model) -> dict[str, Certificate]:
-    """A certificate for each product on integers: without VNNI it adds in 16 bits, and its codes are not looked at."""
+    """A certificate for each product on integers; see `engine.openvino_certificate`."""
+    nodes = {node.name or "": node for node in model.graph.all_nodes()}
     products = (one for one in executed_nodes(model) if one.op_type in PRODUCTS and one.precision in INTEGERS)
-    return {one.nodes[0]: UNKNOWN for one in products if one.nodes}
+    made = [[nodes[name] for name in one.nodes] for one in products if one.nodes]
+    return {chosen.name or "": certificate(chosen) for chosen in map(_product, made)}
+
+
+def _product(nodes: Sequence[Node]) -> Node:
+    """Of the nodes that one product does the work of, the one that it is."""
+    return next((node for node in nodes if is_op(node, *OPERATORS)), nodes[0])
 
 
 def run_file(path: Path, feed: Feed, threads: int = 0) -> None:
