@@ -31,13 +31,17 @@ KINDS = {"AVX2": ("avx512", "amx", "vnni"), "AVX512_CORE": ("amx", "vnni")}
 
 @dataclass(frozen=True)
 class Layer:
-    """One operator with its attributes, the shapes of its input and weight, and the zero point of its input."""
+    """One operator with its attributes, the shapes of its input and weight, and the zero point of its input.
+
+    normalized  there is a normalization behind it, which doubles what it makes, and hides its name in OpenVINO
+    """
 
     op: str
     data: tuple[int, ...]
     weight: tuple[int, ...]
     attributes: str = ""
     zero: Any = field(default_factory=lambda: np.uint8(0))
+    normalized: bool = False
 
 
 LAYERS = {
@@ -58,6 +62,7 @@ LAYERS = {
     "transposed": Layer("ConvTranspose", (1, 5, 4, 4), (5, 8, 2, 2), "strides = [2, 2]"),
     "matrix": Layer("MatMul", (2, 3, 33), (33, 16), zero=np.uint8(9)),
     "turned": Layer("Gemm", (4, 300), (8, 300), "transB = 1"),
+    "normalized": Layer("Conv", (1, 5, 6, 6), (8, 5, 3, 3), normalized=True),
     "signed": Layer("MatMul", (5, 8), (8, 16), zero=np.int8(0)),
 }
 SEVERAL_ORDERS = ("one channel", "one channel along an axis", "groups of three", "two outputs of a channel")
@@ -119,7 +124,7 @@ class Case:
             columns, run = rows_in(order, laid_out, self.node)
             at = columns[0, 0]
             found.append(np.stack([saturating_product(read[..., at], rows[..., at], run) for read in every]))
-        return [self._images(y, rows, zero, size) for y in found]
+        return [self._images(y, rows, zero, size) * (1 + self.layer.normalized) for y in found]
 
     def _shaped(self, y: Array, rows: Array, zero: int) -> Array:
         less = zero * rows[0].sum(-1, dtype=int)
@@ -136,13 +141,19 @@ def model_of(layers: Sequence[tuple[Layer, Array]]) -> Model:
     for i, (layer, codes) in enumerate(layers):
         inputs.append(f"float[{','.join(map(str, layer.data))}] x{i}")
         outputs.append(f"float[{','.join('ABCDE'[axis] + str(i) for axis in range(len(layer.data)))}] y{i}")
+        made = f"p{i}" if layer.normalized else f"y{i}"
         axis = {"MatMul": 1, "ConvTranspose": 1}.get(layer.op, 0)
         constants |= {f"z{i}": layer.zero, f"w{i}": codes, f"s{i}": np.ones(codes.shape[axis], np.float32)}
         body.append(
             f"q{i} = QuantizeLinear (x{i}, one, z{i}) d{i} = DequantizeLinear (q{i}, one, z{i})"
             f" v{i} = DequantizeLinear <axis = {axis}> (w{i}, s{i})"
-            f" [n{i}] y{i} = {layer.op} <{layer.attributes}> (d{i}, v{i})".replace("<>", "")
+            f" [n{i}] {made} = {layer.op} <{layer.attributes}> (d{i}, v{i})".replace("<>", "")
         )
+        if layer.normalized:
+            rows = layer.weight[0]
+            constants |= {f"two{i}": np.full(rows, 2, np.float32), f"none{i}": np.zeros(rows, np.float32)}
+            constants[f"ones{i}"] = np.ones(rows, np.float32)
+            body.append(f"y{i} = BatchNormalization <epsilon = 0.0> (p{i}, two{i}, none{i}, none{i}, ones{i})")
     return io.load(text_model(f"g ({', '.join(inputs)}) => ({', '.join(outputs)}) {{ {' '.join(body)} }}", **constants))
 
 
