@@ -52,6 +52,8 @@ class Certificate:
 
 
 NO_PRODUCT = Certificate("exact", "no products are added")
+DEPTHWISE = Certificate("exact", "depthwise convolution is added in 32 bits")
+NO_CONSTANT = Certificate("unknown", "no side is a constant, so no code is known beforehand")
 
 
 def is_quantized(model: Model) -> bool:
@@ -107,12 +109,14 @@ def _certificate(node: Node, product: Product) -> Certificate:
     if types[0] not in (None, np.uint8) or types[1] not in (None, np.int8):
         return Certificate("exact", f"{types[0] or 'any type'} × {types[1] or 'any type'} is added in 32 bits")
     if product.exact_depthwise and right is not None and _depthwise(node, right):
-        return Certificate("exact", "depthwise convolution is added in 32 bits")
+        return DEPTHWISE
     if right is not None and product.layout != "conv_integer":
-        return _counted(_rows(right, node, product), LIMIT)
+        rows = _rows(right, node, product)
+        return counted(rows, rows.shape[-1])
     if left is not None and product.layout != "conv":
-        return _counted(_rows(left, node, product, right=False), UNSIGNED_LIMIT)
-    return Certificate("unknown", "no side is a constant, so no code is known beforehand")
+        rows = _rows(left, node, product, right=False)
+        return counted(rows, rows.shape[-1], UNSIGNED_LIMIT)
+    return NO_CONSTANT
 
 
 def _codes(node: Node, index: int | None) -> NDArray[Any] | None:
@@ -161,13 +165,14 @@ def _rows(codes: NDArray[Any], node: Node, product: Product, *, right: bool = Tr
     return codes if codes.ndim < 2 or turned is right else np.swapaxes(codes, -1, -2)
 
 
-def _counted(codes: NDArray[Any], limit: int) -> Certificate:
-    """Certified by the pairs of a matrix (…, K), some rows at a time."""
+def counted(codes: NDArray[Any], run: int, limit: int = LIMIT) -> Certificate:
+    """Certified by the pairs of a matrix (…, K), some rows at a time; `run`, `limit`: see `numerics.weight_pairs`."""
     rows = codes.reshape(-1, codes.shape[-1])
     step = max(1, ROWS // max(1, rows.shape[1]))
-    unsafe = [unsafe_pairs(rows[i : i + step], rows.shape[1], limit).sum(1) for i in range(0, len(rows), step)]
+    unsafe = [unsafe_pairs(rows[i : i + step], run, limit).sum(1) for i in range(0, len(rows), step)]
     counts = np.concatenate([np.zeros(0, np.int64), *unsafe])
-    pairs, large, hit = len(rows) * (rows.shape[1] // 2), int(counts.sum()), int((counts > 0).sum())
+    each = rows.shape[1] // max(1, run) * (run // 2)
+    pairs, large, hit = len(rows) * each, int(counts.sum()), int((counts > 0).sum())
     if not large:
         return Certificate("exact", "every pair of weights is small enough", pairs, 0, len(rows), 0)
     reason = f"{large} of {pairs} pairs of weights are too large, in {hit} of {len(rows)} rows"

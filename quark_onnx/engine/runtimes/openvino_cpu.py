@@ -7,6 +7,7 @@ from pathlib import Path
 
 from quark_onnx.core.errors import DataError, ModelError, reason
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.openvino_certificate import OPERATORS, certificate
 from quark_onnx.engine.runner import Arrays
 from quark_onnx.engine.runtimes.openvino_session import (
     LEAVE,
@@ -21,8 +22,9 @@ from quark_onnx.engine.runtimes.openvino_session import (
 from quark_onnx.engine.runtimes.openvino_without_vnni import without_vnni
 from quark_onnx.engine.runtimes.runtime import Executed, Missing, Runtime
 from quark_onnx.engine.saturation_certificate import Certificate, is_quantized
-from quark_onnx.graph import Model, io
-from quark_onnx.graph.view import output_names
+from quark_onnx.graph import Model, Node, io
+from quark_onnx.graph.passes import name_nodes
+from quark_onnx.graph.view import input_at, is_op, output_names
 
 TITLE = "OpenVINO"
 
@@ -31,8 +33,6 @@ NO_WORK = ("Const", "Input", "Output")
 
 PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 INTEGERS = ("u8", "i8")
-
-UNKNOWN = Certificate("unknown", "the order in which OpenVINO adds its products is not known")
 
 OTHER = "use inputs that it can run on"
 
@@ -100,9 +100,26 @@ def _executed(told: Mapping[str, str], makers: Mapping[str, str], order: Mapping
 
 
 def certify(model: Model) -> dict[str, Certificate]:
-    """A certificate for each product on integers: without VNNI it adds in 16 bits, and its codes are not looked at."""
-    products = (one for one in executed_nodes(model) if one.op_type in PRODUCTS and one.precision in INTEGERS)
-    return {one.nodes[0]: UNKNOWN for one in products if one.nodes}
+    """A certificate for each product on integers; those without a name are called by operator and output.
+
+    See `engine.openvino_certificate`.
+    """
+    named = io.copy(model)
+    name_nodes(named)
+    nodes = {node.name or "": node for node in named.graph.all_nodes()}
+    products = (one for one in executed_nodes(named) if one.op_type in PRODUCTS and one.precision in INTEGERS)
+    made = [[nodes[name] for name in one.nodes] for one in products if one.nodes]
+    return {chosen.name or "": certificate(chosen) for chosen in map(_product, made)}
+
+
+def _product(nodes: Sequence[Node]) -> Node:
+    """Of the nodes that one product does the work of, the one that it is; or in front of them, where a normalization
+    that it takes in hides its name."""
+    above: Node | None = next((node for node in nodes if is_op(node, *OPERATORS)), nodes[0])
+    while above is not None and not is_op(above, *OPERATORS):
+        value = None if is_op(above, "QuantizeLinear", "DequantizeLinear") else input_at(above, 0)
+        above = None if value is None else value.producer()
+    return above or nodes[0]
 
 
 def run_file(path: Path, feed: Feed, threads: int = 0) -> None:
