@@ -57,12 +57,8 @@ def compare_command(
     - `quark-onnx compare model.onnx int8.onnx --data samples/ --samples 100 --layers`
     - `quark-onnx compare model.onnx int8.onnx --data samples/ --target openvino`
     """
-<<<<<<< HEAD
     model, quantized = (open_lifted(path, custom_ops or ()) for path in (float_model, quantized_model))
-=======
-    model, quantized = (open_model(path, custom_ops or ()) for path in (float_model, quantized_model))
     row = TARGETS[named(target, tuple(TARGETS), "target")]
->>>>>>> 198ee8b12ac6bf387ec9d0e34d166304118ed6bd
     check_interface(model, quantized)
     feeds = data.open(model)
     with progress(quiet=show.quiet) as tell:
