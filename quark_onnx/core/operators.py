@@ -185,6 +185,9 @@ VITISAI: dict[str, Op] = _ELSEWHERE | {
 What ends in 0..1 has the scale 1/128, not the 1/64 that would hold 1 itself.
 """
 
+JOINS = frozenset({"Concat"})
+"""Operators that move values of several inputs into one output."""
+
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators with a matrix or kernel as weight."""
 

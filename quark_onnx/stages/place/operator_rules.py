@@ -137,6 +137,8 @@ def same(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
         return Skip("pads with a value other than 0")
     if node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") == "cubic":
         return Skip("cubic interpolation leaves the range of its input")
+    if context.config.row.hands_on and node.op_type == "Resize" and _interpolates(node):
+        return Skip("values between those that it reads are no codes: it runs in float")
     if context.config.row.shown_float and moves_shown(node, context.ops):
         return Skip(SHOWN)
     request = SiteRequest("same scale")
@@ -150,6 +152,10 @@ def same(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
         request.want_data(value, context.config)
         request.ties[value.name or ""] = source.name or ""
     return request
+
+
+def _interpolates(node: Node) -> bool:
+    return node.attributes.get_string("mode", "nearest") != "nearest"
 
 
 def _pads_with_zero(node: Node) -> bool:

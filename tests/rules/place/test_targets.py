@@ -58,13 +58,15 @@ def test_formats() -> None:
         "cpu": [Format(8, False), replace(weight, safe_pairs=True)],
         "cpu-avx2": [Format(8, False), Format(7, True, True)],
         "tensorrt": [symmetric, weight],
+        "openvino": [Format(8, False), replace(weight, safe_pairs=True)],
         "qnn": [Format(8, False), weight],
         "vitisai": [pow2, pow2],
     }
     biases = {target: sites["b"].format if "b" in sites else None for target, sites in found.items()}
     wide = Format(32, True, True)
-    assert biases == {"cpu": wide, "cpu-avx2": wide, "tensorrt": None, "qnn": wide, "vitisai": pow2}
-    assert [target for target, sites in found.items() if "y" not in sites] == ["tensorrt"]
+    floats = {"tensorrt": None, "openvino": None}
+    assert biases == {"cpu": wide, "cpu-avx2": wide, "qnn": wide, "vitisai": pow2} | floats
+    assert {target for target, sites in found.items() if "y" not in sites} == floats.keys()
 
 
 @pytest.mark.parametrize(
