@@ -18,8 +18,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
@@ -82,15 +83,14 @@ def quantized(model: Path, data: Feeds, preset: str, output: Path) -> Path:
     return output
 
 
-def timed(models: Mapping[str, Path], feeds: Feeds, threads: int, rounds: int) -> dict[str, Any]:
+def timed(runs: Mapping[str, Callable[[dict[str, Any]], Any]], feeds: Feeds, rounds: int) -> dict[str, Any]:
     """Median milliseconds, and the median of the ratios to the first model within a turn."""
-    runs = {name: session(path, threads) for name, path in models.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn, feed in enumerate(islice(cycle(feeds), rounds + WARM_UP)):
         for name, run in runs.items():
-            run.run(None, feed)
+            run(feed)
             start = time.perf_counter()
-            run.run(None, feed)
+            run(feed)
             if turn >= WARM_UP:
                 seconds[name].append(time.perf_counter() - start)
     first = next(iter(seconds.values()))
@@ -127,7 +127,10 @@ def profiled(path: Path, feeds: Feeds, rounds: int) -> dict[str, Any]:
 
 def measured(models: Mapping[str, Path], feeds: Feeds, args: argparse.Namespace) -> dict[str, Any]:
     """Times for every number of threads, and where they go."""
-    found: dict[str, Any] = {"threads": {n: timed(models, feeds, n, args.rounds) for n in args.threads}}
+    found: dict[str, Any] = {"threads": {}}
+    for threads in args.threads:
+        runs = {name: partial(session(path, threads).run, None) for name, path in models.items()}
+        found["threads"][threads] = timed(runs, feeds, args.rounds)
     if args.nodes:
         found["nodes"] = {name: profiled(path, feeds, args.rounds) for name, path in models.items()}
     return found

@@ -25,12 +25,20 @@ HELD = ("QUARK_ONNX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """The variables that hold a process to a number of threads: ours, and those of the libraries below."""
 
 
-def measured(command: Sequence[object], *paths: Path, threads: int | None = None) -> dict[str, Any]:
+def leave_folder() -> None:
+    """Take this folder off the path of imports: `openvino.py` in it has the name of a package that others look for."""
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != ROOT / "benchmarks"]
+
+
+def measured(
+    command: Sequence[object], *paths: Path, threads: int | None = None, variables: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The JSON document that a command prints as its last line; `paths` are where it imports from, besides its own.
 
-    It runs on so many threads, default: as many as it likes, and in a folder that vanishes: Quark leaves files around.
+    It runs on so many threads, default: as many as it likes, with these variables in its environment, and in a folder
+    that vanishes: Quark leaves files around.
     """
-    held = {} if threads is None else dict.fromkeys(HELD, str(threads))
+    held = {**({} if threads is None else dict.fromkeys(HELD, str(threads))), **(variables or {})}
     environment = {**os.environ, **held, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
@@ -39,9 +47,16 @@ def measured(command: Sequence[object], *paths: Path, threads: int | None = None
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def _script(name: str, *arguments: object, threads: int | None = None, python: str = sys.executable) -> dict[str, Any]:
+def _script(
+    name: str,
+    *arguments: object,
+    threads: int | None = None,
+    variables: Mapping[str, str] | None = None,
+    python: str = sys.executable,
+) -> dict[str, Any]:
     """What a script of this folder prints that reads tasks and real models."""
-    return measured([python, ROOT / "benchmarks" / name, *arguments], ROOT, TASKS.parent, REAL, threads=threads)
+    command = [python, ROOT / "benchmarks" / name, *arguments]
+    return measured(command, ROOT, TASKS.parent, REAL, threads=threads, variables=variables)
 
 
 def ours(
@@ -53,15 +68,15 @@ def ours(
 
 def peer(
     name: str,
-    task: str,
+    subject: str,
     output: Path,
     scheme: str,
     samples: int = 200,
     threads: int | None = None,
     python: str = sys.executable,
 ) -> dict[str, Any]:
-    """The whole call of another quantizer on a task, in an interpreter that has it; see `peer_worker.py`."""
-    return _script("peer_worker.py", name, task, output, scheme, samples, threads=threads, python=python)
+    """The whole call of another quantizer, in an interpreter that has it; see `peer_worker.py`."""
+    return _script("peer_worker.py", name, subject, output, scheme, samples, threads=threads, python=python)
 
 
 def ported(tool: str, subject: str, output: Path, call: str, samples: int) -> dict[str, Any]:
@@ -72,6 +87,14 @@ def ported(tool: str, subject: str, output: Path, call: str, samples: int) -> di
 def searched(subject: str, way: str) -> dict[str, Any]:
     """A search for the smallest model within a budget, ours or a peer's; see `searches.py`."""
     return _script("searches.py", subject, way)
+
+
+def in_openvino(subject: str, models: Mapping[str, Path], rounds: int, isa: str | None) -> dict[str, Any]:
+    """Models of a subject, by name, in OpenVINO on one thread, with oneDNN held to a set of instructions; see
+    `openvino_worker.py`."""
+    variables = {} if isa is None else {"ONEDNN_MAX_CPU_ISA": isa}
+    named = json.dumps({name: str(path) for name, path in models.items()})
+    return _script("openvino_worker.py", subject, named, rounds, threads=1, variables=variables)
 
 
 def scores(subject: str, model: Path) -> dict[str, dict[str, float]]:

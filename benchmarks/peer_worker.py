@@ -1,4 +1,4 @@
-"""Another quantizer, measured as ours is: `python benchmarks/peer_worker.py PEER TASK OUTPUT.onnx SCHEME SAMPLES`.
+"""Another quantizer, measured as ours is: `python benchmarks/peer_worker.py PEER SUBJECT OUTPUT.onnx SCHEME SAMPLES`.
 
 Peers are functions of `peers.py`. The interpreter is one that has the peer; it need not have what we need.
 """
@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 import peers
-from measure import metered
-from tasks import TASKS
+from measure import leave_folder, metered
+from subjects import material
 
 
-def main(peer: str, task: str, output: str, scheme: str, samples: str) -> None:
+def main(peer: str, subject: str, output: str, scheme: str, samples: str) -> None:
     """Quantize and print the measurements."""
-    steps = getattr(peers, peer)(TASKS[task].model, TASKS[task].calib(int(samples)), scheme, Path(output))
+    leave_folder()
+    steps = getattr(peers, peer)(*material(subject, int(samples)), scheme, Path(output))
     next(steps)  # imports
     with metered() as found:
         next(steps, None)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import onnxscript.optimizer  # noqa: F401  imported before the clock starts
-from measure import metered
+from measure import leave_folder, metered
 from subjects import material
 from tasks import Reader
 
@@ -32,6 +32,7 @@ def configured(preset: str, options: dict[str, Any], finetune: dict[str, Any], f
 
 def main(subject: str, output: str, how: str, samples: str = "200") -> None:
     """Quantize and print the measurements."""
+    leave_folder()
     given = json.loads(how)
     parts = {"options": given.pop("options", {}), "finetune": given.pop("finetune", {})}
     quantizer = ModelQuantizer(Config(configured(given.pop("preset"), fields=given, **parts)))

@@ -1,4 +1,4 @@
-"""A job whose plan is complete; and the way on where onnxruntime fails on a kernel that the plan asks for."""
+"""A job whose plan is complete; and the way on where the runtime fails on a kernel that the plan asks for."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Decided:
     counted: Counted | None = None
 
     def sparing(self, error: ModelError) -> Decided:
-        """The same with the node float whose integer kernel onnxruntime fails at, be that inside a body.
+        """The same with the node float whose integer kernel the runtime fails at, be that inside a body.
 
         Raises:
-            ModelError: the error again, where it names no such node, or the model is for another target.
+            ModelError: the error again, where it names no such node, or none here is for the target.
         """
-        found = _spared(self.job, self.plan, error) if self.job.config.row.on_cpu else None
+        found = _spared(self.job, self.plan, error) if self.job.config.row.runtime else None
         if found is None:
             raise error
         logger.warning("%s stays float: %s", error.node, error)
@@ -79,10 +79,10 @@ def _without(job: Job, plan: Plan, failing: str, reason: str) -> Plan:
 
 
 def running(decided: Decided, work: Callable[[Decided], T]) -> T:
-    """What `work` makes of it; it is done again without the node, wherever an integer kernel of onnxruntime fails.
+    """What `work` makes of it; it is done again without the node, wherever an integer kernel of the runtime fails.
 
     Raises:
-        ModelError: onnxruntime fails elsewhere.
+        ModelError: it fails elsewhere.
     """
     while True:
         try:

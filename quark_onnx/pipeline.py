@@ -310,6 +310,7 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
         written=proof.written.outputs,
         without_vnni=proof.without_vnni,
         departure=proof.departure,
+        runtime=proof.runtime,
         ledger=tuple(rows),
         remarks=plan.remarks,
         warnings=warnings,

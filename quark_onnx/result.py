@@ -49,9 +49,10 @@ Probed = Literal["held out", "held out of this run", "calibration", ""]
 class Report(Shown):
     """Figures of one quantization.
 
-    sqnr       dB by float output as a whole, float model against the quantized one as onnxruntime runs it
+    sqnr       dB by float output as a whole, float model against the quantized one as the runtime runs it
     outputs    all that was measured of each output, those that are not float included
     written    the same with the arithmetic that the file says
+    runtime    which one ran it, with its version; empty: none did, so `outputs` are empty, or those as written
     without_vnni  as x64 without VNNI runs it, on the first samples, where layers may saturate there
     departure  where the model runs otherwise than it is written
     ledger     a row per node: integer, absorbed or float, and why
@@ -72,7 +73,7 @@ class Report(Shown):
     mixed      a record per layer that mixed precision could move, least harmful first
     protected  a record per region that protection left float
     smoothed   a record per activation that SmoothQuant looked at
-    target     what the model was quantized for; the ledger is that of onnxruntime's CPU provider in any case
+    target     what the model was quantized for; without a runtime of it here, onnxruntime's CPU provider has the ledger
     """
 
     sqnr: Mapping[str, float]
@@ -88,6 +89,7 @@ class Report(Shown):
     written: Mapping[str, Measured] = field(default_factory=dict)
     without_vnni: Comparison = field(default_factory=Comparison)
     departure: Departure | None = None
+    runtime: str = ""
     tuned: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
     correction: Correction | None = None
@@ -122,9 +124,11 @@ class Report(Shown):
         return {**asdict(self), "fused": self.fused}
 
     def _card(self) -> Card:
-        word, sentence, level = verdict(self.outputs, self.warnings)
+        word, sentence, level = verdict(self.outputs, self.warnings, self.written)
         judged = f"judged on {self.judged} {'others' if self.probes.startswith('held') else 'of them'}"
-        tiles = [*accuracy_tiles(self.outputs), size_tile(self.stored), integers_tile(self.ledger)]
+        tiles = [*accuracy_tiles(self.outputs, self.written), size_tile(self.stored)]
+        unseen = bool(self.written and not self.outputs)  # it was not run
+        tiles.append(Tile("On integers", "not known") if unseen else integers_tile(self.ledger))
         tiles.append(Tile("Calibrated on", count(self.samples, "sample"), judged if self.judged else ""))
         tiles.append(Tile("Time", seconds(sum(self.seconds.values()))))
         sections = (

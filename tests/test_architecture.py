@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from statistics import median
@@ -19,14 +20,14 @@ import quark_onnx
 
 ROOT = Path(quark_onnx.__file__).parent
 SOURCES = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
-TREES = {name.removesuffix(".__init__"): ast.parse(path.read_text("utf-8")) for name, path in SOURCES.items()}
+NAMES = [name.removesuffix(".__init__") for name in SOURCES]
 
 ALLOWED = {  # what each part may import of the others
     "core": "",
     "numerics": "core",
     "graph": "core",
     "encodings": "core numerics",
-    "engine": "core numerics graph",
+    "engine": "core numerics graph child_environment",
     "stages": "core numerics graph engine",
     "result": "core graph engine",
     "clock": "core engine",
@@ -67,6 +68,7 @@ HOMES = {  # the only modules that may import these packages
     "onnx_ir": "quark_onnx.graph",
     "onnxscript": "quark_onnx.graph",
     "onnxruntime": "quark_onnx.engine.runner",
+    "openvino": "quark_onnx.engine.runtimes.openvino_session",
     "PIL": "quark_onnx.engine.images",
     "threadpoolctl": "quark_onnx.numerics.matrix_products",
     "matplotlib": "quark_onnx.plots",
@@ -82,8 +84,14 @@ HOMES = {  # the only modules that may import these packages
     "yaml": "quark_onnx.zoo",
 }
 LATE = ("onnxscript", "typer", "rich", "sklearn", "PIL", "matplotlib", "jinja2", "scipy", "dask", "distributed")
-LATE = (*LATE, "psutil", "yaml", "sympy", "IPython")
+LATE = (*LATE, "openvino", "psutil", "yaml", "sympy", "IPython")
 """Not needed by `import quark_onnx`."""
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Parsed when the first test asks: every worker of pytest-xdist imports this file, and one runs it."""
+    return {name: ast.parse(path.read_text("utf-8")) for name, path in zip(NAMES, SOURCES.values(), strict=True)}
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
@@ -98,9 +106,9 @@ def imports(tree: ast.Module) -> Iterator[str]:
 
 def modules(name: str) -> Iterator[str]:
     """The modules of the package that a module imports, without those it only passes through."""
-    for target in imports(TREES[name]):
+    for target in imports(trees()[name]):
         if target.split(".")[0] == "quark_onnx":
-            yield target if target in TREES else target.rpartition(".")[0]
+            yield target if target in trees() else target.rpartition(".")[0]
 
 
 def inside(name: str, home: str) -> bool:
@@ -116,11 +124,11 @@ def part(name: str) -> str:
 
 
 def test_layers() -> None:
-    assert {part(name) for name in TREES} == ALLOWED.keys()
-    seen = {name: {part(target) for target in modules(name)} - {part(name), ""} for name in TREES}
+    assert {part(name) for name in NAMES} == ALLOWED.keys()
+    seen = {name: {part(target) for target in modules(name)} - {part(name), ""} for name in NAMES}
     wrong = {name: bad for name, parts in seen.items() if (bad := parts - {*ALLOWED[part(name)].split()})}
     assert wrong == {}
-    assert {part(name) for name in TREES if "quark_onnx" in modules(name)} <= {"cli"}
+    assert {part(name) for name in NAMES if "quark_onnx" in modules(name)} <= {"cli"}
 
 
 def room(name: str) -> str:
@@ -131,7 +139,7 @@ def room(name: str) -> str:
 
 def test_rooms() -> None:
     wrong = {}
-    for name in (name for name in TREES if part(name) in ROOMS):
+    for name in (name for name in NAMES if part(name) in ROOMS):
         seen = {room(target) for target in modules(name) if part(target) == part(name)}
         allowed = ROOMS[part(name)].get(room(name), OPEN.get(part(name), ""))
         if bad := seen - {"", room(name), *allowed.split()}:
@@ -153,7 +161,7 @@ def test_an_init_only_hands_on() -> None:
     """Code is in files that have a name: here are a docstring, imports and `__all__`."""
     wrong = {}
     for name in (name.removesuffix(".__init__") for name in SOURCES if name.endswith(".__init__")):
-        rest = [ast.unparse(node) for node in TREES[name].body[1:] if not isinstance(node, ast.ImportFrom)]
+        rest = [ast.unparse(node) for node in trees()[name].body[1:] if not isinstance(node, ast.ImportFrom)]
         if bad := [text for text in rest if not text.startswith("__all__ = ")]:
             wrong[name] = bad
     assert wrong == {}
@@ -163,13 +171,13 @@ def test_no_stage_imports_another() -> None:
     def stage(name: str) -> str:
         return ".".join(name.split(".")[:3])
 
-    stages = [name for name in TREES if inside(name, "quark_onnx.stages")]
+    stages = [name for name in NAMES if inside(name, "quark_onnx.stages")]
     seen = {name: {stage(target) for target in modules(name) if inside(target, "quark_onnx.stages")} for name in stages}
     assert {name: bad for name, others in seen.items() if (bad := others - {stage(name)})} == {}
 
 
 def test_packages_stay_in_their_homes() -> None:
-    packages = {name: {target.split(".")[0] for target in imports(tree)} for name, tree in TREES.items()}
+    packages = {name: {target.split(".")[0] for target in imports(tree)} for name, tree in trees().items()}
     strangers = {name: [p for p in used if not at_home(name, p)] for name, used in packages.items()}
     assert {name: bad for name, bad in strangers.items() if bad} == {}
     plain = {*sys.stdlib_module_names, "numpy", "threadpoolctl", "quark_onnx"}
@@ -185,13 +193,13 @@ def test_matrices_are_multiplied_in_one_place() -> None:
             return isinstance(node.op, ast.MatMult)
         return isinstance(node, ast.Attribute) and node.attr in ("matmul", "dot", "inner", "vdot", "tensordot")
 
-    homes = {name for name, tree in TREES.items() if any(map(multiplies, ast.walk(tree)))}
+    homes = {name for name, tree in trees().items() if any(map(multiplies, ast.walk(tree)))}
     assert homes == {"quark_onnx.numerics.matrix_products"}
 
 
 def test_no_import_cycles() -> None:
     try:
-        TopologicalSorter({name: set(modules(name)) - {name} for name in TREES}).prepare()
+        TopologicalSorter({name: set(modules(name)) - {name} for name in NAMES}).prepare()
     except CycleError as error:
         pytest.fail(" → ".join(error.args[1]))
 
@@ -205,7 +213,7 @@ def test_files_are_short() -> None:
 def test_functions_are_short() -> None:
     """Lines from `def` to the end, the docstring left out."""
     sizes = {}
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
                 first = node.body[0]
@@ -217,8 +225,8 @@ def test_functions_are_short() -> None:
 
 def test_public_functions_and_classes_have_a_docstring() -> None:
     """All but `Found`, which is what a rewrite rule hands to itself."""
-    silent = [name for name, tree in TREES.items() if not ast.get_docstring(tree)]
-    for name, tree in TREES.items():
+    silent = [name for name, tree in trees().items() if not ast.get_docstring(tree)]
+    for name, tree in trees().items():
         public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
         silent += [f"{name}.{n.name}" for n in public if ast.get_docstring(n) is None and n.name != "Found"]
     assert silent == []

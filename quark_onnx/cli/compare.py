@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,16 +11,18 @@ import typer
 
 from quark_onnx.cli.console import out, print_json, progress, say, warn
 from quark_onnx.cli.flag_groups import spread
-from quark_onnx.cli.flags import CustomOps, DataFlags, ShowFlags, show_flag
+from quark_onnx.cli.flags import CustomOps, DataFlags, RunBy, ShowFlags, show_flag
 from quark_onnx.cli.matching_tensors import match
 from quark_onnx.cli.tables import layer_table, new_table
 from quark_onnx.clock import Progress
 from quark_onnx.core.errors import ModelError, nearest
 from quark_onnx.core.records import Proof
+from quark_onnx.core.settings.checked_fields import named
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import tensor_sqnr
 from quark_onnx.engine.opened_model import open_model
-from quark_onnx.engine.prove_outputs import prove_outputs
+from quark_onnx.engine.proof_for_target import certified, proof_of
 from quark_onnx.engine.result_wording import (
     classes_text,
     measured_text,
@@ -30,7 +32,7 @@ from quark_onnx.engine.result_wording import (
     slice_text,
     worth_text,
 )
-from quark_onnx.engine.saturation_certificate import certify, summary
+from quark_onnx.engine.saturation_certificate import summary
 from quark_onnx.graph import Model, io
 
 
@@ -41,25 +43,28 @@ def compare_command(
     quantized_model: Annotated[Path, typer.Argument(metavar="QUANT", help="The quantized model.", show_default=False)],
     data: DataFlags,
     custom_ops: CustomOps = None,
+    target: RunBy = "cpu",
     layers: Annotated[bool, show_flag("--layers", help="Also the SQNR of every layer, worst first.")] = False,
     show: ShowFlags,
 ) -> None:
     """Measure how far a quantized model is from the float one on your data.
 
-    Works for a QDQ model of any tool, if inputs and outputs have the names of the float model's. Outputs come from
-    onnxruntime with all optimizations, as in production, and beside it with the arithmetic as it is written; a warning
-    tells where both differ, and why. Layers are measured as written.
+    Works for a QDQ model of any tool, if inputs and outputs have the names of the float model's. Outputs come from the
+    runtime of the target with all optimizations, as in production, and beside it with the arithmetic as it is written;
+    a warning tells where both differ, and why. Layers are measured as written.
     Of outputs that are not float, equal values are counted.
 
     - `quark-onnx compare model.onnx int8.onnx --data samples/`
     - `quark-onnx compare model.onnx int8.onnx --data samples/ --samples 100 --layers`
+    - `quark-onnx compare model.onnx int8.onnx --data samples/ --target openvino`
     """
     model, quantized = (open_model(path, custom_ops or ()) for path in (float_model, quantized_model))
+    row = TARGETS[named(target, tuple(TARGETS), "target")]
     check_interface(model, quantized)
     feeds = data.open(model)
     with progress(quiet=show.quiet) as tell:
-        proved = certify(quantized)
-        proof = prove_outputs(model, quantized, _told(feeds, tell), proved)
+        proved = certified(row, quantized)
+        proof = proof_of(row, model, quantized, _Told(feeds, tell), proved)
         sqnr = {}
         if layers:
             tell("layers", 0, None)
@@ -68,9 +73,10 @@ def compare_command(
         io.stored_bytes(path, io.weight_bytes(m)) for path, m in ((float_model, model), (quantized_model, quantized))
     ]
     found = proof.run
-    warn((*feeds.warnings, *output_warnings(found.outputs), *proof_warnings(proof), *size_warning(*sizes)))
+    warn((*feeds.warnings, *output_warnings(found.outputs), *proof_warnings(proof, row.name), *size_warning(*sizes)))
     if show.json:
-        document = {"float": str(float_model), "quantized": str(quantized_model), "samples": found.samples}
+        document = {"float": str(float_model), "quantized": str(quantized_model), "samples": proof.written.samples}
+        document |= {"target": row.name, "runtime": proof.runtime}
         document |= {"outputs": found.outputs, "worst": found.worst, "written": proof.written.outputs}
         document |= {"without_vnni": proof.without_vnni, "departure": proof.departure, "certificates": proved}
         print_json(document | ({"layers": sqnr} if layers else {}))
@@ -103,11 +109,17 @@ def check_interface(model: Model, quantized: Model) -> None:
                 )
 
 
-def _told(feeds: Iterable[Feed], tell: Progress) -> Iterator[Feed]:
+@dataclass(frozen=True)
+class _Told:
     """The feeds, each told of when it is taken."""
-    for number, feed in enumerate(feeds, start=1):
-        yield feed
-        tell("compare", number, None)
+
+    feeds: Iterable[Feed]
+    tell: Progress
+
+    def __iter__(self) -> Iterator[Feed]:
+        for number, feed in enumerate(self.feeds, start=1):
+            yield feed
+            self.tell("compare", number, None)
 
 
 def layer_ratios(model: Model, quantized: Model, feeds: Iterable[Feed]) -> dict[str, float]:
@@ -118,8 +130,14 @@ def layer_ratios(model: Model, quantized: Model, feeds: Iterable[Feed]) -> dict[
 
 def _print(proof: Proof) -> None:
     table = new_table("Output", "Whole", "Worst slice", "Classes", "As written", numbers=(1, 4))
-    for name, one in proof.run.outputs.items():
-        written = worth_text(proof.written.outputs[name])
-        table.add_row(name, measured_text(replace(one, worst=None)), slice_text(one), classes_text(one), written)
+    for name, one in proof.written.outputs.items():
+        run = proof.run.outputs.get(name)
+        shown = (
+            (measured_text(replace(run, worst=None)), slice_text(run), classes_text(run))
+            if run
+            else ("not run", "", "")
+        )
+        table.add_row(name, *shown, worth_text(one))
     out.print(table)
-    out.print(f"Measured on {proof.run.samples} samples.")
+    runtime = f", in {proof.runtime}" if proof.runtime else ""
+    out.print(f"Measured on {proof.written.samples} samples{runtime}.")

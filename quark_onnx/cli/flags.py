@@ -14,6 +14,7 @@ from quark_onnx.core.errors import ConfigError, DataError, reading
 from quark_onnx.core.json_reading import json_of
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.presets import DEFAULT, beginning
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.calibration_data import CalibrationData, ImageOptions, random_data
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.runner import input_specs
@@ -34,6 +35,11 @@ CustomOps = Annotated[
         metavar="FILE",
         help="A shared library with operators of the model that onnxruntime has not. Repeatable.",
     ),
+]
+
+
+RunBy = Annotated[
+    str, show_flag("--target", metavar="NAME", help=f"The target that runs the quantized model: {', '.join(TARGETS)}.")
 ]
 
 
@@ -59,7 +65,7 @@ class ConfigFlags:
     ] = None
     target: Annotated[
         str | None,
-        _how("--target", metavar="NAME", help="What runs the model: cpu, cpu-avx2, tensorrt, qnn or vitisai."),
+        _how("--target", metavar="NAME", help=f"What runs the model: {', '.join(TARGETS)}."),
     ] = None
     method: Annotated[
         str | None,

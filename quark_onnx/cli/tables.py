@@ -82,6 +82,8 @@ def output_lines(outputs: Mapping[str, Measured], written: Mapping[str, Measured
         worth = f"as written {worth_text(written[name])}" if name in written else ""
         also = ", ".join(text for text in (worth, classes_text(one)) if text)
         found.append(f"{measured_text(one)}  {name}" + (f"  ({also})" if also else ""))
+    if not outputs:
+        found = [f"not run; as written {worth_text(one)}  {name}" for name, one in written.items()]
     return lines(found)
 
 

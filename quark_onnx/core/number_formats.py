@@ -15,6 +15,9 @@ FLOATS = ("float16", "bfloat16")
 
 ScaleType = Literal["float", "pow2", "half"]
 
+Pairs = Literal["", "row", "tap"]
+"""Which neighbours of a weight are pairs: none, along whole rows, or among the channels at one position of a kernel."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -30,7 +33,7 @@ class Format:
                no sixteenth of the grid, unless they are `one_sided`
     one_sided  symmetric grids have their zero point at the low end where no value is negative ("unsigned symmetric")
     stored     width of the ONNX type that holds the codes; None: the smallest that does (2, 4, 8 or 16 bits)
-    safe_pairs neighbours of a weight bound each other, so that no processor saturates: see `numerics.weight_pairs`
+    safe_pairs these neighbours bound each other, so that no processor saturates: see `numerics.weight_pairs`
     """
 
     bits: int = 8
@@ -42,7 +45,7 @@ class Format:
     strict: bool | None = None
     one_sided: bool = False
     stored: int | None = None
-    safe_pairs: bool = False
+    safe_pairs: Pairs = ""
 
     @property
     def lo(self) -> int:
@@ -86,7 +89,7 @@ class Format:
     def unsigned(self) -> Format:
         """The same real values in the unsigned type: every code is half of the range higher."""
         strict = self.symmetric and self.signed and self.lo > -(1 << (self.bits - 1))
-        return replace(self, signed=False, strict=strict or self.strict, safe_pairs=False)
+        return replace(self, signed=False, strict=strict or self.strict, safe_pairs="")
 
     @property
     def opset(self) -> int:

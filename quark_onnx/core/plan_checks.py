@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.json_reading import finite
-from quark_onnx.core.number_formats import Format, ScaleType
+from quark_onnx.core.number_formats import Format, Pairs, ScaleType
 
 Array = NDArray[Any]
 
@@ -98,6 +98,8 @@ def format_fault(format: Format) -> str | None:
         return f"blocks of {format.block!r} along axis {format.axis!r}"
     if format.scale not in get_args(ScaleType):
         return f"scales of the kind {format.scale!r}"
+    if format.safe_pairs not in get_args(Pairs):
+        return f"safe pairs of the kind {format.safe_pairs!r}"
     if format.stored not in STORED or (format.stored is not None and format.stored < format.bits):
         return f"{format.bits} bits stored in {format.stored!r}"
     return None

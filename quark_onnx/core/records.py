@@ -241,9 +241,10 @@ class Departure:
     written  the same with the arithmetic that the file says
     layers   that differ first, given equal inputs, in order of the graph; three at most
     cause    saturation: products are added in 16 bits; wrap: an int32 bias leaves no room for the products; rounded
-             input: a kernel for weights in blocks rounds its floats to 8 bits; kernel: another one of onnxruntime's;
+             input: a kernel for weights in blocks rounds its floats to 8 bits; kernel: another one of the runtime's;
              unknown: no layer alone differs by more than a rounding
     samples  that both were measured on
+    runtime  that runs it
     """
 
     here: bool
@@ -253,19 +254,21 @@ class Departure:
     layers: tuple[str, ...]
     cause: Cause
     samples: int
+    runtime: str = "onnxruntime"
 
 
 @dataclass(frozen=True)
 class Proof:
     """The outputs of a quantized model against the float one.
 
-    run           as onnxruntime runs it on this processor
+    run           as the runtime of the target runs it on this processor; empty where that is not installed
     written       with the arithmetic that the file says
     without_vnni  as x64 without VNNI runs it, on the first samples; empty where all layers are exact there
     unmeasured    why that was not measured, though layers may saturate; else empty
     departure     where it runs otherwise than it is written
-    failure       what onnxruntime's CPU provider fails at, though another target may run it; `run` is empty then, or
-                  as `written`
+    failure       what the runtime fails at, though the target may run it, or what it takes to have one; `run` is empty
+                  then, or as `written`
+    runtime       that `run` is of, with its version; empty: nothing was run
     """
 
     run: Comparison = field(default_factory=Comparison)
@@ -274,6 +277,38 @@ class Proof:
     unmeasured: str = ""
     departure: Departure | None = None
     failure: str = ""
+    runtime: str = ""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one run: the median, and what a tenth and nine tenths of the runs stay below."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Both models, timed in turn, so that whatever else the machine does slows both.
+
+    batch    samples in a run
+    threads  that the runtime had; 0: its own choice
+    runtime  which one ran both, with its version
+    """
+
+    original: Timing
+    quantized: Timing
+    rounds: int
+    batch: int
+    threads: int
+    runtime: str
+
+    @property
+    def ratio(self) -> float:
+        """Time of the quantized model as a part of the float one's."""
+        return self.quantized.median / self.original.median
 
 
 def worst_of(outputs: Mapping[str, Measured]) -> float | None:

@@ -133,7 +133,7 @@ def grid(
         )
     format = replace(_format(encoding, base, codes, typed), scale=_kind(single, base.scale))
     around_zero = (format.bits, format.signed, format.symmetric, format.one_sided) == (8, True, True, False)
-    format = replace(format, safe_pairs=format.safe_pairs and around_zero)
+    format = replace(format, safe_pairs=format.safe_pairs if around_zero else "")
     zero_point = codes - half(format.bits) if format.signed else codes
     if format.symmetric:
         zero_point = np.where(codes == 0, format.lo, format.middle)

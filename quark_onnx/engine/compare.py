@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,8 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.output_sums import OutputSums, comparison
 from quark_onnx.engine.runner import Arrays, Runner, fit
-from quark_onnx.engine.saturating_runner import Run, without_vnni
+from quark_onnx.engine.runtimes import onnxruntime_cpu
+from quark_onnx.engine.runtimes.runtime import Run, Runtime
 from quark_onnx.graph import Model, Node, Value, io
 from quark_onnx.graph.edit import shortened
 from quark_onnx.graph.view import is_op, output_names
@@ -22,7 +24,8 @@ from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.numerics.output_measures import OutputMeasure
 
 Way = Literal["run", "written", "without_vnni"]
-"""How a quantized model runs: as onnxruntime does for a user, exactly as it is written, or as x64 without VNNI does."""
+"""How a quantized model runs: in a runtime, as for a user; exactly as it is written; or in that runtime on x64 without
+VNNI."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,15 +94,20 @@ def compare(
 
 
 def compare_ways(
-    model: Model, quantized: Model, feeds: Iterable[Feed], ways: Sequence[Way], counted: Counted | None = None
+    model: Model,
+    quantized: Model,
+    feeds: Iterable[Feed],
+    ways: Sequence[Way],
+    counted: Counted | None = None,
+    runtime: Runtime = onnxruntime_cpu.RUNTIME,
 ) -> list[Comparison]:
-    """The same for each way to run the quantized model; the float one runs once.
+    """The same for each way to run the quantized model; the float one runs once, in onnxruntime.
 
     Raises:
-        ModelError: among the ways is `without_vnni`, and a kernel saturates that cannot be computed in numpy.
+        ModelError: the runtime fails; or among the ways is `without_vnni`, which cannot be had here.
     """
     totals = [OutputSums(model, counted, OutputMeasure) for _ in ways]
-    for expected, answers in _all_outputs(model, quantized, feeds, ways):
+    for expected, answers in _all_outputs(model, quantized, feeds, ways, runtime):
         for total, found in zip(totals, answers, strict=True):
             total.add(expected, found)
     return [comparison(total) for total in totals]
@@ -119,11 +127,15 @@ def compare_each(
 
 
 def _all_outputs(
-    model: Model, quantized: Model, feeds: Iterable[Feed], ways: Sequence[Way]
+    model: Model,
+    quantized: Model,
+    feeds: Iterable[Feed],
+    ways: Sequence[Way],
+    runtime: Runtime = onnxruntime_cpu.RUNTIME,
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """What each feed holds and the float model makes of it, and the quantized one in each way."""
     names = output_names(model)
-    return _sides(model, quantized, feeds, {name: name for name in names}, ways, io.is_heavy(model))
+    return _sides(model, quantized, feeds, {name: name for name in names}, ways, io.is_heavy(model), runtime)
 
 
 def tensor_sqnr(
@@ -148,6 +160,7 @@ def _sides(
     pairs: Mapping[str, str],
     ways: Sequence[Way],
     at_once: bool = False,
+    runtime: Runtime = onnxruntime_cpu.RUNTIME,
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """What each feed holds and the float model makes of it, and the quantized one in each way, under the same names.
 
@@ -156,49 +169,49 @@ def _sides(
     inputs = {value.name for value in model.graph.inputs}
     answers = _answers(model, [name for name in pairs if name not in inputs], feeds, at_once=at_once)
     together = _in_turn if at_once else _side_by_side
-    for known, found in together(quantized, list(pairs.values()), ways, answers):
+    opened = [partial(_opened, quantized, list(pairs.values()), way, runtime) for way in ways]
+    for known, found in together(opened, answers):
         yield known, [dict(zip(pairs, arrays, strict=True)) for arrays in found]
 
 
 Answered = Iterable[tuple[Feed, Feed]]
+Opened = Callable[[], AbstractContextManager[Run]]
 
 
-def _side_by_side(
-    quantized: Model, wanted: Sequence[str], ways: Sequence[Way], answers: Answered
-) -> Iterator[tuple[Feed, list[Arrays]]]:
+def _side_by_side(ways: Sequence[Opened], answers: Answered) -> Iterator[tuple[Feed, list[Arrays]]]:
     """Feed by feed, with all sessions open."""
     with ExitStack() as stack:
-        runs = [stack.enter_context(_opened(quantized, wanted, way)) for way in ways]
+        runs = [stack.enter_context(opened()) for opened in ways]
         for feed, answer in answers:
             yield feed | answer, [run(feed) for run in runs]
 
 
-def _in_turn(
-    quantized: Model, wanted: Sequence[str], ways: Sequence[Way], answers: Answered
-) -> Iterator[tuple[Feed, list[Arrays]]]:
+def _in_turn(ways: Sequence[Opened], answers: Answered) -> Iterator[tuple[Feed, list[Arrays]]]:
     """Session by session; what each makes is kept."""
     kept = list(answers)
-    columns = [_column(quantized, wanted, way, [feed for feed, _ in kept]) for way in ways]
+    columns = [_column(opened, [feed for feed, _ in kept]) for opened in ways]
     for (feed, answer), found in zip(kept, zip(*columns, strict=True), strict=True):
         yield feed | answer, list(found)
 
 
-def _column(quantized: Model, wanted: Sequence[str], way: Way, feeds: Sequence[Feed]) -> list[Arrays]:
-    with _opened(quantized, wanted, way) as run:
+def _column(opened: Opened, feeds: Sequence[Feed]) -> list[Arrays]:
+    with opened() as run:
         return [run(feed) for feed in feeds]
 
 
 @contextmanager
-def _opened(quantized: Model, wanted: Sequence[str], way: Way) -> Iterator[Run]:
+def _opened(quantized: Model, wanted: Sequence[str], way: Way, runtime: Runtime) -> Iterator[Run]:
     """The quantized model, ready to run; it takes feeds of the float one."""
     read = {value.name for value in quantized.graph.inputs}
     names = list(wanted)
     with ExitStack() as stack:
         run: Run
         if way == "without_vnni":
-            run = stack.enter_context(without_vnni(quantized, names))
+            run = stack.enter_context(runtime.without_vnni(quantized, names))
+        elif way == "run":
+            run = runtime.load(quantized, names)
         else:
-            run = Runner(io.with_outputs(quantized, names), names, optimized=way == "run")
+            run = Runner(io.with_outputs(quantized, names), names, optimized=False)
         yield lambda feed: run(fit({name: array for name, array in feed.items() if name in read}, quantized))
 
 

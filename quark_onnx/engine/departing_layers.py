@@ -1,6 +1,6 @@
 """Which layers of a QDQ model run otherwise than they are written, and why: each alone, on its inputs as written.
 
-A piece goes from the values in front of some quantizers to one behind a quantizer, so that onnxruntime can make an
+A piece goes from the values in front of some quantizers to one behind a quantizer, so that a runtime can make an
 integer kernel of it as in the whole model. Run both ways on the same values, both read the same codes, and rounding
 explains one step of the result. No float model is needed.
 """
@@ -20,12 +20,13 @@ from quark_onnx.core.records import Cause
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.qdq_pieces import QUANTIZERS
 from quark_onnx.engine.runner import Runner, fit
-from quark_onnx.engine.saturating_runner import without_vnni
-from quark_onnx.engine.saturation_certificate import NAMED, certify
+from quark_onnx.engine.runtimes import onnxruntime_cpu
+from quark_onnx.engine.runtimes.runtime import Runtime
+from quark_onnx.engine.saturation_certificate import NAMED
 from quark_onnx.graph import Model, Node, Value, io
 from quark_onnx.graph.segments import Segment
 from quark_onnx.graph.subgraphs import behind, part
-from quark_onnx.graph.view import constant, input_at, is_op
+from quark_onnx.graph.view import constant, input_at, is_op, output_names
 
 Array = NDArray[Any]
 
@@ -56,7 +57,9 @@ class _Piece:
         return self.layer.name or self.layer.outputs[0].name or ""
 
 
-def departing_layers(quantized: Model, feeds: Sequence[Feed]) -> tuple[list[str], Cause]:
+def departing_layers(
+    quantized: Model, feeds: Sequence[Feed], runtime: Runtime = onnxruntime_cpu.RUNTIME
+) -> tuple[list[str], Cause]:
     """The first layers that differ on these feeds, in order of the graph, and the cause that they share."""
     named: list[str] = []
     cause: Cause = "unknown"
@@ -70,7 +73,7 @@ def departing_layers(quantized: Model, feeds: Sequence[Feed]) -> tuple[list[str]
         read = fit({name: array for name, array in feed.items() if name in inputs}, quantized)
         values.append(read | dict(zip(runner.outputs, runner(read), strict=True)))
     for piece in found:
-        why = _cause(quantized, piece, values)
+        why = _cause(quantized, piece, values, runtime)
         if why is not None and (not named or why == cause):
             named.append(piece.name)
             cause = why
@@ -140,12 +143,12 @@ def _step(result: Value) -> float | None:
     return float(scale.item()) if scale is not None and scale.size == 1 else None
 
 
-def _cause(model: Model, piece: _Piece, values: Sequence[Mapping[str, Any]]) -> Cause | None:
+def _cause(model: Model, piece: _Piece, values: Sequence[Mapping[str, Any]], runtime: Runtime) -> Cause | None:
     """Why what the piece makes differs by more than rounding on some feed; None where it does not."""
     feeds = [{name: known[name] for name in piece.segment.inputs} for known in values]
     types = {name: np.asarray(array).dtype for name, array in feeds[0].items()}
     alone = part(model, piece.segment, types=types)
-    run, written = Runner(alone), Runner(alone, optimized=False)
+    run, written = runtime.load(alone), Runner(alone, optimized=False)
     for feed in feeds:
         found, expected = run(feed)[0], written(feed)[0]
         if _differ(found, expected, piece.step) and _may_wrap(piece.layer):
@@ -153,7 +156,7 @@ def _cause(model: Model, piece: _Piece, values: Sequence[Mapping[str, Any]]) -> 
         if _differ(found, expected, piece.step) and _has_weights_only(piece.layer):
             return "rounded input"
         if _differ(found, expected, piece.step):
-            return "saturation" if _saturates(alone, feed, found, piece.step) else "kernel"
+            return "saturation" if _saturates(alone, feed, found, piece.step, runtime) else "kernel"
     return None
 
 
@@ -171,12 +174,12 @@ def _differ(found: object, expected: object, step: float | None) -> bool:
     return not bool((np.abs(x - y) <= rounding).all())
 
 
-def _saturates(alone: Model, feed: Feed, found: Array, step: float | None) -> bool:
+def _saturates(alone: Model, feed: Feed, found: Array, step: float | None, runtime: Runtime) -> bool:
     """Whether sums of 16 bits that saturate explain what was found."""
-    if all(certificate.verdict == "exact" for certificate in certify(alone).values()):
+    if all(certificate.verdict == "exact" for certificate in runtime.certify(alone).values()):
         return False
     try:
-        with without_vnni(alone) as run:
+        with runtime.without_vnni(alone, output_names(alone)) as run:
             return not _differ(found, run(feed)[0], step)
     except ModelError:
         return True  # its weights may saturate, and no more can be known

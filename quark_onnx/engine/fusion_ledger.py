@@ -86,10 +86,10 @@ def ledger(
     return rows
 
 
-def unseen(parts: Iterable[Inside]) -> list[Row]:
-    """Rows of a model that the CPU provider cannot load: no more is known than the plans say."""
+def unseen(parts: Iterable[Inside], why: str = UNSEEN) -> list[Row]:
+    """Rows of a model whose graph as it is executed cannot be had: no more is known than the plans say."""
     nodes = ((part, node.name or "", node.op_type) for part in parts for node in part.model.graph)
-    return [Row(name, kind, "float", "", part.told(part.plan.notes.get(name, UNSEEN))) for part, name, kind in nodes]
+    return [Row(name, kind, "float", "", part.told(part.plan.notes.get(name, why))) for part, name, kind in nodes]
 
 
 def certificates_of(rows: Iterable[Row]) -> dict[str, Certificate]:

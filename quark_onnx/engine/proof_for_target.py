@@ -1,13 +1,14 @@
-"""The ledger and the proof of a quantized model for its target.
+"""The ledger and the proof of a quantized model for its target, by the runtime that is meant.
 
-Both look at what onnxruntime's CPU provider makes of the model. Where that is the target, what it fails on is an
-error. A model for another target may hold what this provider has no kernel for, or one with other limits: that is told,
-and the model is judged as it is written.
+What that one fails on is an error. Where a target has none here, the model is looked at with onnxruntime's CPU
+provider; it may hold what this has no kernel for, or one with other limits: that is told, and the model is judged as it
+is written. Where a runtime is not installed nothing is run, and that is told, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from quark_onnx.core.errors import ModelError
 from quark_onnx.core.plan import Plan
@@ -18,6 +19,9 @@ from quark_onnx.engine.compare import compare
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.fusion_ledger import Inside, Row, certificates_of, ledger, unseen
 from quark_onnx.engine.prove_outputs import prove_outputs
+from quark_onnx.engine.runtimes.known import runtime_of
+from quark_onnx.engine.runtimes.runtime import Missing, Runtime
+from quark_onnx.engine.saturation_certificate import Certificate
 from quark_onnx.graph import Model
 
 
@@ -35,28 +39,68 @@ def prove_for(
     counted: which positions of the outputs are looked at; None: all.
 
     Raises:
-        ModelError: onnxruntime's CPU provider, which is the target, fails on the quantized model.
+        ModelError: the runtime of the target fails on the quantized model.
     """
-    if target.on_cpu:
-        rows = ledger(model, plan, quantized, target, bodies)
-        proof = prove_outputs(model, quantized, feeds, certificates_of(rows), counted) if feeds else Proof()
-        return rows, proof
-    try:
-        rows = ledger(model, plan, quantized, target, bodies)
-    except ModelError as error:
-        return unseen((Inside("", model, plan), *bodies)), _as_written(model, quantized, feeds, error, counted)
-    try:
-        return rows, prove_outputs(model, quantized, feeds, {}, counted) if feeds else Proof()
-    except ModelError as error:
-        return rows, _as_written(model, quantized, feeds, error, counted)
+    if isinstance(runtime := runtime_of(target), Missing):
+        why = f"quantized for {runtime.title}, which is not installed here"
+        rows, known = unseen((Inside("", model, plan), *bodies), why), {}
+    else:
+        try:
+            rows = ledger(model, plan, quantized, target, bodies)
+        except ModelError as error:
+            if target.runtime:
+                raise
+            proof = _as_written(model, quantized, feeds, str(error), counted)
+            return unseen((Inside("", model, plan), *bodies)), replace(proof, run=proof.written)
+        known = certificates_of(rows) if target.on_cpu else certified(target, quantized)
+        if target.runtime:
+            rows = [replace(row, certificate=known.get(row.node)) for row in rows]
+    if not feeds:
+        return rows, Proof(runtime=runtime.full_title if isinstance(runtime, Runtime) else "")
+    return rows, proof_of(target, model, quantized, feeds, known, counted)
 
 
-def _as_written(
-    model: Model, quantized: Model, feeds: Sequence[Feed], why: ModelError, counted: Counted | None
+def certified(target: Target, quantized: Model) -> dict[str, Certificate]:
+    """A certificate for each integer node of a quantized model of any tool; none, where nothing here runs the target.
+
+    Raises:
+        ModelError: the runtime of the target cannot load the model.
+    """
+    runtime = runtime_of(target)
+    return runtime.certify(quantized) if target.runtime and isinstance(runtime, Runtime) else {}
+
+
+def proof_of(
+    target: Target,
+    model: Model,
+    quantized: Model,
+    feeds: Iterable[Feed],
+    certificates: Mapping[str, Certificate],
+    counted: Counted | None = None,
 ) -> Proof:
-    """Judged without the provider's optimizations, where it has kernels for what is written; else not at all."""
+    """The outputs of a quantized model of any tool, on feeds that can be read again.
+
+    certificates: see `certified`.
+
+    Raises:
+        ModelError: the runtime of the target fails on the model.
+    """
+    runtime = runtime_of(target)
+    if isinstance(runtime, Missing):
+        why = f"{runtime.title} is not installed ({runtime.reason})"
+        return _as_written(model, quantized, feeds, why, counted)
     try:
-        written = compare(model, quantized, feeds, optimized=False, counted=counted)
+        return prove_outputs(model, quantized, feeds, certificates, counted, runtime)
+    except ModelError as error:
+        if target.runtime:
+            raise
+        proof = _as_written(model, quantized, feeds, str(error), counted)
+        return replace(proof, run=proof.written)
+
+
+def _as_written(model: Model, quantized: Model, feeds: Iterable[Feed], why: str, counted: Counted | None) -> Proof:
+    """Judged without optimizations in onnxruntime, where it has kernels for what is written; else not at all."""
+    try:
+        return Proof(written=compare(model, quantized, feeds, optimized=False, counted=counted), failure=why)
     except ModelError:
-        return Proof(failure=str(why))
-    return Proof(written, written, failure=str(why))
+        return Proof(failure=why)

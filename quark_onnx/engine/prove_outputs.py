@@ -8,14 +8,17 @@ where the 16 bits of a processor saturate, where a sum wraps, or where a kernel 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from quark_onnx.core.errors import ModelError
 from quark_onnx.core.records import Comparison, Departure, Measured, Proof
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.compare import compare_ways
+from quark_onnx.engine.compare import Way, compare_ways
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.departing_layers import departing_layers
 from quark_onnx.engine.output_chance import below
+from quark_onnx.engine.runtimes import onnxruntime_cpu
+from quark_onnx.engine.runtimes.runtime import Runtime
 from quark_onnx.engine.saturation_certificate import NAMED, Certificate
 from quark_onnx.graph import Model, io
 
@@ -33,6 +36,7 @@ def prove_outputs(
     feeds: Iterable[Feed],
     certificates: Mapping[str, Certificate],
     counted: Counted | None = None,
+    runtime: Runtime = onnxruntime_cpu.RUNTIME,
 ) -> Proof:
     """Run the quantized model both ways, and explain what differs.
 
@@ -40,18 +44,24 @@ def prove_outputs(
         certificates: of its integer nodes (`certify`). Where some may saturate and nothing shows here, the first
             samples are computed as x64 without VNNI does, too; empty: it is not for such processors.
         counted: which positions of the outputs are looked at; None: all.
+        runtime: that runs it.
+
+    Raises:
+        ModelError: the runtime fails on the quantized model.
     """
     first: list[Feed] = []
-    run, written = compare_ways(model, quantized, _keeping(feeds, first), ("run", "written"), counted)
+    run, written = compare_ways(model, quantized, _keeping(feeds, first), ("run", "written"), counted, runtime)
     if not run.samples:
-        return Proof()
+        return Proof(runtime=runtime.full_title)
+    proof = Proof(run, written, runtime=runtime.full_title)
     output = departing(run, written)
     if output is not None:
-        layers, cause = departing_layers(quantized, first)
-        there = Departure(True, output, run.outputs[output], written.outputs[output], tuple(layers), cause, run.samples)
-        return Proof(run, written, departure=there)
+        layers, cause = departing_layers(quantized, first, runtime)
+        figures = run.outputs[output], written.outputs[output]
+        there = Departure(True, output, *figures, tuple(layers), cause, run.samples, runtime.title)
+        return replace(proof, departure=there)
     unsafe = [name for name, found in certificates.items() if found.verdict != "exact"]
-    return _elsewhere(model, quantized, first, unsafe, Proof(run, written), counted) if unsafe else Proof(run, written)
+    return _elsewhere(model, quantized, first, unsafe, proof, counted, runtime) if unsafe else proof
 
 
 def _keeping(feeds: Iterable[Feed], first: list[Feed]) -> Iterator[Feed]:
@@ -62,20 +72,28 @@ def _keeping(feeds: Iterable[Feed], first: list[Feed]) -> Iterator[Feed]:
 
 
 def _elsewhere(
-    model: Model, quantized: Model, feeds: list[Feed], unsafe: list[str], proof: Proof, counted: Counted | None
+    model: Model,
+    quantized: Model,
+    feeds: list[Feed],
+    unsafe: list[str],
+    proof: Proof,
+    counted: Counted | None,
+    runtime: Runtime,
 ) -> Proof:
     """With what x64 without VNNI makes of the first samples."""
     if io.is_large(model):
-        return Proof(proof.run, proof.written, unmeasured="the model is too large to be computed so")
+        return replace(proof, unmeasured="the model is too large to be computed so")
     try:
-        saturated, here, written = compare_ways(model, quantized, feeds, ("without_vnni", "run", "written"), counted)
+        ways: tuple[Way, ...] = ("without_vnni", "run", "written")
+        saturated, here, written = compare_ways(model, quantized, feeds, ways, counted, runtime)
     except ModelError as error:
-        return Proof(proof.run, proof.written, unmeasured=str(error))
+        return replace(proof, unmeasured=str(error))
     output, there = departing(saturated, here), None  # where this processor saturates, all samples have told already
     if output is not None:
         figures = saturated.outputs[output], written.outputs[output]
-        there = Departure(False, output, *figures, tuple(unsafe[:NAMED]), "saturation", saturated.samples)
-    return Proof(proof.run, proof.written, saturated, departure=there)
+        named = tuple(unsafe[:NAMED])
+        there = Departure(False, output, *figures, named, "saturation", saturated.samples, runtime.title)
+    return replace(proof, without_vnni=saturated, departure=there)
 
 
 def departing(run: Comparison, written: Comparison) -> str | None:

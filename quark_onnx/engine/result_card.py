@@ -28,10 +28,18 @@ def level_of(db: float | None) -> Level:
     return found.get(grade(db), "")
 
 
-def verdict(outputs: Mapping[str, Measured], warnings: Sequence[str]) -> tuple[str, str, Level]:
-    """In two words, in a sentence, and as a level. What was not measured is not called good."""
+def verdict(
+    outputs: Mapping[str, Measured], warnings: Sequence[str], written: Mapping[str, Measured] | None = None
+) -> tuple[str, str, Level]:
+    """In two words, in a sentence, and as a level. What was not measured is not called good, nor what was not run.
+
+    written: the outputs with the arithmetic that the file says.
+    """
     worst = worst_output(outputs)
     told = [count(len(warnings), "warning")] if warnings else []
+    if worst is None and (as_written := worst_output(written or {})) is not None:
+        name, one = as_written
+        return LOOK, "; ".join([f"nothing was run; as it is written, output {name!r} {kept_text(one)}", *told]), "poor"
     if worst is None:
         return LOOK, "; ".join(["nothing was measured: whether accuracy is kept is not known", *told]), "poor"
     name, one = worst
@@ -49,9 +57,11 @@ def worst_output(outputs: Mapping[str, Measured]) -> tuple[str, Measured] | None
     return min(known, key=lambda entry: entry[1].db or 0.0, default=None)
 
 
-def accuracy_tiles(outputs: Mapping[str, Measured]) -> list[Tile]:
-    """What the worst output is worth, and how far classes agree."""
+def accuracy_tiles(outputs: Mapping[str, Measured], written: Mapping[str, Measured] | None = None) -> list[Tile]:
+    """What the worst output is worth, and how far classes agree; as written, where that alone is known."""
     worst, classes = worst_output(outputs), least_alike(outputs)
+    if worst is None and (as_written := worst_output(written or {})) is not None:
+        return [Tile("Output SQNR", "not run", f"as written {worth_text(as_written[1])}: {as_written[0]}")]
     if worst is None:
         return [Tile("Output SQNR", "not measured")]
     name, one = worst

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from quark_onnx.core.records import GOOD, POOR, Correction, Departure, Measured, Proof, Tuning
+from quark_onnx.core.records import GOOD, POOR, Cause, Correction, Departure, Measured, Proof, Tuning
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.saturation_certificate import NAMED
 
@@ -96,7 +96,7 @@ CAUSES = {
     "saturation": "products of two neighbouring 8-bit weights are added in 16 bits there, and some do not fit",
     "wrap": "the int32 bias leaves too little room for the products, so the sum wraps",
     "rounded input": "onnxruntime's kernel for weights in blocks rounds the floats that it reads to 8 bits",
-    "kernel": "an integer kernel of onnxruntime computes something else",
+    "kernel": "an integer kernel of {runtime} computes something else",
     "unknown": "no layer alone differs by more than a rounding",
 }
 WAYS = {
@@ -108,6 +108,24 @@ WAYS = {
     "kernel": "leave the layer float (`nodes_to_exclude`), or run the model without onnxruntime's graph optimizations",
     "unknown": "run the model without onnxruntime's graph optimizations, or on another release of it",
 }
+"""What can be done in onnxruntime …"""
+
+WAYS_ELSEWHERE = {
+    "saturation": "quantize it with `weight_pairs` auto, which keeps every pair small enough, or run it on processors "
+    "with VNNI only",
+    "kernel": "leave the layer float (`nodes_to_exclude`)",
+    "unknown": "run the model on another release of {runtime}",
+}
+"""… and in other runtimes."""
+
+
+def way_out(cause: Cause, target: str, runtime: str) -> str:
+    """What can be done about it, by the target that the model is for, and what has run it."""
+    row = TARGETS[target]
+    if not row.runtime:
+        return f"it is no fault of the model, which is for {target}: the figure as it is written is the one to go by"
+    ways = WAYS if row.on_cpu else WAYS | WAYS_ELSEWHERE
+    return ways[cause].format(runtime=runtime)
 
 
 def correction_text(found: Correction | None) -> str:
@@ -141,7 +159,7 @@ def stopped_text(done: Tuning, limit: float | None) -> str:
 def departure_text(found: Departure, target: str = "cpu") -> str:
     """What runs otherwise than it is written: the figures, the layers, the cause and the way out."""
     few = f"the first {found.samples} samples" if found.samples > 1 else "the first sample"
-    where = "as onnxruntime runs it on this processor" if found.here else f"on x64 without VNNI, for {few},"
+    where = f"as {found.runtime} runs it on this processor" if found.here else f"on x64 without VNNI, for {few},"
     figures = " and ".join(
         f"{decibels_text(-math.inf if one.db is None else one.db)} {how}"
         for one, how in ((found.run, where), (found.written, "as it is written"))
@@ -150,17 +168,19 @@ def departure_text(found: Departure, target: str = "cpu") -> str:
     if agreed[0] is not None and agreed[1] is not None and agreed[0] < agreed[1]:
         classes = f" (same arg-max {agreed[0]:.1%} and {agreed[1]:.1%})"
     named = f", the first to differ: {', '.join(found.layers[:NAMED])}" if found.layers else ""
-    way = WAYS[found.cause]
-    if not TARGETS[target].on_cpu:
-        way = f"it is no fault of the model, which is for {target}: the figure as it is written is the one to go by"
-    return f"output {found.output!r} is worth {figures}{classes}{named}: {CAUSES[found.cause]}; {way}"
+    cause, way = CAUSES[found.cause].format(runtime=found.runtime), way_out(found.cause, target, found.runtime)
+    return f"output {found.output!r} is worth {figures}{classes}{named}: {cause}; {way}"
 
 
 def proof_warnings(proof: Proof, target: str = "cpu") -> tuple[str, ...]:
     """What the user must know of the ways in which the model runs."""
     if proof.failure:
-        figures = "the figures are those of the model as it is written" if proof.run.samples else "nothing was measured"
-        return (f"the model is for {target}, and here, on onnxruntime's CPU provider, {figures}: {proof.failure}",)
+        figures = "the figures are those of the model as it is written"
+        if TARGETS[target].runtime:
+            told = figures if proof.written.samples else "nothing was measured"
+            return (f"the model is for {target}, and nothing was run there: {proof.failure}; {told}",)
+        told = figures if proof.run.samples else "nothing was measured"
+        return (f"the model is for {target}, and here, on onnxruntime's CPU provider, {told}: {proof.failure}",)
     if proof.departure is not None:
         return (departure_text(proof.departure, target).replace("`", ""),)
     if proof.unmeasured:

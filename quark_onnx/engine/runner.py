@@ -29,6 +29,9 @@ from quark_onnx.graph.opset import quantizer_pair
 
 Arrays = list[NDArray[Any]]
 
+VERSION = str(ort.__version__)
+"""Of onnxruntime."""
+
 FIRST_QUANTIZERS = 10
 """The operator set that brought QuantizeLinear; each onnxruntime has it."""
 
@@ -106,7 +109,7 @@ class Runner:
                 raise lack from error
             way = advice(reason, float64=view.computes_in(model, "float64"))
             way = f"{way}; {FLOAT}" if quantized else way
-            text = f"onnxruntime {ort.__version__} cannot load the model: {reason}; {way}"
+            text = f"onnxruntime {VERSION} cannot load the model: {reason}; {way}"
             raise ModelError(text, _node(error)) from error
         self._has_run = False
         self.inputs = [i.name for i in self._session.get_inputs()]
@@ -139,7 +142,7 @@ class Runner:
             if (lack := shortage(error, said=reason)) is not None:
                 raise lack from error
             if not self._blames_data:
-                text = f"onnxruntime {ort.__version__} fails on the quantized model: {reason}; {FLOAT}"
+                text = f"onnxruntime {VERSION} fails on the quantized model: {reason}; {FLOAT}"
                 raise ModelError(text, _node(error)) from error
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
             told = f"the model fails on the input {shapes}"

@@ -165,7 +165,7 @@ def _counted(codes: NDArray[Any], limit: int) -> Certificate:
     """Certified by the pairs of a matrix (…, K), some rows at a time."""
     rows = codes.reshape(-1, codes.shape[-1])
     step = max(1, ROWS // max(1, rows.shape[1]))
-    unsafe = [unsafe_pairs(rows[i : i + step], limit).sum(1) for i in range(0, len(rows), step)]
+    unsafe = [unsafe_pairs(rows[i : i + step], rows.shape[1], limit).sum(1) for i in range(0, len(rows), step)]
     counts = np.concatenate([np.zeros(0, np.int64), *unsafe])
     pairs, large, hit = len(rows) * (rows.shape[1] // 2), int(counts.sum()), int((counts > 0).sum())
     if not large:

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from quark_onnx.core.operators import CPU
 from quark_onnx.core.plan import Plan, QParams, Site
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.graph import Model
 from quark_onnx.stages.place.saturating_weights import without_saturation
 from quark_onnx.stages.place.storage_types import unsigned_activations
@@ -20,7 +20,7 @@ from quark_onnx.stages.weight_rounding import unsafe_weights
 
 def exact_everywhere(model: Model, plan: Plan) -> Plan:
     """The plan of a simulation, with integers of all weights, in types that no processor saturates on."""
-    marked, _ = without_saturation(model.graph, plan.sites, plan.nodes, CPU, "auto")
+    marked, _ = without_saturation(model.graph, plan.sites, plan.nodes, TARGETS["cpu"], "auto")
     unsafe = unsafe_weights(model, replace(plan, sites=marked))
     unsafe |= {t for t, site in marked.items() if site.format.dtype != plan.sites[t].format.dtype}
     if not unsafe:

@@ -17,7 +17,7 @@ from quark_onnx.core.settings.presets import PRESETS
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.core.shown.figures import count
 from quark_onnx.engine.protection_wording import region_text
-from quark_onnx.engine.result_wording import CAUSES, WAYS, departure_text, grown, kept_text
+from quark_onnx.engine.result_wording import CAUSES, departure_text, grown, kept_text, way_out
 from quark_onnx.engine.saturation_certificate import first_names, not_exact
 from quark_onnx.report import layer_advice
 from quark_onnx.report.model_report import Advice, ModelReport
@@ -32,7 +32,7 @@ SLOW = 0.95
 """Time of the quantized model as a part of the float one's from which on it is none less."""
 
 BRIEF = 0.1
-"""Milliseconds of a run below which what onnxruntime does around the kernels decides."""
+"""Milliseconds of a run below which what a runtime does around the kernels decides."""
 
 COSTLY = 0.1
 """Share of the integer products, or of the time, that protection may cost before it is worth a thought."""
@@ -158,15 +158,15 @@ def may_saturate(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     """Layers that x64 without VNNI computes wrongly for some inputs: their weights are to blame, not their bits."""
     layers = not_exact(r.certificates)
     told = r.departure is not None and r.departure.cause == "saturation"
-    if layers and not told and TARGETS[r.target].on_cpu:
+    if layers and not told and TARGETS[r.target].runtime:
         said = f"{count(len(layers), 'layer')} may saturate on x64 without VNNI ({first_names(layers)})"
-        yield "act", layers[0], f"{said}: {CAUSES['saturation']}; {WAYS['saturation']}."
+        yield "act", layers[0], f"{said}: {CAUSES['saturation']}; {way_out('saturation', r.target, r.runtime)}."
 
 
 def unfused(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     """Quantized layers that are computed in float all the same."""
     rows = [row for row in r.ledger if row.op_type in LAYERS and row.status == "float" and row.node not in r.notes]
-    if rows and TARGETS[r.target].on_cpu and not _converted(r):
+    if rows and r.seen and not _converted(r):
         total = sum(row.op_type in LAYERS for row in r.ledger)
         reason, times = Counter(row.reason for row in rows).most_common(1)[0]
         yield (
@@ -179,15 +179,15 @@ def unfused(r: ModelReport) -> Iterator[tuple[str, str, str]]:
 
 def not_faster(r: ModelReport) -> Iterator[tuple[str, str, str]]:
     """The point of it, for many, is missed."""
-    if r.latency is None or r.latency.original.median < BRIEF or r.latency.ratio < SLOW or not TARGETS[r.target].on_cpu:
+    if r.latency is None or r.latency.original.median < BRIEF or r.latency.ratio < SLOW or not r.seen:
         return
     floats = sum(row.status == "float" for row in r.ledger)
     why = f"; {floats} of {len(r.ledger)} nodes are float" if floats else ""
     yield (
         "consider",
         "",
-        f"The quantized model takes {r.latency.ratio:.2f} × the time of the float one on this processor, at batch "
-        f"{r.latency.batch}{why}: time it on the one that it is to run on.",
+        f"The quantized model takes {r.latency.ratio:.2f} × the time of the float one in {r.latency.runtime} on this "
+        f"processor, at batch {r.latency.batch}{why}: time it on the one that it is to run on.",
     )
 
 

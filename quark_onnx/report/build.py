@@ -17,16 +17,16 @@ from quark_onnx.core.version import VERSION
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import quantized_values
 from quark_onnx.engine.opened_model import open_model
-from quark_onnx.engine.prove_outputs import prove_outputs
+from quark_onnx.engine.proof_for_target import certified, proof_of
 from quark_onnx.engine.qdq_pieces import pieces
 from quark_onnx.engine.result_wording import output_warnings, proof_warnings, size_warning
-from quark_onnx.engine.saturation_certificate import certify
+from quark_onnx.engine.runtimes.known import runtime_of
+from quark_onnx.engine.runtimes.runtime import Missing, Runtime
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.report.advice import advise
 from quark_onnx.report.footprint import footprint, peak_bytes
 from quark_onnx.report.layer_errors import FOLLOWED, layer_errors
-from quark_onnx.report.model_report import Failure, Latency, Memory, ModelReport, Score, Sizes
-from quark_onnx.report.timing import latency
+from quark_onnx.report.model_report import Failure, Memory, ModelReport, Score, Sizes
 from quark_onnx.report.worst_layer_values import histograms, weights
 from quark_onnx.result import Result
 
@@ -124,6 +124,7 @@ def report_of(
         written=known.written,
         without_vnni=known.without_vnni,
         departure=known.departure,
+        runtime=known.runtime,
         sizes=_sizes(files, known.bytes),
         fused=known.fused,
         ledger=known.ledger,
@@ -154,6 +155,7 @@ def report_of_pair(
     feeds: Sequence[Feed],
     name: str,
     *,
+    target: str = "cpu",
     files: tuple[Path, Path] | None = None,
     measure: Measure | None = None,
     tell: Tell = untold,
@@ -161,24 +163,30 @@ def report_of_pair(
     """The report of a quantized model of any tool.
 
     Args:
+        target: that the quantized model is run for.
         files: of both models.
+
+    Raises:
+        ModelError: the runtime of the target fails on the quantized model.
     """
     sizes = {"float": io.weight_bytes(models.original), "quantized": io.weight_bytes(models.quantized)}
-    stored, certificates = _sizes(files, sizes), certify(models.quantized)
-    proof = prove_outputs(models.original, models.quantized, feeds, certificates)
+    stored, certificates = _sizes(files, sizes), certified(TARGETS[target], models.quantized)
+    proof = proof_of(TARGETS[target], models.original, models.quantized, feeds, certificates)
     doubts = (
         *output_warnings(proof.run.outputs),
-        *proof_warnings(proof),
+        *proof_warnings(proof, target),
         *size_warning(stored.original, stored.quantized),
     )
     report = ModelReport(
         name,
         VERSION,
+        target=target,
         sqnr=proof.run.sqnr,
         outputs=proof.run.outputs,
         written=proof.written.outputs,
         without_vnni=proof.without_vnni,
         departure=proof.departure,
+        runtime=proof.runtime,
         sizes=stored,
         samples=len(feeds),
         certificates=certificates,
@@ -213,14 +221,16 @@ def measured(
         told = f"the float weights have {size}: layers, latency and memory were not measured (limit {LARGE >> 30} GB)"
         found["warnings"] = (*report.warnings, told)
     else:
-        found = _measured(models, feeds, feeds if inside is None else inside, what, tell)
-        found["warnings"] = (*report.warnings, *_slower(found.get("latency"), report.target))
-    report = replace(report, **found)
+        found = _measured(
+            models, feeds, feeds if inside is None else inside, what, tell, runtime_of(TARGETS[report.target])
+        )
+    report = replace(report, **{"warnings": report.warnings} | found)
+    report = replace(report, warnings=(*report.warnings, *_slower(report)))
     return replace(report, advice=advise(report))
 
 
 def _measured(
-    models: Models, feeds: Sequence[Feed], inside: Sequence[Feed], what: Measure, tell: Tell
+    models: Models, feeds: Sequence[Feed], inside: Sequence[Feed], what: Measure, tell: Tell, runtime: Runtime | Missing
 ) -> dict[str, Any]:
     looked = inside[: what.feeds]
     total = len(looked) + 2
@@ -242,26 +252,28 @@ def _measured(
         found["layers"] = errors
         found["histograms"] = histograms(models.base, parts, worst, inside)
         found["weights"] = weights(models.base, parts, [error.tensor for error in worst])
-    if what.latency:
+    if what.latency and isinstance(runtime, Runtime):
         with suppress(ModelError):  # it is for another target, and the proof has told what fails here
-            found["latency"] = latency(models.original, models.quantized, feeds)
-        tell("report", total - 1, total)
-    if what.memory:
-        grown = [footprint(model, feeds[0]) for model in (models.original, models.quantized)]
+            found["latency"] = runtime.latency(models.original, models.quantized, feeds)
+    tell("report", total - 1, total)
+    if what.memory and isinstance(runtime, Runtime):
+        grown = [footprint(model, feeds[0], runtime.name) for model in (models.original, models.quantized)]
         found["memory"] = Memory(grown[0], grown[1], peak)
-        tell("report", total, total)
+    tell("report", total, total)
     return found
 
 
-def _slower(found: Latency | None, target: str) -> tuple[str, ...]:
-    """A warning where the quantized model takes longer on the processor that it is for, by more than runs differ."""
-    if found is None or not TARGETS[target].on_cpu:
+def _slower(report: ModelReport) -> tuple[str, ...]:
+    """A warning where the quantized model takes longer in the runtime that it is for, by more than runs differ."""
+    found = report.latency
+    if found is None or not report.seen:
         return ()
     if found.ratio < SLOWER or found.quantized.low <= found.original.median:
         return ()
     return (
-        f"the quantized model is slower than the float one on this processor, {found.quantized.median:.3g} ms for "
-        f"{found.original.median:.3g} ms: see which nodes are float, and exclude what does not pay (nodes_to_exclude)",
+        f"the quantized model is slower than the float one in {found.runtime} on this processor, "
+        f"{found.quantized.median:.3g} ms for {found.original.median:.3g} ms: see which nodes are float, and exclude "
+        "what does not pay (nodes_to_exclude)",
     )
 
 

@@ -1,6 +1,6 @@
 """Memory that a model takes while it runs: measured in a process of its own, which is all that can be trusted.
 
-`python -m quark_onnx.report.footprint MODEL FEED.npz` prints the bytes.
+`python -m quark_onnx.report.footprint RUNTIME MODEL FEED.npz THREADS` prints the bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 
 from quark_onnx.child_environment import child_environment
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.runner import fit, run_file
+from quark_onnx.engine.runner import fit
+from quark_onnx.engine.runtimes.known import NOWHERE, RUNTIMES
+from quark_onnx.engine.runtimes.runtime import Missing
 from quark_onnx.graph import Model, io
 
 TIMEOUT = 300.0
@@ -35,15 +37,18 @@ def peak_bytes() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
-def footprint(model: Model, feed: Feed, *, threads: int = 1) -> int | None:
-    """Bytes that a process grows by when it loads the model and runs it once; None where that cannot be told."""
+def footprint(model: Model, feed: Feed, runtime: str = NOWHERE, *, threads: int = 1) -> int | None:
+    """Bytes that a process grows by when it loads the model and runs it once; None where that cannot be told.
+
+    runtime: name of the one that runs it.
+    """
     if peak_bytes() is None or any(array.dtype == object for array in feed.values()):
         return None
     with tempfile.TemporaryDirectory(prefix="quark_onnx-") as folder:
         path, data = Path(folder) / "model.onnx", Path(folder) / "feed.npz"
         io.save(model, path, source=model)
         np.savez(data, **fit(feed, model))  # type: ignore[arg-type]  # names of inputs are strings
-        command = [sys.executable, "-m", __name__, str(path), str(data)]
+        command = [sys.executable, "-m", __name__, runtime, str(path), str(data)]
         try:
             done = subprocess.run(
                 [*command, str(threads)],
@@ -59,11 +64,14 @@ def footprint(model: Model, feed: Feed, *, threads: int = 1) -> int | None:
     return int(done.stdout)
 
 
-def _main(model: str, data: str, threads: str) -> None:
+def _main(runtime: str, model: str, data: str, threads: str) -> None:
+    found = RUNTIMES[runtime]()
+    if isinstance(found, Missing):
+        sys.exit(found.reason)
     with np.load(data) as stored:
         feed = {name: stored[name] for name in stored.files}
     before = peak_bytes() or 0
-    run_file(Path(model), feed, int(threads))
+    found.run_file(Path(model), feed, int(threads))
     print((peak_bytes() or 0) - before)
 
 

@@ -14,6 +14,7 @@ from quark_onnx.core.records import (
     Comparison,
     Correction,
     Departure,
+    Latency,
     LayerRecord,
     Measured,
     MixRecord,
@@ -21,6 +22,7 @@ from quark_onnx.core.records import (
     Slice,
     least_alike,
 )
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.saturation_certificate import Certificate
 
@@ -41,35 +43,6 @@ class Sizes:
     original: int
     quantized: int
     files: bool
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds of one run: the median, and what a tenth and nine tenths of the runs stay below."""
-
-    median: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Both models, timed in turn, so that whatever else the machine does slows both.
-
-    batch    samples in a run
-    threads  that onnxruntime had; 0: its own choice
-    """
-
-    original: Timing
-    quantized: Timing
-    rounds: int
-    batch: int
-    threads: int
-
-    @property
-    def ratio(self) -> float:
-        """Time of the quantized model as a part of the float one's."""
-        return self.quantized.median / self.original.median
 
 
 @dataclass(frozen=True)
@@ -226,9 +199,10 @@ class ModelReport:
     preset     that the configuration began with, or "" for none
     config     fields of the configuration
     default    fields that it would have by its preset; what differs is shown first
-    sqnr       dB by float output as a whole, as onnxruntime runs the model
+    sqnr       dB by float output as a whole, as the runtime runs the model
     outputs    all that was measured of each output, those that are not float included
     written    the same with the arithmetic that the file says
+    runtime    which one ran it, with its version; empty: none did, so `outputs` are empty, or those as written
     without_vnni  as x64 without VNNI runs it, on the first samples, where layers may saturate there
     departure  where the model runs otherwise than it is written
     fused      operator type → nodes on integers, of how many
@@ -249,6 +223,7 @@ class ModelReport:
     written: Mapping[str, Measured] = field(default_factory=dict)
     without_vnni: Comparison = field(default_factory=Comparison)
     departure: Departure | None = None
+    runtime: str = ""
     sizes: Sizes | None = None
     latency: Latency | None = None
     memory: Memory | None = None
@@ -274,6 +249,11 @@ class ModelReport:
     judged: int = 0
     positions: str = ""
     advice: tuple[Advice, ...] = ()
+
+    @property
+    def seen(self) -> bool:
+        """Whether the runtime that the target means has run the model: whether its figures are of how it is used."""
+        return bool(TARGETS[self.target].runtime and self.runtime)
 
     @property
     def fine_tuned(self) -> bool:

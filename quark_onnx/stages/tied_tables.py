@@ -37,7 +37,7 @@ def tied(model: Model, plan: Plan) -> Plan:
 def _twins(model: Model, plan: Plan, table: Site) -> Iterator[tuple[Site, bool]]:
     """Weights with the numbers and the format of the table, and whether they are turned."""
     for site in plan.sites.values():
-        alike = replace(site.format, safe_pairs=False, axis=0) == table.format
+        alike = replace(site.format, safe_pairs="", axis=0) == table.format
         if site.role == "weight" and site.rule != TABLE and alike:
             turned = as_rows(_array(model, site), _array(model, table))
             if turned is not None and site.format.axis == int(turned):

@@ -16,7 +16,7 @@ import numpy as np
 from quark_onnx.core.plan import Coded, Plan, QParams, Skip
 from quark_onnx.engine.channel_moments import Channels, Moment, Moments
 from quark_onnx.engine.layers.matrix_geometry import ConvGeometry, MatrixGeometry, geometry
-from quark_onnx.engine.layers.row_grids import coded, grid_of
+from quark_onnx.engine.layers.row_grids import coded, grid_of, safe_run
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.large_weights import let_go, spilled
 from quark_onnx.graph.view import constant, is_op
@@ -51,7 +51,7 @@ def round_weights(model: Model, plan: Plan, moments: Moments, how: str) -> Plan:
         array = np.asarray(constant(model.graph.initializers[tensor]), np.float32)
         rows = layer.rows(array)
         let_go(model.graph.initializers[tensor].const_value)
-        grid = grid_of(q, site.format, rows.shape)
+        grid = grid_of(q, site.format, layer, rows.shape)
         inputs = _inputs(rows.shape, moments.get(_channels(node)))
         free = alone and site.range is None  # a scale that is given stays
         scales = [representable(grid.scale * np.float32(factor), site.format) for factor in GROWTH] if free else []
@@ -77,8 +77,9 @@ def unsafe_weights(model: Model, plan: Plan) -> set[str]:
     for tensor, node in _readers(model, plan).items():
         integers, q = plan.coded(tensor), plan.qparams_of(tensor)
         if integers is not None:
-            centred = integers.codes - along(q.zero_point, integers.codes.shape, plan.sites[tensor].format)
-            found |= {tensor} if unsafe_pairs(_geometry(node).rows(centred)).any() else set()
+            format, layer = plan.sites[tensor].format, _geometry(node)
+            rows = layer.rows(integers.codes - along(q.zero_point, integers.codes.shape, format))
+            found |= {tensor} if unsafe_pairs(rows, safe_run(format, layer, rows.shape[-1])).any() else set()
     return found
 
 

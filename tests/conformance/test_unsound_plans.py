@@ -186,6 +186,7 @@ SITES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown scales": ({"scale": "log"}, "scales of the kind 'log'"),
     "stored too narrow": ({"stored": 4}, "8 bits stored in 4"),
     "stored in 7": ({"stored": 7}, "8 bits stored in 7"),
+    "pairs without an order": ({"safe_pairs": True}, "safe pairs of the kind True"),
 }
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.number_formats import Pairs
 from quark_onnx.core.operators import CPU, OPENVINO, QNN, TENSORRT, VITISAI, Op
 
 POOLS = ("AveragePool", "GlobalAveragePool")
@@ -53,6 +54,7 @@ class Target:
     unsigned          int8 activations are stored as uint8
     channel_block     above 1: its integer convolutions have channels last, and take so many at a time where these are
                       kept apart
+    pairs             which neighbours its kernels add in 16 bits on x64 without VNNI: see `core.number_formats.Pairs`
     minimum_range     no range of an activation is narrower
     """
 
@@ -77,6 +79,7 @@ class Target:
     runtime: str = ""
     unsigned: bool = False
     channel_block: int = 1
+    pairs: Pairs = ""
     minimum_range: float = 0.0
 
     @property
@@ -126,6 +129,7 @@ TARGETS: dict[str, Target] = {
             runtime="onnxruntime",
             unsigned=True,
             channel_block=16,
+            pairs="row",
         ),
         Target(
             "cpu-avx2",
@@ -136,6 +140,7 @@ TARGETS: dict[str, Target] = {
             runtime="onnxruntime",
             unsigned=True,
             channel_block=16,
+            pairs="row",
         ),
         Target(
             "openvino",
@@ -151,6 +156,7 @@ TARGETS: dict[str, Target] = {
             hands_on=True,
             runtime="openvino",
             unsigned=True,
+            pairs="tap",
         ),
         Target(
             "tensorrt",

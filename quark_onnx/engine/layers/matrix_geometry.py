@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -22,6 +23,10 @@ class Geometry(Protocol):
     @property
     def layout(self) -> tuple[int, bool]:
         """Groups, and whether outputs are the weight's second axis: where these are alike, so are the rows."""
+
+    @property
+    def taps(self) -> int:
+        """Positions of the kernel: so many runs of channels has a row; 1 of a matrix."""
 
     def rows(self, weight: Array) -> Array:
         """The weight as (G, R, K)."""
@@ -53,6 +58,10 @@ class MatrixGeometry:
     def layout(self) -> tuple[int, bool]:
         return 1, not (self.transposed or self.left)
 
+    @property
+    def taps(self) -> int:
+        return 1
+
     def rows(self, weight: Array) -> Array:
         return np.ascontiguousarray(weight if self.transposed or self.left else weight.T)[None]
 
@@ -78,6 +87,10 @@ class ConvGeometry:
     @property
     def layout(self) -> tuple[int, bool]:
         return self.written.group, self.written.transposed
+
+    @property
+    def taps(self) -> int:
+        return math.prod(self.written.kernel)
 
     def rows(self, weight: Array) -> Array:
         return rows_of(weight, self.written)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.plan import Plan, QParams
+from quark_onnx.engine.layers.matrix_geometry import Geometry
 from quark_onnx.engine.layers.tunable_layers import Unit
 from quark_onnx.graph import Node
 from quark_onnx.numerics.layer.integer_bias import OwnGrid
@@ -19,20 +20,26 @@ from quark_onnx.numerics.rounding.weight_grid import PER_CHANNEL, PER_ROW, PER_T
 Array = NDArray[Any]
 
 
-def grid_of(q: QParams, format: Format, shape: tuple[int, int, int]) -> WeightGrid:
+def grid_of(q: QParams, format: Format, geometry: Geometry, shape: tuple[int, int, int]) -> WeightGrid:
     """The grid of a weight (G, R, K).
 
     Scales per channel are one per row of every group, or (grouped ConvTranspose) one per row for all groups.
     """
-    groups, rows, _ = shape
+    groups, rows, inputs = shape
+    run = safe_run(format, geometry, inputs)
     numbers = [np.asarray(a, np.float32) for a in (q.scale, q.zero_point)]
     if format.block is not None:
         scale, zero = (_turned(along(a, _stored(shape, format), format), format)[None] for a in numbers)
-        return WeightGrid(scale, format.lo - zero, format.hi - zero, PER_CHANNEL, format.safe_pairs, format.block)
+        return WeightGrid(scale, format.lo - zero, format.hi - zero, PER_CHANNEL, run, format.block)
     per_row = PER_CHANNEL if q.scale.size == groups * rows else PER_ROW
     shared = per_row if q.scale.ndim else PER_TENSOR
     scale, zero = (_by_row(a, shape[:2]) for a in numbers)
-    return WeightGrid(scale, (format.lo - zero)[..., None], (format.hi - zero)[..., None], shared, format.safe_pairs)
+    return WeightGrid(scale, (format.lo - zero)[..., None], (format.hi - zero)[..., None], shared, run)
+
+
+def safe_run(format: Format, geometry: Geometry, inputs: int) -> int:
+    """How many columns of a row (K,) there are in a run inside which neighbours must be safe; 0: none must."""
+    return {"": 0, "row": inputs, "tap": inputs // geometry.taps}[format.safe_pairs]
 
 
 def rounded_rows(plan: Plan, unit: Unit, q: QParams) -> Array | None:

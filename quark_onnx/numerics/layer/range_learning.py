@@ -40,7 +40,7 @@ class LayerState:
     bias     (G, R)
     reading  the quantizer of its input, None: it has none
     writing  that of its output, in front of the activation function or, with `behind`, behind it
-    safe_pairs  no pair of neighbouring codes may saturate, see `numerics.weight_pairs`
+    safe_run  as that of `WeightGrid`
     """
 
     weight: F32
@@ -53,12 +53,12 @@ class LayerState:
     reading: Quantizer | None = None
     writing: Quantizer | None = None
     behind: bool = False
-    safe_pairs: bool = False
+    safe_run: int = 0
 
     @property
     def codes(self) -> F32:
         """(G, R, K) whole numbers."""
-        return nearest(self.weight, self.scale, self.low, self.high, self.safe_pairs)
+        return nearest(self.weight, self.scale, self.low, self.high, self.safe_run)
 
     def losses(self, kept: Kept) -> F32:
         """(G, R) mean (ŷ − f(y))² over the positions."""
@@ -115,7 +115,7 @@ class Gradients(NamedTuple):
 def gradients(state: LayerState, kept: Kept) -> Gradients:
     """The gradients on some positions, straight through all quantizers."""
     weight = fake(state.weight, state.scale[..., None], state.low, state.high)
-    if state.safe_pairs:
+    if state.safe_run:
         weight = replace(weight, quantized=state.codes * state.scale[..., None])
     forward = Forward(state, weight.quantized, kept.z)
     error = forward.result - state.activation.value(kept.y)

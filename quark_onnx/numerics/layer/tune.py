@@ -125,7 +125,7 @@ def tune(
 
 def _near(weight: F32, grid: WeightGrid, codes: F32 | None, scale: F32) -> F32:
     """Rounded to nearest; rows at the grid's own scale as the plan has them."""
-    found = nearest(weight, scale, grid.low, grid.high, grid.safe_pairs)
+    found = nearest(weight, scale, grid.low, grid.high, grid.safe_run)
     return found if codes is None else np.where(each(scale == grid.scale), codes, found)
 
 
@@ -182,7 +182,7 @@ def _scale(
     plain = settings.method == "nearest" or weight.size * weight.shape[-1] > WIDE
     return search_scale(
         weight, judged.loss, grid.low, grid.high, grid.scale, grid.shared,
-        factors=settings.factors, descends=None if plain else q, gain=gain, floor=floor, safe_pairs=grid.safe_pairs,
+        factors=settings.factors, descends=None if plain else q, gain=gain, floor=floor, safe_run=grid.safe_run,
     )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ class _Straight:
     def _confine(self) -> None:
         """Weights back between the bounds, where the gradient of the clamp would be 0; and their codes."""
         np.clip(self.x, self.grid.low, self.grid.high, out=self.x)
-        if self.grid.safe_pairs:
-            self.x = project(self.x)
+        if self.grid.safe_run:
+            self.x = project(self.x, self.grid.safe_run)
         codes = np.rint(self.x)
-        self.codes: F32 = repair(codes, self.x) if self.grid.safe_pairs else codes
+        self.codes: F32 = repair(codes, self.x, self.grid.safe_run) if self.grid.safe_run else codes

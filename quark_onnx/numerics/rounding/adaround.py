@@ -45,7 +45,7 @@ def adaround(weight: F32, grid: WeightGrid, objective: Objective, unit: F32, set
         settings: `learning_rate` is that of v, for Adam; `warm_start` the part of the iterations without the rounding
             term; `early_stop` ends also when the latter is next to nothing.
     """
-    near = nearest(weight, grid.scale, grid.low, grid.high, grid.safe_pairs)
+    near = nearest(weight, grid.scale, grid.low, grid.high, grid.safe_run)
     unit = TEN_STEPS * unit
     learner = _UpOrDown(weight, grid, unit, settings)
     return learn(learner, objective, near, grid.scale, unit, settings)
@@ -58,7 +58,7 @@ class _UpOrDown:
 
     def __init__(self, weight: F32, grid: WeightGrid, unit: F32, settings: TuningSettings) -> None:
         self.grid, self.settings = grid, settings
-        u = steps(weight, grid.scale, grid.low, grid.high, grid.safe_pairs)
+        u = steps(weight, grid.scale, grid.low, grid.high, grid.safe_run)
         self.down = np.floor(u)
         self.v, self.s = initial(u - self.down), each(grid.scale)
         self.per_code: F32 = (self.s / unit[..., None]).astype(np.float32)
@@ -75,7 +75,7 @@ class _UpOrDown:
     @property
     def codes(self) -> F32:
         codes = clip(self.down + (self.v >= 0), self.grid.low, self.grid.high)
-        return repair(codes, self.down + self.h) if self.grid.safe_pairs else codes
+        return repair(codes, self.down + self.h, self.grid.safe_run) if self.grid.safe_run else codes
 
     def step(self, grad: F32, t: int) -> float:
         grad *= self.per_code

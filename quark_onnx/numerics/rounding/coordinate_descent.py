@@ -8,6 +8,7 @@ falls by another 10 to 25 %; resnet20 with 4-bit weights gains 0.4 dB at its out
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
@@ -17,7 +18,7 @@ from quark_onnx.numerics.matrix_products import product
 from quark_onnx.numerics.parallel_blocks import in_order, row_blocks
 from quark_onnx.numerics.rounding.objectives import Quadratic
 from quark_onnx.numerics.rounding.weight_grid import Bound, each
-from quark_onnx.numerics.weight_pairs import LIMIT, unsafe_pairs
+from quark_onnx.numerics.weight_pairs import LIMIT, paired, partners, unsafe_pairs
 
 F32 = NDArray[np.float32]
 Index = NDArray[np.intp]
@@ -26,7 +27,7 @@ SETTLED = 1e-4
 """Descent ends when a sweep moves less than this part of the codes."""
 
 COLUMNS = 32
-"""Columns between two products with the whole H; even, so that no pair is cut."""
+"""Columns between two products with the whole H, or one more: no pair is cut."""
 
 FEW = 9
 """Inputs up to which all 2^K roundings are tried: a depthwise 3×3 kernel has 512."""
@@ -46,17 +47,17 @@ def polish(
     q: Quadratic,
     sweeps: int,
     pool: Executor | None = None,
-    safe_pairs: bool = False,
+    safe_run: int = 0,
 ) -> F32:
     """Codes (G, R, K) within low and high (G, R, K or 1) whose loss is not higher; up to `sweeps` of each kind.
 
     Where low and high leave two codes, those are the choices; otherwise each code and its second best neighbour.
     """
-    codes = descend(codes, low, high, scale, q, sweeps, safe_pairs)
+    codes = descend(codes, low, high, scale, q, sweeps, safe_run)
     groups, rows, inputs = codes.shape
     binary = bool((high - low).max() <= 1) and low.shape == codes.shape
     if binary and inputs <= FEW:
-        return exhaust(low, high, scale, q, safe_pairs)
+        return exhaust(low, high, scale, q, safe_run)
     if groups * rows * inputs**2 > PAIRS:
         return codes
 
@@ -64,7 +65,7 @@ def polish(
         some, s, own = codes[:, part], scale[:, part], q.rows(part)
         bounds = (low[:, part], high[:, part])
         between = bounds if binary else neighbours(some, *bounds, s, own)
-        return pairs(some, *between, s, own, sweeps, safe_pairs)
+        return pairs(some, *between, s, own, sweeps, safe_run)
 
     return np.concatenate(list(in_order(work, row_blocks(codes.shape), pool)), 1)
 
@@ -76,7 +77,7 @@ def neighbours(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic) -> tup
     return np.minimum(codes, other), np.maximum(codes, other)
 
 
-def pairs(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic, sweeps: int, safe_pairs: bool = False) -> F32:
+def pairs(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic, sweeps: int, safe_run: int = 0) -> F32:
     """Codes that are low or high, (G, R, K), after trying for every input to switch it together with the best other.
 
     A row in which nothing moves is done: only the others are swept again. With safe pairs, those neighbours stay that
@@ -86,7 +87,7 @@ def pairs(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic, sweeps: int
     groups, rows = (np.arange(count) for count in codes.shape[:2])
     for _ in range(sweeps):
         part = np.ix_(groups, rows)
-        moved = _switched(codes, part, low, high, scale, q, safe_pairs)
+        moved = _switched(codes, part, low, high, scale, q, safe_run)
         groups, rows = groups[moved.any(1)], rows[moved.any(0)]
         if not len(groups):
             break
@@ -94,7 +95,7 @@ def pairs(codes: F32, low: F32, high: F32, scale: F32, q: Quadratic, sweeps: int
 
 
 def _switched(
-    codes: F32, part: tuple[Index, ...], low: F32, high: F32, scale: F32, q: Quadratic, safe_pairs: bool
+    codes: F32, part: tuple[Index, ...], low: F32, high: F32, scale: F32, q: Quadratic, safe_run: int
 ) -> NDArray[np.bool_]:
     """One sweep over some groups and rows, in place; in which of them something moved.
 
@@ -105,9 +106,10 @@ def _switched(
     half = product(some * s - q.origin[part], hessian) - q.residual[part]  # half the gradient
     step = (ends - 2 * some) * s  # to the other code
     cost = step**2 * np.einsum("gkk->gk", hessian)[:, None]
-    if safe_pairs:
-        fixed = unsafe_pairs(low[part]) | unsafe_pairs(high[part])
-        cost[..., : cost.shape[-1] // 2 * 2][np.repeat(fixed, 2, -1)] = np.inf
+    if safe_run:
+        fixed = unsafe_pairs(low[part], safe_run) | unsafe_pairs(high[part], safe_run)
+        pairs_of = paired(cost, safe_run)
+        pairs_of[fixed.reshape(pairs_of.shape[:-1])] = np.inf
     single = 2 * step * half + cost  # change of the loss by switching one
     inputs, moved = some.shape[-1], np.zeros(some.shape[:2], bool)
     every = np.arange(moved.size)
@@ -132,22 +134,20 @@ def _switched(
     return moved
 
 
-def exhaust(low: F32, high: F32, scale: F32, q: Quadratic, safe_pairs: bool = False) -> F32:
+def exhaust(low: F32, high: F32, scale: F32, q: Quadratic, safe_run: int = 0) -> F32:
     """The best of all codes that are low or high, (G, R, K), for K up to `FEW`."""
     best, least = low, np.full(scale.shape[:2], np.inf, np.float32)
     for choice in itertools.product((False, True), repeat=low.shape[-1]):
         codes = np.where(np.array(choice), high, low)
         loss = q.loss(codes * each(scale))
-        if safe_pairs:
-            loss = np.where(unsafe_pairs(codes).any(-1), np.float32(np.inf), loss)
+        if safe_run:
+            loss = np.where(unsafe_pairs(codes, safe_run).any(-1), np.float32(np.inf), loss)
         better = loss < least
         best, least = np.where(better[..., None], codes, best), np.where(better, loss, least)
     return best
 
 
-def descend(
-    codes: F32, low: Bound, high: Bound, scale: F32, q: Quadratic, sweeps: int, safe_pairs: bool = False
-) -> F32:
+def descend(codes: F32, low: Bound, high: Bound, scale: F32, q: Quadratic, sweeps: int, safe_run: int = 0) -> F32:
     """Codes after coordinate descent: each column in turn set to its best code in [low, high], all rows at once.
 
     low, high: as in `weight_grid`, or (G, R, K). The loss does not rise, and safe pairs stay safe. Inside a block of
@@ -158,12 +158,13 @@ def descend(
     bounds = [np.broadcast_to(np.asarray(bound, np.float32), codes.shape) for bound in (low, high)]
     worth = np.broadcast_to(each(scale), codes.shape)
     half = product(codes * worth - q.origin, q.hessian) - q.residual  # half the gradient
+    other = partners(codes.shape[-1], safe_run)
+    parts = list(_parts(other))
     for _ in range(sweeps):
         moved = 0.0
-        for start in range(0, codes.shape[-1], COLUMNS):
-            part = slice(start, start + COLUMNS)
+        for part in parts:
             inside = [array[..., part] for array in (half, codes, *bounds, worth)]
-            step = _descend_block(inside, q.hessian[:, part, part], safe_pairs)
+            step = _descend_block(inside, q.hessian[:, part, part], [column - part.start for column in other[part]])
             changed = float(np.abs(step).sum())
             if changed:
                 moved += changed
@@ -174,8 +175,20 @@ def descend(
     return codes
 
 
-def _descend_block(inside: list[F32], hessian: F32, safe_pairs: bool) -> F32:
+def _parts(other: Sequence[int]) -> Iterator[slice]:
+    """All columns, `COLUMNS` at a time, or one more where the `other` one of a pair would be left out."""
+    start, end = 0, len(other)
+    while start < end:
+        stop = min(start + COLUMNS, end)
+        stop += other[stop - 1] == stop
+        yield slice(start, stop)
+        start = stop
+
+
+def _descend_block(inside: list[F32], hessian: F32, partner: Sequence[int]) -> F32:
     """(G, R, columns) steps of the codes, from half the gradient, codes, bounds and what a code is worth there.
+
+    partner: of every column the one that bounds it; itself, where none does.
 
     Inside, columns come first, so that each is one piece of memory.
     """
@@ -186,8 +199,8 @@ def _descend_block(inside: list[F32], hessian: F32, safe_pairs: bool) -> F32:
         best = np.rint(c[j] - g[j] / (h[j, j] * scale[j]))
         np.maximum(best, low[j], out=best)
         np.minimum(best, high[j], out=best)
-        if safe_pairs and (partner := j ^ 1) < len(c):
-            other = c[partner] + step[partner] if partner < j else c[partner]
+        if (i := partner[j]) != j:
+            other = c[i] + step[i] if i < j else c[i]
             np.maximum(best, -LIMIT - other, out=best)
             np.minimum(best, LIMIT - other, out=best)
         np.subtract(best, c[j], out=step[j])

@@ -94,11 +94,11 @@ class Rounding:
         return (*self._better((codes, scale), (learned, scale)), iterations)
 
     def _nearest(self) -> F32:
-        return nearest(self.weight, self.grid.scale, self.grid.low, self.grid.high, self.grid.safe_pairs)
+        return nearest(self.weight, self.grid.scale, self.grid.low, self.grid.high, self.grid.safe_run)
 
     def _next_to(self, scale: F32) -> tuple[F32, F32]:
         """The two codes next to each weight."""
-        return up_or_down(self.weight, scale, self.grid.low, self.grid.high, self.grid.safe_pairs)
+        return up_or_down(self.weight, scale, self.grid.low, self.grid.high, self.grid.safe_run)
 
     def _learned(self, method: Method) -> tuple[F32, F32, int]:
         """By gradients, in blocks of rows, then polished; in no row worse than rounding to nearest."""
@@ -119,7 +119,7 @@ class Rounding:
             low, high = self._next_to(scale)
             if method is adaquant:
                 low, high = self.grid.bounds()
-            polished = polish(codes, low, high, scale, self.q, self.settings.polish, self.pool, self.grid.safe_pairs)
+            polished = polish(codes, low, high, scale, self.q, self.settings.polish, self.pool, self.grid.safe_run)
             worse = objective.loss(polished * each(scale)) > objective.loss(codes * each(scale))
             codes = np.where(worse[..., None], codes, polished)
         return codes, scale, iterations
@@ -128,8 +128,8 @@ class Rounding:
         """One code at a time, or all roundings; in no row worse than rounding to nearest."""
         scale, close = self.grid.scale, self._next_to(self.grid.scale)
         if self.weight.shape[2] <= FEW:
-            return exhaust(*close, scale, self.q, self.grid.safe_pairs)
-        return descend(self._nearest(), *close, scale, self.q, self.settings.polish, self.grid.safe_pairs)
+            return exhaust(*close, scale, self.q, self.grid.safe_run)
+        return descend(self._nearest(), *close, scale, self.q, self.settings.polish, self.grid.safe_run)
 
     def _fitted_in_parts(self) -> tuple[F32, F32]:
         """As `_fitted`, some rows at a time, unless they share a scale."""
@@ -158,7 +158,7 @@ class Rounding:
 
     def _fitted_rows(self, codes: F32, close: tuple[F32, F32]) -> tuple[F32, F32]:
         """Codes of GPTQ after descent, the scale fitted to them, and pairs."""
-        scale, sweeps, safe = self.grid.scale, self.settings.polish, self.grid.safe_pairs
+        scale, sweeps, safe = self.grid.scale, self.settings.polish, self.grid.safe_run
         codes = descend(self._safe(codes, scale), *close, scale, self.q, sweeps, safe)
         for _ in range(FITS if self.settings.fit_scale else 0):
             scale = fitted_scale(codes, scale, self.q, self.grid.shared, self.gain, self.floor)
@@ -168,9 +168,9 @@ class Rounding:
 
     def _safe(self, codes: F32, scale: F32) -> F32:
         """Codes next to the weight, with safe pairs where these have to be."""
-        if not self.grid.safe_pairs:
+        if not (run := self.grid.safe_run):
             return codes
-        return repair(codes, steps(self.weight, scale, self.grid.low, self.grid.high, safe_pairs=True))
+        return repair(codes, steps(self.weight, scale, self.grid.low, self.grid.high, run), run)
 
     def _better(self, first: tuple[F32, F32], second: tuple[F32, F32]) -> tuple[F32, F32]:
         """The second in rows that it serves, behind the activation function; rows that share a scale go together."""

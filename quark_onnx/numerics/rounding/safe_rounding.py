@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.numerics.rounding.weight_grid import WeightGrid, nearest
-from quark_onnx.numerics.weight_pairs import LIMIT, unsafe_pairs
+from quark_onnx.numerics.weight_pairs import LIMIT, partners, unsafe_pairs
 
 F32 = NDArray[np.float32]
 
@@ -107,7 +107,7 @@ def round_safely(weight: F32, grid: WeightGrid, inputs: Inputs, scales: Sequence
     codes, unsafe = np.empty(weight.shape, np.int16), np.empty(grid.scale.shape, bool)
     for part in layer.parts:
         found = nearest(weight[:, part], grid.scale[:, part], layer.low[:, part], layer.high[:, part])
-        codes[:, part], unsafe[:, part] = found, unsafe_pairs(found).any(-1)
+        codes[:, part], unsafe[:, part] = found, unsafe_pairs(found, grid.safe_run).any(-1)
     if not unsafe.any():
         return None
     inputs = inputs.damped()
@@ -133,17 +133,19 @@ def round_safely(weight: F32, grid: WeightGrid, inputs: Inputs, scales: Sequence
 
 
 class _Layer(NamedTuple):
-    """Weights (G, R, K), the bounds of their codes (G, R, 1), and the power of two of each row's scale (G, R)."""
+    """Weights (G, R, K), the bounds of their codes (G, R, 1), the power of two of each row's scale (G, R), and the
+    columns in whose runs pairs must be safe."""
 
     weight: F32
     low: F32
     high: F32
     power: NDArray[np.int32]
+    run: int
 
     @classmethod
     def of(cls, weight: F32, grid: WeightGrid) -> _Layer:
         low, high = (np.broadcast_to(np.asarray(b, np.float32), (*grid.scale.shape, 1)) for b in (grid.low, grid.high))
-        return cls(weight, low, high, np.frexp(grid.scale)[1])
+        return cls(weight, low, high, np.frexp(grid.scale)[1], grid.safe_run)
 
     @property
     def parts(self) -> list[slice]:
@@ -160,7 +162,7 @@ class _Layer(NamedTuple):
         """Some rows of a part."""
         low, high = (bound[:, part][at] for bound in (self.low, self.high))
         group = at[0] if len(inputs.mean) > 1 else slice(None)
-        return _Rows(self.near_one(part)[at], low, high, inputs.mean[group], inputs.variance[group])
+        return _Rows(self.near_one(part)[at], low, high, inputs.mean[group], inputs.variance[group], self.run)
 
     def best_together(self, scales: Sequence[F32], enough: F32, inputs: Inputs) -> F32:
         """The scale with the least loss of all rows; the first where that is no more than `enough`."""
@@ -188,13 +190,15 @@ def _total(loss: F32, power: NDArray[np.int32]) -> float:
 
 
 class _Rows(NamedTuple):
-    """Rows (N, K) with bounds (N, 1), and mean and variance of the inputs: of each, (N, K), or of all alike, (1, K)."""
+    """Rows (N, K) with bounds (N, 1), mean and variance of the inputs: of each, (N, K), or of all alike, (1, K); and
+    the columns in whose runs pairs must be safe."""
 
     weight: F32
     low: F32
     high: F32
     mean: F32
     variance: F32
+    run: int
 
     def best(self, scales: Sequence[F32], enough: F32) -> tuple[F32, F32, F32]:
         """Safe codes, scale and loss of every row: at the scale (N,) with the least loss.
@@ -213,7 +217,8 @@ class _Rows(NamedTuple):
 
     def some(self, at: NDArray[np.intp]) -> _Rows:
         """These rows; one may be named several times."""
-        return _Rows(*(a if len(a) < len(self.weight) else a[at] for a in self))
+        weight, low, high, mean, variance = (a if len(a) < len(self.weight) else a[at] for a in self[:-1])
+        return _Rows(weight, low, high, mean, variance, self.run)
 
     def each(self, scales: Sequence[F32]) -> Iterator[tuple[F32, F32, F32]]:
         """Each of these scales (N,) with its safe codes and losses, several computed at a time."""
@@ -227,12 +232,12 @@ class _Rows(NamedTuple):
     def safe(self, scale: F32) -> tuple[F32, F32]:
         """Codes at these scales, nearest ones and in rows where these are unsafe the best that are safe; and losses."""
         codes = nearest(self.weight, scale, self.low, self.high)
-        unsafe = np.flatnonzero(unsafe_pairs(codes).any(-1))
+        unsafe = np.flatnonzero(unsafe_pairs(codes, self.run).any(-1))
         step = max(1, BUDGET // self.weight.shape[-1])
         for first in range(0, len(unsafe), step):
             some = unsafe[first : first + step]
             rows = self.some(some)
-            start = nearest(rows.weight, scale[some], rows.low, rows.high, safe_pairs=True)
+            start = nearest(rows.weight, scale[some], rows.low, rows.high, self.run)
             codes[some] = _descend(start, scale[some], rows)
         return codes, _loss(codes * scale[:, None] - self.weight, self.mean, self.variance)
 
@@ -249,12 +254,11 @@ def _descend(codes: F32, scale: F32, rows: _Rows) -> F32:
     low, high = rows.low[:, 0], rows.high[:, 0]
     shift = (mu * (c * scale - w)).sum(0)
     squares = var + np.square(mu)
-    inputs = len(c)
     for _ in range(SWEEPS):
-        for j in range(inputs):
+        for j, partner in enumerate(partners(len(c), rows.run)):
             half = var[j] * (c[j] * scale - w[j]) + mu[j] * shift
             lowest, highest = low, high
-            if (partner := j ^ 1) < inputs:
+            if partner != j:
                 lowest, highest = np.maximum(low, -LIMIT - c[partner]), np.minimum(high, LIMIT - c[partner])
             best = np.minimum(np.maximum(np.rint(c[j] - half / (squares[j] * scale)), lowest), highest)
             shift += mu[j] * (best - c[j]) * scale

@@ -38,7 +38,7 @@ def search_scale(
     descends: Quadratic | None = None,
     gain: F32 | None = None,
     floor: F32 | None = None,
-    safe_pairs: bool = False,
+    safe_run: int = 0,
 ) -> F32:
     """(G, R) scales: `top` times the factor whose rounded weight gives the least output error.
 
@@ -48,7 +48,7 @@ def search_scale(
     """
     scales = [np.maximum(top * np.float32(f), 0 if floor is None else floor) for f in factors]
     per = max(1, BUDGET // weight.size)
-    parts = [_rounded(weight, scales[i : i + per], low, high, descends, safe_pairs) for i in range(0, len(scales), per)]
+    parts = [_rounded(weight, scales[i : i + per], low, high, descends, safe_run) for i in range(0, len(scales), per)]
     losses = np.stack([judge(w) for part in parts for w in part])
     if shared:
         weighed = losses * (1 if gain is None else gain)
@@ -57,14 +57,14 @@ def search_scale(
 
 
 def _rounded(
-    weight: F32, scales: list[F32], low: Bound, high: Bound, descends: Quadratic | None, safe_pairs: bool
+    weight: F32, scales: list[F32], low: Bound, high: Bound, descends: Quadratic | None, safe_run: int
 ) -> list[F32]:
     """The rounded weight for every scale: candidates are rows of one tall layer, so the descent's loop runs once."""
     count, rows = len(scales), weight.shape[1]
     scale, tall = np.concatenate(scales, 1), np.tile(weight, (1, count, 1))
     low, high = (np.tile(b, (1, count, 1)) if np.ndim(b) == 3 and np.shape(b)[1] > 1 else b for b in (low, high))
-    codes = nearest(tall, scale, low, high, safe_pairs)
+    codes = nearest(tall, scale, low, high, safe_run)
     if descends is not None:
         same = descends.take(np.tile(np.arange(rows), count))
-        codes = descend(codes, *up_or_down(tall, scale, low, high, safe_pairs), scale, same, 1, safe_pairs)
+        codes = descend(codes, *up_or_down(tall, scale, low, high, safe_run), scale, same, 1, safe_run)
     return np.split(codes * scale[..., None], count, 1)

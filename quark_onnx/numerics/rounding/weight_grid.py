@@ -2,8 +2,8 @@
 
 Weights (G, R, K), scales (G, R), codes as float32 whole numbers of w/s (the zero point is 0, or taken off the bounds).
 Bounds low, high: numbers, or arrays that broadcast to (G, R, 1). Where blocks of inputs have scales of their own, these
-and the bounds are (G, R, K), the same all over a block; `each` makes the two alike. With safe pairs, neighbours along K
-bound each other: see `numerics.weight_pairs`.
+and the bounds are (G, R, K), the same all over a block; `each` makes the two alike. With a safe run, pairs of
+neighbours inside every run of so many columns must not saturate: see `numerics.weight_pairs`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ PER_ROW: tuple[int, ...] = (0,)
 class WeightGrid:
     """The quantizer of the weight. scale (G, R); low, high: codes less the zero point, numbers or (G, R, 1);
     shared: the axes of (G, R) along which the scale is one (`PER_CHANNEL`, `PER_TENSOR`, `PER_ROW`);
+    safe_run: inside every run of so many columns, pairs of neighbours must not saturate; 0: they may;
     block: so many neighbours along K have one scale, which is (G, R, K) then, as bounds may be; None: all of a row."""
 
     scale: F32
     low: Bound
     high: Bound
     shared: tuple[int, ...] = PER_TENSOR
-    safe_pairs: bool = False
+    safe_run: int = 0
     block: int | None = None
 
     def rows(self, part: slice) -> WeightGrid:
@@ -64,17 +65,17 @@ def each(scale: NDArray[Number]) -> NDArray[Number]:
     return scale if scale.ndim == 3 else scale[..., None]
 
 
-def nearest(weight: F32, scale: F32, low: Bound, high: Bound, safe_pairs: bool = False) -> F32:
+def nearest(weight: F32, scale: F32, low: Bound, high: Bound, safe_run: int = 0) -> F32:
     """Codes by rounding half to even."""
-    u = steps(weight, scale, low, high, safe_pairs)
+    u = steps(weight, scale, low, high, safe_run)
     codes = clip(np.rint(u), low, high)
-    return repair(codes, u) if safe_pairs else codes
+    return repair(codes, u, safe_run) if safe_run else codes
 
 
-def steps(weight: F32, scale: F32, low: Bound, high: Bound, safe_pairs: bool = False) -> F32:
-    """The weights in steps of the scale; with safe pairs the nearest real codes that have them."""
+def steps(weight: F32, scale: F32, low: Bound, high: Bound, safe_run: int = 0) -> F32:
+    """The weights in steps of the scale; with a safe run the nearest real codes that have them."""
     u = weight / each(scale)
-    return project(clip(u, low, high)) if safe_pairs else u
+    return project(clip(u, low, high), safe_run) if safe_run else u
 
 
 def clip(codes: F32, low: Bound, high: Bound) -> F32:
@@ -82,7 +83,7 @@ def clip(codes: F32, low: Bound, high: Bound) -> F32:
     return np.asarray(np.clip(codes, low, high), np.float32)
 
 
-def up_or_down(weight: F32, scale: F32, low: Bound, high: Bound, safe_pairs: bool = False) -> tuple[F32, F32]:
+def up_or_down(weight: F32, scale: F32, low: Bound, high: Bound, safe_run: int = 0) -> tuple[F32, F32]:
     """The two codes next to each weight, within the bounds; of a pair, the two nearer to 0 are safe."""
-    down = np.floor(steps(weight, scale, low, high, safe_pairs))
+    down = np.floor(steps(weight, scale, low, high, safe_run))
     return clip(down, low, high), clip(down + 1, low, high)

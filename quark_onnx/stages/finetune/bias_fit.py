@@ -48,10 +48,10 @@ class BiasFit:
             return read
         layer, samples, positions = read
         site, q = plan.sites[unit.weight], plan.qparams_of(unit.weight)
-        grid = grid_of(q, site.format, layer.weight.shape)
+        grid = grid_of(q, site.format, unit.geometry, layer.weight.shape)
         codes = rounded_rows(plan, unit, q)
         if codes is None:
-            codes = nearest(layer.weight, grid.scale, grid.low, grid.high, grid.safe_pairs)
+            codes = nearest(layer.weight, grid.scale, grid.low, grid.high, grid.safe_run)
         weight = codes * each(grid.scale)
         stride = stride_of(layer, samples, positions, min(KEPT, positions))
         train, held = both_sides(

@@ -81,7 +81,7 @@ class Changes:
         if unit.bias is None or unit.bias not in after.sites or bias_grid(after, unit.bias) is not None:
             return True
         shape = unit.geometry.rows(float_of(self.model, unit.weight)).shape
-        grid = grid_of(after.qparams_of(unit.weight), after.sites[unit.weight].format, shape)
+        grid = grid_of(after.qparams_of(unit.weight), after.sites[unit.weight].format, unit.geometry, shape)
         step = after.qparams_of(unit.data).scale * grid.scale
         value = after.values.get(unit.bias, float_of(self.model, unit.bias)).reshape(-1)
         return bool((np.abs(np.broadcast_to(value, (step.size,)).reshape(step.shape)) <= step * LIMIT).all())

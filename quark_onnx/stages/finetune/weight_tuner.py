@@ -74,7 +74,7 @@ class WeightTuner:
             weight,
             None if shared or unit.bias is None else float_bias(model, unit, weight.shape),
             data,
-            grid_of(q, site.format, weight.shape),
+            grid_of(q, site.format, unit.geometry, weight.shape),
             self._settings(unit, site, samples, shared),
             codes=rounded_rows(plan, unit, q),
             activation=Activation() if shared else unit.activation,

@@ -177,7 +177,7 @@ def _plan(
         if stored != sites:
             wider["*"] = "; ".join([REMARK, *([wider["*"]] if "*" in wider else [])])
         sites = stored
-    if config.row.unsigned:
-        sites, bytes_ = without_saturation(graph, sites, nodes, config.row.ops, config.weight_pairs)
-        wider |= bytes_
+    if config.row.pairs:
+        sites, stored_so = without_saturation(graph, sites, nodes, config.row, config.weight_pairs)
+        wider |= stored_so
     return Plan(io.fingerprint(model), sites, nodes, notes, remarks=told | wider)

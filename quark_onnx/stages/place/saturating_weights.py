@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from quark_onnx.core.operators import CPU, Op
+from quark_onnx.core.operators import CPU
 from quark_onnx.core.plan import Site, Skip
+from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.layers.matrix_geometry import ConvGeometry, MatrixGeometry, geometry
 from quark_onnx.graph import Graph, Node
 from quark_onnx.graph.view import input_at, is_op, shape
@@ -24,7 +25,7 @@ TWO_WAYS = "layers read it in different directions"
 
 
 def without_saturation(
-    graph: Graph, sites: Mapping[str, Site], nodes: Mapping[str, tuple[str, ...]], ops: Mapping[str, Op], how: str
+    graph: Graph, sites: Mapping[str, Site], nodes: Mapping[str, tuple[str, ...]], target: Target, how: str
 ) -> tuple[dict[str, Site], dict[str, str]]:
     """The sites with formats that cannot saturate, and remarks on weights that are bytes for it.
 
@@ -32,7 +33,7 @@ def without_saturation(
         nodes: quantized node → its tensors, as in the plan.
         how: `QuantizationConfig.weight_pairs`.
     """
-    changed, remarks = dict(sites), {}
+    changed, remarks, ops = dict(sites), {}, target.ops
     for name, site in sites.items():
         if how == "off" or site.role != "weight" or (site.format.bits, site.format.dtype) != (8, "int8"):
             continue
@@ -42,7 +43,7 @@ def without_saturation(
             continue
         reason = ASKED if how == "uint8" else _why_not_safe(site, readers)
         if reason is None:
-            changed[name] = replace(site, format=replace(site.format, safe_pairs=True))
+            changed[name] = replace(site, format=replace(site.format, safe_pairs=target.pairs))
         else:
             changed[name] = replace(site, format=site.format.unsigned)
             remarks[name] = BYTES.format(reason)

@@ -103,13 +103,13 @@ class LayerLearner:
             float_bias = bias_rows(float_of(self.model, unit.bias), weight.shape)
             value = plan.values.get(unit.bias)
             bias = float_bias if value is None else bias_rows(value.astype(np.float32), weight.shape)
-        grid = grid_of(plan.qparams_of(unit.weight), plan.sites[unit.weight].format, weight.shape)
+        grid = grid_of(plan.qparams_of(unit.weight), plan.sites[unit.weight].format, unit.geometry, weight.shape)
         out = written(plan, unit, self.taken)
         reading = quantizer_of(plan, unit.data) if is_fixed_grid(plan.sites.get(unit.data)) else None
         writing = None if out is None else quantizer_of(plan, out.tensor)
         behind = out is not None and out.behind
         grids = (grid.scale, grid.low, grid.high, grid.shared)
-        start = LayerState(weight, *grids, bias, unit.activation, reading, writing, behind, grid.safe_pairs)
+        start = LayerState(weight, *grids, bias, unit.activation, reading, writing, behind, grid.safe_run)
         parts = kept_positions(
             Layer(weight, float_bias, read.shape),
             read,

@@ -68,10 +68,10 @@ def weight(text: str, fields: dict[str, Any]) -> tuple[Site, dict[str, str]]:
 @pytest.mark.parametrize(("text", "fields"), SAFE.values(), ids=SAFE)
 def test_weights_beside_bytes_have_safe_pairs(text: str, fields: dict[str, Any]) -> None:
     site, remarks = weight(text, fields)
-    assert (site.format.dtype, site.format.safe_pairs) == ("int8", True)
+    assert (site.format.dtype, site.format.safe_pairs) == ("int8", "row")
     assert "w" not in remarks
     freely, _ = weight(text, {**fields, "weight_pairs": "off"})
-    assert replace(site.format, safe_pairs=False) == freely.format
+    assert replace(site.format, safe_pairs="") == freely.format
 
 
 @pytest.mark.parametrize(("text", "fields"), FREE.values(), ids=FREE)
@@ -85,7 +85,7 @@ def test_other_weights_are_rounded_freely(text: str, fields: dict[str, Any]) -> 
 @pytest.mark.parametrize(("text", "fields", "why"), UNSIGNED.values(), ids=UNSIGNED)
 def test_what_cannot_have_safe_pairs_is_stored_as_bytes(text: str, fields: dict[str, Any], why: str) -> None:
     site, remarks = weight(text, fields)
-    assert (site.format.dtype, site.format.safe_pairs) == ("uint8", False)
+    assert (site.format.dtype, site.format.safe_pairs) == ("uint8", "")
     assert remarks["w"] == BYTES.format(why)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quark_onnx.core.records import Departure, LayerRecord, Measured, ProtectedRegion
+from quark_onnx.core.records import Departure, Latency, LayerRecord, Measured, ProtectedRegion, Timing
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.presets import PRESETS
@@ -20,13 +20,11 @@ from quark_onnx.report.advice import LEVELS, RULES, advise
 from quark_onnx.report.build import failed
 from quark_onnx.report.model_report import (
     Histogram,
-    Latency,
     LayerError,
     Layers,
     ModelReport,
     Score,
     Sizes,
-    Timing,
     Weight,
 )
 
@@ -36,6 +34,7 @@ CONFIG = {"activation_type": "int8", "weight_type": "int8", "use_dynamic_quant":
 def report(sqnr: float = 25.0, **fields: Any) -> ModelReport:
     """A report that no rule but `fair_output` has anything to say about."""
     usual = {"config": CONFIG, "preset": "A8W8", "samples": 100, "sites": {"activation": 3, "weight": 2}}
+    usual |= {"runtime": "onnxruntime 1.32.0"}
     return ModelReport("m", "0", sqnr={"y": sqnr}, **(usual | fields))
 
 
@@ -88,7 +87,7 @@ CORRECTED = replace(record("c", True), choice="untuned", iterations=0)
 
 
 def latency(original: float, quantized: float) -> Latency:
-    return Latency(*(Timing(v, v, v) for v in (original, quantized)), 10, 1, 1)
+    return Latency(*(Timing(v, v, v) for v in (original, quantized)), 10, 1, 1, "onnxruntime")
 
 
 SATURATES = Certificate("may saturate", "1 of 2 pairs of weights are too large, in 1 of 1 rows", 2, 1, 1, 1)
@@ -408,6 +407,7 @@ CASES: list[tuple[str, ModelReport, str, str, list[ModelReport]]] = [
         [
             computed_in_float(notes={"c": "excluded"}),
             computed_in_float(target="qnn"),
+            computed_in_float(target="openvino", runtime=""),
             report(ledger=(row("Add", "float", "why"),)),
         ],
     ),
@@ -415,11 +415,12 @@ CASES: list[tuple[str, ModelReport, str, str, list[ModelReport]]] = [
         "not_faster",
         slow(2.0, 2.5),
         "consider",
-        "takes 1.25 × the time of the float one on this processor, at batch 1; 1 of 2 nodes are float",
+        "takes 1.25 × the time of the float one in onnxruntime on this processor, at batch 1; 1 of 2 nodes are float",
         [
             slow(2.0, 1.8),
             slow(0.05, 0.09),
             slow(2.0, 2.5, target="qnn"),
+            slow(2.0, 2.5, target="openvino", runtime=""),
             report(),
         ],
     ),

@@ -11,16 +11,16 @@ import pytest
 import quantized_models
 from lost_outputs import power_spectrum
 
+from quark_onnx.core.records import Latency, Timing
 from quark_onnx.core.settings.presets import Config, get_default_config
 from quark_onnx.engine.compare import quantized_values
+from quark_onnx.engine.runtimes.runtime import Runtime
 from quark_onnx.graph import Model, io
 from quark_onnx.pipeline import ModelQuantizer
 from quark_onnx.report import build as reports
 from quark_onnx.report.build import Measure, Models, report_of, report_of_pair
 from quark_onnx.report.footprint import footprint, peak_bytes
-from quark_onnx.report.model_report import Latency, Timing
 from quark_onnx.report.pages import write_report
-from quark_onnx.report.timing import latency
 from quark_onnx.result import Result
 
 TEXT = """(float[N, 8] x) => (float[N, 3] z) <float[8, 6] w, float[6, 3] v> { y = MatMul (x, w)  z = MatMul (y, v) }"""
@@ -133,15 +133,6 @@ def test_two_models_of_any_tool() -> None:
     assert "poor_output" not in fine and "few_samples" not in fine  # those are about our configuration
 
 
-def test_the_times_are_those_of_runs_in_turn() -> None:
-    model, quantized = pair()
-    found = latency(model, quantized, [{"x": np.zeros((5, 8), np.float32)}], rounds=7)
-    assert (found.rounds, found.batch, found.threads) == (7, 5, 1)
-    for timing in (found.original, found.quantized):
-        assert 0 < timing.low <= timing.median <= timing.high
-    assert found.ratio == found.quantized.median / found.original.median
-
-
 def test_a_model_with_more_weights_takes_more_memory() -> None:
     """Measured in processes of their own: 64 MB of weights show, whatever this process has had in use."""
     if peak_bytes() is None:
@@ -176,8 +167,8 @@ def test_a_slower_result_is_told(
     before: tuple[float, float, float], after: tuple[float, float, float], target: str, told: bool,
     result: Result, folder: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    timed = Latency(Timing(*before), Timing(*after), 10, 1, 1)
-    monkeypatch.setattr(reports, "latency", lambda *arguments: timed)
+    timed = Latency(Timing(*before), Timing(*after), 10, 1, 1, "onnxruntime")
+    monkeypatch.setattr(Runtime, "latency", lambda *arguments: timed)
     what = replace(CHEAP, latency=True, layers=False)
     report = report_of(result, replace(CONFIG, target=target), folder / "model.onnx", "m", measure=what)
     assert any("0.52 ms for 0.4 ms" in text and "slower" in text for text in report.warnings) == told

@@ -17,7 +17,16 @@ from html_pages import HOSTILE, Page, safe
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import plain
-from quark_onnx.core.records import Correction, LayerRecord, Measured, MixRecord, ProtectedRegion, Slice
+from quark_onnx.core.records import (
+    Correction,
+    Latency,
+    LayerRecord,
+    Measured,
+    MixRecord,
+    ProtectedRegion,
+    Slice,
+    Timing,
+)
 from quark_onnx.core.visible_text import visible
 from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.result_wording import grade
@@ -27,14 +36,12 @@ from quark_onnx.report.build import failed
 from quark_onnx.report.model_report import (
     Advice,
     Histogram,
-    Latency,
     LayerError,
     Layers,
     Memory,
     ModelReport,
     Score,
     Sizes,
-    Timing,
     Weight,
 )
 from quark_onnx.report.pages import model_page, write_report, write_zoo, zoo_page
@@ -68,7 +75,7 @@ def full(name: str = "model") -> ModelReport:
         written={f"y{name}": Measured(640, 27.4, worst=Slice(1, 5, 12.6)), "second": Measured(4, 98.7),
                  "label": Measured(64, equal=0.9688), "p": Measured(64, 31.2)},
         sizes=Sizes(1917205, 544297, files=True),
-        latency=Latency(Timing(8.21, 8.0, 9.0), Timing(4.32, 4.1, 5.0), 77, 3, 1),
+        latency=Latency(Timing(8.21, 8.0, 9.0), Timing(4.32, 4.1, 5.0), 77, 3, 1, "onnxruntime"),
         memory=Memory(18_600_000, 12_700_000, 330_000_000),
         fused={"Conv": (27, 28)},
         ledger=(integer, Row("erf", "Erf", "float", "Erf", f"why{name}")),

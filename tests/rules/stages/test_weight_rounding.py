@@ -13,6 +13,7 @@ from quantized_models import graph
 from quark_onnx import Config, ModelQuantizer, get_default_config
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.config import QuantizationConfig
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.channel_moments import channel_moments
 from quark_onnx.engine.layers.layer_inputs import float_of
 from quark_onnx.engine.saturating_runner import without_vnni
@@ -20,6 +21,7 @@ from quark_onnx.engine.saturation_certificate import certify
 from quark_onnx.graph import io
 from quark_onnx.numerics.quantizer import dequantize
 from quark_onnx.numerics.saturating_products import exact_product
+from quark_onnx.numerics.weight_pairs import LIMIT
 from quark_onnx.quantsim import QuantizationSimModel
 from quark_onnx.result import Result
 from quark_onnx.stages.weight_rounding import channels_needed, round_weights, unsafe_weights
@@ -111,6 +113,18 @@ def test_every_way_to_quantize_ends_with_a_model_that_is_exact_everywhere(way: s
     at_best, without = noise(freely.model, layer, exact_product), noise(freely.model, layer)
     assert without > 10 * at_best
     assert noise(safe.model, layer) < 4 * at_best
+
+
+@pytest.mark.parametrize("way", ["plain", "AdaRound", "AdaQuant", "GPTQ", "SeqMSE"])
+def test_pairs_may_be_those_of_one_tap(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third of three channels stands alone there; in a whole row its neighbour is of the next tap, and unsafe."""
+    monkeypatch.setitem(TARGETS, "cpu", replace(TARGETS["cpu"], pairs="tap"))
+    preset, fields = WAYS[way]
+    found = made("grouped", preset, weight_pairs="safe", **fields)
+    coded = found.plan.coded("w")
+    assert coded is not None
+    assert np.abs(coded.codes[:, 0].astype(int) + coded.codes[:, 1]).max() <= LIMIT
+    assert verdicts(found.model) == {"may saturate"}
 
 
 def test_uint8_is_exact_too_and_loses_nothing() -> None:

@@ -1,0 +1,23 @@
+"""The runtimes that there are, by the name that a target has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from quark_onnx.core.settings.targets import Target
+from quark_onnx.engine.runtimes import onnxruntime_cpu, openvino_cpu
+from quark_onnx.engine.runtimes.runtime import Missing, Runtime
+
+RUNTIMES: dict[str, Callable[[], Runtime | Missing]] = {
+    "onnxruntime": lambda: onnxruntime_cpu.RUNTIME,
+    "openvino": openvino_cpu.runtime,
+}
+"""Name in `Target.runtime` → the runtime, or what it takes to have it. Nothing is imported before it is asked for."""
+
+NOWHERE = "onnxruntime"
+"""That models are looked at with whose target has no runtime here."""
+
+
+def runtime_of(target: Target) -> Runtime | Missing:
+    """What runs models of the target here: onnxruntime, where the target has nothing that does."""
+    return RUNTIMES[target.runtime or NOWHERE]()

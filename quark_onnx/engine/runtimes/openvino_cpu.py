@@ -1,0 +1,112 @@
+"""OpenVINO's CPU plugin as a runtime, where the package is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from quark_onnx.core.errors import DataError, ModelError, reason
+from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.runner import Arrays
+from quark_onnx.engine.runtimes.openvino_session import (
+    WAY_OUT,
+    compiled,
+    compiled_model,
+    core,
+    failure,
+    maker_names,
+    node_of,
+    version,
+)
+from quark_onnx.engine.runtimes.openvino_without_vnni import without_vnni
+from quark_onnx.engine.runtimes.runtime import Executed, Missing, Runtime
+from quark_onnx.engine.saturation_certificate import Certificate
+from quark_onnx.graph import Model, io
+from quark_onnx.graph.view import is_op, output_names
+
+TITLE = "OpenVINO"
+
+NO_WORK = ("Const", "Input", "Output")
+"""What the graph that is executed holds besides work."""
+
+PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+INTEGERS = ("u8", "i8")
+
+UNKNOWN = Certificate("unknown", "the order in which OpenVINO adds its products is not known")
+
+OTHER = "use inputs that it can run on"
+
+INSTALL = "pip install 'quark-onnx[openvino]'"
+
+
+def runtime() -> Runtime | Missing:
+    """It, where the package can be imported."""
+    try:
+        core()
+    except Exception as error:  # not there, or not for this machine, which its libraries tell in types of their own
+        return Missing("openvino", TITLE, f"{reason(error, 1)}; {INSTALL}")
+    return Runtime("openvino", TITLE, version(), Loaded, executed_nodes, certify, without_vnni, run_file)
+
+
+class Loaded:
+    """A model ready to run; see `runtime.Load`."""
+
+    def __init__(self, model: Model, outputs: Sequence[str] | None = None, *, threads: int = 0) -> None:
+        names = output_names(model) if outputs is None else list(outputs)
+        tapped = io.with_outputs(model, names)
+        given = [value.name for value in tapped.graph.outputs]
+        self._request = compiled_model(tapped, threads).create_infer_request()
+        self._wanted = [given.index(name) for name in names]  # their order stays, while names of equal ones are merged
+        self._inputs = {name: at for at, port in enumerate(self._request.model_inputs) for name in port.get_names()}
+        self._quantized = any(is_op(node, "DequantizeLinear") for node in model.graph.all_nodes())
+        self._makers = maker_names(model)
+
+    def __call__(self, feed: Feed) -> Arrays:
+        """The outputs for one feed; what it holds besides the inputs is passed over, and inputs that nothing reads.
+
+        Raises:
+            DataError, ResourceError, ModelError: see `runtime.Load`.
+        """
+        given = {self._inputs[name]: array for name, array in feed.items() if name in self._inputs}
+        for name, at in self._inputs.items():
+            if at not in given:  # it would run on what is in memory
+                raise DataError(f"the sample has no array for input {name!r}; give one for each input")
+        try:
+            found = self._request.infer(given)  # both are copied
+            return [found[at] for at in self._wanted]
+        except Exception as error:  # its own are RuntimeErrors, those of its bindings are not
+            if self._quantized:
+                told = f"OpenVINO {version()} fails on the quantized model"
+                raise failure(error, self._makers, told, WAY_OUT) from error
+            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
+            found = failure(error, self._makers, f"OpenVINO {version()} fails on the input {shapes}", OTHER)
+            raise (DataError(str(found)) if isinstance(found, ModelError) else found) from error
+
+
+def executed_nodes(model: Model) -> list[Executed]:
+    """The nodes of the graph that the plugin executes, those that only hold weights or are no work left out."""
+    makers = maker_names(model)
+    order = {node.name or "": at for at, node in enumerate(model.graph.all_nodes())}
+    nodes = compiled_model(model).get_runtime_model().get_ordered_ops()
+    told = [{key: value.astype(str) for key, value in node.get_rt_info().items()} for node in nodes]
+    return [_executed(one, makers, order) for one in told if one["layerType"] not in NO_WORK]
+
+
+def _executed(told: Mapping[str, str], makers: Mapping[str, str], order: Mapping[str, int]) -> Executed:
+    named = {node_of(name, makers) for name in told["originalLayersNames"].split(",")} - {""}
+    nodes = tuple(sorted(named, key=order.__getitem__))
+    outputs = tuple(told["outputPrecisions"].split(","))
+    return Executed(nodes, told["layerType"], told["primitiveType"], told["runtimePrecision"], outputs)
+
+
+def certify(model: Model) -> dict[str, Certificate]:
+    """A certificate for each product on integers: without VNNI it adds in 16 bits, and its codes are not looked at."""
+    products = (one for one in executed_nodes(model) if one.op_type in PRODUCTS and one.precision in INTEGERS)
+    return {one.nodes[0]: UNKNOWN for one in products if one.nodes}
+
+
+def run_file(path: Path, feed: Feed, threads: int = 0) -> None:
+    """Load a model file and run it once: nothing else, so that what it costs can be seen."""
+    found = compiled(path, threads)
+    names = {name for port in found.inputs for name in port.get_names()}
+    found({name: array for name, array in feed.items() if name in names})

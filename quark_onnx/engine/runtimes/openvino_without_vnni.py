@@ -1,0 +1,121 @@
+"""A model as OpenVINO runs it on x64 without VNNI, on any x64: in a process whose oneDNN is told of no more than AVX2.
+
+`python -m quark_onnx.engine.runtimes.openvino_without_vnni MODEL` compiles it and says with which primitives; then,
+for each line that it reads, the name of a file of inputs, it writes the outputs into that file, and says so.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quark_onnx.child_environment import child_environment
+from quark_onnx.core.errors import ModelError
+from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.runner import Arrays
+from quark_onnx.engine.runtimes.openvino_session import compiled, said_by
+from quark_onnx.engine.runtimes.runtime import Run
+from quark_onnx.graph import Model, io
+
+LIMIT = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+"""The environment that oneDNN reads before it makes its first kernel."""
+
+BEYOND = ("avx512", "avx10", "amx", "vnni")
+"""Parts of names of primitives, of which the limit leaves none …"""
+
+LIMITED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "Pooling", "Eltwise", "Subgraph")
+"""… among nodes of these types; some that compute in float ask the processor themselves."""
+
+X64 = ("x86_64", "amd64", "x64")
+
+
+@contextmanager
+def without_vnni(model: Model, outputs: Sequence[str]) -> Iterator[Run]:
+    """A function as `Runtime.load` makes one.
+
+    Raises:
+        ModelError: this processor is another one, or the limit has no effect, or OpenVINO fails.
+    """
+    if platform.machine().lower() not in X64:
+        raise ModelError(f"a processor of type {platform.machine()} cannot run it as x64 does; measure it on x64")
+    tapped = io.with_outputs(model, list(outputs))
+    given = [value.name for value in tapped.graph.outputs]
+    wanted = [given.index(name) for name in outputs]
+    with tempfile.TemporaryDirectory(prefix="quark_onnx-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "model.onnx"
+        io.save(tapped, path, source=model, external=io.is_heavy(tapped))
+        with _child(path) as child:
+            primitives = _answer(child)["primitives"]
+            if kept := [name for name in primitives if any(part in name for part in BEYOND)]:
+                raise ModelError(f"OpenVINO does not heed ONEDNN_MAX_CPU_ISA here: it has compiled {kept[0]}")
+            yield lambda feed: _found(child, Path(folder) / "feed.npz", feed, wanted)
+
+
+@contextmanager
+def _child(path: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", __name__, str(path)]
+    with subprocess.Popen(
+        command,
+        cwd=path.parent,  # of which we know what is in it
+        env=child_environment(**LIMIT),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def _answer(child: subprocess.Popen[str]) -> dict[str, Any]:
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    answer: dict[str, Any] = json.loads(line) if line else {"failed": f"its process ended with code {child.wait()}"}
+    if "failed" in answer:
+        raise ModelError(f"OpenVINO fails where it is limited to AVX2: {answer['failed']}")
+    return answer
+
+
+def _found(child: subprocess.Popen[str], path: Path, feed: Feed, wanted: Sequence[int]) -> Arrays:
+    assert child.stdin is not None
+    np.savez(path, **feed)  # type: ignore[arg-type]  # names of inputs are strings
+    child.stdin.write(f"{path}\n")
+    child.stdin.flush()
+    _answer(child)
+    with np.load(path) as stored:
+        return [stored[f"arr_{at}"] for at in wanted]
+
+
+def _main(model: str) -> None:
+    try:
+        loaded = compiled(Path(model))
+        told = [node.get_rt_info() for node in loaded.get_runtime_model().get_ops()]
+        _say(primitives=[one["primitiveType"].astype(str) for one in told if one["layerType"].astype(str) in LIMITED])
+        names = {name for port in loaded.inputs for name in port.get_names()}
+        for line in sys.stdin:
+            path = line.removesuffix("\n")
+            with np.load(path) as stored:
+                found = loaded({name: stored[name] for name in stored.files if name in names})
+            np.savez(path, *(found[at] for at in range(len(loaded.outputs))))
+            _say()
+    except Exception as error:  # OpenVINO's, which the other process tells of
+        _say(failed=said_by(error))
+
+
+def _say(**answer: object) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
