@@ -90,7 +90,7 @@ class Target:
     @property
     def spares_idle(self) -> bool:
         """Whether operators without a weight stay float where integers would buy nothing."""
-        return not self.fixed_point and not self.inputs_only
+        return not self.fixed_point and (self.hands_on or not self.inputs_only)
 
     def refuse_types(self, activation_type: str, weight_type: str) -> None:
         """Nothing, where it runs both.

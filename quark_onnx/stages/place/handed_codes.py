@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from quark_onnx.core.operators import JOINS, Op
+from quark_onnx.core.operators import Op
 from quark_onnx.core.plan import Site
 from quark_onnx.graph import Graph, Node
 from quark_onnx.graph.view import is_op
@@ -18,7 +18,7 @@ from quark_onnx.stages.place.never_quantized import data_inputs
 
 def hands_on(node: Node, ops: Mapping[str, Op]) -> bool:
     """Whether the node computes nothing: every element of its output is one of an input."""
-    return is_op(node, *ops) and (ops[node.op_type].kind == "same" or node.op_type in JOINS)
+    return is_op(node, *ops) and (ops[node.op_type].kind == "same" or ops[node.op_type].joins)
 
 
 def with_codes_handed(

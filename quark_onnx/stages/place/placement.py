@@ -169,7 +169,7 @@ def _plan(
     sites, wider = wide_enough(graph, sites, nodes)
     sites = with_floors(graph, sites)
     if config.row.spares_idle:
-        sites = with_floats_beside(graph, sites, nodes)
+        sites = with_floats_beside(graph, sites, nodes, config.row.ops)
     if config.row.hands_on:
         sites = with_codes_handed(graph, sites, nodes, config.row.ops)
     if config.row.unsigned:
