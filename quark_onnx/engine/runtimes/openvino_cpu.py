@@ -13,7 +13,7 @@ from quark_onnx.engine.openvino_ledger import openvino_rows
 from quark_onnx.engine.runner import Arrays
 from quark_onnx.engine.runtimes.openvino_names import Labelled, labelled
 from quark_onnx.engine.runtimes.openvino_session import (
-    WAY_OUT,
+    LEAVE,
     compiled,
     compiled_model,
     core,
@@ -23,9 +23,9 @@ from quark_onnx.engine.runtimes.openvino_session import (
 )
 from quark_onnx.engine.runtimes.openvino_without_vnni import without_vnni
 from quark_onnx.engine.runtimes.runtime import Executed, Missing, Runtime
-from quark_onnx.engine.saturation_certificate import Certificate
+from quark_onnx.engine.saturation_certificate import Certificate, is_quantized
 from quark_onnx.graph import Model, io
-from quark_onnx.graph.view import is_op, output_names
+from quark_onnx.graph.view import output_names
 
 TITLE = "OpenVINO"
 
@@ -61,7 +61,7 @@ class Loaded:
         self._request = compiled_model(tapped, threads).create_infer_request()
         self._wanted = [given.index(name) for name in names]  # their order stays, while names of equal ones are merged
         self._inputs = {name: at for at, port in enumerate(self._request.model_inputs) for name in port.get_names()}
-        self._quantized = any(is_op(node, "DequantizeLinear") for node in model.graph.all_nodes())
+        self._quantized = is_quantized(model)
         self._makers = maker_names(model)
 
     def __call__(self, feed: Feed) -> Arrays:
@@ -80,7 +80,7 @@ class Loaded:
         except Exception as error:  # its own are RuntimeErrors, those of its bindings are not
             if self._quantized:
                 told = f"OpenVINO {version()} fails on the quantized model"
-                raise failure(error, self._makers, told, WAY_OUT) from error
+                raise failure(error, self._makers, told, LEAVE) from error
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
             found = failure(error, self._makers, f"OpenVINO {version()} fails on the input {shapes}", OTHER)
             raise (DataError(str(found)) if isinstance(found, ModelError) else found) from error
