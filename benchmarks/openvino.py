@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -48,8 +49,18 @@ def quantized(subject: str, args: argparse.Namespace, folder: Path) -> dict[str,
     return models
 
 
+def measured(subject: str, models: dict[str, Path], rounds: int, isa: str) -> dict[str, Any]:
+    """What OpenVINO makes of the models of a subject; a process that it ends is told of, and the others go on."""
+    try:
+        return in_openvino(subject, models, rounds, ISA[isa])
+    except subprocess.CalledProcessError as error:
+        return {"failed": f"the process ended with code {error.returncode}"}
+
+
 def table(subject: str, isa: str, found: dict[str, Any]) -> str:
     """What was measured, in Markdown."""
+    if "failed" in found:
+        return f"{subject}, {isa}: {found['failed']}\n"
     head = f"{subject}, OpenVINO {found['openvino']}, {found['processor'].strip()}, {isa}"
     lines = [head, "", "| model | metric | dB | latency | integer products |", "|---|---|---|---|---|"]
     for name, row in found["models"].items():
@@ -81,7 +92,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for subject in args.subject or (*TASKS, *REAL):
             models = quantized(subject, args, folder)
-            document[subject] = {isa: in_openvino(subject, models, args.rounds, ISA[isa]) for isa in args.isa}
+            document[subject] = {isa: measured(subject, models, args.rounds, isa) for isa in args.isa}
             for isa, found in document[subject].items():
                 print(table(subject, isa, found), file=sys.stderr, flush=True)
     print(json.dumps(document, indent=1))

@@ -18,6 +18,7 @@ from quark_onnx.core.settings.tensor_overrides import override_opset
 from quark_onnx.engine.blamed_model import blaming
 from quark_onnx.engine.body_feeds import RUNNABLE
 from quark_onnx.engine.opened_model import open_model
+from quark_onnx.engine.runtimes.known import refuse
 from quark_onnx.engine.saturation_certificate import is_quantized
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.bodies import Body, as_model, bodies, holds, shares_constants
@@ -43,6 +44,7 @@ def open_job(source: str | Path | ModelProto, config: QuantizationConfig) -> Job
     """
     model = open_model(source, config.option("UserCustomOpLibPath"))
     refuse_quantized(model)
+    refuse(config.row, model)
     with blaming(model):
         return _opened(source, model, config)
 

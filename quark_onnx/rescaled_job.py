@@ -66,7 +66,7 @@ def _smoothed(
         plain: the job before it was equalized: a plan holds all that it was multiplied by since.
     """
     how, config = job.config.smoothing, job.config
-    if not how.on or not config.observes or config.row.pow2 or (how.judged and not config.row.on_cpu):
+    if not how.on or not config.observes or config.row.pow2 or (how.judged and not config.row.runtime):
         return job, ()
     if not has_sites(job.prepared):
         return job, ()

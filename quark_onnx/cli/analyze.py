@@ -16,7 +16,7 @@ from quark_onnx.cli.compare import check_interface
 from quark_onnx.cli.console import out, print_json, progress, say, warn
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import ConfigFlags, DataFlags, ShowFlags
-from quark_onnx.cli.matching_tensors import match
+from quark_onnx.cli.matching_tensors import match, open_lifted
 from quark_onnx.cli.plans import saved_config
 from quark_onnx.cli.report_text import protected_text
 from quark_onnx.cli.tables import facts, new_table, output_lines
@@ -27,7 +27,6 @@ from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.compare import quantized_values
 from quark_onnx.engine.held_out_probes import PROBES
-from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.result_wording import decibels_text
 from quark_onnx.engine.saturation_certificate import summary
 from quark_onnx.graph import Model
@@ -139,7 +138,7 @@ def _given(
     """The report of two models."""
     if not how.only_of_the_model:
         raise ConfigError("QUANT is quantized already: leave it out to have another one made, or leave the flags out")
-    model, quantized = (open_model(path, how.custom_ops or ()) for path in (float_model, quantized_model))
+    model, quantized = (open_lifted(path, how.custom_ops or ()) for path in (float_model, quantized_model))
     check_interface(model, quantized)
     feeds = data.open(model)
     base, pairs = _base(model, quantized, float_model, plan, how.custom_ops)

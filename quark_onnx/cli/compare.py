@@ -12,7 +12,7 @@ import typer
 from quark_onnx.cli.console import out, print_json, progress, say, warn
 from quark_onnx.cli.flag_groups import spread
 from quark_onnx.cli.flags import CustomOps, DataFlags, RunBy, ShowFlags, show_flag
-from quark_onnx.cli.matching_tensors import match
+from quark_onnx.cli.matching_tensors import match, open_lifted
 from quark_onnx.cli.tables import layer_table, new_table
 from quark_onnx.clock import Progress
 from quark_onnx.core.errors import ModelError, nearest
@@ -21,7 +21,6 @@ from quark_onnx.core.settings.checked_fields import named
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import tensor_sqnr
-from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.proof_for_target import certified, proof_of
 from quark_onnx.engine.result_wording import (
     classes_text,
@@ -58,7 +57,7 @@ def compare_command(
     - `quark-onnx compare model.onnx int8.onnx --data samples/ --samples 100 --layers`
     - `quark-onnx compare model.onnx int8.onnx --data samples/ --target openvino`
     """
-    model, quantized = (open_model(path, custom_ops or ()) for path in (float_model, quantized_model))
+    model, quantized = (open_lifted(path, custom_ops or ()) for path in (float_model, quantized_model))
     row = TARGETS[named(target, tuple(TARGETS), "target")]
     check_interface(model, quantized)
     feeds = data.open(model)

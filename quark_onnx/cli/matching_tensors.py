@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from quark_onnx.engine.compare import quantized_values
+from quark_onnx.engine.opened_model import open_model
 from quark_onnx.graph import Model, Value
+from quark_onnx.graph.passes import lift
 from quark_onnx.graph.view import is_op
 from quark_onnx.stages.prepare import prepare
+
+
+def open_lifted(path: Path, libraries: Sequence[str]) -> Model:
+    """A model whose constants are initializers: tools write the same weights as either, and both must match."""
+    model = open_model(path, libraries)
+    lift(model)
+    return model
 
 
 def match(model: Model, quantized: Model) -> tuple[dict[str, str], Model]:

@@ -180,7 +180,7 @@ def _equalization(config: QuantizationConfig) -> str:
 
 def _smoothing(config: QuantizationConfig) -> str:
     how, row = config.smoothing, config.row
-    if not how.on or not config.observes or row.pow2 or (how.judged and not row.on_cpu):
+    if not how.on or not config.observes or row.pow2 or (how.judged and not row.runtime):
         return "none"
     share = "the best share for each" if how.alpha is None else f"the share {how.alpha}"
     gain = ", where that gains on samples that taught nothing" if how.judged else ""

@@ -35,6 +35,7 @@ class Op:
     range        the output range, known beforehand
     wide_range   the only output range that the target runs in 16 bits
     takes        operators behind it that it runs together with: one quantizer, behind the last of them
+    needs_weight runs on integers only where one side is constant: products of two activations stay float
     adds_bias    takes in the constant Add behind it, in its float accumulator
     fuses        the target has an integer kernel, or drops the Q/DQ around it
     kernels      names of the integer kernels in onnxruntime's optimized graph
@@ -55,6 +56,7 @@ class Op:
     range: Range | None = None
     wide_range: Range | None = None
     takes: tuple[str, ...] = ()
+    needs_weight: bool = False
     adds_bias: bool = False
     fuses: bool = True
     kernels: tuple[str, ...] = ()
@@ -137,7 +139,7 @@ OPENVINO: dict[str, Op] = TENSORRT | {
     "Conv": Op("layer", weight_axis=0, adds_pairs=True),
     "ConvTranspose": Op("layer", weight_axis=1, adds_pairs=True),
     "Gemm": Op("layer", weight_axis=1, adds_pairs=True),
-    "MatMul": Op("matmul", weight_axis=1, adds_pairs=True),
+    "MatMul": Op("matmul", weight_axis=1, needs_weight=True, adds_pairs=True),
     "Concat": _ALL,
 }
 """Operators whose inputs OpenVINO's CPU plugin wants quantized; what stands behind them it takes in."""

@@ -19,7 +19,7 @@ from quark_onnx.engine.runtimes import onnxruntime_cpu
 from quark_onnx.engine.runtimes.runtime import Run, Runtime
 from quark_onnx.graph import Model, Node, Value, io
 from quark_onnx.graph.edit import shortened
-from quark_onnx.graph.view import is_op, output_names
+from quark_onnx.graph.view import constant_values, is_op, output_names
 from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.numerics.output_measures import OutputMeasure
 
@@ -43,11 +43,12 @@ def quantized_activations(quantized: Model) -> dict[str, Quantized]:
 
 
 def quantizer_pairs(quantized: Model) -> Iterator[tuple[str, Quantized]]:
-    """All of them, with the tensor: one may have several."""
+    """All of them, with the tensor: one may have several. A constant that is quantized in the model is none."""
+    fixed = constant_values(quantized)
     for node in quantized.graph:
         if is_op(node, "DequantizeLinear") and node.inputs[0] is not None:
             q = node.inputs[0].producer()
-            if is_op(q, "QuantizeLinear") and q is not None and q.inputs[0] is not None:
+            if is_op(q, "QuantizeLinear") and q is not None and q.inputs[0] is not None and q.inputs[0] not in fixed:
                 result = _shown(node.outputs[0])
                 source = _source(_in_front_of_clip(q.inputs[0]))
                 name = result.name if result.is_graph_output() else source.name

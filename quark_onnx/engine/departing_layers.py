@@ -146,8 +146,8 @@ def _step(result: Value) -> float | None:
 def _cause(model: Model, piece: _Piece, values: Sequence[Mapping[str, Any]], runtime: Runtime) -> Cause | None:
     """Why what the piece makes differs by more than rounding on some feed; None where it does not."""
     feeds = [{name: known[name] for name in piece.segment.inputs} for known in values]
-    types = {name: np.asarray(array).dtype for name, array in feeds[0].items()}
-    alone = part(model, piece.segment, types=types)
+    like = {name: np.asarray(array) for name, array in feeds[0].items()}
+    alone = part(model, piece.segment, like=like)
     run, written = runtime.load(alone), Runner(alone, optimized=False)
     for feed in feeds:
         found, expected = run(feed)[0], written(feed)[0]

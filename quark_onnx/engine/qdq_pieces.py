@@ -8,8 +8,12 @@ layers and tensors are those of the float model.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from quark_onnx.core.operators import CPU, LAYERS
 from quark_onnx.engine.activation_grid import Grid, grid
@@ -17,7 +21,7 @@ from quark_onnx.engine.compare import Quantized, quantized_activations
 from quark_onnx.graph import Model, Node, Value
 from quark_onnx.graph.segments import Segment
 from quark_onnx.graph.subgraphs import behind, part, with_types
-from quark_onnx.graph.view import constant_tensor, input_at, is_op, sole_reader
+from quark_onnx.graph.view import constant, constant_tensor, input_at, is_op, sole_reader
 
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 _BESIDE = (*QUANTIZERS, "Clip", "Cast")
@@ -37,6 +41,8 @@ class Stored:
     value   that holds the rounded one
     scales  how many it has
     axis    of its output channels
+    factor  by which its rows are smaller than those of the float weight: what the layer reads is multiplied by it, as
+            SmoothQuant has it in a node of its own; None: no such node
     """
 
     name: str
@@ -44,6 +50,13 @@ class Stored:
     dtype: str
     scales: int
     axis: int
+    factor: NDArray[Any] | None = None
+
+    def restored(self, rounded: NDArray[Any]) -> NDArray[Any]:
+        """The rounded weight in the numbers of the float one."""
+        if self.factor is None or rounded.ndim != 2:
+            return rounded
+        return np.asarray(rounded * self.factor.reshape((-1, 1) if self.axis in (-1, 1) else (1, -1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +95,8 @@ class _End:
 def pieces(base: Model, quantized: Model, pairs: Mapping[str, str]) -> list[Piece]:
     """The pieces of a QDQ model, in order of its graph.
 
-    Layers whose output is not quantized (only weights are, or inputs at run time) are pieces, too, where the float
-    model has their output.
+    Layers whose output is not quantized are pieces, too, where the float model has their output, and they round
+    anything: a weight, an input at run time, or one that the float model does not have.
 
     Args:
         base: the float model that the quantized one was made from.
@@ -93,11 +106,10 @@ def pieces(base: Model, quantized: Model, pairs: Mapping[str, str]) -> list[Piec
     known = quantized_activations(typed)
     found = {name: _end(known[name]) for name in known if pairs.get(name) == known[name].result.name}
     ends = _clamped(found, {value.name for node in base.graph for value in node.outputs})
-    done = {node for name in ends for node in _segment(typed, ends, name).nodes}
-    ends |= dict(_bare(base, typed, done))
+    twins = {node.name or "": node for node in base.graph}
+    ends |= dict(_bare(base, typed, ends, {_layer(_segment(typed, ends, name).nodes, twins) for name in ends}))
     order = {value: index for index, value in enumerate(v for node in typed.graph for v in node.outputs)}
     names = sorted(ends, key=lambda name: order.get(ends[name].result, -1))
-    twins = {node.name or "": node for node in base.graph}
     return [_piece(typed, ends, name, twins) for name in names]
 
 
@@ -123,11 +135,14 @@ def _segment(model: Model, ends: Mapping[str, _End], name: str) -> Segment:
     return behind(model, ends[name].result, cuts)
 
 
-def _bare(base: Model, model: Model, done: set[Node]) -> Iterator[tuple[str, _End]]:
-    """Ends of the layers with integer weights, or inputs quantized at run time, that are in no piece yet."""
-    known = {value.name for node in base.graph for value in node.outputs}
+def _bare(
+    base: Model, model: Model, ends: Mapping[str, _End], done: Collection[Node | None]
+) -> Iterator[tuple[str, _End]]:
+    """Ends of the layers that round something, and that no piece is called by yet."""
+    known = {value.name for node in base.graph for value in node.outputs} - ends.keys()
+    results = {end.result for end in ends.values()}
     for node in model.graph:
-        if is_op(node, *LAYERS) and node not in done and any(_dequantized(value) for value in node.inputs):
+        if is_op(node, *LAYERS) and node not in done and any(map(_dequantized, set(node.inputs) - results)):
             value = _named(node.outputs[0], known)
             if value is not None:
                 yield value.name or "", _End(value, value, None)
@@ -152,7 +167,7 @@ def _named(value: Value, known: set[str | None]) -> Value | None:
 def _piece(model: Model, ends: Mapping[str, _End], name: str, twins: Mapping[str, Node]) -> Piece:
     end, segment = ends[name], _segment(model, ends, name)
     layer = _layer(segment.nodes, twins)
-    weights = () if layer is None else tuple(_weights(layer, twins.get(layer.name or "")))
+    weights = () if layer is None else tuple(_weights(layer, twins))
     others = [(tensor, other) for tensor, other in ends.items() if tensor != name]
     origin = {value.name or "": tensor for tensor, other in others for value in (other.source, other.result)}
     inputs = {value: origin.get(value, value) for value in segment.inputs}
@@ -183,18 +198,40 @@ def _moves(nodes: Sequence[Node]) -> bool:
     return bool(computing) and all(is_op(node, *MOVERS) for node in computing)
 
 
-def _weights(layer: Node, twin: Node | None) -> Iterator[Stored]:
-    """The constant inputs of a layer that are integers; `twin` is the layer in the float model."""
+def _weights(layer: Node, twins: Mapping[str, Node]) -> Iterator[Stored]:
+    """The constant inputs of a layer that are integers; `twins` are the nodes of the float model."""
+    twin = twins.get(layer.name or "")
     for index in (0, 1):
         value = input_at(layer, index)
         producer = None if value is None else value.producer()
         ours = None if twin is None or twin.op_type != layer.op_type else input_at(twin, index)
         if value is None or producer is None or not is_op(producer, "DequantizeLinear") or ours is None:
             continue
-        codes, scale = constant_tensor(producer.inputs[0]), constant_tensor(producer.inputs[1])
+        codes, scale = _codes(producer), constant_tensor(producer.inputs[1])
         if codes is not None and scale is not None and ours.is_initializer():
             dtype, scales = codes.dtype.name.lower(), math.prod(scale.shape)
-            yield Stored(ours.name or "", value.name or "", dtype, scales, _axis(layer, index))
+            factor = _factor(input_at(layer, 1 - index), twins)
+            yield Stored(ours.name or "", value.name or "", dtype, scales, _axis(layer, index), factor)
+
+
+def _codes(dequantizer: Node) -> Any:
+    """A tensor of the type of the codes: themselves, or the zero point where a constant is quantized in the model."""
+    value = dequantizer.inputs[0]
+    maker = None if value is None else value.producer()
+    return constant_tensor(input_at(maker, 2) if maker is not None and is_op(maker, "QuantizeLinear") else value)
+
+
+def _factor(data: Value | None, twins: Collection[str]) -> NDArray[Any] | None:
+    """What a node that the float model does not have multiplies the data of a layer by."""
+    node = None if data is None else data.producer()
+    while node is not None and is_op(node, *QUANTIZERS, "Cast"):
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    if node is None or not is_op(node, "Mul", "Div") or node.name in twins:
+        return None
+    found = constant(node.inputs[1])
+    if is_op(node, "Div"):
+        return None if found is None else 1 / found
+    return constant(node.inputs[0]) if found is None else found
 
 
 def _axis(layer: Node, index: int) -> int:

@@ -67,8 +67,7 @@ class _Piece:
         if not self.segment.outputs:  # nobody reads what it makes
             return
         if self.runner is None:
-            types = {name: array.dtype for name, array in inputs.items()}
-            self.runner = Runner(part(self.model, self.segment, types=types), optimized=False)
+            self.runner = Runner(part(self.model, self.segment, like=inputs), optimized=False)
         values.update(zip(self.segment.outputs, self.runner(inputs), strict=True))
 
 

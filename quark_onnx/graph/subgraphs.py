@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from quark_onnx.graph import io
 from quark_onnx.graph.edit import fresh_name, new_node, read_instead
@@ -43,18 +43,21 @@ def behind(model: ir.Model, result: ir.Value, cuts: Collection[ir.Value]) -> Seg
 
 
 def part(
-    model: ir.Model, segment: Segment, extra: Sequence[str] = (), types: Mapping[str, np.dtype[Any]] | None = None
+    model: ir.Model, segment: Segment, extra: Sequence[str] = (), like: Mapping[str, NDArray[Any]] | None = None
 ) -> ir.Model:
-    """The segment as a model that runs; inputs of unknown type have that in `types`, or else are taken for float32.
+    """The segment as a model that runs, on inputs of any size.
 
-    See `segments.submodel`.
+    Args:
+        extra: see `segments.submodel`.
+        like: an array for each input: it has that rank, and that type, where this is unknown. Without one it has any
+            rank, and is taken for float32.
     """
     made = submodel(model, segment, extra)
     for value in made.graph.inputs:
+        known = (like or {}).get(value.name or "")
         if value.type is None:
-            known = (types or {}).get(value.name or "")
-            value.type = ir.TensorType(ir.DataType.FLOAT if known is None else ir.DataType.from_numpy(known))
-        value.shape = None
+            value.type = ir.TensorType(ir.DataType.FLOAT if known is None else ir.DataType.from_numpy(known.dtype))
+        value.shape = None if known is None else ir.Shape([None] * known.ndim)
     return made
 
 

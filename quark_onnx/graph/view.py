@@ -28,6 +28,16 @@ def constant_tensor(value: ir.Value | None) -> Any:
     return value.const_value if value is not None and is_constant(value) else None
 
 
+def constant_values(model: ir.Model) -> set[ir.Value]:
+    """The constants of the main graph, and all that is computed of nothing else."""
+    found = {value for value in model.graph.initializers.values() if is_constant(value)}
+    for node in model.graph:
+        read = {value for value in node.inputs if value is not None}
+        if found.issuperset(read) if read else is_op(node, "Constant"):
+            found.update(node.outputs)
+    return found
+
+
 def input_at(node: ir.Node, index: int) -> ir.Value | None:
     """Input number `index`, None when it is absent."""
     return node.inputs[index] if index < len(node.inputs) else None

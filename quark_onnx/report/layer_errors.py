@@ -70,11 +70,12 @@ class _Look:
         if not floats or any(tensor not in exact for tensor in self.piece.inputs.values()):
             return
         runner = self.runner.returning([weight.value for weight in self.piece.weights])
-        for (name, array), rounded in zip(floats.items(), runner(self._reads(exact)), strict=True):
+        for weight, rounded in zip(self.piece.weights, runner(self._reads(exact)), strict=True):
+            array = floats[weight.name]
             if array is not None and array.shape == rounded.shape:
                 ratio = Sqnr()
-                ratio.add(array, rounded)
-                self.weights[name] = ratio.db
+                ratio.add(array, weight.restored(rounded))
+                self.weights[weight.name] = ratio.db
 
     def _reads(self, exact: Mapping[str, Any]) -> Feed:
         return fit({name: exact[tensor] for name, tensor in self.piece.inputs.items()}, self.piece.model)

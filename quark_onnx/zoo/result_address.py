@@ -11,7 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from stat import S_ISREG
 
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.core.version import VERSION
+from quark_onnx.engine.runtimes.known import runtime_of
+from quark_onnx.engine.runtimes.runtime import Missing
 from quark_onnx.evaluators import files_of
 from quark_onnx.graph.model_files import external_files
 from quark_onnx.zoo.entry import Entry
@@ -26,13 +29,14 @@ def address(entry: Entry) -> str:
     """The address of an entry's result.
 
     It depends on the bytes of the model, with its external data, of the data and of the evaluator, on the
-    configurations or what is searched for, the budget and the name, and on the versions of this package and of
-    onnxruntime, which the evidence is from; not on the time limit of an attempt, and not on where the files are.
+    configurations or what is searched for, the budget and the name, and on the versions of this package and of the
+    runtimes that the evidence is from, or that they are missing; not on the time limit of an attempt, and not on where
+    the files are.
     """
     model, home = Path(entry.input), Path(entry.home)
     document = {
         "layout": LAYOUT,
-        "versions": [VERSION, version("onnxruntime")],
+        "versions": [VERSION, version("onnxruntime"), *_versions(entry)],
         "name": entry.name,
         "input": entry.shown_input,
         "model": _digests(model.parent, [model, *external_files(model)]),
@@ -43,6 +47,14 @@ def address(entry: Entry) -> str:
         "budget": asdict(entry.budget),
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _versions(entry: Entry) -> list[str]:
+    """Of the runtimes, but onnxruntime, that its targets mean."""
+    targets = {one.configuration.target for one in entry.tries} | ({entry.goal.target} if entry.goal else set())
+    rows = (TARGETS[target] for target in sorted(targets) if TARGETS[target].runtime and not TARGETS[target].on_cpu)
+    found = (runtime_of(row) for row in rows)
+    return [f"{one.title} {'' if isinstance(one, Missing) else one.version}" for one in found]
 
 
 def _data(path: Path) -> list[tuple[str, str]]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from quark_onnx.core.errors import QuarkError, ResourceError
-from quark_onnx.core.records import least_alike, worst_of
+from quark_onnx.core.records import Measured, least_alike, worst_of
 from quark_onnx.engine.budget_excess import excess
 from quark_onnx.engine.opened_model import open_model
 from quark_onnx.evaluators import score
 from quark_onnx.ladder import Ladder
 from quark_onnx.pipeline import ModelQuantizer
+from quark_onnx.result import Report
 from quark_onnx.zoo.attempt import MODEL, Attempt, Failure, Found, Told, record
 from quark_onnx.zoo.entry import Entry, Try
 
@@ -66,7 +67,7 @@ def _better(new: Attempt, old: Attempt) -> bool:
 
 def _merit(attempt: Attempt) -> tuple[float, float]:
     """What makes one that is over budget better than another: its score, then its worst output."""
-    worth = worst_of(attempt.result.report.outputs)
+    worth = worst_of(_known(attempt.result.report))
     return attempt.score or 0.0, -math.inf if worth is None else worth
 
 
@@ -78,8 +79,13 @@ def _attempt(entry: Entry, one: Try, folder: Path, tell: Told, before: float | N
         tell("evaluate", 0, None)
         after = score(entry.evaluator, Path(entry.home), folder / MODEL).value
     tell("judge", 0, None)
-    over = excess(entry.budget, result.report.outputs, before, after)
+    over = excess(entry.budget, _known(result.report), before, after)
     return Attempt(one, folder, result, after, over, WAY_OUT)
+
+
+def _known(report: Report) -> Mapping[str, Measured]:
+    """The outputs as run; where the runtime of the target is not installed, as they are written."""
+    return report.outputs or report.written
 
 
 def _record(attempt: Attempt, before: float | None) -> dict[str, Any]:

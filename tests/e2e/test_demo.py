@@ -61,23 +61,18 @@ def test_int8_is_small_and_fused(report: Any, written: Path) -> None:
     onnx.checker.check_model(str(written), full_check=True)
 
 
-def test_the_default_output_is_named_and_in_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    result = demo()
-    assert result.exit_code == 0
-    assert "digits_int8.onnx" in result.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["digits_int8.onnx"]
-    for expected in ("98.", "/599", "dB", "kB", "µs", "21 of 21"):
-        assert expected in result.stdout
-    assert demo("--quiet").output == ""
-
-
-def test_lines_fit_a_terminal_of_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_output_is_named_and_lines_fit_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    lines = demo().stdout.splitlines()
+    result = demo()
+    assert result.exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["digits_int8.onnx"]
+    for expected in ("98.", "/599", "dB", "kB", "µs", "21 of 21", "digits_int8.onnx"):
+        assert expected in result.stdout
+    lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert sum("INT8 per channel" in line for line in lines) == 1
+    assert demo("--quiet").output == ""
 
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:

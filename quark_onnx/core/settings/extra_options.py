@@ -103,8 +103,9 @@ OPTIONS: dict[str, Option] = {
     "SmoothQuant": Option(
         (bool, str, dict),
         "auto",
-        "move range from the channels of what products read into their weights (SmoothQuant); auto: on CPU targets, "
-        "where products gain by it on samples that nothing was learned of; or Quark's SmoothQuantConfig, {alpha: 0.5}",
+        "move range from the channels of what products read into their weights (SmoothQuant); auto: on targets "
+        "with a runtime, where products gain by it on samples that nothing was learned of; or Quark's "
+        "SmoothQuantConfig, {alpha: 0.5}",
     ),
     "SmoothAlpha": Option(
         (int, float), None, "how much of the range SmoothQuant moves, above 0 and up to 1; default: the best for each"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.runtimes import onnxruntime_cpu, openvino_cpu
 from quark_onnx.engine.runtimes.runtime import Missing, Runtime
+from quark_onnx.graph import Model
 
 RUNTIMES: dict[str, Callable[[], Runtime | Missing]] = {
     "onnxruntime": lambda: onnxruntime_cpu.RUNTIME,
@@ -21,3 +22,16 @@ NOWHERE = "onnxruntime"
 def runtime_of(target: Target) -> Runtime | Missing:
     """What runs models of the target here: onnxruntime, where the target has nothing that does."""
     return RUNTIMES[target.runtime or NOWHERE]()
+
+
+def refuse(target: Target, model: Model) -> None:
+    """Nothing, where the runtime that a target means loads the float model, or is not here; before any work is done.
+
+    onnxruntime needs not to be asked: it prepares the model, and is used on the way.
+
+    Raises:
+        ModelError: it does not.
+    """
+    runtime = runtime_of(target)
+    if target.runtime not in ("", NOWHERE) and isinstance(runtime, Runtime):
+        runtime.load(model)

@@ -10,7 +10,7 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.openvino_certificate import OPERATORS, certificate, on_bytes
 from quark_onnx.engine.runner import Arrays
 from quark_onnx.engine.runtimes.openvino_session import (
-    WAY_OUT,
+    LEAVE,
     compiled,
     compiled_model,
     core,
@@ -21,7 +21,7 @@ from quark_onnx.engine.runtimes.openvino_session import (
 )
 from quark_onnx.engine.runtimes.openvino_without_vnni import without_vnni
 from quark_onnx.engine.runtimes.runtime import Executed, Missing, Runtime
-from quark_onnx.engine.saturation_certificate import Certificate
+from quark_onnx.engine.saturation_certificate import Certificate, is_quantized
 from quark_onnx.graph import Model, Node, io
 from quark_onnx.graph.passes import name_nodes
 from quark_onnx.graph.view import input_at, is_op, output_names
@@ -58,7 +58,7 @@ class Loaded:
         self._request = compiled_model(tapped, threads).create_infer_request()
         self._wanted = [given.index(name) for name in names]  # their order stays, while names of equal ones are merged
         self._inputs = {name: at for at, port in enumerate(self._request.model_inputs) for name in port.get_names()}
-        self._quantized = any(is_op(node, "DequantizeLinear") for node in model.graph.all_nodes())
+        self._quantized = is_quantized(model)
         self._makers = maker_names(model)
 
     def __call__(self, feed: Feed) -> Arrays:
@@ -77,7 +77,7 @@ class Loaded:
         except Exception as error:  # its own are RuntimeErrors, those of its bindings are not
             if self._quantized:
                 told = f"OpenVINO {version()} fails on the quantized model"
-                raise failure(error, self._makers, told, WAY_OUT) from error
+                raise failure(error, self._makers, told, LEAVE) from error
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
             found = failure(error, self._makers, f"OpenVINO {version()} fails on the input {shapes}", OTHER)
             raise (DataError(str(found)) if isinstance(found, ModelError) else found) from error

@@ -16,10 +16,14 @@ from typing import Any
 from quark_onnx.core.errors import ModelError
 from quark_onnx.core.resource_faults import shortage
 from quark_onnx.core.threads import allowed_threads
+from quark_onnx.engine.saturation_certificate import is_quantized
 from quark_onnx.graph import Model, io
 
-WAY_OUT = "replace what it does not know by operators that it has, or leave the node float (nodes_to_exclude)"
-"""What to do about a model that OpenVINO refuses."""
+REPLACE = "replace what it does not know by operators that it has, or choose another target"
+"""What to do about a float model that OpenVINO refuses …"""
+
+LEAVE = "leave the operator float (nodes_to_exclude, with its neighbours)"
+"""… and about a quantized one."""
 
 Property = str | int | bool
 
@@ -72,7 +76,8 @@ def compiled_model(model: Model, threads: int = 0, properties: Mapping[str, Prop
             io.save(model, path, source=model, external=True)
             return compiled(path, threads, properties)
     except Exception as error:  # its own are RuntimeErrors, those of its bindings are not
-        raise failure(error, maker_names(model), f"OpenVINO {version()} cannot load the model", WAY_OUT) from error
+        way = LEAVE if is_quantized(model) else REPLACE
+        raise failure(error, maker_names(model), f"OpenVINO {version()} cannot load the model", way) from error
 
 
 def failure(error: Exception, makers: Mapping[str, str], told: str, way_out: str) -> Exception:

@@ -1,4 +1,4 @@
-"""A model as OpenVINO runs it on x64 without VNNI, on any x64: in a process whose oneDNN is told of no more than AVX2.
+"""A model as OpenVINO runs it on x64 without VNNI, on any x64: in a process whose oneDNN is told of no more.
 
 `python -m quark_onnx.engine.runtimes.openvino_without_vnni MODEL` compiles it and says with which primitives; then,
 for each line that it reads, the name of a file of inputs, it writes the outputs into that file, and says so.
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from quark_onnx.engine.runtimes.openvino_session import compiled, said_by
 from quark_onnx.engine.runtimes.runtime import Run
 from quark_onnx.graph import Model, io
 
-LIMIT = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-"""The environment that oneDNN reads before it makes its first kernel."""
+LIMITS = ("AVX2", "AVX512_CORE")
+"""What oneDNN may use, by its variable ONEDNN_MAX_CPU_ISA, which it reads before it makes its first kernel. Some models
+end the process with the first: the second adds in 16 bits, too."""
 
 BEYOND = ("avx512", "avx10", "amx", "vnni")
-"""Parts of names of primitives, of which the limit leaves none …"""
+"""Parts of names of primitives, of which the first limit leaves none …"""
 
 LIMITED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "Pooling", "Eltwise", "Subgraph")
 """… among nodes of these types; some that compute in float ask the processor themselves."""
@@ -49,24 +50,62 @@ def without_vnni(model: Model, outputs: Sequence[str]) -> Iterator[Run]:
         raise ModelError(f"a processor of type {platform.machine()} cannot run it as x64 does; measure it on x64")
     tapped = io.with_outputs(model, list(outputs))
     given = [value.name for value in tapped.graph.outputs]
-    wanted = [given.index(name) for name in outputs]
-    with tempfile.TemporaryDirectory(prefix="quark_onnx-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="quark_onnx-", ignore_cleanup_errors=True) as folder, ExitStack() as stack:
         path = Path(folder) / "model.onnx"
         io.save(tapped, path, source=model, external=io.is_heavy(tapped))
-        with _child(path) as child:
+        yield _Limited(stack, path, [given.index(name) for name in outputs])
+
+
+class _Ended(Exception):
+    """The process has ended by itself."""
+
+
+class _Limited:
+    """Runs the model in a process with the first of the limits that it survives."""
+
+    def __init__(self, stack: ExitStack, path: Path, wanted: Sequence[int]) -> None:
+        self._stack, self._path, self._wanted = stack, path, wanted
+        self._left = list(LIMITS)
+        self._child = self._started()
+
+    def __call__(self, feed: Feed) -> Arrays:
+        try:
+            return self._found(feed)
+        except _Ended:
+            self._child = self._started()
+            return self(feed)
+
+    def _started(self) -> subprocess.Popen[str]:
+        """A process in which the model is compiled."""
+        if not self._left:
+            raise ModelError(f"OpenVINO ends its process where it is limited to {' or to '.join(LIMITS)}")
+        limit = self._left.pop(0)
+        child = self._stack.enter_context(_process(self._path, limit))
+        try:
             primitives = _answer(child)["primitives"]
-            if kept := [name for name in primitives if any(part in name for part in BEYOND)]:
-                raise ModelError(f"OpenVINO does not heed ONEDNN_MAX_CPU_ISA here: it has compiled {kept[0]}")
-            yield lambda feed: _found(child, Path(folder) / "feed.npz", feed, wanted)
+        except _Ended:
+            return self._started()
+        if limit == LIMITS[0] and (kept := [name for name in primitives if any(part in name for part in BEYOND)]):
+            raise ModelError(f"OpenVINO does not heed ONEDNN_MAX_CPU_ISA here: it has compiled {kept[0]}")
+        return child
+
+    def _found(self, feed: Feed) -> Arrays:
+        assert self._child.stdin is not None
+        path = self._path.with_name("feed.npz")
+        np.savez(path, **feed)  # type: ignore[arg-type]  # names of inputs are strings
+        self._child.stdin.write(f"{path}\n")
+        self._child.stdin.flush()
+        _answer(self._child)
+        with np.load(path) as stored:
+            return [stored[f"arr_{at}"] for at in self._wanted]
 
 
 @contextmanager
-def _child(path: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", __name__, str(path)]
+def _process(path: Path, limit: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        command,
+        [sys.executable, "-m", __name__, str(path)],
         cwd=path.parent,  # of which we know what is in it
-        env=child_environment(**LIMIT),
+        env=child_environment(ONEDNN_MAX_CPU_ISA=limit),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -81,20 +120,12 @@ def _child(path: Path) -> Iterator[subprocess.Popen[str]]:
 def _answer(child: subprocess.Popen[str]) -> dict[str, Any]:
     assert child.stdout is not None
     line = child.stdout.readline()
-    answer: dict[str, Any] = json.loads(line) if line else {"failed": f"its process ended with code {child.wait()}"}
+    if not line:
+        raise _Ended
+    answer: dict[str, Any] = json.loads(line)
     if "failed" in answer:
-        raise ModelError(f"OpenVINO fails where it is limited to AVX2: {answer['failed']}")
+        raise ModelError(f"OpenVINO fails where it is limited: {answer['failed']}")
     return answer
-
-
-def _found(child: subprocess.Popen[str], path: Path, feed: Feed, wanted: Sequence[int]) -> Arrays:
-    assert child.stdin is not None
-    np.savez(path, **feed)  # type: ignore[arg-type]  # names of inputs are strings
-    child.stdin.write(f"{path}\n")
-    child.stdin.flush()
-    _answer(child)
-    with np.load(path) as stored:
-        return [stored[f"arr_{at}"] for at in wanted]
 
 
 def _main(model: str) -> None:

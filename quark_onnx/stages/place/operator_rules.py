@@ -74,6 +74,8 @@ def matmul(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
     assert a is not None and b is not None
     if context.config.option("MatMulConstBOnly") and constant(b) is None:
         return Skip("MatMulConstBOnly: the second input is not constant")
+    if row.needs_weight and constant(a) is None and constant(b) is None:
+        return Skip(f"{context.config.row.title} multiplies two activations in float")
     if (rank(a) or 0) < 1 or (rank(b) or 0) < 1:
         return Skip("the rank of an input is unknown; a run on calibration data tells it")
     request = SiteRequest("matmul")

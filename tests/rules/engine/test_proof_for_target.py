@@ -14,7 +14,7 @@ from openvino_installed import needs_openvino
 from text_models import normal, text_model
 
 from quark_onnx import ModelQuantizer, get_default_config
-from quark_onnx.core.errors import ModelError
+from quark_onnx.core.errors import ModelError, QuarkError
 from quark_onnx.core.records import UNFIT
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.proof_for_target import certified, proof_of
@@ -109,6 +109,16 @@ def test_a_model_that_openvino_refuses_is_an_error() -> None:
     with pytest.raises(ModelError, match=r"OpenVINO .* cannot load the model: No conversion rule .*Det"):
         proof_of(TARGETS["openvino"], bare, bare, [{"x": normal(2, 2, 2)}], {})
     assert proof_of(TARGETS["cpu"], bare, bare, [{"x": normal(2, 2, 2)}], {}).run.samples == 1
+
+
+@needs_openvino
+def test_it_is_refused_before_any_work_is_done() -> None:
+    """Of the data, which are none, nothing is said; on the CPU they are."""
+    text = "g (float[N, 2, 2] x) => (float[N] y) { a = MatMul (x, w) [det] y = Det (a) }"
+    for target, error in (("openvino", "No conversion rule .*Det.* choose another target"), ("cpu", "data")):
+        config = replace(get_default_config("S8S8_AAWS"), target=target)
+        with pytest.raises(QuarkError, match=error):
+            ModelQuantizer(config).quantize_model(text_model(text, w=normal(2, 2)))
 
 
 # none ----------------------------------------------------------------------------------------------------------------

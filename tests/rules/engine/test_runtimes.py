@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+from openvino_installed import needs_openvino
 from text_models import normal, text_model
 
 from quark_onnx.core.errors import DataError, ModelError
@@ -87,6 +89,7 @@ def test_a_model_that_it_cannot_load_is_told(runtime: Runtime) -> None:
         runtime.load(io.load(text))
 
 
+@needs_openvino
 def test_a_node_that_it_fails_at_is_named() -> None:
     """Where the runtime does: the product that cannot be."""
     it = model(
@@ -97,6 +100,7 @@ def test_a_node_that_it_fails_at_is_named() -> None:
     assert caught.value.node == "wrong"
 
 
+@needs_openvino
 def test_a_result_that_is_no_tensor_is_refused_by_openvino() -> None:
     with pytest.raises(ModelError, match="cannot load the model: No conversion rule found"):
         found("openvino").load(
@@ -137,6 +141,27 @@ def test_x64_without_vnni_saturates(runtime: Runtime) -> None:
         assert kept or (y == 8 * 32767).all()
 
 
+@needs_openvino
+@pytest.mark.parametrize("crashing", [1, 2])
+def test_a_limit_that_ends_the_process_is_followed_by_the_next(monkeypatch: pytest.MonkeyPatch, crashing: int) -> None:
+    """Some models end it where no more than AVX2 is allowed; a process that does nothing stands for that here."""
+    begin, code = subprocess.Popen, "import sys; print('{\"primitives\": []}', flush=True); sys.stdin.readline()"
+
+    def crashes(command: list[str], *, env: dict[str, str], **more: Any) -> Any:
+        ends = env["ONEDNN_MAX_CPU_ISA"] in openvino_without_vnni.LIMITS[:crashing]
+        return begin([sys.executable, "-c", code] if ends else command, env=env, **more)
+
+    monkeypatch.setattr(openvino_without_vnni.subprocess, "Popen", crashes)
+    it, feed = layer(np.full((16, 4), 127, np.int8), scale=1.0), {"x": np.full((2, 16), 255, np.float32)}
+    with found("openvino").without_vnni(it, ["y"]) as run:
+        if crashing == 1:
+            assert (run(feed)[0] == 8 * 32767).all()
+        else:
+            with pytest.raises(ModelError, match="ends its process where it is limited to AVX2 or to AVX512_CORE"):
+                run(feed)
+
+
+@needs_openvino
 def test_a_limit_without_effect_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a release of OpenVINO that does not heed it; and on a processor that is no x64."""
     one = found("openvino")

@@ -168,6 +168,26 @@ def test_inputs_of_layers_and_pools_and_nothing_else(text: str, expected: str, f
     assert layout(on("tensorrt", text, ForceQuantizeNoInputCheck=force)) == expected
 
 
+PRODUCTS = {
+    "two activations": ("(float[2,3,4] x, float[2,4,3] z) => (float[2,3,3] y) { [p] y = MatMul (x, z) }", ""),
+    "one, twice": ("(float[4,4] x) => (float[4,4] y) { [p] y = MatMul (x, x) }", ""),
+    "weight": ("(float[2,4] x) => (float[2,5] y) <float[4,5] w> { [p] y = MatMul (x, w) }", "w:weight x:activation"),
+    "left": ("(float[4,2] x) => (float[5,2] y) <float[5,4] w> { [p] y = MatMul (w, x) }", "w:weight x:activation"),
+    "batch": (
+        "(float[3,2,4] x) => (float[3,2,5] y) <float[3,4,5] w> { [p] y = MatMul (x, w) }",
+        "w:weight x:activation",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PRODUCTS)
+def test_openvino_multiplies_two_activations_in_float(case: str) -> None:
+    text, expected = PRODUCTS[case]
+    plan = on("openvino", text)
+    assert layout(plan) == expected
+    assert plan.notes.get("p") == (None if expected else "OpenVINO multiplies two activations in float")
+
+
 def test_a_max_pool_only_passes_on_what_is_quantized() -> None:
     text = (
         "(float[1,4,6,6] x) => (float[A,B,C,D] y, float[E,F,G,H] z) <float[4,4,3,3] w>"

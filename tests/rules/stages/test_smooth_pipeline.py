@@ -146,6 +146,13 @@ def test_sixteen_bits_leave_codes_enough() -> None:
     assert quantized(activation_type="int16", SmoothQuant=True).plan.factors != {}
 
 
+def test_targets_with_a_runtime_have_it_by_default() -> None:
+    auto, plain = quantized(target="openvino"), quantized(target="openvino", SmoothQuant=False)
+    assert {record.tensor for record in auto.report.smoothed if record.alpha} >= {"n", "m"}
+    assert on_others(auto) > on_others(plain) + 0.5  # dB
+    assert quantized(target="tensorrt", SmoothQuant="auto").report.smoothed == ()
+
+
 def test_other_targets_are_asked_for_it() -> None:
     """In fixed point a Mul would be one more rounding: only what a normalization takes in is smoothed."""
     fields = {"target": "qnn", "activation_type": "uint8"}

@@ -18,6 +18,7 @@ from text_models import normal, text_model
 
 from quark_onnx import ConfigError, get_default_config
 from quark_onnx.core.settings.budget import Budget
+from quark_onnx.engine.runtimes.runtime import Missing
 from quark_onnx.graph.model_files import external_files
 from quark_onnx.zoo import result_address
 from quark_onnx.zoo.entry import Entry, Try
@@ -120,6 +121,16 @@ def test_address_depends_on_versions(name: str, home: Path, monkeypatch: pytest.
     before = address(entry(home))
     monkeypatch.setattr(result_address, name, "9")
     assert address(entry(home)) != before
+
+
+@pytest.mark.parametrize("target", ["openvino", "cpu"])
+def test_address_depends_on_the_runtime_of_a_target(target: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is missing, the figures are others; that of no other target matters."""
+    one = replace(entry(home), tries=(Try("S8S8_AAWS", replace(PRESET, target=target).to_json()),))
+    monkeypatch.setattr(result_address, "runtime_of", lambda row: Missing(row.runtime, "Third", "not here"))
+    missing = address(one)
+    monkeypatch.undo()
+    assert (address(one) != missing) is (target == "openvino")
 
 
 def hidden(home: Path, entry: Entry) -> Entry:
