@@ -9,7 +9,7 @@ from quark_onnx.core.errors import DataError, ModelError, reason
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.ledger_rows import Inside, Row
-from quark_onnx.engine.openvino_certificate import OPERATORS, certificate
+from quark_onnx.engine.openvino_certificate import OPERATORS, certificate, on_bytes
 from quark_onnx.engine.openvino_ledger import openvino_rows
 from quark_onnx.engine.runner import Arrays
 from quark_onnx.engine.runtimes.openvino_names import Labelled, labelled
@@ -116,9 +116,15 @@ def certify(model: Model) -> dict[str, Certificate]:
     named = io.copy(model)
     name_nodes(named)
     nodes = {node.name or "": node for node in named.graph.all_nodes()}
-    products = (one for one in executed_nodes(named) if one.op_type in PRODUCTS and one.precision in INTEGERS)
-    made = [[nodes[name] for name in one.nodes] for one in products if one.nodes]
-    return {chosen.name or "": certificate(chosen) for chosen in map(_product, made)}
+    found = [chosen for one in executed_nodes(named) for chosen in _products(one, [nodes[name] for name in one.nodes])]
+    return {chosen.name or "": certificate(chosen) for chosen in found}
+
+
+def _products(one: Executed, nodes: Sequence[Node]) -> list[Node]:
+    """The products on integers that are part of a node that is executed; those of a subgraph are not told of."""
+    if one.op_type == "Subgraph":
+        return [node for node in nodes if on_bytes(node)]
+    return [_product(nodes)] if nodes and one.op_type in PRODUCTS and one.precision in INTEGERS else []
 
 
 def _product(nodes: Sequence[Node]) -> Node:
