@@ -13,8 +13,8 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import UNFIT, Correction, LayerRecord, MixRecord, ProtectedRegion, SmoothRecord
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
-from quark_onnx.engine.fusion_ledger import made_from
 from quark_onnx.engine.kept_feeds import Kept, keep
+from quark_onnx.engine.onnxruntime_ledger import made_from
 from quark_onnx.job import Job
 from quark_onnx.result import Probed
 from quark_onnx.stages.place.idle_operators import tidied

@@ -20,8 +20,8 @@ from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, random_data
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.float_layer_shield import shield
-from quark_onnx.engine.fusion_ledger import Inside
 from quark_onnx.engine.infinite_masks import samples_of
+from quark_onnx.engine.ledger_rows import Inside
 from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
 from quark_onnx.engine.normalizations_apart import keep_apart
 from quark_onnx.engine.runner import input_specs, rounds_float16

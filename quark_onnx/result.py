@@ -26,8 +26,8 @@ from quark_onnx.core.shown.markup import tag
 from quark_onnx.core.shown.tables import listed
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import quantized_values, tensor_sqnr
-from quark_onnx.engine.fusion_ledger import Row, certificates_of
 from quark_onnx.engine.layer_sqnr import LayerSqnr
+from quark_onnx.engine.ledger_rows import Row, certificates_of
 from quark_onnx.engine.protection_wording import region_text
 from quark_onnx.engine.result_card import (
     accuracy_tiles,

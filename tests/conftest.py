@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -19,3 +20,11 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):  # each child would compile th
 
 settings.register_profile("suite", settings(), deadline=None)  # no test measures time
 settings.load_profile("suite")
+
+gc.disable()  # while tests are collected: none of it is garbage, and to look through it takes each worker 5 seconds
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is looked for among what tests make."""
+    gc.freeze()
+    gc.enable()

@@ -30,7 +30,7 @@ from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.idle_options import OF_DATA, OF_MODEL
 from quark_onnx.decided import Decided
 from quark_onnx.engine.calibration_cache import usable
-from quark_onnx.engine.fusion_ledger import Inside
+from quark_onnx.engine.ledger_rows import Inside
 from quark_onnx.job import Job
 from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import decide, finish

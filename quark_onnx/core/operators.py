@@ -36,6 +36,8 @@ class Op:
     wide_range   the only output range that the target runs in 16 bits
     takes        operators behind it that it runs together with: one quantizer, behind the last of them
     needs_weight runs on integers only where one side is constant: products of two activations stay float
+    joins        hands on codes of several inputs where these share a scale, without computing anything
+    zero_at_0    runs on integers only where the zero point of what it reads is 0; what joins channels takes any
     adds_bias    takes in the constant Add behind it, in its float accumulator
     fuses        the target has an integer kernel, or drops the Q/DQ around it
     kernels      names of the integer kernels in onnxruntime's optimized graph
@@ -57,6 +59,8 @@ class Op:
     wide_range: Range | None = None
     takes: tuple[str, ...] = ()
     needs_weight: bool = False
+    joins: bool = False
+    zero_at_0: bool = False
     adds_bias: bool = False
     fuses: bool = True
     kernels: tuple[str, ...] = ()
@@ -135,14 +139,24 @@ TENSORRT: dict[str, Op] = _MOVING | {
 }
 """Operators whose inputs TensorRT wants quantized; it fuses or passes all others by itself."""
 
-OPENVINO: dict[str, Op] = TENSORRT | {
-    "Conv": Op("layer", weight_axis=0, adds_pairs=True),
-    "ConvTranspose": Op("layer", weight_axis=1, adds_pairs=True),
+_FUSED = (
+    *("Abs", "Add", "Clip", "Elu", "Gelu", "HardSwish", "LeakyRelu", "Mish", "Mul"),
+    *("PRelu", "Relu", "Sigmoid", "Tanh"),
+)
+
+OPENVINO: dict[str, Op] = {name: op for name, op in _MOVING.items() if name not in ("SpaceToDepth", "Tile")} | {
+    "Conv": Op("layer", weight_axis=0, takes=_FUSED, adds_pairs=True),
+    "ConvTranspose": Op("layer", weight_axis=1, zero_at_0=True, adds_pairs=True),
     "Gemm": Op("layer", weight_axis=1, adds_pairs=True),
     "MatMul": Op("matmul", weight_axis=1, needs_weight=True, adds_pairs=True),
-    "Concat": _ALL,
+    "Concat": Op("act", joins=True, zero_at_0=True),
+    "Add": Op("residual"),
 }
-"""Operators whose inputs OpenVINO's CPU plugin wants quantized; what stands behind them it takes in."""
+"""Operators whose inputs OpenVINO's CPU plugin wants quantized (`scripts/openvino_operators.py` shows its graph).
+
+What stands behind a convolution it takes in, in float. Pools that average, squeeze and excite, Softmax and what
+interpolates are no faster on integers, or run in float; so do a SpaceToDepth or Tile, and then the layers behind them.
+"""
 
 QNN: dict[str, Op] = _ELSEWHERE | {
     "MatMul": Op("matmul", per_channel=False),

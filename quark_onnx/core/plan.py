@@ -73,6 +73,7 @@ class Site:
     floor   values below it need no codes of their own: an observed range begins there at the lowest
     method  range method; None: the configuration's
     beside  the tensor is computed in float: nodes that do not list it in `Plan.nodes` read that, as do model outputs
+    handed  what makes the tensor only hands on codes that have this scale already: no quantizer is written
     """
 
     tensor: str
@@ -86,6 +87,7 @@ class Site:
     low: float | None = None
     floor: float | None = None
     beside: bool = False
+    handed: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,12 +64,12 @@ def apply_codes(part: Model, plan: Plan, floats: Collection[str] = ()) -> Model:
     """A segment of the model, quantized, that takes and returns integer codes where its ends carry a quantizer.
 
     Tensors that are quantized at run time are floats at the ends of a segment, and so are those in `floats`: each
-    segment that reads one of them quantizes it for itself.
+    segment that reads one of them quantizes it for itself. What is handed on is quantized again, which changes nothing.
     """
     quantized = io.copy(part)
     present = {value.name for value in quantized.graph.initializers.values()} | {v.name for v in quantized.graph.inputs}
     present |= {value.name for node in quantized.graph for value in node.outputs}
-    sites = {tensor: site for tensor, site in plan.sites.items() if tensor in present}
+    sites = {tensor: replace(site, handed=False) for tensor, site in plan.sites.items() if tensor in present}
     values = {name: array for name, array in plan.values.items() if name in present}
     writer = Writer(quantized.graph, replace(plan, sites=sites, values=values), floats)
     writer.write()
@@ -132,6 +132,8 @@ class Writer:
         Who asks for nothing but the shape reads the codes: onnxruntime would dequantize the tensor for it alone. A grid
         that is narrower than its type has a Clip in front, so that no code of the type lies outside.
         """
+        if site.handed:
+            return
         value, q = self.values[site.tensor], self.plan.qparams_of(site.tensor)
         parameters = self._scale_and_zero_point(site, q)
         clip = [self._clip(value, site, q)] if site.format.simulated else []

@@ -24,7 +24,7 @@ import numpy as np
 from quark_onnx.core.errors import DataError
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.fusion_ledger import made_from
+from quark_onnx.engine.onnxruntime_ledger import made_from
 from quark_onnx.engine.runner import Runner, fit
 from quark_onnx.graph import Model, Node, io
 from quark_onnx.graph.view import is_op

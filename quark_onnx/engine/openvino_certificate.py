@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.engine.openvino_pairs import orders, rows_in
-from quark_onnx.engine.saturation_certificate import DEPTHWISE, NO_CONSTANT, Certificate, counted
+from quark_onnx.engine.saturation_certificate import DEPTHWISE, NO_CONSTANT, Certificate, counted, type_of
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op
 
 OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators of a model that become one of its products."""
+
+MOVES = ("Identity", "Transpose", "Reshape")
+"""Operators through which weights are looked for."""
 
 OTHER = Certificate("unknown", "how its weights are laid out is not known")
 
@@ -39,6 +42,23 @@ def certificate(node: Node) -> Certificate:
     return max(found, key=lambda one: one.unsafe_pairs, default=DEPTHWISE)
 
 
+def on_bytes(node: Node) -> bool:
+    """Whether a product inside of a subgraph, of whose types the plugin does not tell, is one of integers."""
+    left, right = (_dequantizer(input_at(node, i)) for i in range(2))
+    if not is_op(node, *OPERATORS) or left is None or right is None:
+        return False
+    codes = input_at(right, 0)
+    return codes is not None and type_of(codes) == np.int8
+
+
+def _dequantizer(value: Value | None) -> Node | None:
+    """The node that a value is dequantized by, and then only moved."""
+    node = None if value is None else value.producer()
+    if node is None or is_op(node, "DequantizeLinear"):
+        return node
+    return _dequantizer(input_at(node, 0)) if is_op(node, *MOVES) else None
+
+
 def _codes(value: Value | None) -> NDArray[Any] | None:
     """The integers of a weight, as it is laid out where it is read; None where it is no constant that is only moved."""
     node = None if value is None else value.producer()
@@ -46,7 +66,7 @@ def _codes(value: Value | None) -> NDArray[Any] | None:
         return None
     if is_op(node, "DequantizeLinear"):
         return constant(input_at(node, 0))
-    codes = _codes(input_at(node, 0)) if is_op(node, "Identity", "Transpose", "Reshape") else None
+    codes = _codes(input_at(node, 0)) if is_op(node, *MOVES) else None
     if codes is None or is_op(node, "Identity"):
         return codes
     if is_op(node, "Transpose"):

@@ -17,7 +17,8 @@ from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import compare
 from quark_onnx.engine.counted_positions import Counted
-from quark_onnx.engine.fusion_ledger import Inside, Row, certificates_of, ledger, unseen
+from quark_onnx.engine.fusion_ledger import ledger
+from quark_onnx.engine.ledger_rows import Inside, Row, certificates_of, unseen
 from quark_onnx.engine.prove_outputs import prove_outputs
 from quark_onnx.engine.runtimes.known import runtime_of
 from quark_onnx.engine.runtimes.runtime import Missing, Runtime
@@ -41,20 +42,17 @@ def prove_for(
     Raises:
         ModelError: the runtime of the target fails on the quantized model.
     """
-    if isinstance(runtime := runtime_of(target), Missing):
-        why = f"quantized for {runtime.title}, which is not installed here"
-        rows, known = unseen((Inside("", model, plan), *bodies), why), {}
-    else:
-        try:
-            rows = ledger(model, plan, quantized, target, bodies)
-        except ModelError as error:
-            if target.runtime:
-                raise
-            proof = _as_written(model, quantized, feeds, str(error), counted)
-            return unseen((Inside("", model, plan), *bodies)), replace(proof, run=proof.written)
-        known = certificates_of(rows) if target.on_cpu else certified(target, quantized)
+    try:
+        rows = ledger(model, plan, quantized, target, bodies)
+    except ModelError as error:
         if target.runtime:
-            rows = [replace(row, certificate=known.get(row.node)) for row in rows]
+            raise
+        proof = _as_written(model, quantized, feeds, str(error), counted)
+        return unseen((Inside("", model, plan), *bodies)), replace(proof, run=proof.written)
+    known = certificates_of(rows) if target.on_cpu else certified(target, quantized)
+    if target.runtime:
+        rows = [replace(row, certificate=known.get(row.node)) for row in rows]
+    runtime = runtime_of(target)
     if not feeds:
         return rows, Proof(runtime=runtime.full_title if isinstance(runtime, Runtime) else "")
     return rows, proof_of(target, model, quantized, feeds, known, counted)

@@ -13,7 +13,7 @@ from quark_onnx.core.shown.charts import Bar, bars, strip
 from quark_onnx.core.shown.figures import count, number, percent, share, size
 from quark_onnx.core.shown.markup import Html, joined, tag
 from quark_onnx.core.shown.tables import ROWS, reasons_table
-from quark_onnx.engine.fusion_ledger import Row, Status
+from quark_onnx.engine.ledger_rows import Row, Status
 from quark_onnx.engine.result_wording import agreement_text, decibels_text, grade, kept_text, worth_text
 
 TOP_DB = 60.0

@@ -129,12 +129,12 @@ def _type(node: Node, codes: int | None, zero: int | None) -> np.dtype[Any] | No
         return np.dtype(np.uint8)
     for index in (zero, codes):
         value = None if index is None else input_at(node, index)
-        if value is not None and (found := _type_of(value)) is not None:
+        if value is not None and (found := type_of(value)) is not None:
             return found
     return None
 
 
-def _type_of(value: Value) -> np.dtype[Any] | None:
+def type_of(value: Value) -> np.dtype[Any] | None:
     """Of a constant, of a value that says it, of what quantizers make, and of what is only moved."""
     if value.const_value is not None:
         return np.dtype(value.const_value.dtype.numpy())
@@ -145,9 +145,9 @@ def _type_of(value: Value) -> np.dtype[Any] | None:
         return None
     if node.op_type in ("DynamicQuantizeLinear", "QuantizeLinear"):
         zero = input_at(node, 2)
-        return np.dtype(np.uint8) if zero is None else _type_of(zero)
+        return np.dtype(np.uint8) if zero is None else type_of(zero)
     first = input_at(node, 0)
-    return _type_of(first) if first is not None and node.op_type in CPU and CPU[node.op_type].kind == "same" else None
+    return type_of(first) if first is not None and node.op_type in CPU and CPU[node.op_type].kind == "same" else None
 
 
 def _depthwise(node: Node, weight: NDArray[Any]) -> bool:

@@ -23,7 +23,7 @@ from quark_onnx.core.records import (
     least_alike,
 )
 from quark_onnx.core.settings.targets import TARGETS
-from quark_onnx.engine.fusion_ledger import Row
+from quark_onnx.engine.ledger_rows import Row
 from quark_onnx.engine.saturation_certificate import Certificate
 
 

@@ -47,6 +47,7 @@ class Target:
     align             operator types whose inputs and outputs must share one scale, beyond those that only move values
     shifts            layers and sums rescale by shifts of a few bits: positions of scales must lie near each other
     inputs_only       quantizers stand on the inputs of layers and on one branch of residual additions; nowhere else
+    hands_on          … and in front of what moves or joins values, which hands codes on: none behind it
     fixed_point       all arithmetic is on integers: operators are quantized for whatever reader, clamps also alone
     shown_float       probabilities that leave the model stay float
     runtime           which one runs it here, so that its fusions can be proven; empty: none does
@@ -72,6 +73,7 @@ class Target:
     align: tuple[str, ...] = ()
     shifts: bool = False
     inputs_only: bool = False
+    hands_on: bool = False
     fixed_point: bool = False
     shown_float: bool = True
     runtime: str = ""
@@ -97,7 +99,7 @@ class Target:
     @property
     def spares_idle(self) -> bool:
         """Whether operators without a weight stay float where integers would buy nothing."""
-        return not self.fixed_point and not self.inputs_only
+        return not self.fixed_point and (self.hands_on or not self.inputs_only)
 
     def refuse_types(self, activation_type: str, weight_type: str) -> None:
         """Nothing, where it runs both.
@@ -171,7 +173,9 @@ TARGETS: dict[str, Target] = {
             weight_types=("int8",),
             blocks=False,
             bias_bits=None,
+            align=("Concat",),
             inputs_only=True,
+            hands_on=True,
             runtime="openvino",
             unsigned=True,
             pairs="tap",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from quark_onnx.engine.fusion_ledger import made_from
+from quark_onnx.engine.onnxruntime_ledger import made_from, onnxruntime_rows
 from quark_onnx.engine.runner import VERSION, Runner, executed_model, run_file
 from quark_onnx.engine.runtimes.runtime import Executed, Run, Runtime
 from quark_onnx.engine.saturating_runner import without_vnni
@@ -48,6 +48,7 @@ RUNTIME = Runtime(
     VERSION,
     load,
     executed_nodes,
+    onnxruntime_rows,
     certify,
     without_vnni,
     run_file,

@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quark_onnx.core.errors import DataError, ModelError, reason
+from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.calibration_data import Feed
-from quark_onnx.engine.openvino_certificate import OPERATORS, certificate
+from quark_onnx.engine.ledger_rows import Inside, Row
+from quark_onnx.engine.openvino_certificate import OPERATORS, certificate, on_bytes
+from quark_onnx.engine.openvino_ledger import openvino_rows
 from quark_onnx.engine.runner import Arrays
+from quark_onnx.engine.runtimes.openvino_names import Labelled, labelled
 from quark_onnx.engine.runtimes.openvino_session import (
     LEAVE,
     compiled,
@@ -16,7 +20,6 @@ from quark_onnx.engine.runtimes.openvino_session import (
     core,
     failure,
     maker_names,
-    node_of,
     version,
 )
 from quark_onnx.engine.runtimes.openvino_without_vnni import without_vnni
@@ -45,7 +48,7 @@ def runtime() -> Runtime | Missing:
         core()
     except Exception as error:  # not there, or not for this machine, which its libraries tell in types of their own
         return Missing("openvino", TITLE, f"{reason(error, 1)}; {INSTALL}")
-    return Runtime("openvino", TITLE, version(), Loaded, executed_nodes, certify, without_vnni, run_file)
+    return Runtime("openvino", TITLE, version(), Loaded, executed_nodes, ledger, certify, without_vnni, run_file)
 
 
 class Loaded:
@@ -85,18 +88,24 @@ class Loaded:
 
 def executed_nodes(model: Model) -> list[Executed]:
     """The nodes of the graph that the plugin executes, those that only hold weights or are no work left out."""
-    makers = maker_names(model)
-    order = {node.name or "": at for at, node in enumerate(model.graph.all_nodes())}
-    nodes = compiled_model(model).get_runtime_model().get_ordered_ops()
+    labels = labelled(model)
+    try:
+        nodes = compiled_model(labels.model).get_runtime_model().get_ordered_ops()
+    except ModelError:
+        compiled_model(model)  # for its message, which names nodes
+        raise
     told = [{key: value.astype(str) for key, value in node.get_rt_info().items()} for node in nodes]
-    return [_executed(one, makers, order) for one in told if one["layerType"] not in NO_WORK]
+    return [_executed(one, labels) for one in told if one["layerType"] not in NO_WORK]
 
 
-def _executed(told: Mapping[str, str], makers: Mapping[str, str], order: Mapping[str, int]) -> Executed:
-    named = {node_of(name, makers) for name in told["originalLayersNames"].split(",")} - {""}
-    nodes = tuple(sorted(named, key=order.__getitem__))
-    outputs = tuple(told["outputPrecisions"].split(","))
+def _executed(told: Mapping[str, str], labels: Labelled) -> Executed:
+    nodes, outputs = labels.named_in(told["originalLayersNames"]), tuple(told["outputPrecisions"].split(","))
     return Executed(nodes, told["layerType"], told["primitiveType"], told["runtimePrecision"], outputs)
+
+
+def ledger(parts: Sequence[Inside], quantized: Model, target: Target) -> list[Row]:
+    """See `openvino_ledger`."""
+    return openvino_rows(parts, quantized, executed_nodes(quantized))
 
 
 def certify(model: Model) -> dict[str, Certificate]:
@@ -107,9 +116,15 @@ def certify(model: Model) -> dict[str, Certificate]:
     named = io.copy(model)
     name_nodes(named)
     nodes = {node.name or "": node for node in named.graph.all_nodes()}
-    products = (one for one in executed_nodes(named) if one.op_type in PRODUCTS and one.precision in INTEGERS)
-    made = [[nodes[name] for name in one.nodes] for one in products if one.nodes]
-    return {chosen.name or "": certificate(chosen) for chosen in map(_product, made)}
+    found = [chosen for one in executed_nodes(named) for chosen in _products(one, [nodes[name] for name in one.nodes])]
+    return {chosen.name or "": certificate(chosen) for chosen in found}
+
+
+def _products(one: Executed, nodes: Sequence[Node]) -> list[Node]:
+    """The products on integers that are part of a node that is executed; those of a subgraph are not told of."""
+    if one.op_type == "Subgraph":
+        return [node for node in nodes if on_bytes(node)]
+    return [_product(nodes)] if nodes and one.op_type in PRODUCTS and one.precision in INTEGERS else []
 
 
 def _product(nodes: Sequence[Node]) -> Node:

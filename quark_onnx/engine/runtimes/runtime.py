@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from quark_onnx.core.records import Latency
+from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.ledger_rows import Inside, Row
 from quark_onnx.engine.runner import Arrays, fit
 from quark_onnx.engine.runtimes.turns import ROUNDS, timed
 from quark_onnx.engine.saturation_certificate import Certificate
@@ -62,6 +64,7 @@ class Runtime:
     version         its own
     load            see `Load`
     executed_nodes  of a model, in the order in which they run
+    ledger          a row for every node of the parts of a prepared model, from what it makes of the quantized one
     certify         whether each node that it executes on integers computes the same on every x64 processor
     without_vnni    a model as x64 without VNNI runs it, for so long as the context is open; raises ModelError where
                     that cannot be had here
@@ -73,6 +76,7 @@ class Runtime:
     version: str
     load: Load
     executed_nodes: Callable[[Model], list[Executed]]
+    ledger: Callable[[Sequence[Inside], Model, Target], list[Row]]
     certify: Callable[[Model], dict[str, Certificate]]
     without_vnni: Callable[[Model, Sequence[str]], AbstractContextManager[Run]]
     run_file: Callable[[Path, Feed, int], None]

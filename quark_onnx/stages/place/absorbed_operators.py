@@ -39,7 +39,7 @@ def want_output(
         return
     last = take_behind(request, node, context)
     output = last.outputs[0]
-    clamp = sole_reader(output) if last is node else None
+    clamp = sole_reader(output) if last is node and not context.config.row.inputs_only else None
     if clamp is None or not is_op(clamp, "Relu", "Clip") or clamp.name in context.barred or context.silent(clamp):
         request.want_data(output, context.config, range=known)
         return

@@ -27,7 +27,8 @@ from quark_onnx.core.plan import TABLE, Plan
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.graph import Graph, Node, Value
 from quark_onnx.graph.view import constant, is_op, shape, sole_reader
-from quark_onnx.stages.place.float_readers import with_floats_beside
+from quark_onnx.stages.place.float_readers import behind_layer, with_floats_beside
+from quark_onnx.stages.place.handed_codes import with_codes_handed
 from quark_onnx.stages.place.never_quantized import data_inputs
 
 BEHIND = "nobody behind it reads integers: quantizing its output would only add rounding"
@@ -116,7 +117,10 @@ def tidied(graph: Graph, plan: Plan, target: Target) -> Plan:
     reasons |= {name: MOVES for name in moving if name not in joined}
     left = {name: nodes.get(name, ends) for name, ends in plan.nodes.items() if name in nodes or name in lookups}
     tidy = plan.keeping({name: ends for name, ends in left.items() if name not in reasons}, reasons)
-    return replace(tidy, sites=with_floats_beside(graph, tidy.sites, tidy.nodes)) if target.spares_idle else tidy
+    sites = tidy.sites
+    if target.spares_idle:
+        sites = with_floats_beside(graph, sites, tidy.nodes, ops)
+    return replace(tidy, sites=with_codes_handed(graph, sites, tidy.nodes, ops) if target.hands_on else sites)
 
 
 def _let_go(graph: Graph, nodes: dict[str, tuple[str, ...]], ops: Mapping[str, Op]) -> dict[str, str]:
@@ -193,7 +197,7 @@ class _Quantized:
     def gets_integers(self, node: Node) -> bool:
         """Whether an integer kernel has its inputs, or most of their work, for nothing."""
         row = self._row(node)
-        if is_op(node, "Identity"):  # between two types that the user asks for
+        if is_op(node, "Identity") or row.joins:  # between two types that the user asks for; in place of one behind it
             return True
         varying = [value for value in data_inputs(node, row) if constant(value) is None]
         large = [value for value in varying if not _smaller(value, node.outputs[0])] or varying
@@ -229,7 +233,7 @@ class _Quantized:
         if producer is not None and self._moves(producer):
             return producer.inputs[0] is not None and self.made(producer.inputs[0])
         if producer is None or value.name not in self.nodes.get(producer.name or "", ()):
-            return False
+            return behind_layer(value, self.nodes, self.ops)
         return not self._row(self._owner(producer)).float_output
 
     def _needed(self, value: Value) -> bool:

@@ -23,6 +23,7 @@ from quark_onnx.stages.place.parameter_formats import (
 from quark_onnx.stages.place.probability_outputs import REASON as SHOWN
 from quark_onnx.stages.place.probability_outputs import moves_shown, only_shown
 from quark_onnx.stages.place.site_request import Context, Rule, SiteRequest
+from quark_onnx.stages.place.zero_points import ELSEWHERE, along_channels, zero_at_0
 
 
 def layer(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
@@ -35,6 +36,8 @@ def layer(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
     channels = output_channels(node, row, weight)
     if bias is not None and constant(bias) is None:
         return Skip("the bias is computed at run time")
+    if row.zero_at_0 and not zero_at_0(node.inputs[0], context):
+        return Skip(ELSEWHERE)
     if bias is not None and row_length(bias) not in (1, channels):
         return Skip("the bias is not one number per output channel")
     request = SiteRequest("layer")
@@ -101,6 +104,8 @@ def act(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
         return Skip("a Concat of one input")
     if node.op_type == "AveragePool" and any(step != 1 for step in node.attributes.get_ints("dilations", ())):
         return Skip("onnxruntime's integer AveragePool has no dilations, and refuses a model that asks for them")
+    if row.joins and not along_channels(node) and not all(zero_at_0(value, context) for value in node.inputs):
+        return Skip(ELSEWHERE)
     if not all(_survives(input_at(node, i), context.config.activation) for i in row.exact):
         return Skip(f"input {row.exact[0]} must be a constant that integers hold exactly")
     known = row.known_range(context.config.activation.bits)
@@ -139,6 +144,8 @@ def same(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
         return Skip("pads with a value other than 0")
     if node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") == "cubic":
         return Skip("cubic interpolation leaves the range of its input")
+    if context.config.row.hands_on and node.op_type == "Resize" and _interpolates(node):
+        return Skip("values between those that it reads are no codes: it runs in float")
     if context.config.row.shown_float and moves_shown(node, context.ops):
         return Skip(SHOWN)
     request = SiteRequest("same scale")
@@ -152,6 +159,10 @@ def same(node: Node, row: Op, context: Context) -> SiteRequest | Skip:
         request.want_data(value, context.config)
         request.ties[value.name or ""] = source.name or ""
     return request
+
+
+def _interpolates(node: Node) -> bool:
+    return node.attributes.get_string("mode", "nearest") != "nearest"
 
 
 def _pads_with_zero(node: Node) -> bool:

@@ -13,6 +13,7 @@ from quark_onnx.stages.place.dynamic import weight_alone, without_ranges
 from quark_onnx.stages.place.excluded_nodes import excluded
 from quark_onnx.stages.place.float_readers import with_floats_beside
 from quark_onnx.stages.place.gate_floors import with_floors
+from quark_onnx.stages.place.handed_codes import with_codes_handed
 from quark_onnx.stages.place.idle_operators import CLAMP, MOVES, connected, floating, idle, without_output
 from quark_onnx.stages.place.known_ranges import with_known_ranges
 from quark_onnx.stages.place.masked_nodes import masked_nodes, ranges_behind
@@ -168,7 +169,9 @@ def _plan(
     sites, wider = wide_enough(graph, sites, nodes)
     sites = with_floors(graph, sites)
     if config.row.spares_idle:
-        sites = with_floats_beside(graph, sites, nodes)
+        sites = with_floats_beside(graph, sites, nodes, config.row.ops)
+    if config.row.hands_on:
+        sites = with_codes_handed(graph, sites, nodes, config.row.ops)
     if config.row.unsigned:
         stored = unsigned_activations(sites)
         if stored != sites:

@@ -40,7 +40,7 @@ def shares_negative(value: Value, ops: Mapping[str, Op], aligned: Collection[str
     while waiting:
         current = waiting.pop()
         producer = current.producer()
-        if not _links(producer, ops, aligned, barred) and not _non_negative(current):
+        if not _links(producer, ops, aligned, barred) and not non_negative(current):
             return True
         for node in (*current.consumers(), producer):
             tied = _tied(node, ops) if node is not None and _links(node, ops, aligned, barred) else []
@@ -61,7 +61,7 @@ def _links(node: Node | None, ops: Mapping[str, Op], aligned: Collection[str], b
     return ops[node.op_type].kind == "same" or node.op_type in aligned
 
 
-def _non_negative(value: Value) -> bool:
+def non_negative(value: Value) -> bool:
     """Whether the tensor is known to hold no negative value, from what makes it."""
     array, producer = constant(value), value.producer()
     if array is not None:

@@ -11,6 +11,7 @@ from quark_onnx.core.plan import Role, Site, Skip
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.view import constant, is_op
+from quark_onnx.stages.place.handed_codes import hands_on
 
 
 @dataclass
@@ -73,7 +74,10 @@ class Context:
 
     def silent(self, node: Node) -> bool:
         """Whether the output gets no quantizer for the sake of this node."""
-        return self.config.row.inputs_only or node.op_type in self.config.option("OpTypesToExcludeOutputQuantization")
+        row = self.config.row
+        if row.inputs_only and not (row.hands_on and hands_on(node, self.ops)):
+            return True
+        return node.op_type in self.config.option("OpTypesToExcludeOutputQuantization")
 
 
 Rule = Callable[[Node, Op, Context], "SiteRequest | Skip"]

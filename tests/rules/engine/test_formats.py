@@ -13,7 +13,9 @@ from quantized_models import Feed, Made, constants, feeds, graph, placed, quanti
 from quark_onnx.core.number_formats import TYPES
 from quark_onnx.engine.activation_walk import Frontier, walk
 from quark_onnx.engine.compare import quantized_values, tensor_sqnr
-from quark_onnx.engine.fusion_ledger import WITH_BIAS, Row, ledger
+from quark_onnx.engine.fusion_ledger import ledger
+from quark_onnx.engine.ledger_rows import Row
+from quark_onnx.engine.onnxruntime_ledger import WITH_BIAS
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, Node, io
 from quark_onnx.numerics.layer import integer_bias

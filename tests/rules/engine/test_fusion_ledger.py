@@ -11,7 +11,9 @@ from operator_examples import TABLE
 from quantized_models import executed_kernels, graph, graph_between, quantized
 
 from quark_onnx.core.operators import CPU
-from quark_onnx.engine.fusion_ledger import ADDED, BETWEEN, NO_KERNEL, Row, fused, ledger
+from quark_onnx.engine.fusion_ledger import ledger
+from quark_onnx.engine.ledger_rows import Row, fused
+from quark_onnx.engine.onnxruntime_ledger import ADDED, BETWEEN, NO_KERNEL
 from quark_onnx.graph import Model
 
 pytestmark = pytest.mark.skipif(

@@ -12,7 +12,7 @@ from text_models import normal, text_model
 from quark_onnx import DataError, ModelError, ModelQuantizer, get_default_config
 from quark_onnx.core.records import UNFIT
 from quark_onnx.engine import proof_for_target
-from quark_onnx.engine.fusion_ledger import UNSEEN
+from quark_onnx.engine.ledger_rows import UNSEEN
 from quark_onnx.engine.runner import Runner, _node
 from quark_onnx.graph import io
 from quark_onnx.quantsim import QuantizationSimModel

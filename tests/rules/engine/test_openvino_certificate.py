@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from quantized_models import graph, quantized
 from text_models import text_model
 
 from quark_onnx.core.errors import ModelError
@@ -17,7 +18,7 @@ from quark_onnx.engine.openvino_pairs import orders, rows_in
 from quark_onnx.engine.runtimes import openvino_without_vnni
 from quark_onnx.engine.runtimes.known import RUNTIMES
 from quark_onnx.engine.runtimes.runtime import Missing, Runtime
-from quark_onnx.engine.saturation_certificate import Certificate
+from quark_onnx.engine.saturation_certificate import NO_CONSTANT, Certificate
 from quark_onnx.graph import Model, Node, io
 from quark_onnx.numerics.layer.im2col import every_position, patches
 from quark_onnx.numerics.rounding.weight_grid import nearest
@@ -184,14 +185,15 @@ def ran(openvino: Runtime) -> Ran:
     codes = {}
     for name, layer in LAYERS.items():
         codes[name, "wild"], codes[name, "safe"] = wild(layer), safe(layer, plain[name])
-        codes[name, "seven"] = (wild(layer) // 2).astype(np.int8)
+        if name in SEVERAL_ORDERS:
+            codes[name, "seven"] = (wild(layer) // 2).astype(np.int8)
     model = model_of([(LAYERS[name], array) for (name, _), array in codes.items()])
     cases = {key: Case(LAYERS[key[0]], plain[key[0]], array) for key, array in codes.items()}
     feed = {f"x{i}": case.x() for i, case in enumerate(cases.values())}
     outputs = {}
     for kind, beyond in KINDS.items():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(openvino_without_vnni, "LIMIT", {"ONEDNN_MAX_CPU_ISA": kind})
+            patch.setattr(openvino_without_vnni, "LIMITS", (kind,))
             patch.setattr(openvino_without_vnni, "BEYOND", beyond)
             try:
                 with openvino.without_vnni(model, [f"y{i}" for i in range(len(cases))]) as run:
@@ -205,7 +207,7 @@ def ran(openvino: Runtime) -> Ran:
 @pytest.mark.parametrize("name", LAYERS)
 def test_exact_is_exact_on_every_processor_and_the_rest_is_clipped_in_a_known_order(name: str, ran: Ran) -> None:
     """Codes of 7 bits are exact, wild ones are not, but for depthwise; safe ones where no processor has other pairs."""
-    for kind in ("wild", "safe", "seven"):
+    for kind in ("wild", "safe", "seven") if name in SEVERAL_ORDERS else ("wild", "safe"):
         case, certificate = ran.cases[name, kind], ran.certificates[name, kind]
         expected = kind == "seven" or name == "depthwise" or (kind == "safe" and name not in SEVERAL_ORDERS)
         assert certificate.verdict == ("exact" if expected else "may saturate"), kind
@@ -215,3 +217,55 @@ def test_exact_is_exact_on_every_processor_and_the_rest_is_clipped_in_a_known_or
             allowed = [exact] if expected else [exact, *clipped]
             assert any(np.array_equal(y, one) for one in allowed), kind
         assert expected or any(not np.array_equal(y, exact) for y in found), kind
+
+
+MOVED = {
+    "as it is": "(w, s) u = Identity (v0)",
+    "transposed": "(t, s) u = Transpose <perm = [1, 0]> (v0)",
+    "in another shape": "(r, s) u = Reshape (v0, shape)",
+}
+
+
+@pytest.mark.parametrize("how", MOVED)
+def test_weights_that_are_moved_are_looked_at(how: str, openvino: Runtime) -> None:
+    """The unsafe pair is in the second column; as rows, there would be none."""
+    codes = np.zeros((6, 8), np.int8)
+    codes[2:4, 1] = 127
+    text = f"""g (float[N,6] x) => (float[N,8] y) <float s = {{1}}, uint8 z = {{0}}> {{ q = QuantizeLinear (x, s, z)
+        d = DequantizeLinear (q, s, z) v0 = DequantizeLinear {MOVED[how]} [n] y = MatMul (d, u) }}"""
+    forms = {"w": codes, "t": np.ascontiguousarray(codes.T), "r": codes.reshape(6, 2, 4), "shape": np.array([0, 8])}
+    read = {name: array for name, array in forms.items() if f"({name}," in MOVED[how] or f" {name})" in MOVED[how]}
+    (found,) = openvino.certify(io.load(text_model(text, **read))).values()
+    assert found.verdict == "may saturate"
+    assert (found.pairs, found.unsafe_pairs, found.rows, found.unsafe_rows) == (24, 1, 8, 1)
+
+
+def test_products_of_two_activations_are_unknown(openvino: Runtime) -> None:
+    """Of uint8 and int8, that is; two of uint8 are multiplied in float."""
+    text = """g (float[2,4,8] a, float[2,8,4] b) => (float[2,4,4] y)
+        <float s = {1}, uint8 z = {0}, TYPE k = {0}> { q = QuantizeLinear (a, s, z) d = DequantizeLinear (q, s, z)
+        r = QuantizeLinear (b, s, k) e = DequantizeLinear (r, s, k) [n] y = MatMul (d, e) }"""
+    assert openvino.certify(io.load(text_model(text.replace("TYPE", "int8"))))["n"] == NO_CONSTANT
+    assert not openvino.certify(io.load(text_model(text.replace("TYPE", "uint8"))))
+
+
+NETS = {
+    "three channels, and groups of three": "(float[1,3,8,8] x) => (float[1,8,4,4] y)"
+    " { h = Conv (x, a) r = Relu (h) y = Conv <group = 2> (r, b) }",
+    "one channel, and a transposed one": "(float[1,1,8,8] x) => (float[1,6,8,8] y)"
+    " { h = Conv (x, c) r = Relu (h) y = ConvTranspose (r, d) }",
+    "matrices": "(float[4,9] x) => (float[4,5] y) { h = Gemm <transB = 1> (x, e) r = Relu (h) y = MatMul (r, f) }",
+}
+SHAPES = {"a": (6, 3, 3, 3), "b": (8, 3, 3, 3), "c": (6, 1, 3, 3), "d": (6, 6, 3, 3), "e": (7, 9), "f": (7, 5)}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_what_is_quantized_for_openvino_is_exact_there(net: str, openvino: Runtime) -> None:
+    """The twin, rounded freely, may saturate."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.uniform(-0.2, 1, shape).astype(np.float32) for name, shape in SHAPES.items()}
+    model = graph(NETS[net], **{name: array for name, array in weights.items() if f", {name})" in NETS[net]})
+    for how, verdicts in (("auto", {"exact"}), ("off", {"may saturate"})):
+        made = quantized(model, target="openvino", per_channel=True, weight_pairs=how)
+        found = openvino.certify(made.quantized)
+        assert len(found) == 2 and {one.verdict for one in found.values()} == verdicts

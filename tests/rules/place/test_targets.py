@@ -547,7 +547,7 @@ def test_models_load_and_are_close_to_float(target: str, text: str) -> None:
     for per_channel in {False, TARGETS[target].per_channel}:
         fields: dict[str, Any] = {"target": target, "per_channel": per_channel, **KINDS[target]}
         made = quantized(model, **fields)
-        assert len(made.plan.nodes) > 3
+        assert len(made.plan.nodes) > (1 if TARGETS[target].ops["MatMul"].needs_weight else 3)
         assert made.plan.qparams.keys() >= {site.group for site in made.plan.sites.values() if site.format.bits != 32}
         for optimized in (False, True) if TARGETS[target].on_cpu or not kernels_saturate() else (False,):
             assert worst(model, made.quantized, optimized=optimized) > 18, (per_channel, optimized)

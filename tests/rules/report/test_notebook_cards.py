@@ -25,8 +25,8 @@ from quark_onnx.core.shown.card import Card, Shown, Tile
 from quark_onnx.core.shown.charts import CELLS, Bar, bars, strip
 from quark_onnx.core.shown.markup import Html, tag
 from quark_onnx.core.visible_text import UNSEEN
-from quark_onnx.engine.fusion_ledger import Row
 from quark_onnx.engine.layer_sqnr import LayerSqnr
+from quark_onnx.engine.ledger_rows import Row
 from quark_onnx.engine.saturation_certificate import Certificate
 from quark_onnx.zoo.events import ZooResult
 from quark_onnx.zoo.rows import Cost, Outcome

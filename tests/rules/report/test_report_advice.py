@@ -14,7 +14,7 @@ from quark_onnx.core.records import Departure, Latency, LayerRecord, Measured, P
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.presets import PRESETS
-from quark_onnx.engine.fusion_ledger import Row
+from quark_onnx.engine.ledger_rows import Row
 from quark_onnx.engine.saturation_certificate import NO_PRODUCT, Certificate
 from quark_onnx.report.advice import LEVELS, RULES, advise
 from quark_onnx.report.build import failed

@@ -28,7 +28,7 @@ from quark_onnx.core.records import (
     Timing,
 )
 from quark_onnx.core.visible_text import visible
-from quark_onnx.engine.fusion_ledger import Row
+from quark_onnx.engine.ledger_rows import Row
 from quark_onnx.engine.result_wording import grade
 from quark_onnx.engine.saturation_certificate import NO_PRODUCT, Certificate
 from quark_onnx.report.advice import advise
