@@ -116,7 +116,7 @@ def test_it_is_refused_before_any_work_is_done() -> None:
     """Of the data, which are none, nothing is said; on the CPU they are."""
     text = "g (float[N, 2, 2] x) => (float[N] y) { a = MatMul (x, w) [det] y = Det (a) }"
     for target, error in (
-        ("openvino", "OpenVINO .* cannot load the model: .*Det.* choose another target"),
+        ("openvino", r"OpenVINO .* cannot load the model: .*Det.* choose another target"),
         ("cpu", "data"),
     ):
         config = replace(get_default_config("S8S8_AAWS"), target=target)
