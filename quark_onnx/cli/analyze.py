@@ -82,6 +82,7 @@ def analyze_command(
 
     - `quark-onnx analyze model.onnx --preset S8S8_AAWS --data samples/`
     - `quark-onnx analyze model.onnx int8.onnx --data samples/ -o analysis --html`
+    - `quark-onnx analyze model.onnx nncf.onnx --data samples/ --target openvino`
     """
     suffix = f".{kind.lower().lstrip('.')}"
     _check(output, suffix, html)
@@ -148,6 +149,7 @@ def _given(
         looked,
         quantized_model.stem,
         files=(float_model, quantized_model),
+        target=how.runs_on.name,
         measure=replace(_measure(html), feeds=len(looked)),
         tell=tell,
     )
@@ -220,6 +222,7 @@ def _print(report: ModelReport, files: Sequence[str], folder: Path | None) -> No
         out.print("No layer of the quantized model could be matched.")
     if report.protected:
         out.print(facts({"Protected": protected_text(report.protected)}))
+    say(f"Run in {report.runtime}." if report.runtime else "Not run: its runtime is not installed.")
     if report.certificates:
         say(f"Processors: {summary(report.certificates)}.")
     out.print(output_lines(report.outputs, report.written), soft_wrap=True)

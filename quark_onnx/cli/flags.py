@@ -12,9 +12,10 @@ import typer
 
 from quark_onnx.core.errors import ConfigError, DataError, reading
 from quark_onnx.core.json_reading import json_of
+from quark_onnx.core.settings.checked_fields import named
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.presets import DEFAULT, beginning
-from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.core.settings.targets import TARGETS, Target
 from quark_onnx.engine.calibration_data import CalibrationData, ImageOptions, random_data
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.runner import input_specs
@@ -172,8 +173,17 @@ class ConfigFlags:
 
     @property
     def only_of_the_model(self) -> bool:
-        """Whether no flag says how to quantize."""
-        return replace(self, custom_ops=None) == ConfigFlags()
+        """Whether no flag says how to quantize: what runs a quantized model may be named."""
+        return replace(self, custom_ops=None, target=None) == ConfigFlags()
+
+    @property
+    def runs_on(self) -> Target:
+        """The target that a quantized model is run for.
+
+        Raises:
+            ConfigError: there is no such target.
+        """
+        return TARGETS["cpu" if self.target is None else named(self.target, tuple(TARGETS), "target")]
 
     @property
     def begins_with(self) -> str:

@@ -20,8 +20,10 @@ from quark_onnx.cli.tables import counted, facts, new_table
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.opened_model import open_model
+from quark_onnx.engine.proof_for_target import certified
 from quark_onnx.engine.runner import input_specs
-from quark_onnx.engine.saturation_certificate import certify, is_quantized, summary
+from quark_onnx.engine.runtimes.known import own_runtime
+from quark_onnx.engine.saturation_certificate import is_quantized, summary
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import shape
 from quark_onnx.job import Job
@@ -57,13 +59,14 @@ def inspect_command(
     - `quark-onnx inspect model.onnx`
     - `quark-onnx inspect model.onnx --exclude 'head/*' --nodes`
     - `quark-onnx inspect int8.onnx`
+    - `quark-onnx inspect int8.onnx --target openvino`
     """
     config = how.build()
     loaded = open_model(model, how.custom_ops or ())
     if is_quantized(loaded):
         if not how.only_of_the_model:
             raise ConfigError(f"{model} is quantized already: name the float model, or leave the flags out")
-        _certified(model, loaded, nodes, show)
+        _certified(model, loaded, how.runs_on, nodes, show)
         return
     with progress(quiet=show.quiet) as tell:
         tell("prepare", 0, None)
@@ -79,17 +82,20 @@ def inspect_command(
         out.print(facts(_overview(job, rows)))
 
 
-def _certified(path: Path, model: Model, nodes: bool, show: ShowFlags) -> None:
-    """What is certified of a quantized model."""
-    found = certify(model)
+def _certified(path: Path, model: Model, target: Target, nodes: bool, show: ShowFlags) -> None:
+    """What is certified of a quantized model, by the runtime of the target."""
+    found, runtime = certified(target, model), own_runtime(target)
+    asked = "" if runtime is None else runtime.full_title
     if show.json:
-        print_json({"model": str(path), "weights": io.weight_bytes(model), "certificates": found})
+        document = {"model": str(path), "weights": io.weight_bytes(model), "target": target.name, "runtime": asked}
+        print_json(document | {"certificates": found})
     elif not show.quiet:
         table = certificate_table(found, every=nodes)
         if table.row_count:
             out.print(table)
-        proved = summary(found) or "no node runs on an integer kernel"
-        out.print(facts({**_interface(model), "Processors": proved}))
+        missing = f"not known: nothing that runs models for {target.title} is installed"
+        proved = summary(found) or ("no node runs on an integer kernel" if asked else missing)
+        out.print(facts({**_interface(model), "Asked": asked, "Processors": proved}))
 
 
 def _before(job: Job) -> Counter[str]:

@@ -34,7 +34,8 @@ def work_by_node(model: Model, executed: Sequence[Executed]) -> dict[str, Execut
         for name in one.nodes:
             named[name].append(one)
     nodes = [*model.graph]
-    found = {node: _own(node, named[node.name or ""]) for node in model.graph.all_nodes() if node.name in named}
+    own = {node: _own(node, named[node.name or ""]) for node in model.graph.all_nodes() if node.name in named}
+    found = {node: one for node, one in own.items() if one is not None}
     for node in reversed(nodes):
         _take(found, node, _readers(node))
     for node in nodes:
@@ -42,9 +43,10 @@ def work_by_node(model: Model, executed: Sequence[Executed]) -> dict[str, Execut
     return {node.name or "": one for node, one in found.items()}
 
 
-def _own(node: Node, those: Sequence[Executed]) -> Executed:
-    products = [one for one in those if one.op_type in PRODUCTS] if node.op_type in LAYERS else []
-    return (products or those)[-1]
+def _own(node: Node, those: Sequence[Executed]) -> Executed | None:
+    """The last; of a layer what only lays out its weight has its name, too."""
+    fitting = [one for one in those if one.op_type in PRODUCTS or node.op_type not in LAYERS]
+    return next(reversed(fitting), None)
 
 
 def _take(found: dict[Node, Executed], node: Node, neighbours: Iterable[Node]) -> None:

@@ -19,6 +19,7 @@ from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import is_float, is_op
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+UNTOLD = "nothing of what OpenVINO executes can be told to be its work"
 IN_A_BODY = "OpenVINO shows control flow as one node, and not what runs inside"
 
 
@@ -33,13 +34,13 @@ def openvino_rows(parts: Sequence[Inside], quantized: Model, executed: Sequence[
             name = node.name or ""
             one = work.get(name)
             kernel = "" if one is None else f"{one.op_type} {one.primitive}"
-            reason = _reason(node, part.plan, one, written)
+            reason = _reason(node, part.plan, one, written, bool(part.title))
             status: Status = "float" if reason else "integer" if name in own else "absorbed"
             rows.append(Row(name, node.op_type, status, kernel, part.told(reason)))
     return rows
 
 
-def _reason(node: Node, plan: Plan, one: Executed | None, written: Mapping[str, Node]) -> str:
+def _reason(node: Node, plan: Plan, one: Executed | None, written: Mapping[str, Node], body: bool) -> str:
     """Why it is float; empty where it is not."""
     name = node.name or ""
     planned = bool(plan.nodes.get(name))
@@ -50,7 +51,7 @@ def _reason(node: Node, plan: Plan, one: Executed | None, written: Mapping[str, 
     if name not in written:
         return ""  # its constant is stored as it is
     if one is None:
-        return IN_A_BODY
+        return IN_A_BODY if body else UNTOLD
     return why_float(written[name], one)
 
 

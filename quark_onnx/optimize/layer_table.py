@@ -11,7 +11,7 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
-from quark_onnx.engine.kernel_times import kernel_times
+from quark_onnx.engine.runtimes.known import own_runtime
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import is_op
 from quark_onnx.numerics.search.upgrade_path import UpgradePath, upgrade_path
@@ -123,7 +123,7 @@ def table_rows(
     count = samples_to_look_at(len(feeds), len(model.graph), sum(work.products.values()), len(layers))
     few = [feeds[i * len(feeds) // count] for i in range(min(count, len(feeds)))]
     found = layer_damages(model, plan, layers, few, measure, counted, tick)
-    as_float, as_integers = _clocks(result, few) if clocked else (work.products, _thirds(work))
+    as_float, as_integers = _clocks(result, few, target) if clocked else (work.products, _thirds(work))
     unit = sum(as_float.values()) / max(1, sum(work.products.values()))
     rows = []
     for layer, damages in zip(layers, found, strict=True):
@@ -150,10 +150,11 @@ def _thirds(work: Work) -> dict[str, float]:
     return {name: count * PRODUCT for name, count in work.products.items()}
 
 
-def _clocks(result: Result, feeds: Sequence[Feed]) -> tuple[dict[str, float], dict[str, float]]:
+def _clocks(result: Result, feeds: Sequence[Feed], target: Target) -> tuple[dict[str, float], dict[str, float]]:
     """Microseconds by node, of the float model and of the quantized one."""
-    evidence = result.evidence
-    return kernel_times(evidence.model, feeds), kernel_times(evidence.quantized, feeds)
+    evidence, runtime = result.evidence, own_runtime(target)
+    assert runtime is not None
+    return runtime.kernel_times(evidence.model, feeds), runtime.kernel_times(evidence.quantized, feeds)
 
 
 def _bytes_around(result: Result, layers: Sequence[Layer]) -> int:

@@ -23,6 +23,7 @@ from quark_onnx.engine.calibration_cache import data_hash
 from quark_onnx.engine.compare import compare_each
 from quark_onnx.engine.kept_feeds import telling
 from quark_onnx.engine.output_judge import OutputJudge, run_of
+from quark_onnx.engine.runtimes.known import own_runtime
 from quark_onnx.evaluators import Evaluator, Score, identity, refusal, score
 from quark_onnx.graph import ModelProto, io
 from quark_onnx.job import Job
@@ -111,7 +112,7 @@ def optimize(
             evaluate,
             Path(home or "."),
             None if evaluate is None else _scored(job, evaluate, Path(home or "."), tell),
-            milliseconds(job.plain, samples.judges) if config.row.on_cpu else None,
+            milliseconds(job.plain, samples.judges, config.row),
         )
         limit = None if time_limit is None else start + time_limit
         config = replace(config, extra_options={k: v for k, v in config.extra_options.items() if k not in RANDOM})
@@ -198,7 +199,7 @@ class _Run:
         feed = self.samples.inside[telling(self.samples.inside)[0]]
         work = work_of_layers(self.job.prepared, self.job.sites, feed)
         store = TrialStore(None if folder is None else Path(folder), self._base())
-        self.clocked = objective == "latency" and config.row.on_cpu
+        self.clocked = objective == "latency" and own_runtime(config.row) is not None
         trials = Trials(self.task, store, self.progress, self.deadline, self._begin, work)
 
         def table_of(plain: QuantizationConfig) -> Sequence[LayerRow]:
@@ -266,7 +267,7 @@ def _outcome(
     if path is not None:
         written(result, path, job.model)
     task, rows = trials.task, () if search.table is None else search.table.with_chosen(best.choices)
-    met, timed = search.knee or best.good, slower(best, task, result)
+    met, timed = search.knee or best.good, slower(best, task, result, best.configuration.row)
     doubted = (*departing(best, task, result), *doubts(best, task, _kl_by_sample(job, samples, result)))
     found = Optimized(
         search.objective,

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.budget_excess import excess
+from quark_onnx.engine.kernel_times import kernel_times
 from quark_onnx.engine.output_judge import run_of
 from quark_onnx.numerics.search.paired_bootstrap import standard_error
 from quark_onnx.optimize.records import FLOAT, LayerOption, LayerRow, Optimized, Point
-from quark_onnx.optimize.trials import Task, milliseconds
+from quark_onnx.optimize.trials import TIMED, Task, in_milliseconds
 from quark_onnx.result import Result
 
 if TYPE_CHECKING:
@@ -106,14 +108,17 @@ def departing(best: Point, task: Task, result: Result) -> tuple[str, ...]:
     return (told,) if found else ()
 
 
-def slower(best: Point, task: Task, result: Result) -> tuple[str, ...]:
+def slower(best: Point, task: Task, result: Result, target: Target) -> tuple[str, ...]:
     """That it runs slower than the float model, and what helps."""
     if best.latency is None or best.latency[1] <= SLOWER * best.latency[0]:
         return ()
     told = (
         f"on this machine its kernels take {best.latency[1] / best.latency[0]:.2g} times as long as the float model's"
     )
-    without = milliseconds(result.evidence.quantized, task.judge.feeds, fuse=False) / best.latency[0]
+    if not target.on_cpu:
+        return (told,)
+    timed = kernel_times(result.evidence.quantized, task.judge.feeds[:TIMED], fuse=False)
+    without = in_milliseconds(timed) / best.latency[0]
     if without < best.latency[1] / best.latency[0]:
         told += (
             f"; {without:.2g} times with the session entry session.disable_quant_qdq=1, by which onnxruntime makes "

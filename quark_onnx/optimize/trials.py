@@ -22,9 +22,9 @@ from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.budget_excess import excess
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.kept_feeds import Kept
-from quark_onnx.engine.kernel_times import kernel_times
 from quark_onnx.engine.output_judge import OutputJudge, run_of
 from quark_onnx.engine.result_wording import STOPPED
+from quark_onnx.engine.runtimes.known import own_runtime
 from quark_onnx.evaluators import Evaluator, EvaluatorError, Score, score
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.optimize.budget_ratio import budget_ratio
@@ -65,7 +65,7 @@ class Task:
     evaluate  the user's evaluator; None: there is none
     home      folder that its module is looked for in
     before    its score of the float model
-    latency   milliseconds of the float model in kernels; None: it is not for this machine
+    latency   milliseconds of the float model in kernels; None: the runtime of the target is not here
     """
 
     source: str | Path | ModelProto
@@ -80,9 +80,15 @@ class Task:
     latency: float | None = None
 
 
-def milliseconds(model: Model, feeds: Sequence[Feed], *, fuse: bool = True) -> float:
-    """That all kernels of a model take for one run, on one thread."""
-    return round(sum(kernel_times(model, feeds[:TIMED], fuse=fuse).values()) / 1000, 4)
+def milliseconds(model: Model, feeds: Sequence[Feed], target: Target) -> float | None:
+    """That all kernels take for one run, on one thread, in the runtime of the target; None: it is not here."""
+    runtime = own_runtime(target)
+    return None if runtime is None else in_milliseconds(runtime.kernel_times(model, feeds[:TIMED]))
+
+
+def in_milliseconds(times: Mapping[str, float]) -> float:
+    """Milliseconds of kernels that take so many microseconds."""
+    return round(sum(times.values()) / 1000, 4)
 
 
 @dataclass
@@ -183,7 +189,7 @@ class Trials:
             "outputs": outputs,
             "size": result.report.stored["quantized"],
             **_kernels(result, target),
-            "latency": self._latency(quantized),
+            "latency": self._latency(quantized, target),
             "error": "",
         }
         if self.task.evaluate is not None:
@@ -194,11 +200,10 @@ class Trials:
             found |= {"score": said.value, "samples": None if said.samples is None else said.samples.tolist()}
         return found
 
-    def _latency(self, quantized: Model) -> list[float] | None:
+    def _latency(self, quantized: Model, target: Target) -> list[float] | None:
         """Milliseconds in kernels, float and quantized: told, and nothing is chosen by it."""
-        if self.task.latency is None:
-            return None
-        return [self.task.latency, milliseconds(quantized, self.task.judge.feeds)]
+        taken = milliseconds(quantized, self.task.judge.feeds, target)
+        return None if self.task.latency is None or taken is None else [self.task.latency, taken]
 
     def _point(self, point: Point, found: Mapping[str, Any]) -> Point:
         """The point with what was measured."""
@@ -235,12 +240,12 @@ class Trials:
 
 
 def _kernels(result: Result, target: Target) -> dict[str, list[str]]:
-    """Nodes on integers, with 16-bit activations, convolutions with weights alone. Kernels are seen on a CPU only."""
+    """Nodes on integers, with 16-bit activations, convolutions with weights alone; kernels where the runtime is."""
     plan, ledger = result.plan, result.report.ledger
     sites = {node: [plan.sites[tensor] for tensor in tensors] for node, tensors in plan.nodes.items()}
     alone = {node for node, found in sites.items() if all(site.role == "weight" for site in found)}
     integers, wide = sites.keys() - alone, set[str]()
-    if target.on_cpu:
+    if own_runtime(target) is not None:
         integers &= {row.node for row in ledger if row.status != "float"}
     else:
         wide = {node for node in integers if any(s.role == "activation" and s.format.bits == WORD for s in sites[node])}

@@ -19,6 +19,12 @@ NOWHERE = "onnxruntime"
 """That models are looked at with whose target has no runtime here."""
 
 
+def own_runtime(target: Target) -> Runtime | None:
+    """The runtime that is meant, where it can be asked here."""
+    found = runtime_of(target)
+    return found if target.runtime and isinstance(found, Runtime) else None
+
+
 def runtime_of(target: Target) -> Runtime | Missing:
     """What runs models of the target here: onnxruntime, where the target has nothing that does."""
     return RUNTIMES[target.runtime or NOWHERE]()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from quark_onnx.engine.kernel_times import kernel_times
 from quark_onnx.engine.onnxruntime_ledger import made_from, onnxruntime_rows
 from quark_onnx.engine.runner import VERSION, Runner, executed_model, run_file
 from quark_onnx.engine.runtimes.runtime import Executed, Run, Runtime
@@ -49,6 +50,7 @@ RUNTIME = Runtime(
     load,
     executed_nodes,
     onnxruntime_rows,
+    kernel_times,
     certify,
     without_vnni,
     run_file,

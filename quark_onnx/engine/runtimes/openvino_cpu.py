@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from quark_onnx.core.errors import DataError, ModelError, reason
 from quark_onnx.core.settings.targets import Target
@@ -15,6 +16,7 @@ from quark_onnx.engine.runner import Arrays
 from quark_onnx.engine.runtimes.openvino_names import Labelled, labelled
 from quark_onnx.engine.runtimes.openvino_session import (
     LEAVE,
+    Property,
     compiled,
     compiled_model,
     core,
@@ -22,6 +24,7 @@ from quark_onnx.engine.runtimes.openvino_session import (
     maker_names,
     version,
 )
+from quark_onnx.engine.runtimes.openvino_times import Counted, Readers, times_by_node
 from quark_onnx.engine.runtimes.openvino_without_vnni import without_vnni
 from quark_onnx.engine.runtimes.runtime import Executed, Missing, Runtime
 from quark_onnx.engine.saturation_certificate import Certificate, is_quantized
@@ -48,17 +51,27 @@ def runtime() -> Runtime | Missing:
         core()
     except Exception as error:  # not there, or not for this machine, which its libraries tell in types of their own
         return Missing("openvino", TITLE, f"{reason(error, 1)}; {INSTALL}")
-    return Runtime("openvino", TITLE, version(), Loaded, executed_nodes, ledger, certify, without_vnni, run_file)
+    return Runtime(
+        "openvino", TITLE, version(), Loaded, executed_nodes, ledger, kernel_times, certify, without_vnni, run_file
+    )
 
 
 class Loaded:
     """A model ready to run; see `runtime.Load`."""
 
-    def __init__(self, model: Model, outputs: Sequence[str] | None = None, *, threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: Model,
+        outputs: Sequence[str] | None = None,
+        *,
+        threads: int = 0,
+        properties: Mapping[str, Property] | None = None,
+    ) -> None:
         names = output_names(model) if outputs is None else list(outputs)
         tapped = io.with_outputs(model, names)
         given = [value.name for value in tapped.graph.outputs]
-        self._request = compiled_model(tapped, threads).create_infer_request()
+        self.compiled = compiled_model(tapped, threads, properties)
+        self._request = self.compiled.create_infer_request()
         self._wanted = [given.index(name) for name in names]  # their order stays, while names of equal ones are merged
         self._inputs = {name: at for at, port in enumerate(self._request.model_inputs) for name in port.get_names()}
         self._quantized = is_quantized(model)
@@ -85,17 +98,56 @@ class Loaded:
             found = failure(error, self._makers, f"OpenVINO {version()} fails on the input {shapes}", OTHER)
             raise (DataError(str(found)) if isinstance(found, ModelError) else found) from error
 
+    @property
+    def counters(self) -> dict[str, float]:
+        """Microseconds that each kernel takes in the mean of the runs, where the property PERF_COUNT is set.
+
+        Each has half of one more: they are whole ones, rounded down.
+        """
+        ran = [one for one in self._request.get_profiling_info() if str(one.status).endswith("EXECUTED")]
+        return {one.node_name: one.cpu_time.total_seconds() * 1e6 + 0.5 for one in ran if one.node_type not in NO_WORK}
+
 
 def executed_nodes(model: Model) -> list[Executed]:
     """The nodes of the graph that the plugin executes, those that only hold weights or are no work left out."""
     labels = labelled(model)
     try:
-        nodes = compiled_model(labels.model).get_runtime_model().get_ordered_ops()
+        compiled = compiled_model(labels.model)
     except ModelError:
         compiled_model(model)  # for its message, which names nodes
         raise
-    told = [{key: value.astype(str) for key, value in node.get_rt_info().items()} for node in nodes]
-    return [_executed(one, labels) for one in told if one["layerType"] not in NO_WORK]
+    return [*_executed_by_name(compiled, labels).values()]
+
+
+def _executed_by_name(compiled: Any, labels: Labelled) -> dict[str, Executed]:
+    """By OpenVINO's own name."""
+    nodes = compiled.get_runtime_model().get_ordered_ops()
+    told = {node.get_friendly_name(): node.get_rt_info() for node in nodes}
+    texts = {name: {key: value.astype(str) for key, value in info.items()} for name, info in told.items()}
+    return {name: _executed(text, labels) for name, text in texts.items() if text["layerType"] not in NO_WORK}
+
+
+def _readers(compiled: Any) -> Readers:
+    nodes = compiled.get_runtime_model().get_ordered_ops()
+    uses = {
+        node.get_friendly_name(): [use for port in node.outputs() for use in port.get_target_inputs()] for node in nodes
+    }
+    return {name: [use.get_node().get_friendly_name() for use in those] for name, those in uses.items()}
+
+
+def kernel_times(model: Model, feeds: Iterable[Feed], *, threads: int = 1) -> dict[str, float]:
+    """See `openvino_times.times_by_node`."""
+
+    def compiled(labels: Labelled) -> tuple[Mapping[str, Executed], Readers, Counted]:
+        loaded = Loaded(labels.model, threads=threads, properties={"PERF_COUNT": True})
+
+        def run(feed: Feed) -> Mapping[str, float]:
+            loaded(feed)
+            return loaded.counters
+
+        return _executed_by_name(loaded.compiled, labels), _readers(loaded.compiled), run
+
+    return times_by_node(model, feeds, compiled)
 
 
 def _executed(told: Mapping[str, str], labels: Labelled) -> Executed:

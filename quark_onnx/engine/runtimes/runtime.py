@@ -65,6 +65,7 @@ class Runtime:
     load            see `Load`
     executed_nodes  of a model, in the order in which they run
     ledger          a row for every node of the parts of a prepared model, from what it makes of the quantized one
+    kernel_times    microseconds of one run by node, on one thread, see `engine.kernel_times`
     certify         whether each node that it executes on integers computes the same on every x64 processor
     without_vnni    a model as x64 without VNNI runs it, for so long as the context is open; raises ModelError where
                     that cannot be had here
@@ -77,6 +78,7 @@ class Runtime:
     load: Load
     executed_nodes: Callable[[Model], list[Executed]]
     ledger: Callable[[Sequence[Inside], Model, Target], list[Row]]
+    kernel_times: Callable[[Model, Iterable[Feed]], dict[str, float]]
     certify: Callable[[Model], dict[str, Certificate]]
     without_vnni: Callable[[Model, Sequence[str]], AbstractContextManager[Run]]
     run_file: Callable[[Path, Feed, int], None]

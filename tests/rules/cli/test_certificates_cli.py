@@ -11,7 +11,11 @@ import onnx
 import pytest
 from command_line import done, fails
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from openvino_installed import needs_openvino
 from text_models import text_model
+
+from quark_onnx.engine.runtimes import known
+from quark_onnx.engine.runtimes.runtime import Missing
 
 TEXT = """g (float[N, 3, 6, 6] x) => (float[N, 8, 6, 6] y) {
     [stem] a = Conv <pads = [1, 1, 1, 1]> (x, w) [deep] b = Conv <pads = [1, 1, 1, 1], group = 8> (a, d)
@@ -88,6 +92,23 @@ def test_inspect_of_a_quantized_model() -> None:
 
 def test_inspect_of_a_quantized_model_has_no_use_for_a_configuration() -> None:
     assert "is quantized already" in fails(2, "inspect", "int8.onnx", "--exclude", "stem")
+
+
+@needs_openvino
+def test_openvino_is_asked_for_its_target() -> None:
+    text = done("inspect", "int8.onnx", "--target", "openvino")
+    assert "Asked" in text and "OpenVINO 20" in text and "onnxruntime" not in text
+    assert document("inspect", "int8.onnx", "--target", "openvino")["runtime"].startswith("OpenVINO 20")
+    assert document("inspect", "int8.onnx")["runtime"].startswith("onnxruntime 1.")
+
+
+def test_where_nothing_runs_a_target_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(known.RUNTIMES, "openvino", lambda: Missing("openvino", "OpenVINO", "no package"))
+    for target, title in (("openvino", "OpenVINO"), ("tensorrt", "TensorRT")):
+        text = " ".join(done("inspect", "int8.onnx", "--target", target).split())
+        assert f"not known: nothing that runs models for {title} is installed" in text
+        assert document("inspect", "int8.onnx", "--target", target)["runtime"] == ""
+    assert "did you mean 'openvino'" in fails(2, "inspect", "int8.onnx", "--target", "openvin")
 
 
 def test_inspect_of_quantizers_alone() -> None:
