@@ -83,16 +83,21 @@ def quantized(model: Path, data: Feeds, preset: str, output: Path) -> Path:
     return output
 
 
-def timed(runs: Mapping[str, Callable[[dict[str, Any]], Any]], feeds: Feeds, rounds: int) -> dict[str, Any]:
+def timed(
+    runs: Mapping[str, Callable[[dict[str, Any]], Any]],
+    feeds: Feeds,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Any]:
     """Median milliseconds, and the median of the ratios to the first model within a turn."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn, feed in enumerate(islice(cycle(feeds), rounds + WARM_UP)):
         for name, run in runs.items():
             run(feed)
-            start = time.perf_counter()
+            start = clock()
             run(feed)
             if turn >= WARM_UP:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     first = next(iter(seconds.values()))
     return {
         "ms": {name: round(1e3 * median(times), 3) for name, times in seconds.items()},

@@ -7,9 +7,9 @@ For each subject: presets for the target `openvino`, one scale per channel, and 
 it is given. `--isa` runs them in a process whose oneDNN is held to these instructions: `avx2` and `avx512` are
 processors without VNNI, which add products of neighbouring weights in 16 bits; `native` is the machine as it is.
 
-The metric is that of the task, of real models 1 is as float; dB against OpenVINO's float; latency the median ratio to
-it in the same turn, below 1 is faster; products of matrices on integers, of all. All models of a subject take turns in
-one process. Tables go to stderr, one JSON document to stdout.
+The metric is that of the task, of real models 1 is as float; dB against OpenVINO's float; latency, in CPU time, the
+median ratio to it in the same turn, below 1 is faster; products of matrices on integers, of all. All models of a
+subject take turns in one process. Tables go to stderr, one JSON document to stdout.
 """
 
 from __future__ import annotations

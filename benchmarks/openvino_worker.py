@@ -1,13 +1,15 @@
 """Models of a subject in OpenVINO, in turn: `python benchmarks/openvino_worker.py SUBJECT MODELS ROUNDS`.
 
 MODELS is JSON, name → file; the float model comes first. Floats are computed as floats, also where the processor has
-bfloat16. What oneDNN may use of the processor is in the environment (`ONEDNN_MAX_CPU_ISA`) before it makes a kernel.
+bfloat16. Latency is CPU time, which on one thread is what other processes disturb least. What oneDNN may use of the
+processor is in the environment (`ONEDNN_MAX_CPU_ISA`) before it makes a kernel.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def main(subject: str, models: str, rounds: str) -> None:
             yield name, {"metric": metric, **found, "products": products(compiled[path])}
 
     found = dict(rows())
-    times = timed({name: compiled[path] for name, path in files.items()}, feeds, int(rounds))
+    times = timed({name: compiled[path] for name, path in files.items()}, feeds, int(rounds), time.process_time)
     for name, row in found.items():
         row |= {"latency": times["ratio"][name], "ms": times["ms"][name]}
     processor = core.get_property("CPU", "FULL_DEVICE_NAME")

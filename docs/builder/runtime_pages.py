@@ -29,7 +29,8 @@ def target_page() -> str:
     return f"""# Targets
 
 `QuantizationConfig.target` says what runs the model. A target decides what the configuration leaves open, and refuses
-what it cannot run. [In words](../calibration.md#targets); [operators by target](operators.md).
+what it cannot run. [How to run models there](../targets.md), and what was run; [in words](../calibration.md#targets);
+[operators by target](operators.md).
 
 {table(("target", "what it is"), which)}
 
@@ -39,7 +40,7 @@ what it cannot run. [In words](../calibration.md#targets); [operators by target]
 
 ## Pairs of weights
 
-The field `weight_pairs`, for the CPU targets; [why](../processors.md).
+The field `weight_pairs`, for targets whose kernels add two products in 16 bits; [why](../processors.md).
 
 {table(("value", "meaning"), pairs)}
 """

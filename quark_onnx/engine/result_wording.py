@@ -114,7 +114,8 @@ WAYS_ELSEWHERE = {
     "saturation": "quantize it with `weight_pairs` auto, which keeps every pair small enough, or run it on processors "
     "with VNNI only",
     "kernel": "leave the layer float (`nodes_to_exclude`)",
-    "unknown": "run the model on another release of {runtime}",
+    "unknown": "it is what {runtime} makes of several at once: leave some of them float (`nodes_to_exclude`), or run "
+    "the model on another release of it",
 }
 """… and in other runtimes."""
 

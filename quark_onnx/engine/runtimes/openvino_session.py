@@ -89,8 +89,8 @@ def failure(error: Exception, makers: Mapping[str, str], told: str, way_out: str
 
 
 _FRAME = re.compile(
-    r"^(Exception from |Check '|FrontEnd API failed|Model wasn't fully converted|Summary:|To facilitate the conversion"
-    r"|\S+ with a message|While validating )"
+    r"^(Exception from |Check '|FrontEnd API failed|Model wasn't fully converted|Errors during ONNX|Summary:|"
+    r"To facilitate the conversion|\S+ with a message|While validating )"
 )
 _NODE = re.compile(
     r"""<Node\(\w+\): ([^>]+)>|friendly_name '([^']+)'|node (?:with )?(?:the )?name:? ['"]([^'"]+)['"]"""

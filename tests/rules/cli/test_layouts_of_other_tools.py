@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from command_line import done
+from openvino_installed import needs_openvino
 from text_models import normal, text_model
 
 pytest.importorskip("matplotlib")
@@ -91,6 +92,18 @@ def test_the_same_layers_wherever_weights_are(way: str, constant_nodes: bool) ->
     assert found[1]["weight"] == pytest.approx(ratio(W, q * scale), abs=1e-3)
     compared = json.loads(done("compare", "float.onnx", "int8.onnx", "--data", "x.npy", "--layers", "--json"))
     assert compared["layers"].keys() == {"x", "r"}  # a weight is no layer
+
+
+@needs_openvino
+def test_openvino_runs_a_model_whose_weights_are_quantized_in_it() -> None:
+    written(FLOAT, "float.onnx", {"w": W, "v": V}, constant_nodes=True)
+    written(READ % WAYS["turned before"], "int8.onnx", numbers(), constant_nodes=True)
+    compared = json.loads(
+        done("compare", "float.onnx", "int8.onnx", "--data", "x.npy", "--target", "openvino", "--json")
+    )
+    assert compared["runtime"].startswith("OpenVINO")
+    run, as_written = (compared[kind]["z"]["sqnr"] for kind in ("outputs", "written"))
+    assert run == pytest.approx(as_written, abs=0.5) and run > 35
 
 
 def test_a_weight_that_the_float_model_computes_is_no_layer_either() -> None:

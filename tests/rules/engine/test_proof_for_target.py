@@ -106,7 +106,7 @@ def test_twin_small_sums_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_that_openvino_refuses_is_an_error() -> None:
     """Where onnxruntime runs it: the target is what counts."""
     bare = io.load(text_model("g (float[N, 2, 2] x) => (float[N] y) { [det] y = Det (x) }"))
-    with pytest.raises(ModelError, match=r"OpenVINO .* cannot load the model: No conversion rule .*Det"):
+    with pytest.raises(ModelError, match=r"OpenVINO .* cannot load the model: .*Det"):
         proof_of(TARGETS["openvino"], bare, bare, [{"x": normal(2, 2, 2)}], {})
     assert proof_of(TARGETS["cpu"], bare, bare, [{"x": normal(2, 2, 2)}], {}).run.samples == 1
 
@@ -115,7 +115,10 @@ def test_a_model_that_openvino_refuses_is_an_error() -> None:
 def test_it_is_refused_before_any_work_is_done() -> None:
     """Of the data, which are none, nothing is said; on the CPU they are."""
     text = "g (float[N, 2, 2] x) => (float[N] y) { a = MatMul (x, w) [det] y = Det (a) }"
-    for target, error in (("openvino", "No conversion rule .*Det.* choose another target"), ("cpu", "data")):
+    for target, error in (
+        ("openvino", r"OpenVINO .* cannot load the model: .*Det.* choose another target"),
+        ("cpu", "data"),
+    ):
         config = replace(get_default_config("S8S8_AAWS"), target=target)
         with pytest.raises(QuarkError, match=error):
             ModelQuantizer(config).quantize_model(text_model(text, w=normal(2, 2)))

@@ -102,7 +102,7 @@ def test_a_node_that_it_fails_at_is_named() -> None:
 
 @needs_openvino
 def test_a_result_that_is_no_tensor_is_refused_by_openvino() -> None:
-    with pytest.raises(ModelError, match="cannot load the model: No conversion rule found"):
+    with pytest.raises(ModelError, match=r"cannot load the model: .*Sequence"):
         found("openvino").load(
             model("g (float[N, 4] x) => (seq(float[N, 2]) y) { y = SplitToSequence <axis = 1> (x) }")
         )
