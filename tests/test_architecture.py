@@ -68,7 +68,7 @@ HOMES = {  # the only modules that may import these packages
     "onnx_ir": "quark_onnx.graph",
     "onnxscript": "quark_onnx.graph",
     "onnxruntime": "quark_onnx.engine.runner",
-    "openvino": "quark_onnx.engine.runtimes.openvino_session",
+    "openvino": "quark_onnx.engine.runtimes.openvino.session",
     "PIL": "quark_onnx.engine.images",
     "threadpoolctl": "quark_onnx.numerics.matrix_products",
     "matplotlib": "quark_onnx.plots",

@@ -11,7 +11,7 @@ from real_tasks import sentences
 
 from quark_onnx import Config, ModelQuantizer, get_default_config
 from quark_onnx.engine.runner import Runner
-from quark_onnx.engine.runtimes import openvino_cpu
+from quark_onnx.engine.runtimes.openvino import cpu as openvino_cpu
 from quark_onnx.graph.view import constant
 from quark_onnx.numerics.metrics import Sqnr
 from quark_onnx.result import Result

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from quark_onnx.core.settings.targets import Target
-from quark_onnx.engine.runtimes import onnxruntime_cpu, openvino_cpu
+from quark_onnx.engine.runtimes import onnxruntime_cpu
+from quark_onnx.engine.runtimes.openvino import cpu as openvino_cpu
 from quark_onnx.engine.runtimes.runtime import Missing, Runtime
 from quark_onnx.graph import Model
 

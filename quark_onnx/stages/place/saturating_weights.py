@@ -15,7 +15,7 @@ from quark_onnx.core.operators import CPU
 from quark_onnx.core.plan import Site, Skip
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.layers.matrix_geometry import ConvGeometry, MatrixGeometry, geometry
-from quark_onnx.engine.openvino_pairs import Order, orders
+from quark_onnx.engine.runtimes.openvino.pairs import Order, orders
 from quark_onnx.graph import Graph, Node
 from quark_onnx.graph.view import input_at, is_op, shape
 from quark_onnx.stages.place.parameter_formats import weight_axis

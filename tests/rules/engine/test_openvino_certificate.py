@@ -14,9 +14,9 @@ from text_models import text_model
 
 from quark_onnx.core.errors import ModelError
 from quark_onnx.engine.layers.matrix_geometry import conv_geometry
-from quark_onnx.engine.openvino_pairs import orders, rows_in
-from quark_onnx.engine.runtimes import openvino_without_vnni
 from quark_onnx.engine.runtimes.known import RUNTIMES
+from quark_onnx.engine.runtimes.openvino import without_vnni as openvino_without_vnni
+from quark_onnx.engine.runtimes.openvino.pairs import orders, rows_in
 from quark_onnx.engine.runtimes.runtime import Missing, Runtime
 from quark_onnx.engine.saturation_certificate import NO_CONSTANT, Certificate
 from quark_onnx.graph import Model, Node, io

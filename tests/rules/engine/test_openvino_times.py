@@ -10,8 +10,8 @@ from quark_onnx.core.errors import DataError
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.kernel_times import REST
 from quark_onnx.engine.runtimes.known import own_runtime
-from quark_onnx.engine.runtimes.openvino_names import labelled
-from quark_onnx.engine.runtimes.openvino_times import owners_of_kernels
+from quark_onnx.engine.runtimes.openvino.names import labelled
+from quark_onnx.engine.runtimes.openvino.times import owners_of_kernels
 from quark_onnx.engine.runtimes.runtime import Executed, Runtime
 
 NET = """(float[1,16,8,8] x) => (float[A,B,C,D] y) <float[16,16,3,3] w, float[16,16,3,3] v, float[16] b> {

@@ -19,8 +19,9 @@ from quark_onnx.core.records import UNFIT
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.proof_for_target import certified, proof_of
 from quark_onnx.engine.result_wording import proof_warnings
-from quark_onnx.engine.runtimes import known, onnxruntime_cpu, openvino_without_vnni
-from quark_onnx.engine.runtimes.openvino_session import core
+from quark_onnx.engine.runtimes import known, onnxruntime_cpu
+from quark_onnx.engine.runtimes.openvino import without_vnni as openvino_without_vnni
+from quark_onnx.engine.runtimes.openvino.session import core
 from quark_onnx.engine.runtimes.runtime import Run
 from quark_onnx.graph import Model, io
 from quark_onnx.report.build import Measure, Models, report_of, report_of_pair

@@ -14,9 +14,9 @@ from text_models import normal, text_model
 
 from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.core.settings.targets import TARGETS
-from quark_onnx.engine.runtimes import openvino_without_vnni
 from quark_onnx.engine.runtimes.known import RUNTIMES, runtime_of
-from quark_onnx.engine.runtimes.openvino_session import core
+from quark_onnx.engine.runtimes.openvino import without_vnni as openvino_without_vnni
+from quark_onnx.engine.runtimes.openvino.session import core
 from quark_onnx.engine.runtimes.runtime import Executed, Missing, Runtime
 from quark_onnx.graph import Model, io
 

@@ -2,7 +2,7 @@
 
 Read from the codes in the model as it is written, of any tool: the plugin keeps those of int8 weights behind
 DequantizeLinear, and moves scales only. A pair is counted in every order in which some processor adds
-(`engine.openvino_pairs`). int8 activations are as bad as uint8: kernels add 128 to them first. uint8 weights do not
+(`runtimes.openvino.pairs`). int8 activations are as bad as uint8: kernels add 128 to them first. uint8 weights do not
 occur here, as they are multiplied in float.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quark_onnx.engine.openvino_pairs import orders, rows_in
+from quark_onnx.engine.runtimes.openvino.pairs import orders, rows_in
 from quark_onnx.engine.saturation_certificate import DEPTHWISE, NO_CONSTANT, Certificate, counted, type_of
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op

@@ -1,6 +1,6 @@
 """A model as OpenVINO runs it on x64 without VNNI, on any x64: in a process whose oneDNN is told of no more.
 
-`python -m quark_onnx.engine.runtimes.openvino_without_vnni MODEL` compiles it and says with which primitives; then,
+`python -m quark_onnx.engine.runtimes.openvino.without_vnni MODEL` compiles it and says with which primitives; then,
 for each line that it reads, the name of a file of inputs, it writes the outputs into that file, and says so.
 """
 
@@ -22,7 +22,7 @@ from quark_onnx.child_environment import child_environment
 from quark_onnx.core.errors import ModelError
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Arrays
-from quark_onnx.engine.runtimes.openvino_session import compiled, said_by
+from quark_onnx.engine.runtimes.openvino.session import compiled, said_by
 from quark_onnx.engine.runtimes.runtime import Run
 from quark_onnx.graph import Model, io
 

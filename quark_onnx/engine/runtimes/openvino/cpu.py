@@ -10,11 +10,11 @@ from quark_onnx.core.errors import DataError, ModelError, reason
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.ledger_rows import Inside, Row
-from quark_onnx.engine.openvino_certificate import OPERATORS, certificate, on_bytes
-from quark_onnx.engine.openvino_ledger import openvino_rows
 from quark_onnx.engine.runner import Arrays
-from quark_onnx.engine.runtimes.openvino_names import Labelled, labelled
-from quark_onnx.engine.runtimes.openvino_session import (
+from quark_onnx.engine.runtimes.openvino.certificate import OPERATORS, certificate, on_bytes
+from quark_onnx.engine.runtimes.openvino.ledger import openvino_rows
+from quark_onnx.engine.runtimes.openvino.names import Labelled, labelled
+from quark_onnx.engine.runtimes.openvino.session import (
     LEAVE,
     Property,
     compiled,
@@ -24,8 +24,8 @@ from quark_onnx.engine.runtimes.openvino_session import (
     maker_names,
     version,
 )
-from quark_onnx.engine.runtimes.openvino_times import Counted, Readers, times_by_node
-from quark_onnx.engine.runtimes.openvino_without_vnni import without_vnni
+from quark_onnx.engine.runtimes.openvino.times import Counted, Readers, times_by_node
+from quark_onnx.engine.runtimes.openvino.without_vnni import without_vnni
 from quark_onnx.engine.runtimes.runtime import Executed, Missing, Runtime
 from quark_onnx.engine.saturation_certificate import Certificate, is_quantized
 from quark_onnx.graph import Model, Node, io
@@ -136,7 +136,7 @@ def _readers(compiled: Any) -> Readers:
 
 
 def kernel_times(model: Model, feeds: Iterable[Feed], *, threads: int = 1) -> dict[str, float]:
-    """See `openvino_times.times_by_node`."""
+    """See `runtimes.openvino.times`."""
 
     def compiled(labels: Labelled) -> tuple[Mapping[str, Executed], Readers, Counted]:
         loaded = Loaded(labels.model, threads=threads, properties={"PERF_COUNT": True})
@@ -156,14 +156,14 @@ def _executed(told: Mapping[str, str], labels: Labelled) -> Executed:
 
 
 def ledger(parts: Sequence[Inside], quantized: Model, target: Target) -> list[Row]:
-    """See `openvino_ledger`."""
+    """See `runtimes.openvino.ledger`."""
     return openvino_rows(parts, quantized, executed_nodes(quantized))
 
 
 def certify(model: Model) -> dict[str, Certificate]:
     """A certificate for each product on integers; those without a name are called by operator and output.
 
-    See `engine.openvino_certificate`.
+    See `runtimes.openvino.certificate`.
     """
     named = io.copy(model)
     name_nodes(named)

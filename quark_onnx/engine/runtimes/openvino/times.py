@@ -15,7 +15,7 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.executed_work import work_by_node
 from quark_onnx.engine.kernel_times import REST, RUNS, SECONDS, WARM_UP
 from quark_onnx.engine.runner import fit
-from quark_onnx.engine.runtimes.openvino_names import Labelled, labelled
+from quark_onnx.engine.runtimes.openvino.names import Labelled, labelled
 from quark_onnx.engine.runtimes.runtime import Executed
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import is_op

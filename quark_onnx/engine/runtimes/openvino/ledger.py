@@ -13,7 +13,7 @@ from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.executed_work import on_integers, work_by_node
 from quark_onnx.engine.ledger_rows import Inside, Row, Status
-from quark_onnx.engine.openvino_reasons import why_float
+from quark_onnx.engine.runtimes.openvino.reasons import why_float
 from quark_onnx.engine.runtimes.runtime import Executed
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import is_float, is_op
