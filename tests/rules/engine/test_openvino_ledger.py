@@ -16,9 +16,9 @@ from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.executed_work import PRODUCTS, on_integers, work_by_node
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.ledger_rows import Row
-from quark_onnx.engine.runtimes.openvino.cpu import executed_nodes
-from quark_onnx.engine.runtimes.openvino.names import labelled
-from quark_onnx.engine.runtimes.openvino.reasons import BETWEEN, why_float
+from quark_onnx.engine.openvino_reasons import BETWEEN, why_float
+from quark_onnx.engine.runtimes.openvino_cpu import executed_nodes
+from quark_onnx.engine.runtimes.openvino_names import labelled
 from quark_onnx.engine.runtimes.runtime import Executed
 from quark_onnx.graph import Model
 
@@ -58,13 +58,10 @@ GRAPHS = {
         IMAGE + " { [a] h = Conv (x, w) [g] s = Sigmoid (h) [m] f = Mul (h, s) [c] y = Conv (f, v) }",
         {"a": "integer", "g": "absorbed", "m": "absorbed", "c": "integer"},
     ),
-    "a mover of codes": (
-        IMAGE + " { [a] h = Conv (x, w) [p] f = MaxPool <kernel_shape=[2,2]> (h) [c] y = Conv (f, v) }",
-        {"a": "integer", "p": "integer", "c": "integer"},
-    ),
-    "a mover of floats": (
-        IMAGE + " { [a] h = Conv (x, w) [q] g = Softmax (h) [p] y = MaxPool <kernel_shape=[2,2]> (g) }",
-        {"a": "integer", "q": "float", "p": "float"},
+    "a mover of codes, and one of floats": (
+        IMAGE + " { [a] h = Conv (x, w) [p] f = MaxPool <kernel_shape=[2,2]> (h) [c] g = Conv (f, v)"
+        " [q] e = Softmax (g) [m] y = MaxPool <kernel_shape=[2,2]> (e) }",
+        {"a": "integer", "p": "integer", "c": "integer", "q": "float", "m": "float"},
     ),
     "Gemm, which becomes three operators": (
         ROW + " { [a] h = Gemm (x, w, b) [r] g = Relu (h) [c] y = MatMul (g, v) }",

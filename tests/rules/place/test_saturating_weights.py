@@ -61,7 +61,9 @@ TAPS: dict[str, str] = {
     "an odd number at one position": GROUPED.replace("1,4,6,6", "1,6,4,4").replace("8,2,3,3", "8,3,1,1"),
     "Gemm": GEMM,
     "MatMul": MATMUL,
-    "ConvTranspose": DECONV,
+    "ConvTranspose behind what is never negative": DECONV.replace("{ [n]", "{ r = Relu (x) [n]").replace(
+        "(x, w)", "(r, w)"
+    ),
 }
 SEVEN_BITS: dict[str, tuple[str, str]] = {
     "an odd number of channels in groups": (
