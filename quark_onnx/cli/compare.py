@@ -23,13 +23,13 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.compare import tensor_sqnr
 from quark_onnx.engine.proof_for_target import certified, proof_of
 from quark_onnx.engine.result_wording import (
+    brief_text,
     classes_text,
     measured_text,
     output_warnings,
     proof_warnings,
     size_warning,
     slice_text,
-    worth_text,
 )
 from quark_onnx.engine.saturation_certificate import summary
 from quark_onnx.graph import Model, io
@@ -136,7 +136,7 @@ def _print(proof: Proof) -> None:
             if run
             else ("not run", "", "")
         )
-        table.add_row(name, *shown, worth_text(one))
+        table.add_row(name, *shown, brief_text(one))
     out.print(table)
     runtime = f", in {proof.runtime}" if proof.runtime else ""
     out.print(f"Measured on {proof.written.samples} samples{runtime}.")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from quark_onnx.cli.console import lines
 from quark_onnx.core.records import Measured
-from quark_onnx.engine.result_wording import classes_text, decibels_text, measured_text, worth_text
+from quark_onnx.engine.result_wording import brief_text, classes_text, decibels_text, measured_text
 
 MANY = 8
 """Lines after which a list is cut."""
@@ -79,11 +79,11 @@ def output_lines(outputs: Mapping[str, Measured], written: Mapping[str, Measured
     """What each output keeps, a line each; and what it is worth as written."""
     found = []
     for name, one in outputs.items():
-        worth = f"as written {worth_text(written[name])}" if name in written else ""
+        worth = f"as written {brief_text(written[name])}" if name in written else ""
         also = ", ".join(text for text in (worth, classes_text(one)) if text)
         found.append(f"{measured_text(one)}  {name}" + (f"  ({also})" if also else ""))
     if not outputs:
-        found = [f"not run; as written {worth_text(one)}  {name}" for name, one in written.items()]
+        found = [f"not run; as written {brief_text(one)}  {name}" for name, one in written.items()]
     return lines(found)
 
 

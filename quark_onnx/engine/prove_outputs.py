@@ -54,11 +54,10 @@ def prove_outputs(
     if not run.samples:
         return Proof(runtime=runtime.full_title)
     proof = Proof(run, written, runtime=runtime.full_title)
-    output = departing(run, written)
-    if output is not None:
+    found = departing(run, written, written)
+    if found is not None:
         layers, cause = departing_layers(quantized, first, runtime)
-        figures = run.outputs[output], written.outputs[output]
-        there = Departure(True, output, *figures, tuple(layers), cause, run.samples, runtime.title)
+        there = Departure(True, *found, tuple(layers), cause, run.samples, runtime.title)
         return replace(proof, departure=there)
     unsafe = [name for name, found in certificates.items() if found.verdict != "exact"]
     return _elsewhere(model, quantized, first, unsafe, proof, counted, runtime) if unsafe else proof
@@ -88,18 +87,28 @@ def _elsewhere(
         saturated, here, written = compare_ways(model, quantized, feeds, ways, counted, runtime)
     except ModelError as error:
         return replace(proof, unmeasured=str(error))
-    output, there = departing(saturated, here), None  # where this processor saturates, all samples have told already
-    if output is not None:
-        figures = saturated.outputs[output], written.outputs[output]
-        named = tuple(unsafe[:NAMED])
-        there = Departure(False, output, *figures, named, "saturation", saturated.samples, runtime.title)
+    found, there = departing(saturated, here, written), None  # where this processor saturates, all have told already
+    if found is not None:
+        there = Departure(False, *found, tuple(unsafe[:NAMED]), "saturation", saturated.samples, runtime.title)
     return replace(proof, without_vnni=saturated, departure=there)
 
 
-def departing(run: Comparison, written: Comparison) -> str | None:
-    """Of the outputs that are worth less as run than the noise of quantizing explains, the one that is worth least."""
-    worth = {name: one.db for name, one in run.outputs.items() if departs(one, written.outputs[name])}
-    return min(worth, key=lambda name: worth[name] or 0.0, default=None)
+def departing(run: Comparison, usual: Comparison, written: Comparison) -> tuple[str, Measured, Measured] | None:
+    """The output that is worth least of those that are worth less as run than usual, by more than quantizing explains.
+
+    A slice that is as bad either way does not hide what becomes of the whole: then the figures have no slice.
+
+    Returns:
+        its name, and what it is as run and as written.
+    """
+    found = []
+    for name, one in run.outputs.items():
+        sliced = one, usual.outputs[name], written.outputs[name]
+        for figures in (sliced, [replace(each, worst=None) for each in sliced]):
+            if departs(figures[0], figures[1]):
+                found.append((name, figures[0], figures[2]))
+                break
+    return min(found, key=lambda of: of[1].db or 0.0, default=None)
 
 
 def departs(run: Measured, written: Measured) -> bool:

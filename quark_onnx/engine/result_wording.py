@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from quark_onnx.core.records import GOOD, POOR, Cause, Correction, Departure, Measured, Proof, Tuning
 from quark_onnx.core.settings.targets import TARGETS
@@ -33,6 +34,12 @@ def measured_text(one: Measured) -> str:
         return "all equal" if one.equal == 1 else f"{min(one.equal, 0.9999):.2%} equal"
     whole = decibels_text(-math.inf if one.sqnr is None else one.sqnr)
     return whole if one.worst is None else f"{whole}, worst {slice_text(one)}"
+
+
+def brief_text(one: Measured) -> str:
+    """`25.0 dB, worst 3.1 dB`, or `97.95% equal`."""
+    worst = "" if one.worst is None else f", worst {decibels_text(one.worst.sqnr)}"
+    return measured_text(replace(one, worst=None)) + worst
 
 
 def worth_text(one: Measured) -> str:

@@ -17,11 +17,11 @@ from saturation import kernels_saturate
 from text_models import text_model
 
 from quark_onnx import ModelQuantizer, get_default_config
-from quark_onnx.core.records import Measured, Slice
+from quark_onnx.core.records import Comparison, Measured, Slice
 from quark_onnx.engine import product_arithmetic
 from quark_onnx.engine.compare import compare, compare_ways
 from quark_onnx.engine.departing_layers import departing_layers
-from quark_onnx.engine.prove_outputs import departs, prove_outputs
+from quark_onnx.engine.prove_outputs import departing, departs, prove_outputs
 from quark_onnx.engine.result_wording import proof_warnings
 from quark_onnx.engine.saturation_certificate import certify
 from quark_onnx.graph import io
@@ -200,3 +200,20 @@ def ratio(db: float, values: int = 10_000, **more: Any) -> Measured:
 )
 def test_more_than_noise_and_chance_explain(run: Measured, written: Measured, due: bool) -> None:
     assert departs(run, written) is due
+
+
+def judged(whole: float, worst: float) -> Comparison:
+    return Comparison({"y": Measured(10000, sqnr=whole, worst=Slice(1, 5, worst))}, 4)
+
+
+@pytest.mark.parametrize(
+    ("run", "due"),
+    [((17.0, 0.0), (17.0, 31.0)), ((31.0, 0.0), None), ((31.0, -9.0), (-9.0, 2.0)), ((17.0, -9.0), (-9.0, 2.0))],
+    ids=["the whole", "neither", "the slice", "both"],
+)
+def test_a_slice_that_is_lost_either_way_does_not_hide_the_whole(
+    run: tuple[float, float], due: tuple[float, float] | None
+) -> None:
+    written = judged(31.0, 2.0)
+    found = departing(judged(*run), written, written)
+    assert (None if found is None else (found[1].db, found[2].db)) == due
