@@ -116,6 +116,11 @@ def _has_weights_only(layer: Node) -> bool:
     return bool(restores) and all(node is not None and _is_constant(node.inputs[0]) for node in restores)
 
 
+def _has_rounding_kernel(layer: Node, runtime: Runtime) -> bool:
+    """Whether onnxruntime has a kernel for it that rounds what it reads: a product of floats by weights in blocks."""
+    return runtime.name == onnxruntime_cpu.RUNTIME.name and is_op(layer, "MatMul") and _has_weights_only(layer)
+
+
 def _is_constant(codes: Value | None) -> bool:
     """Whether codes are stored, or made of a stored weight."""
     maker = None if codes is None else codes.producer()
@@ -153,7 +158,7 @@ def _cause(model: Model, piece: _Piece, values: Sequence[Mapping[str, Any]], run
         found, expected = run(feed)[0], written(feed)[0]
         if _differ(found, expected, piece.step) and _may_wrap(piece.layer):
             return "wrap"
-        if _differ(found, expected, piece.step) and _has_weights_only(piece.layer):
+        if _differ(found, expected, piece.step) and _has_rounding_kernel(piece.layer, runtime):
             return "rounded input"
         if _differ(found, expected, piece.step):
             return "saturation" if _saturates(alone, feed, found, piece.step, runtime) else "kernel"

@@ -23,6 +23,8 @@ from quark_onnx.engine.compare import compare, compare_ways
 from quark_onnx.engine.departing_layers import departing_layers
 from quark_onnx.engine.prove_outputs import departing, departs, prove_outputs
 from quark_onnx.engine.result_wording import proof_warnings
+from quark_onnx.engine.runtimes import onnxruntime_cpu
+from quark_onnx.engine.runtimes.runtime import Run
 from quark_onnx.engine.saturation_certificate import certify
 from quark_onnx.graph import io
 from quark_onnx.result import Report
@@ -149,6 +151,32 @@ def test_a_large_float_beside_others_is_rounded_with_them(large: float, cause: s
     found = ModelQuantizer(config).quantize_model(model, None, feeds).report
     assert (found.departure and found.departure.cause) == cause
     assert any("session.qdq_matmulnbits_accuracy_level" in told for told in found.warnings) == bool(large)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "cause"),
+    [
+        ("onnxruntime", "d = Identity (x) [layer] y = MatMul (d, w)", "rounded input"),
+        ("third", "d = Identity (x) [layer] y = MatMul (d, w)", "kernel"),
+        ("onnxruntime", "d = Reshape (x, r) h = Conv (d, k) [layer] y = Relu (h)", "kernel"),
+    ],
+)
+def test_only_products_in_onnxruntime_have_a_kernel_that_rounds(name: str, text: str, cause: str) -> None:
+    shapes = "float[8, 16] x) => (float[A, B] y" if "MatMul" in text else "float[8, 16] x) => (float[A, B, C, D] y"
+    quantized = text_model(
+        f"""g ({shapes}) <float s = {{0.25}}, int8 z = {{0}}> {{
+            w = DequantizeLinear (c, s, z) k = DequantizeLinear (e, s, z) {text} }}""",
+        c=np.full((16, 4), 3, np.int8),
+        e=np.full((4, 16, 1, 1), 3, np.int8),
+        r=np.array([8, 16, 1, 1]),
+    )
+
+    def halves(*args: Any, **more: Any) -> Run:
+        run = onnxruntime_cpu.load(*args, **more)
+        return lambda feed: [array / 2 for array in run(feed)]
+
+    runtime = replace(onnxruntime_cpu.RUNTIME, name=name, load=halves, certify=lambda model: {})
+    assert departing_layers(io.load(quantized), FEEDS, runtime)[1] == cause
 
 
 def test_what_cannot_be_computed_is_said_to_be_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
