@@ -22,7 +22,8 @@ from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.opened_model import open_model
 from quark_onnx.engine.proof_for_target import certified
 from quark_onnx.engine.runner import input_specs
-from quark_onnx.engine.runtimes.known import own_runtime
+from quark_onnx.engine.runtimes.known import own_runtime, runtime_of
+from quark_onnx.engine.runtimes.runtime import Missing
 from quark_onnx.engine.saturation_certificate import is_quantized, summary
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.view import shape
@@ -93,9 +94,14 @@ def _certified(path: Path, model: Model, target: Target, nodes: bool, show: Show
         table = certificate_table(found, every=nodes)
         if table.row_count:
             out.print(table)
-        missing = f"not known: nothing that runs models for {target.title} is installed"
-        proved = summary(found) or ("no node runs on an integer kernel" if asked else missing)
+        proved = summary(found) or ("no node runs on an integer kernel" if asked else _not_known(target))
         out.print(facts({**_interface(model), "Asked": asked, "Processors": proved}))
+
+
+def _not_known(target: Target) -> str:
+    """Why nothing was asked, and the way out, where there is one."""
+    runtime = runtime_of(target)
+    return f"not known: {runtime.told if isinstance(runtime, Missing) else f'nothing here runs {target.title}'}"
 
 
 def _before(job: Job) -> Counter[str]:

@@ -34,6 +34,7 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None, page
         "Weights": smaller_text(report.bytes["float"], report.bytes["quantized"]),
         "Samples" if resumed else "Calibrated on": f"{report.samples} samples" if report.samples else "",
         "Judged on": judged_text(report.probes, report.judged),
+        "Run in": report.runtime,
         "Positions": report.positions,
         "Resumed": f"from a plan with {_tuned_weights(len(resumed.codes))}" if resumed else "",
         **tuning_rows(report.tuned, report.untuned, report.seconds.get("tune", 0.0), report.correction),

@@ -85,8 +85,7 @@ def proof_of(
     """
     runtime = runtime_of(target)
     if isinstance(runtime, Missing):
-        why = f"{runtime.title} is not installed ({runtime.reason})"
-        return _as_written(model, quantized, feeds, why, counted)
+        return _as_written(model, quantized, feeds, runtime.told, counted)
     try:
         return prove_outputs(model, quantized, feeds, certificates, counted, runtime)
     except ModelError as error:

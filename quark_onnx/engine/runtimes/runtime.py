@@ -124,3 +124,8 @@ class Missing:
     name: str
     title: str
     reason: str
+
+    @property
+    def told(self) -> str:
+        """That it is missing, why, and the way out."""
+        return f"{self.title} is not installed ({self.reason})"

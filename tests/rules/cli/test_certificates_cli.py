@@ -104,9 +104,12 @@ def test_openvino_is_asked_for_its_target() -> None:
 
 def test_where_nothing_runs_a_target_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(known.RUNTIMES, "openvino", lambda: Missing("openvino", "OpenVINO", "no package"))
-    for target, title in (("openvino", "OpenVINO"), ("tensorrt", "TensorRT")):
+    for target, told in (
+        ("openvino", "OpenVINO is not installed (no package)"),
+        ("tensorrt", "nothing here runs TensorRT"),
+    ):
         text = " ".join(done("inspect", "int8.onnx", "--target", target).split())
-        assert f"not known: nothing that runs models for {title} is installed" in text
+        assert f"not known: {told}" in text
         assert document("inspect", "int8.onnx", "--target", target)["runtime"] == ""
     assert "did you mean 'openvino'" in fails(2, "inspect", "int8.onnx", "--target", "openvin")
 
