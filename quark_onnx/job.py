@@ -19,13 +19,12 @@ from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.idle_options import OF_EQUALIZATION
 from quark_onnx.engine.calibration_data import CalibrationData, Feed, ImageOptions, random_data
 from quark_onnx.engine.counted_positions import Counted
-from quark_onnx.engine.float_layer_shield import shield
 from quark_onnx.engine.infinite_masks import samples_of
 from quark_onnx.engine.ledger_rows import Inside
 from quark_onnx.engine.missing_types import FROM_RUN, STALE, ask_run, listed
-from quark_onnx.engine.normalizations_apart import keep_apart
 from quark_onnx.engine.runner import input_specs, rounds_float16
 from quark_onnx.engine.sample_mask import mask_spec
+from quark_onnx.engine.shielded_model import shielded
 from quark_onnx.graph import Model, ModelProto, io
 from quark_onnx.graph.from_float16 import Widened
 from quark_onnx.graph.integer_nodes import told_of_integers
@@ -172,9 +171,8 @@ class Job:
         inside = {key: self.bodies[key].realize(one) for key, one in plan.bodies.items() if not one.empty}
         quantized = realize(self.prepared, plan, self.config.conversion, half, inside)
         declare_outputs(quantized, self.model)
-        if self.config.row.on_cpu:
-            keep_apart(quantized)
-            shield(quantized, {node for node, reason in plan.notes.items() if reason.startswith(UNFIT)})
+        unfit = {node for node, reason in plan.notes.items() if reason.startswith(UNFIT)}
+        shielded(quantized, self.config.row.runtime, unfit)
         return quantized
 
     def inside(self, plan: Plan) -> Iterator[Inside]:

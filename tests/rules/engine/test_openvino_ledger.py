@@ -10,15 +10,15 @@ import pytest
 from openvino_installed import needs_openvino
 from operator_examples import TABLE
 from quantized_models import graph, graph_between, quantized
-from quark_onnx.engine.openvino_reasons import BETWEEN, why_float
-from quark_onnx.engine.runtimes.openvino_cpu import executed_nodes
-from quark_onnx.engine.runtimes.openvino_names import labelled
 
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.executed_work import PRODUCTS, on_integers, work_by_node
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.ledger_rows import Row
+from quark_onnx.engine.runtimes.openvino.cpu import executed_nodes
+from quark_onnx.engine.runtimes.openvino.names import labelled
+from quark_onnx.engine.runtimes.openvino.reasons import BETWEEN, why_float
 from quark_onnx.engine.runtimes.runtime import Executed
 from quark_onnx.graph import Model
 
