@@ -122,7 +122,8 @@ _FRAME = re.compile(
     r"To facilitate the conversion|\S+ with a message|While validating )"
 )
 _NODE = re.compile(
-    r"""<Node\(\w+\): ([^>]+)>|friendly_name '([^']+)'|node (?:with )?(?:the )?name:? ['"]([^'"]+)['"]"""
+    r"""<Node\(\w+\): ([^>]+)>|END: node: \w+::\w+ ([^\n]+?) \(\w+::|"""
+    r"""friendly_name '([^']+)'|node (?:with )?(?:the )?name:? ['"]([^'"]+)['"]"""
 )
 
 
