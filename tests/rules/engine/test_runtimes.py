@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from openvino_installed import needs_openvino
 from text_models import normal, text_model
 
 from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.core.settings.targets import TARGETS
-from quark_onnx.engine.runtimes.known import RUNTIMES, runtime_of
+from quark_onnx.engine.runtimes.known import RUNTIMES, refuse, runtime_of
 from quark_onnx.engine.runtimes.openvino import without_vnni as openvino_without_vnni
 from quark_onnx.engine.runtimes.openvino.session import core
 from quark_onnx.engine.runtimes.runtime import Executed, Missing, Runtime
@@ -114,6 +115,21 @@ def test_a_model_that_it_cannot_load_is_told(runtime: Runtime) -> None:
     text.opset_import.add(domain="their.own", version=1)
     with pytest.raises(ModelError, match=r"cannot load the model: .*their\.own.*; .+"):
         runtime.load(io.load(text))
+
+
+FUNCTION = """<ir_version: 8, opset_import: ["": 17, "local": 1]>
+g (float[N, 4] x) => (float[N, 4] y) { y = local.Twice (x) }
+<domain: "local", opset_import: ["": 17]> Twice (a) => (b) { b = Add (a, a) }"""
+
+
+@needs_openvino
+def test_functions_are_no_reason_to_refuse_a_model() -> None:
+    """What is made of it has none; a file that has them OpenVINO does not load."""
+    it = io.load(onnx.parser.parse_model(FUNCTION))
+    refuse(TARGETS["openvino"], it)
+    assert it.functions
+    with pytest.raises(ModelError, match=r"No conversion rule found for operations: local\.Twice"):
+        found("openvino").load(it)
 
 
 @needs_openvino
