@@ -44,7 +44,8 @@ class Decided:
     counted: Counted | None = None
 
     def sparing(self, error: ModelError) -> Decided:
-        """The same with the node float whose integer kernel the runtime fails at, be that inside a body.
+        """The same with the node float whose integer kernel the runtime fails at, be that inside a body; or else the
+        nearest in front of the float one that it fails at.
 
         Raises:
             ModelError: the error again, where it names no such node, or none here is for the target.
@@ -59,7 +60,8 @@ class Decided:
 
 def _spared(job: Job, plan: Plan, error: ModelError) -> tuple[Job, Plan] | None:
     """Job and plan without the node that is named; None where they do not quantize it."""
-    failing = next((name for name in (error.node, *made_from(error.node)) if name in plan.nodes), None)
+    names = (error.node, *made_from(error.node))
+    failing = next((name for name in names if name in plan.nodes), None) or _in_front(job, plan, names)
     if failing is not None:
         sites, plan = (_without(job, one, failing, str(error)) for one in (job.sites, plan))
         return replace(job, sites=sites), plan
@@ -67,6 +69,19 @@ def _spared(job: Job, plan: Plan, error: ModelError) -> tuple[Job, Plan] | None:
         if (found := _spared(job.bodies[key], inside, error)) is not None:
             bodies = {**job.bodies, key: found[0]}, {**plan.bodies, key: found[1]}
             return replace(job, bodies=bodies[0]), replace(plan, bodies=bodies[1])
+    return None
+
+
+def _in_front(job: Job, plan: Plan, names: Sequence[str]) -> str | None:
+    """The quantized node nearest in front of a float one: a runtime may fail where it carries scales through it."""
+    row = [node for node in job.prepared.graph if node.name and node.name in names]
+    seen = set(row)
+    for node in row:  # which grows
+        if node.name in plan.nodes:
+            return node.name
+        makers = [maker for value in node.inputs if value is not None and (maker := value.producer()) is not None]
+        row += [maker for maker in dict.fromkeys(makers) if maker not in seen]
+        seen.update(makers)
     return None
 
 

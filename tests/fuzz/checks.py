@@ -41,6 +41,8 @@ LEGITIMATE: tuple[tuple[str, str], ...] = (
     ("ModelError", r"^nothing can be simulated: the model has no float32 tensors"),
     # number types that the target does not run
     ("ConfigError", r"^OpTypeQuantOverrides\[.*: target '\w+' runs "),
+    # float models that the runtime of the target does not load
+    ("ModelError", r"^OpenVINO \S+ cannot load the model: .*; replace what it does not know"),
 )
 """Refusals that are right for a model that runs: class, and how the message begins."""
 

@@ -8,7 +8,8 @@ from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.runtimes import onnxruntime_cpu
 from quark_onnx.engine.runtimes.openvino import cpu as openvino_cpu
 from quark_onnx.engine.runtimes.runtime import Missing, Runtime
-from quark_onnx.graph import Model
+from quark_onnx.graph import Model, io
+from quark_onnx.graph.passes import lift_constants
 
 RUNTIMES: dict[str, Callable[[], Runtime | Missing]] = {
     "onnxruntime": lambda: onnxruntime_cpu.RUNTIME,
@@ -34,6 +35,7 @@ def runtime_of(target: Target) -> Runtime | Missing:
 def refuse(target: Target, model: Model) -> None:
     """Nothing, where the runtime that a target means loads the float model, or is not here; before any work is done.
 
+    Functions count as what they hold: the quantized model has none, and OpenVINO knows none.
     onnxruntime needs not to be asked: it prepares the model, and is used on the way.
 
     Raises:
@@ -41,4 +43,6 @@ def refuse(target: Target, model: Model) -> None:
     """
     runtime = runtime_of(target)
     if target.runtime not in ("", NOWHERE) and isinstance(runtime, Runtime):
-        runtime.load(model)
+        plain = io.copy(model)
+        lift_constants(plain)
+        runtime.load(plain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from openvino_installed import needs_openvino
 from operator_examples import TABLE
 from quantized_models import graph, graph_between, quantized
+from text_models import normal
 
+from quark_onnx import ModelQuantizer, QuantizationConfig
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.executed_work import PRODUCTS, on_integers, work_by_node
@@ -20,7 +23,7 @@ from quark_onnx.engine.runtimes.openvino.cpu import executed_nodes
 from quark_onnx.engine.runtimes.openvino.names import labelled
 from quark_onnx.engine.runtimes.openvino.reasons import BETWEEN, why_float
 from quark_onnx.engine.runtimes.runtime import Executed
-from quark_onnx.graph import Model
+from quark_onnx.graph import Model, io
 
 IMAGE = (
     "(float[1,16,8,8] x) => (float[A,B,C,D] y) <float[16,16,3,3] w, float[16,16,3,3] v, float[16,1,1] k, float[16] b,"
@@ -142,6 +145,23 @@ def test_what_integer_primitives_take(op: str, left: tuple[str, int], right: tup
 def test_weights_alone_are_multiplied_by_floats() -> None:
     rows = told(graph(ROW + " { [c] y = MatMul (x, w) }"), WeightsOnly=True)
     assert rows["c"].reason == "only one side of its product is integer, and OpenVINO multiplies floats by it"
+
+
+POOLED = "(float[1,6,16] x) => (float[A,B,C] y) <float[16,16] w>"
+POOLED += " { [a] h = MatMul (x, w) [p] y = MaxPool <kernel_shape=[2]> (h) }"
+
+
+@needs_openvino
+@pytest.mark.parametrize(("least", "status"), [(None, "float"), (0, "integer")])
+def test_a_layer_whose_scales_openvino_cannot_carry_on_stays_float(
+    tmp_path: Path, least: float | None, status: str
+) -> None:
+    """It moves them behind the pool, which has fewer columns there; without a zero point one scale is all."""
+    config = QuantizationConfig(target="openvino")
+    feeds = [{"x": normal(1, 6, 16, seed=seed).clip(least)} for seed in range(3)]
+    result = ModelQuantizer(config).quantize_model(io.to_proto(graph(POOLED)), tmp_path / "q.onnx", feeds)
+    row = next(row for row in result.report.ledger if row.node == "a")
+    assert row.status == status and ("MaxPoolTransformation" in row.reason) is (status == "float")
 
 
 @needs_openvino

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from openvino_installed import needs_openvino
 from text_models import normal, text_model
 
 from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.core.settings.targets import TARGETS
-from quark_onnx.engine.runtimes.known import RUNTIMES, runtime_of
+from quark_onnx.engine.runtimes.known import RUNTIMES, refuse, runtime_of
 from quark_onnx.engine.runtimes.openvino import without_vnni as openvino_without_vnni
 from quark_onnx.engine.runtimes.openvino.session import core
 from quark_onnx.engine.runtimes.runtime import Executed, Missing, Runtime
@@ -68,6 +69,33 @@ def test_it_takes_and_gives_all_types(runtime: Runtime) -> None:
     assert e.shape == () and np.isclose(e, X.sum(), atol=1e-5) and h.dtype == np.float16
 
 
+TEXTS = "g (string[N] t, float[N] x) => (string[N] s, float[N] y) { s = Identity (t)  y = Neg (x) }"
+
+
+def test_texts_do_not_end_the_process() -> None:
+    assert len(found("onnxruntime").load(model(TEXTS))({"t": np.array(["a"], object), "x": X[:1, 0]})) == 2
+    with pytest.raises(ModelError, match=r"^'t' holds texts.*; cut the model"):
+        found("openvino").load(model(TEXTS))
+
+
+PASSED_ON = """g (float[N, 4] unread, float[N, 4] x, float[N, 4] q) => (float[N, 4] y) {
+    s = SequenceConstruct (x, q)  at = Constant <value_int = 1> ()  v = SequenceAt (s, at)  y = Neg (v) }"""
+
+
+def test_an_input_that_is_passed_on_keeps_its_name(runtime: Runtime) -> None:
+    feed = {"q": X * 2, "x": X, "unread": X}
+    (y,) = runtime.load(model(PASSED_ON))(feed)
+    assert (y == -2 * X).all()
+    with pytest.raises((DataError, ModelError), match=r"'?q'?"):
+        runtime.load(model(PASSED_ON))({"x": X, "unread": X})
+
+
+def test_an_input_with_a_value_need_not_be_fed(runtime: Runtime) -> None:
+    it = model("g (float[4] k, float[N, 4] x) => (float[N, 4] y) { y = Add (x, k) }", k=np.ones(4, np.float32))
+    (y,) = runtime.load(it)({"x": X})
+    assert (y == X + 1).all()
+
+
 def test_large_weights_are_read_from_files(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     it = model("g (float[N, 4] x) => (float[N, 400] y) { y = MatMul (x, w) }", w=np.ones((4, 400), np.float32))
     monkeypatch.setattr(io, "FILES_ABOVE", 1000)
@@ -89,6 +117,21 @@ def test_a_model_that_it_cannot_load_is_told(runtime: Runtime) -> None:
         runtime.load(io.load(text))
 
 
+FUNCTION = """<ir_version: 8, opset_import: ["": 17, "local": 1]>
+g (float[N, 4] x) => (float[N, 4] y) { y = local.Twice (x) }
+<domain: "local", opset_import: ["": 17]> Twice (a) => (b) { b = Add (a, a) }"""
+
+
+@needs_openvino
+def test_functions_are_no_reason_to_refuse_a_model() -> None:
+    """What is made of it has none; a file that has them OpenVINO does not load."""
+    it = io.load(onnx.parser.parse_model(FUNCTION))
+    refuse(TARGETS["openvino"], it)
+    assert it.functions
+    with pytest.raises(ModelError, match=r"No conversion rule found for operations: local\.Twice"):
+        found("openvino").load(it)
+
+
 @needs_openvino
 def test_a_node_that_it_fails_at_is_named() -> None:
     """Where the runtime does: the product that cannot be."""
@@ -98,6 +141,25 @@ def test_a_node_that_it_fails_at_is_named() -> None:
     with pytest.raises(ModelError, match=r"OpenVINO .* cannot load the model: Incompatible MatMul") as caught:
         found("openvino").load(it)
     assert caught.value.node == "wrong"
+
+
+NESTED = """g (float[4] x, float[3, 4] xs) => (float[4] y, float[3, 4] ys) {
+    y, ys = Scan <num_scan_inputs = 1, body = b (float[4] s, float[4] e) => (float[4] t, float[4] o) <bool c = {1}> {
+        t = Add (s, e)
+        o = If (c) <else_branch = g () => (float[4] m) <float p = {1}> { m = Mul (t, p) },
+            then_branch = g () => (float[4] i) <bool d = {1}> {
+                i = If (d) <else_branch = g () => (float[4] k) <float q = {1}> { k = Add (t, q) },
+                            then_branch = g () => (float[4] j) <float r = {1}> { j = Mul (t, r) }> }>
+    }> (x, xs) }"""
+
+
+@needs_openvino
+def test_what_openvino_takes_as_bytes_alone_is_no_model_that_it_loads() -> None:
+    """Users deploy files, which it converts by other code."""
+    it = model(NESTED)
+    core().read_model(io.to_proto(it).SerializeToString())
+    with pytest.raises(ModelError, match="same number of outputs"):
+        found("openvino").load(it)
 
 
 @needs_openvino

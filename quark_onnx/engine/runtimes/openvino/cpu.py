@@ -21,6 +21,8 @@ from quark_onnx.engine.runtimes.openvino.session import (
     compiled_model,
     core,
     failure,
+    fed,
+    fed_names,
     maker_names,
     version,
 )
@@ -73,7 +75,7 @@ class Loaded:
         self.compiled = compiled_model(tapped, threads, properties)
         self._request = self.compiled.create_infer_request()
         self._wanted = [given.index(name) for name in names]  # their order stays, while names of equal ones are merged
-        self._inputs = {name: at for at, port in enumerate(self._request.model_inputs) for name in port.get_names()}
+        self._inputs = fed_names(tapped)
         self._quantized = is_quantized(model)
         self._makers = maker_names(model)
 
@@ -83,10 +85,7 @@ class Loaded:
         Raises:
             DataError, ResourceError, ModelError: see `runtime.Load`.
         """
-        given = {self._inputs[name]: array for name, array in feed.items() if name in self._inputs}
-        for name, at in self._inputs.items():
-            if at not in given:  # it would run on what is in memory
-                raise DataError(f"the sample has no array for input {name!r}; give one for each input")
+        given = dict(enumerate(fed(feed, self._inputs)))
         try:
             found = self._request.infer(given)  # both are copied
             return [found[at] for at in self._wanted]

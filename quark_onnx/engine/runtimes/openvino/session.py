@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from quark_onnx.core.errors import ModelError
+from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.core.resource_faults import shortage
 from quark_onnx.core.threads import allowed_threads
+from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.runner import Arrays
 from quark_onnx.engine.saturation_certificate import is_quantized
 from quark_onnx.graph import Model, io
+from quark_onnx.graph.view import numpy_dtype
 
 REPLACE = "replace what it does not know by operators that it has, or choose another target"
 """What to do about a float model that OpenVINO refuses …"""
@@ -47,37 +50,63 @@ def version() -> str:
     return str(openvino.get_version()).partition("-")[0]
 
 
-def compiled(source: bytes | Path, threads: int = 0, properties: Mapping[str, Property] | None = None) -> Any:
+def compiled(path: Path, threads: int = 0, properties: Mapping[str, Property] | None = None) -> Any:
     """A compiled model, in OpenVINO's own type.
 
     Args:
-        source: the bytes of a model, or its file.
+        path: of the model.
         threads: 0: as many as this process may use.
         properties: of the plugin, beyond those that all models have.
     """
     settings: dict[str, Property] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, **(properties or {})}
     if threads or allowed_threads():
         settings["INFERENCE_NUM_THREADS"] = threads or allowed_threads()
-    read = core().read_model(source if isinstance(source, bytes) else str(source))
-    return core().compile_model(read, "CPU", settings)
+    return core().compile_model(core().read_model(str(path)), "CPU", settings)
 
 
 def compiled_model(model: Model, threads: int = 0, properties: Mapping[str, Property] | None = None) -> Any:
-    """A compiled model; large weights are read from a file, which goes when they are read.
+    """A compiled model, read from a file, which goes when it is read.
+
+    Bytes are converted by other code of OpenVINO than files are: some models load as the one and fail as the other, and
+    users deploy files.
 
     Raises:
         ModelError, ResourceError: OpenVINO cannot load it.
     """
+    _refuse_texts(model)
     try:
-        if not io.is_heavy(model):
-            return compiled(io.to_proto(model).SerializeToString(), threads, properties)
         with tempfile.TemporaryDirectory(prefix="quark_onnx-", ignore_cleanup_errors=True) as folder:
             path = Path(folder) / "model.onnx"
-            io.save(model, path, source=model, external=True)
+            io.save(model, path, source=model, external=io.is_heavy(model))
             return compiled(path, threads, properties)
     except Exception as error:  # its own are RuntimeErrors, those of its bindings are not
         way = LEAVE if is_quantized(model) else REPLACE
         raise failure(error, maker_names(model), f"OpenVINO {version()} cannot load the model", way) from error
+
+
+def _refuse_texts(model: Model) -> None:
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if (dtype := numpy_dtype(value)) is not None and dtype.kind == "O":
+            told = f"{value.name!r} holds texts, on which OpenVINO {version()} ends the process"
+            raise ModelError(f"{told}; cut the model where they have become numbers, or choose another target")
+
+
+def fed_names(model: Model) -> list[str]:
+    """Names of the inputs, in the order of OpenVINO's: it drops those that have a value, and one that is passed on as
+    it is (an element of a sequence) it calls by what becomes of it, and by that alone."""
+    return [value.name or "" for value in model.graph.inputs if not value.is_initializer()]
+
+
+def fed(feed: Feed, names: Sequence[str]) -> Arrays:
+    """The arrays of these inputs.
+
+    Raises:
+        DataError: one is missing.
+    """
+    for name in names:
+        if name not in feed:  # it would run on what is in memory
+            raise DataError(f"the sample has no array for input {name!r}; give one for each input")
+    return [feed[name] for name in names]
 
 
 def failure(error: Exception, makers: Mapping[str, str], told: str, way_out: str) -> Exception:
@@ -93,7 +122,8 @@ _FRAME = re.compile(
     r"To facilitate the conversion|\S+ with a message|While validating )"
 )
 _NODE = re.compile(
-    r"""<Node\(\w+\): ([^>]+)>|friendly_name '([^']+)'|node (?:with )?(?:the )?name:? ['"]([^'"]+)['"]"""
+    r"""<Node\(\w+\): ([^>]+)>|END: node: \w+::\w+ ([^\n]+?) \(\w+::|"""
+    r"""friendly_name '([^']+)'|node (?:with )?(?:the )?name:? ['"]([^'"]+)['"]"""
 )
 
 

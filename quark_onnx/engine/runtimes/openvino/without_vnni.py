@@ -22,7 +22,7 @@ from quark_onnx.child_environment import child_environment
 from quark_onnx.core.errors import ModelError
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.runner import Arrays
-from quark_onnx.engine.runtimes.openvino.session import compiled, said_by
+from quark_onnx.engine.runtimes.openvino.session import compiled, fed, fed_names, said_by
 from quark_onnx.engine.runtimes.runtime import Run
 from quark_onnx.graph import Model, io
 
@@ -53,7 +53,7 @@ def without_vnni(model: Model, outputs: Sequence[str]) -> Iterator[Run]:
     with tempfile.TemporaryDirectory(prefix="quark_onnx-", ignore_cleanup_errors=True) as folder, ExitStack() as stack:
         path = Path(folder) / "model.onnx"
         io.save(tapped, path, source=model, external=io.is_heavy(tapped))
-        yield _Limited(stack, path, [given.index(name) for name in outputs])
+        yield _Limited(stack, path, fed_names(tapped), [given.index(name) for name in outputs])
 
 
 class _Ended(Exception):
@@ -63,8 +63,8 @@ class _Ended(Exception):
 class _Limited:
     """Runs the model in a process with the first of the limits that it survives."""
 
-    def __init__(self, stack: ExitStack, path: Path, wanted: Sequence[int]) -> None:
-        self._stack, self._path, self._wanted = stack, path, wanted
+    def __init__(self, stack: ExitStack, path: Path, inputs: Sequence[str], wanted: Sequence[int]) -> None:
+        self._stack, self._path, self._inputs, self._wanted = stack, path, inputs, wanted
         self._left = list(LIMITS)
         self._child = self._started()
 
@@ -92,7 +92,7 @@ class _Limited:
     def _found(self, feed: Feed) -> Arrays:
         assert self._child.stdin is not None
         path = self._path.with_name("feed.npz")
-        np.savez(path, **feed)  # type: ignore[arg-type]  # names of inputs are strings
+        np.savez(path, *fed(feed, self._inputs))
         self._child.stdin.write(f"{path}\n")
         self._child.stdin.flush()
         _answer(self._child)
@@ -133,11 +133,10 @@ def _main(model: str) -> None:
         loaded = compiled(Path(model))
         told = [node.get_rt_info() for node in loaded.get_runtime_model().get_ops()]
         _say(primitives=[one["primitiveType"].astype(str) for one in told if one["layerType"].astype(str) in LIMITED])
-        names = {name for port in loaded.inputs for name in port.get_names()}
         for line in sys.stdin:
             path = line.removesuffix("\n")
             with np.load(path) as stored:
-                found = loaded({name: stored[name] for name in stored.files if name in names})
+                found = loaded([stored[f"arr_{at}"] for at in range(len(stored.files))])
             np.savez(path, *(found[at] for at in range(len(loaded.outputs))))
             _say()
     except Exception as error:  # OpenVINO's, which the other process tells of
