@@ -57,8 +57,9 @@ def _reason(node: Node, plan: Plan, one: Executed | None, written: Mapping[str, 
 
 def _integer(node: Node, one: Executed, written: Mapping[str, Node]) -> bool:
     quantized = written.get(node.name or "")
-    product = quantized is not None and is_op(quantized, *LAYERS)
-    return multiplies_integers(quantized, one) if product else on_integers(one)
+    if quantized is None or not is_op(quantized, *LAYERS):
+        return on_integers(one)
+    return multiplies_integers(quantized, one)
 
 
 def _owners(work: Mapping[str, Executed], written: Mapping[str, Node]) -> set[str]:

@@ -51,6 +51,7 @@ def test_products_on_integers_have_certificates(text: str, fields: dict[str, Any
 def test_weights_that_are_quantized_in_the_model() -> None:
     """As NNCF writes them, each behind quantizers of its own; names of layers are hidden by what they take in."""
     text = """(float[1,16,8,8] x) => (float[A,B,C,D] y) <float s = {0.1}, uint8 t = {128}, float u = {0.01},
-        int8 o = {0}, float[16,16,3,3] w, float[16,1,1] k> { [q] a = QuantizeLinear (x, s, t) [d] b = DequantizeLinear (a, s, t)
+        int8 o = {0}, float[16,16,3,3] w, float[16,1,1] k> {
+        [q] a = QuantizeLinear (x, s, t) [d] b = DequantizeLinear (a, s, t)
         [e] c = QuantizeLinear (w, u, o) [f] g = DequantizeLinear (c, u, o) [n] h = Conv (b, g) [m] y = Mul (h, k) }"""
     assert certify(graph(text)).keys() == {"n"}
