@@ -6,8 +6,8 @@ MatMul         of two activations takes a left side whose zero point is 0, and a
                zero point 0; uint8 around 128 is the same
 Conv           of one position has its strides moved in front of it, behind the quantizer, and then computes floats
 a subgraph     of several operators in one kernel tells no types of its products: what holds elsewhere holds there,
-               as sums that saturate show for weights; for two activations it is not known, but taken from the same model
-               where processors have no such kernel
+               as sums that saturate show for weights; for two activations it is not known, but taken from what the
+               same model is where processors have no such kernel
 quantizers     of 16 bits are dropped while the model is loaded: what is between them stays float
 """
 
