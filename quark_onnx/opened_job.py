@@ -155,6 +155,7 @@ def _prepared(
         biases=config.moves_biases,
         integers=integers,
         block=config.row.channel_block if integers else 1,
+        apart=config.row.strides_apart and config.observes,
         numbered=[name for name, one in config.tensor_overrides.items() if one.channels is not None],
         conversions=conversions,
         branches=branches,

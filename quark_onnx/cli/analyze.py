@@ -25,9 +25,12 @@ from quark_onnx.core.atomic_files import new_file
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.json_writing import json_text
 from quark_onnx.core.plan import Plan
+from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.compare import quantized_values
 from quark_onnx.engine.held_out_probes import PROBES
 from quark_onnx.engine.result_wording import decibels_text
+from quark_onnx.engine.runtimes.known import runtime_of
+from quark_onnx.engine.runtimes.runtime import Missing
 from quark_onnx.engine.saturation_certificate import summary
 from quark_onnx.graph import Model
 from quark_onnx.opened_job import open_job
@@ -222,7 +225,7 @@ def _print(report: ModelReport, files: Sequence[str], folder: Path | None) -> No
         out.print("No layer of the quantized model could be matched.")
     if report.protected:
         out.print(facts({"Protected": protected_text(report.protected)}))
-    say(f"Run in {report.runtime}." if report.runtime else "Not run: its runtime is not installed.")
+    say(run_text(report))
     if report.certificates:
         say(f"Processors: {summary(report.certificates)}.")
     out.print(output_lines(report.outputs, report.written), soft_wrap=True)
@@ -230,6 +233,16 @@ def _print(report: ModelReport, files: Sequence[str], folder: Path | None) -> No
         say(f"{advice.level}: {advice.text}")
     if folder is not None:
         say(f"Wrote {', '.join(files)} to {folder}")
+
+
+def run_text(report: ModelReport) -> str:
+    """Which runtime ran the model, or that none did."""
+    if report.runtime:
+        return f"Run in {report.runtime}."
+    runtime = runtime_of(TARGETS[report.target])
+    if isinstance(runtime, Missing):
+        return f"Not run: {runtime.title} is not installed."
+    return f"Not run: {runtime.title} cannot run it."
 
 
 def _table(report: ModelReport) -> Table:

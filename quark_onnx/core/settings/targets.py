@@ -54,6 +54,7 @@ class Target:
     unsigned          int8 activations are stored as uint8
     channel_block     above 1: its integer convolutions have channels last, and take so many at a time where these are
                       kept apart
+    strides_apart     its integer convolutions of one position have no strides: a pool in front of them passes over
     pairs             which neighbours its kernels add in 16 bits on x64 without VNNI: see `core.number_formats.Pairs`
     minimum_range     no range of an activation is narrower
     """
@@ -79,6 +80,7 @@ class Target:
     runtime: str = ""
     unsigned: bool = False
     channel_block: int = 1
+    strides_apart: bool = False
     pairs: Pairs = ""
     minimum_range: float = 0.0
 
@@ -178,6 +180,7 @@ TARGETS: dict[str, Target] = {
             hands_on=True,
             runtime="openvino",
             unsigned=True,
+            strides_apart=True,
             pairs="tap",
         ),
         Target(

@@ -35,6 +35,7 @@ from quark_onnx.stages.prepare import (
     known_dims,
     matmul_add_gemm,
     scale_behind_clamp,
+    strides_in_front,
     unshare,
     weights_of_integers,
     zero_bias,
@@ -83,6 +84,7 @@ def prepare(
     biases: bool = False,
     integers: Collection[str] = (),
     block: int = 1,
+    apart: bool = False,
     numbered: Collection[str] = (),
     conversions: Mapping[str, Collection[str]] | None = None,
     branches: Mapping[str, str] | None = None,
@@ -99,6 +101,7 @@ def prepare(
         integers: operator types without a weight that the target runs on integers; a Clip among them if a quantizer
             takes it in. What is made of others is decided by this.
         block: channels that lie together where the target has them last (`Target.channel_block`).
+        apart: strides of convolutions of one position go in front (`Target.strides_apart`).
         numbered: tensors with numbers for each of their channels, which stay as many.
         conversions: see `convert`.
         branches: If → the branch that is to be taken, whatever its condition.
@@ -122,6 +125,7 @@ def prepare(
         log += as_standard(model, forms=bool(integers))
     if optimize:
         layout = [fill_channels.rule(block, numbered), enlarge_planes.RULE] if block > 1 else []
+        layout += [strides_in_front.RULE] if apart else []
         log += _optimize(model, integers, layout)
     told = ask_session(model)
     if biases:

@@ -21,7 +21,7 @@ from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.ledger_rows import Row
 from quark_onnx.engine.runtimes.openvino.cpu import executed_nodes
 from quark_onnx.engine.runtimes.openvino.names import labelled
-from quark_onnx.engine.runtimes.openvino.reasons import BETWEEN, why_float
+from quark_onnx.engine.runtimes.openvino.reasons import BETWEEN, STRIDES, why_float
 from quark_onnx.engine.runtimes.runtime import Executed
 from quark_onnx.graph import Model, io
 
@@ -138,7 +138,7 @@ def test_what_integer_primitives_take(op: str, left: tuple[str, int], right: tup
     one = work_by_node(model, executed_nodes(model))["n"]
     (node,) = (node for node in model.graph if node.name == "n")
     assert on_integers(one) is not bool(reason)
-    assert reason in why_float(node, one)
+    assert reason in why_float(node)
 
 
 @needs_openvino
@@ -162,6 +162,29 @@ def test_a_layer_whose_scales_openvino_cannot_carry_on_stays_float(
     result = ModelQuantizer(config).quantize_model(io.to_proto(graph(POOLED)), tmp_path / "q.onnx", feeds)
     row = next(row for row in result.report.ledger if row.node == "a")
     assert row.status == status and ("MaxPoolTransformation" in row.reason) is (status == "float")
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    ("attributes", "kernel", "reason"),
+    [
+        ("strides=[2,2]", 1, STRIDES),
+        ("strides=[1,3], pads=[1,1,1,1]", 1, STRIDES),
+        ('strides=[2,1], auto_pad="SAME_UPPER"', 1, STRIDES),
+        ("strides=[1,1]", 1, ""),
+        ("strides=[2,2]", 2, ""),
+    ],
+)
+def test_strides_of_one_position(attributes: str, kernel: int, reason: str) -> None:
+    """In every batch."""
+    for batch in (1, 4):
+        text = f"(float[{batch},16,8,8] x) => (float[A,B,C,D] y) <float[16,16,{kernel},{kernel}] w, float s = {{0.1}},"
+        text += " uint8 t = {0}, int8 u = {0}> { [q] a = QuantizeLinear (x, s, t) [d] b = DequantizeLinear (a, s, t)"
+        text += f" [e] f = DequantizeLinear (c, s, u) [n] y = Conv <{attributes}> (b, f) }}"
+        model = graph(text, 21, c=np.full((16, 16, kernel, kernel), 5, np.int8))
+        (node,) = (node for node in model.graph if node.name == "n")
+        assert on_integers(work_by_node(model, executed_nodes(model))["n"]) is not bool(reason)
+        assert not reason or why_float(node) == reason
 
 
 @needs_openvino

@@ -14,6 +14,7 @@ from openvino_installed import needs_openvino
 from text_models import normal, text_model
 
 from quark_onnx import ModelQuantizer, get_default_config
+from quark_onnx.cli.analyze import run_text
 from quark_onnx.core.errors import ModelError, QuarkError
 from quark_onnx.core.records import UNFIT
 from quark_onnx.core.settings.targets import TARGETS
@@ -25,6 +26,7 @@ from quark_onnx.engine.runtimes.openvino.session import core
 from quark_onnx.engine.runtimes.runtime import Run
 from quark_onnx.graph import Model, io
 from quark_onnx.report.build import Measure, Models, report_of, report_of_pair
+from quark_onnx.report.model_report import ModelReport
 from quark_onnx.report.pages import write_report
 from quark_onnx.result import Result
 
@@ -175,6 +177,24 @@ def test_compare_takes_the_runtime_of_a_target(tmp_path: Path) -> None:
     assert "in OpenVINO 20" in done("compare", *arguments, "--target", "openvino")
     assert "in onnxruntime 1." in done("compare", *arguments)
     assert "did you mean 'openvino'" in fails(2, "compare", *arguments, "--target", "openvin")
+
+
+@needs_openvino
+def test_analyze_takes_the_runtime_of_a_target(tmp_path: Path) -> None:
+    told = done("analyze", *files(tmp_path), "--target", "openvino")
+    assert "Run in OpenVINO 20" in told and "Processors: " in told and "Not run" not in told
+
+
+@pytest.mark.usefixtures("missing")
+def test_twin_without_it_analyze_says_what_is_missing(tmp_path: Path) -> None:
+    arguments = files(tmp_path)
+    assert "Not run: OpenVINO is not installed." in done("analyze", *arguments, "--target", "openvino")
+    assert "Run in onnxruntime 1." in done("analyze", *arguments)
+
+
+def test_a_runtime_that_is_there_is_not_called_missing() -> None:
+    """Where it has no kernel for what is written."""
+    assert run_text(ModelReport("m", "1", "", target="qnn")) == "Not run: onnxruntime cannot run it."
 
 
 @pytest.fixture

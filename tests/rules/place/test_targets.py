@@ -12,7 +12,7 @@ from saturation import kernels_saturate
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.number_formats import Format
-from quark_onnx.core.operators import CPU, QNN, TENSORRT, VITISAI
+from quark_onnx.core.operators import CPU, OPENVINO, QNN, TENSORRT, VITISAI
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.fusion_ledger import ledger
@@ -104,7 +104,7 @@ def test_the_tables_share_their_movers() -> None:
         assert {name for name, op in CPU.items() if op.kind == "same"} <= {
             n for n, op in table.items() if op.kind == "same"
         }
-    assert all(op.fuses and not op.kernels for table in (TENSORRT, QNN, VITISAI) for op in table.values())
+    assert all(op.fuses and not op.kernels for table in (OPENVINO, TENSORRT, QNN, VITISAI) for op in table.values())
 
 
 # TensorRT ------------------------------------------------------------------------------------------------------------

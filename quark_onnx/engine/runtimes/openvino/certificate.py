@@ -14,23 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.engine.runtimes.openvino.pairs import orders, rows_in
-from quark_onnx.engine.saturation_certificate import DEPTHWISE, NO_CONSTANT, Certificate, counted, type_of
+from quark_onnx.engine.saturation_certificate import DEPTHWISE, NO_CONSTANT, Certificate, counted
 from quark_onnx.graph import Node, Value
 from quark_onnx.graph.view import constant, input_at, is_op
-
-OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators of a model that become one of its products."""
 
 MOVES = ("Identity", "Transpose", "Reshape")
 """Operators through which weights are looked for."""
 
-OTHER = Certificate("unknown", "how its weights are laid out is not known")
-
 
 def certificate(node: Node) -> Certificate:
-    """Of one that the plugin executes on integers; with several orders, that of the one with most unsafe pairs."""
-    if not is_op(node, *OPERATORS):
-        return OTHER
+    """Of a layer that the plugin executes on integers; with several orders, that of the one with most unsafe pairs."""
     codes = _codes(input_at(node, 1))
     if codes is None or codes.dtype != np.int8:
         return NO_CONSTANT
@@ -40,23 +33,6 @@ def certificate(node: Node) -> Certificate:
         return counted(rows, rows.shape[-1])
     found = [counted(*rows_in(order, codes, node)) for order in sorted(orders(node, codes.shape))]
     return max(found, key=lambda one: one.unsafe_pairs, default=DEPTHWISE)
-
-
-def on_bytes(node: Node) -> bool:
-    """Whether a product inside of a subgraph, of whose types the plugin does not tell, is one of integers."""
-    left, right = (_dequantizer(input_at(node, i)) for i in range(2))
-    if not is_op(node, *OPERATORS) or left is None or right is None:
-        return False
-    codes = input_at(right, 0)
-    return codes is not None and type_of(codes) == np.int8
-
-
-def _dequantizer(value: Value | None) -> Node | None:
-    """The node that a value is dequantized by, and then only moved."""
-    node = None if value is None else value.producer()
-    if node is None or is_op(node, "DequantizeLinear"):
-        return node
-    return _dequantizer(input_at(node, 0)) if is_op(node, *MOVES) else None
 
 
 def _codes(value: Value | None) -> NDArray[Any] | None:

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from quark_onnx.core.errors import DataError, ModelError, reason
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.settings.targets import Target
 from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.executed_work import work_by_node
 from quark_onnx.engine.ledger_rows import Inside, Row
 from quark_onnx.engine.runner import Arrays
-from quark_onnx.engine.runtimes.openvino.certificate import OPERATORS, certificate, on_bytes
+from quark_onnx.engine.runtimes.openvino.certificate import certificate
 from quark_onnx.engine.runtimes.openvino.ledger import openvino_rows
 from quark_onnx.engine.runtimes.openvino.names import Labelled, labelled
+from quark_onnx.engine.runtimes.openvino.reasons import multiplies_integers
 from quark_onnx.engine.runtimes.openvino.session import (
     LEAVE,
     Property,
@@ -30,17 +33,14 @@ from quark_onnx.engine.runtimes.openvino.times import Counted, Readers, times_by
 from quark_onnx.engine.runtimes.openvino.without_vnni import without_vnni
 from quark_onnx.engine.runtimes.runtime import Executed, Missing, Runtime
 from quark_onnx.engine.saturation_certificate import Certificate, is_quantized
-from quark_onnx.graph import Model, Node, io
+from quark_onnx.graph import Model, io
 from quark_onnx.graph.passes import name_nodes
-from quark_onnx.graph.view import input_at, is_op, output_names
+from quark_onnx.graph.view import is_op, output_names
 
 TITLE = "OpenVINO"
 
 NO_WORK = ("Const", "Input", "Output")
 """What the graph that is executed holds besides work."""
-
-PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
-INTEGERS = ("u8", "i8")
 
 OTHER = "use inputs that it can run on"
 
@@ -166,26 +166,9 @@ def certify(model: Model) -> dict[str, Certificate]:
     """
     named = io.copy(model)
     name_nodes(named)
-    nodes = {node.name or "": node for node in named.graph.all_nodes()}
-    found = [chosen for one in executed_nodes(named) for chosen in _products(one, [nodes[name] for name in one.nodes])]
-    return {chosen.name or "": certificate(chosen) for chosen in found}
-
-
-def _products(one: Executed, nodes: Sequence[Node]) -> list[Node]:
-    """The products on integers that are part of a node that is executed; those of a subgraph are not told of."""
-    if one.op_type == "Subgraph":
-        return [node for node in nodes if on_bytes(node)]
-    return [_product(nodes)] if nodes and one.op_type in PRODUCTS and one.precision in INTEGERS else []
-
-
-def _product(nodes: Sequence[Node]) -> Node:
-    """Of the nodes that one product does the work of, the one that it is; or in front of them, where a normalization
-    that it takes in hides its name."""
-    above: Node | None = next((node for node in nodes if is_op(node, *OPERATORS)), nodes[0])
-    while above is not None and not is_op(above, *OPERATORS):
-        value = None if is_op(above, "QuantizeLinear", "DequantizeLinear") else input_at(above, 0)
-        above = None if value is None else value.producer()
-    return above or nodes[0]
+    work = work_by_node(named, executed_nodes(named))
+    layers = ((node, work.get(node.name or "")) for node in named.graph if is_op(node, *LAYERS))
+    return {n.name or "": certificate(n) for n, one in layers if one is not None and multiplies_integers(n, one)}
 
 
 def run_file(path: Path, feed: Feed, threads: int = 0) -> None:

@@ -13,7 +13,7 @@ from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
 from quark_onnx.engine.executed_work import on_integers, work_by_node
 from quark_onnx.engine.ledger_rows import Inside, Row, Status
-from quark_onnx.engine.runtimes.openvino.reasons import why_float
+from quark_onnx.engine.runtimes.openvino.reasons import multiplies_integers, why_float
 from quark_onnx.engine.runtimes.runtime import Executed
 from quark_onnx.graph import Model, Node
 from quark_onnx.graph.view import is_float, is_op
@@ -44,7 +44,7 @@ def _reason(node: Node, plan: Plan, one: Executed | None, written: Mapping[str, 
     """Why it is float; empty where it is not."""
     name = node.name or ""
     planned = bool(plan.nodes.get(name))
-    if one is not None and on_integers(one) and (planned or is_float(node.outputs[0])):
+    if one is not None and _integer(node, one, written) and (planned or is_float(node.outputs[0])):
         return ""
     if not planned:
         return plan.notes.get(name, "not quantized")
@@ -52,7 +52,14 @@ def _reason(node: Node, plan: Plan, one: Executed | None, written: Mapping[str, 
         return ""  # its constant is stored as it is
     if one is None:
         return IN_A_BODY if body else UNTOLD
-    return why_float(written[name], one)
+    return why_float(written[name])
+
+
+def _integer(node: Node, one: Executed, written: Mapping[str, Node]) -> bool:
+    quantized = written.get(node.name or "")
+    if quantized is None or not is_op(quantized, *LAYERS):
+        return on_integers(one)
+    return multiplies_integers(quantized, one)
 
 
 def _owners(work: Mapping[str, Executed], written: Mapping[str, Node]) -> set[str]:

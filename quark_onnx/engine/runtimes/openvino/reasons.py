@@ -4,6 +4,10 @@ a layer        takes inputs of 8 bits, and weights of int8 whose zero point is 0
 ConvTranspose  takes an input whose zero point is 0 only
 MatMul         of two activations takes a left side whose zero point is 0, and a right side that is signed, with
                zero point 0; uint8 around 128 is the same
+Conv           of one position has its strides moved in front of it, behind the quantizer, and then computes floats
+a subgraph     of several operators in one kernel tells no types of its products: what holds elsewhere holds there,
+               as sums that saturate show for weights; for two activations it is not known, but taken from what the
+               same model is where processors have no such kernel
 quantizers     of 16 bits are dropped while the model is loaded: what is between them stays float
 """
 
@@ -12,13 +16,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from quark_onnx.core.operators import CPU, LAYERS
+from quark_onnx.engine.executed_work import on_integers
 from quark_onnx.engine.runtimes.runtime import Executed
+from quark_onnx.engine.saturation_certificate import type_of
 from quark_onnx.graph import Node, Value
-from quark_onnx.graph.view import constant, input_at, is_constant, is_op, numpy_dtype
+from quark_onnx.graph.view import constant, input_at, is_constant, is_op, shape
 
 BETWEEN = "OpenVINO computes it in float, between quantizers that it leaves where they are"
 NO_PRIMITIVE = "OpenVINO has no integer primitive for its shapes and attributes"
-MERGED = "OpenVINO makes one kernel of it and its neighbours, which takes floats"
+STRIDES = (
+    "OpenVINO moves the strides of a Conv of one position in front of it, behind the quantizer: it computes floats"
+)
 
 
 class Codes(NamedTuple):
@@ -43,15 +51,23 @@ class Codes(NamedTuple):
         return (self.dtype, self.zero) in (("int8", 0), ("uint8", 128))
 
 
-def why_float(node: Node, one: Executed) -> str:
+def why_float(node: Node) -> str:
     """The reason for a node of the quantized model that a primitive computes in float."""
+    return _why_not(node) or (NO_PRIMITIVE if node.op_type in LAYERS else BETWEEN)
+
+
+def multiplies_integers(node: Node, one: Executed) -> bool:
+    """Whether what does the work of a layer multiplies integers for it."""
+    return not _why_not(node) if one.op_type == "Subgraph" else on_integers(one)
+
+
+def _why_not(node: Node) -> str:
+    """What stands against integers, as far as is known."""
     sides = [codes_of(value) for value in node.inputs]
     wide = next((side for side in sides if side is not None and side.dtype in ("int16", "uint16")), None)
     if wide is not None and not wide.constant:
         return f"OpenVINO drops quantizers of 16 bits, so {wide.name!r} stays float"
-    if node.op_type not in LAYERS:
-        return BETWEEN
-    return _why_product(node, *(sides[:2])) or (MERGED if one.op_type == "Subgraph" else NO_PRIMITIVE)
+    return _why_product(node, *(sides[:2])) if node.op_type in LAYERS else ""
 
 
 def _why_product(node: Node, left: Codes | None, right: Codes | None) -> str:
@@ -69,7 +85,13 @@ def _why_product(node: Node, left: Codes | None, right: Codes | None) -> str:
         return f"its right side {right.name!r} is {_said(right)}, and OpenVINO takes int8 without zero point there"
     if left.zero and (is_op(node, "ConvTranspose") or not right.constant):
         return f"its input {left.name!r} has zero point {left.zero}, and OpenVINO's integer {node.op_type} takes none"
-    return ""
+    return STRIDES if _skips(node) else ""
+
+
+def _skips(node: Node) -> bool:
+    """Whether it reads one position of several, and passes over the others."""
+    kernel = shape(node.inputs[1]) if is_op(node, "Conv") else None
+    return kernel is not None and set(kernel[2:]) == {1} and max(node.attributes.get_ints("strides", [1])) > 1
 
 
 def _said(codes: Codes) -> str:
@@ -88,7 +110,7 @@ def codes_of(value: Value | None) -> Codes | None:
     assert codes is not None
     maker, points = codes.producer(), constant(zero)
     source = input_at(maker, 0) if maker is not None and is_op(maker, "QuantizeLinear") else codes
-    dtype = numpy_dtype(codes) if zero is None else numpy_dtype(zero)
+    dtype = type_of(codes) if zero is None else type_of(zero)
     return Codes(
         "" if source is None else source.name or "",
         "uint8" if dtype is None else dtype.name,
