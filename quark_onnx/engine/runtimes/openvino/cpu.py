@@ -26,6 +26,7 @@ from quark_onnx.engine.runtimes.openvino.session import (
     failure,
     fed,
     fed_names,
+    fits,
     maker_names,
     version,
 )
@@ -86,6 +87,11 @@ class Loaded:
             DataError, ResourceError, ModelError: see `runtime.Load`.
         """
         given = dict(enumerate(fed(feed, self._inputs)))
+        for at, array in given.items():
+            if not fits(array, self._request.model_inputs[at]):  # which it may not survive
+                taken = self._request.model_inputs[at].partial_shape
+                told = f"input {self._inputs[at]!r} has shape {tuple(array.shape)}, and the model takes {taken}"
+                raise DataError(f"{told}; {OTHER}")
         try:
             found = self._request.infer(given)  # both are copied
             return [found[at] for at in self._wanted]

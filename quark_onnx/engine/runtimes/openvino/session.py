@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from quark_onnx.core.errors import DataError, ModelError
 from quark_onnx.core.resource_faults import shortage
 from quark_onnx.core.threads import allowed_threads
@@ -107,6 +109,12 @@ def fed(feed: Feed, names: Sequence[str]) -> Arrays:
         if name not in feed:  # it would run on what is in memory
             raise DataError(f"the sample has no array for input {name!r}; give one for each input")
     return [feed[name] for name in names]
+
+
+def fits(array: NDArray[Any], port: Any) -> bool:
+    """Whether an input can have the shape of the array."""
+    shape = port.partial_shape
+    return bool(shape.compatible(type(shape)(list(array.shape))))
 
 
 def failure(error: Exception, makers: Mapping[str, str], told: str, way_out: str) -> Exception:
