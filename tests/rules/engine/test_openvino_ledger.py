@@ -16,6 +16,7 @@ from text_models import normal
 from quark_onnx import ModelQuantizer, QuantizationConfig
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.core.threads import VARIABLE
 from quark_onnx.engine.executed_work import PRODUCTS, on_integers, work_by_node
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.ledger_rows import Row
@@ -32,18 +33,21 @@ IMAGE += " float lo = {0}, float hi = {6}, float[16] one, int64[8] p = {0,0,1,1,
 ROW = "(float[2,16] x) => (float[A,B] y) <float[16,32] w, float[32] b, float[32,16] v>"
 
 
-def told(model: Model, **fields: Any) -> dict[str, Row]:
-    """Rows by node; there are as many layers on integers as OpenVINO executes integer products.
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one, OpenVINO makes one kernel of two products and what is between them."""
+    monkeypatch.setenv(VARIABLE, "2")
 
-    Subgraphs apart, of several products each, which it makes or not, as it has threads.
-    """
+
+def told(model: Model, **fields: Any) -> dict[str, Row]:
+    """Rows by node; there are as many layers on integers as OpenVINO executes integer products."""
     made = quantized(model, **({"target": "openvino", "per_channel": True} | fields))
     rows = ledger(made.model, made.plan, made.quantized, TARGETS["openvino"])
     assert [row.node for row in rows] == [node.name for node in made.model.graph]
     assert all(bool(row.reason) is (row.status == "float") for row in rows)
     executed = [one for one in executed_nodes(made.quantized) if one.op_type in PRODUCTS and one.op_type != "Subgraph"]
-    alone = [row for row in rows if row.op_type in LAYERS and not row.kernel.startswith("Subgraph")]
-    assert Counter(row.status == "integer" for row in alone) == Counter(on_integers(one) for one in executed)
+    layers = Counter(row.status == "integer" for row in rows if row.op_type in LAYERS)
+    assert layers == Counter(on_integers(one) for one in executed)
     return {row.node: row for row in rows}
 
 
