@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from quark_onnx.core.operators import CPU, OPENVINO, QNN, TENSORRT, VITISAI
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.fusion_ledger import ledger
+from quark_onnx.engine.runtimes.known import runtime_of
+from quark_onnx.engine.runtimes.runtime import Load, Runtime
 from quark_onnx.graph import Model
 from quark_onnx.numerics.metrics import Sqnr
 
@@ -76,6 +79,8 @@ def test_formats() -> None:
         ("tensorrt", {"ActivationSymmetric": False}, "target 'tensorrt' needs symmetric activations"),
         ("qnn", {"activation_type": "int8"}, "runs activation_type uint8 or uint16, not 'int8'"),
         ("qnn", {"activation_type": "uint8", "weight_type": "int16"}, "runs weight_type int8 or uint8 or int4"),
+        ("openvino", {"activation_type": "uint16"}, "target 'openvino' runs activation_type int8 or uint8"),
+        ("openvino", {"weight_type": "int4"}, "target 'openvino' runs weight_type int8, not 'int4'"),
         ("vitisai", {"weight_type": "int4"}, "runs weight_type int8, not 'int4'"),
         ("vitisai", {"per_channel": True}, "target 'vitisai' runs one scale per weight; remove per_channel=True"),
     ],
@@ -88,7 +93,13 @@ def test_what_a_target_cannot_run_is_refused(target: str, fields: dict[str, Any]
 
 @pytest.mark.parametrize(
     ("target", "op_type", "known"),
-    [("tensorrt", "Relu", False), ("cpu", "Sub", False), ("qnn", "Sub", True), ("vitisai", "Erf", True)],
+    [
+        ("tensorrt", "Relu", False),
+        ("openvino", "Mul", False),
+        ("cpu", "Sub", False),
+        ("qnn", "Sub", True),
+        ("vitisai", "Erf", True),
+    ],
 )
 def test_op_types_to_quantize_are_those_of_the_target(target: str, op_type: str, known: bool) -> None:
     if known:
@@ -107,7 +118,10 @@ def test_the_tables_share_their_movers() -> None:
     assert all(op.fuses and not op.kernels for table in (OPENVINO, TENSORRT, QNN, VITISAI) for op in table.values())
 
 
-# TensorRT ------------------------------------------------------------------------------------------------------------
+# TensorRT and OpenVINO -----------------------------------------------------------------------------------------------
+
+ON_INPUTS = pytest.mark.parametrize("target", ["tensorrt", "openvino"])
+"""Both want quantizers on the inputs of layers."""
 
 BLOCK = (
     "(float[1,4,6,6] x) => (float[1,4,6,6] y) <float[4,4,3,3] w, float[4,4,3,3] v, float[4,4,1,1] u, float[4] b>"
@@ -116,19 +130,21 @@ BLOCK = (
 )
 
 
-def test_a_residual_branch_carries_the_quantizer_and_the_convolution_does_not() -> None:
+@ON_INPUTS
+def test_a_residual_branch_carries_the_quantizer_and_the_convolution_does_not(target: str) -> None:
     text = BLOCK.format("[p] s = Add (f, x)")
-    plan = on("tensorrt", text)
+    plan = on(target, text)
     assert layout(plan) == "d:activation v:weight w:weight x:activation"
     assert plan.nodes == {"a": ("x", "w"), "e": ("d", "v"), "p": ("x",)}
-    assert plan.notes["z"] == "Relu is not in the operator table of the TensorRT target"
+    assert plan.notes["z"] == f"Relu is not in the operator table of the {TARGETS[target].title} target"
     [cpu] = between(text, "cpu")
     assert cpu == "b:bias d:activation f:activation v:weight w:weight x:activation y:activation"
 
 
+@ON_INPUTS
 @pytest.mark.parametrize("add", ["Add (f, t)", "Add (t, f)"])
-def test_of_two_convolutions_the_shorter_branch_is_the_residual_one(add: str) -> None:
-    plan = on("tensorrt", BLOCK.format(f"[q] t = Conv (x, u) [p] s = {add}"))
+def test_of_two_convolutions_the_shorter_branch_is_the_residual_one(target: str, add: str) -> None:
+    plan = on(target, BLOCK.format(f"[q] t = Conv (x, u) [p] s = {add}"))
     assert layout(plan) == "d:activation t:activation u:weight v:weight w:weight x:activation"
     assert plan.nodes["p"] == ("t",)
 
@@ -143,9 +159,10 @@ def test_of_two_convolutions_the_shorter_branch_is_the_residual_one(add: str) ->
         ("[p] s = Add (f, x)", {"nodes_to_exclude": ["e"]}),  # a float convolution
     ],
 )
-def test_other_additions_stay_float(add: str, options: dict[str, Any]) -> None:
+@ON_INPUTS
+def test_other_additions_stay_float(target: str, add: str, options: dict[str, Any]) -> None:
     text = BLOCK.format(add).replace("float[4] b>", "float[4] b, float[4,1,1] k>")
-    plan = on("tensorrt", text, **options)
+    plan = on(target, text, **options)
     assert plan.notes["p"] == "no convolution in front of it that could take the addition in"
 
 
@@ -165,7 +182,10 @@ def test_other_additions_stay_float(add: str, options: dict[str, Any]) -> None:
 )
 @pytest.mark.parametrize("force", [False, True])
 def test_inputs_of_layers_and_pools_and_nothing_else(text: str, expected: str, force: bool) -> None:
+    """OpenVINO has neither pools nor products of two activations on integers."""
     assert layout(on("tensorrt", text, ForceQuantizeNoInputCheck=force)) == expected
+    there = on("openvino", text, ForceQuantizeNoInputCheck=force)
+    assert layout(there) == (expected if "weight" in expected else "")
 
 
 PRODUCTS = {
@@ -202,14 +222,15 @@ def test_a_max_pool_only_passes_on_what_is_quantized() -> None:
 @pytest.mark.parametrize(
     ("node", "weight", "axis"),
     [
-        ("Conv (x, w)", "float[4,4,3,3]", 0),
-        ("ConvTranspose (x, w)", "float[4,4,3,3]", 1),
-        ("MatMul (x, w)", "float[6,5]", 1),
+        ("y = Conv (x, w)", "float[4,4,3,3]", 0),
+        ("r = Relu (x) y = ConvTranspose (r, w)", "float[4,4,3,3]", 1),
+        ("y = MatMul (x, w)", "float[6,5]", 1),
     ],
 )
-def test_tensorrt_takes_scales_per_channel(node: str, weight: str, axis: int) -> None:
-    text = f"(float[1,4,6,6] x) => (float[A,B,C,D] y) <{weight} w> {{ y = {node} }}"
+def test_scales_per_channel(node: str, weight: str, axis: int) -> None:
+    text = f"(float[1,4,6,6] x) => (float[A,B,C,D] y) <{weight} w> {{ {node} }}"
     assert on("tensorrt", text, per_channel=True).sites["w"].format.axis == axis
+    assert on("openvino", text, per_channel=True).sites["w"].format.axis == axis
 
 
 # QNN -----------------------------------------------------------------------------------------------------------------
@@ -449,6 +470,8 @@ def test_aligned_operators_have_one_scale(op_type: str) -> None:
     text = f"{ONE} {PAIR_CONSTANTS} {{ [n] y = {node} }}"
     assert between(text, "vitisai") == [expected]
     free = expected if op_type == "Pad" else expected.replace("=y", "").replace("=x", "")
+    assert between(text, "openvino") == [expected if op_type in ("Concat", "Pad") else free]
+    assert between(text, "openvino", AlignConcat=False) == [free]
     assert between(text, "cpu") == [free]
     off = {"AlignConcat": False, "AlignPool": False}
     assert between(text, "vitisai", **off) == [free]
@@ -526,11 +549,12 @@ ATTENTION = """(float[1,6,8] x) => (float[1,6,8] y)
 MODELS = {"residual": RESIDUAL, "branched": BRANCHED, "attention": ATTENTION}
 
 
-def worst(model: Model, quantized: Model, *, optimized: bool) -> float:
-    """SQNR in dB of the output that is furthest from the float one."""
+def worst(model: Model, quantized: Model, *, optimized: bool, load: Load | None = None) -> float:
+    """SQNR in dB of the output that is furthest from the float one; in onnxruntime, or what else loads it."""
     ratios = [Sqnr() for _ in model.graph.outputs]
+    ran = partial(run, quantized, optimized=optimized) if load is None else load(quantized)
     for feed in feeds(model):
-        outputs = zip(ratios, run(model, feed), run(quantized, feed, optimized=optimized), strict=True)
+        outputs = zip(ratios, run(model, feed), ran(feed), strict=True)
         for ratio, expected, found in outputs:
             ratio.add(expected, found)
     return min(ratio.db for ratio in ratios)
@@ -539,9 +563,9 @@ def worst(model: Model, quantized: Model, *, optimized: bool) -> float:
 @pytest.mark.parametrize("text", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_models_load_and_are_close_to_float(target: str, text: str) -> None:
-    """`quantized` runs onnx.checker; both ways to run the model must agree with the float one.
+    """`quantized` runs onnx.checker; all ways to run the model must agree with the float one.
 
-    Weights for other targets may saturate on CPUs: these run them as written.
+    Weights for other targets may saturate on CPUs: these run them as written. What OpenVINO runs for itself, it runs.
     """
     model = graph(text)
     for per_channel in {False, TARGETS[target].per_channel}:
@@ -551,6 +575,8 @@ def test_models_load_and_are_close_to_float(target: str, text: str) -> None:
         assert made.plan.qparams.keys() >= {site.group for site in made.plan.sites.values() if site.format.bits != 32}
         for optimized in (False, True) if TARGETS[target].on_cpu or not kernels_saturate() else (False,):
             assert worst(model, made.quantized, optimized=optimized) > 18, (per_channel, optimized)
+        if target == "openvino" and isinstance(there := runtime_of(TARGETS[target]), Runtime):
+            assert worst(model, made.quantized, optimized=True, load=there.load) > 18, per_channel
 
 
 def test_qnn_runs_16_bit_products_among_8_bit_operators() -> None:
@@ -562,11 +588,13 @@ def test_qnn_runs_16_bit_products_among_8_bit_operators() -> None:
     assert worst(model, made.quantized, optimized=True) > 18
 
 
-@pytest.mark.parametrize("target", ["cpu", "tensorrt", "vitisai"])
+@pytest.mark.parametrize("target", ["cpu", "tensorrt", "vitisai", "openvino"])
 def test_the_ledger_says_where_it_looked(target: str) -> None:
     made = quantized(graph(RESIDUAL), target=target)
     rows = {row.node: row for row in ledger(made.model, made.plan, made.quantized, TARGETS[target])}
     told = [row.reason for row in rows.values() if row.node in made.plan.nodes and row.status == "float"]
-    assert any("onnxruntime's CPU provider, where the ledger looks" in reason for reason in told) is (target != "cpu")
+    assert any("onnxruntime's CPU provider, where the ledger looks" in reason for reason in told) is (
+        not TARGETS[target].runtime
+    )
     assert not any("did not fuse it" in reason for reason in told) or target == "cpu"
     assert np.all([bool(row.reason) is (row.status == "float") for row in rows.values()])
