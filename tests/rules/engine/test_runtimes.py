@@ -84,7 +84,11 @@ PASSED_ON = """g (float[N, 4] unread, float[N, 4] x, float[N, 4] q) => (float[N,
 
 def test_an_input_that_is_passed_on_keeps_its_name(runtime: Runtime) -> None:
     feed = {"q": X * 2, "x": X, "unread": X}
-    (y,) = runtime.load(model(PASSED_ON))(feed)
+    try:
+        (y,) = runtime.load(model(PASSED_ON))(feed)
+    except ModelError as error:
+        assert "Sequence" in str(error)
+        pytest.skip("this OpenVINO knows no sequences")
     assert (y == -2 * X).all()
     with pytest.raises((DataError, ModelError), match=r"'?q'?"):
         runtime.load(model(PASSED_ON))({"x": X, "unread": X})
@@ -128,7 +132,7 @@ def test_functions_are_no_reason_to_refuse_a_model() -> None:
     it = io.load(onnx.parser.parse_model(FUNCTION))
     refuse(TARGETS["openvino"], it)
     assert it.functions
-    with pytest.raises(ModelError, match=r"No conversion rule found for operations: local\.Twice"):
+    with pytest.raises(ModelError, match=r"cannot load the model: .*local\.Twice"):
         found("openvino").load(it)
 
 
@@ -158,7 +162,7 @@ def test_what_openvino_takes_as_bytes_alone_is_no_model_that_it_loads() -> None:
     """Users deploy files, which it converts by other code."""
     it = model(NESTED)
     core().read_model(io.to_proto(it).SerializeToString())
-    with pytest.raises(ModelError, match="same number of outputs"):
+    with pytest.raises(ModelError, match="cannot load the model"):
         found("openvino").load(it)
 
 
