@@ -301,7 +301,7 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
     nothing = "nothing was quantized: see the reasons in the ledger; the model stays as it is"
     doubts = size_warning(stored["float"], stored["quantized"]) if not plan.empty else (nothing,)
     told = proof_warnings(proof, job.config.target)
-    warnings = (*job.doubts, *decided.warnings, *output_warnings(proof.run.outputs), *told, *doubts)
+    warnings = (*job.doubts, *decided.warnings, *output_warnings(proof.run.outputs, job.config.target), *told, *doubts)
     for warning in warnings:
         logger.warning(warning)
     report = Report(

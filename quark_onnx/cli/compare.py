@@ -72,7 +72,8 @@ def compare_command(
         io.stored_bytes(path, io.weight_bytes(m)) for path, m in ((float_model, model), (quantized_model, quantized))
     ]
     found = proof.run
-    warn((*feeds.warnings, *output_warnings(found.outputs), *proof_warnings(proof, row.name), *size_warning(*sizes)))
+    told = (*output_warnings(found.outputs, row.name), *proof_warnings(proof, row.name), *size_warning(*sizes))
+    warn((*feeds.warnings, *told))
     if show.json:
         document = {"float": str(float_model), "quantized": str(quantized_model), "samples": proof.written.samples}
         document |= {"target": row.name, "runtime": proof.runtime}

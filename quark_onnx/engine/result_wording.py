@@ -74,12 +74,14 @@ def kept_text(one: Measured) -> str:
     return f"keeps {measured_text(one)}"
 
 
-def output_warnings(outputs: Mapping[str, Measured]) -> tuple[str, ...]:
-    """What the user must know of outputs that a single ratio does not tell."""
-    return tuple(f"output {name!r} {text}" for name, one in outputs.items() for text in _doubts(one))
+def output_warnings(outputs: Mapping[str, Measured], target: str = "cpu") -> tuple[str, ...]:
+    """What the user must know of outputs that a single ratio does not tell, and what the target offers for them."""
+    types = TARGETS[target].activation_types
+    wide = not types or any(name.endswith("int16") for name in types)
+    return tuple(f"output {name!r} {text}" for name, one in outputs.items() for text in _doubts(one, wide=wide))
 
 
-def _doubts(one: Measured) -> Iterator[str]:
+def _doubts(one: Measured, *, wide: bool) -> Iterator[str]:
     if not one.values:
         yield "holds nothing that could be measured: whether quantization harms it is not known"
     if one.lost:
@@ -95,7 +97,8 @@ def _doubts(one: Measured) -> Iterator[str]:
     if one.worst is not None and one.worst.sqnr < POOR <= whole:
         yield (
             f"keeps {decibels_text(whole)} as a whole, but only {slice_text(one)}: values of several sizes share it, "
-            "and the small ones are lost; have them in outputs of their own, or 16 bits there (TensorQuantOverrides)"
+            "and the small ones are lost; have them in outputs of their own"
+            + (", or 16 bits there (TensorQuantOverrides)" if wide else "")
         )
 
 

@@ -173,7 +173,7 @@ def report_of_pair(
     stored, certificates = _sizes(files, sizes), certified(TARGETS[target], models.quantized)
     proof = proof_of(TARGETS[target], models.original, models.quantized, feeds, certificates)
     doubts = (
-        *output_warnings(proof.run.outputs),
+        *output_warnings(proof.run.outputs, target),
         *proof_warnings(proof, target),
         *size_warning(stored.original, stored.quantized),
     )

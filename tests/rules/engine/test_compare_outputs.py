@@ -143,6 +143,8 @@ def test_scores_that_boxes_hide_are_shown_and_told() -> None:
     assert one.worst is not None and one.worst.axis == 1 and one.worst.index >= 6
     assert one.worst.sqnr < 10
     assert any(f"only {one.worst.sqnr:.1f} dB (axis 1, index {one.worst.index})" in w for w in result.report.warnings)
+    offered = {target: "16 bits" in output_warnings({"k": one}, target)[0] for target in ("cpu", "qnn", "openvino")}
+    assert offered == {"cpu": True, "qnn": True, "openvino": False}
     what = Measure(latency=False, memory=False)
     report = report_of(result, config, proto, "m", measure=what)
     assert report.worst_sqnr == one.worst.sqnr
