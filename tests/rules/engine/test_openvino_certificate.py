@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ from quark_onnx.numerics.rounding.weight_grid import nearest
 from quark_onnx.numerics.saturating_products import exact_product, saturating_product
 
 Array = NDArray[Any]
+
+CPUINFO = Path("/proc/cpuinfo")
+HAS_AVX512 = CPUINFO.exists() and "avx512" in CPUINFO.read_text()
 
 KINDS = {"AVX2": ("avx512", "amx", "vnni"), "AVX512_CORE": ("amx", "vnni")}
 """Instructions that oneDNN is told of, and what is not in names of primitives then."""
@@ -216,7 +220,8 @@ def test_exact_is_exact_on_every_processor_and_the_rest_is_clipped_in_a_known_or
         for y in found:
             allowed = [exact] if expected else [exact, *clipped]
             assert any(np.array_equal(y, one) for one in allowed), kind
-        assert expected or any(not np.array_equal(y, exact) for y in found), kind
+        shows = not name.startswith("one channel") or HAS_AVX512  # AVX2 adds none of these in pairs
+        assert expected or not shows or any(not np.array_equal(y, exact) for y in found), kind
 
 
 MOVED = {

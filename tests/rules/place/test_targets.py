@@ -11,14 +11,14 @@ import pytest
 from quantized_models import feeds, graph, graph_between, layout, placed, quantized, run, settings
 from saturation import kernels_saturate
 
-from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.core.number_formats import Format
 from quark_onnx.core.operators import CPU, OPENVINO, QNN, TENSORRT, VITISAI
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.fusion_ledger import ledger
 from quark_onnx.engine.runtimes.known import runtime_of
-from quark_onnx.engine.runtimes.runtime import Load, Runtime
+from quark_onnx.engine.runtimes.runtime import Run, Runtime
 from quark_onnx.graph import Model
 from quark_onnx.numerics.metrics import Sqnr
 
@@ -549,10 +549,10 @@ ATTENTION = """(float[1,6,8] x) => (float[1,6,8] y)
 MODELS = {"residual": RESIDUAL, "branched": BRANCHED, "attention": ATTENTION}
 
 
-def worst(model: Model, quantized: Model, *, optimized: bool, load: Load | None = None) -> float:
-    """SQNR in dB of the output that is furthest from the float one; in onnxruntime, or what else loads it."""
+def worst(model: Model, quantized: Model, *, optimized: bool, ran: Run | None = None) -> float:
+    """SQNR in dB of the output that is furthest from the float one; in onnxruntime, or what else runs it."""
     ratios = [Sqnr() for _ in model.graph.outputs]
-    ran = partial(run, quantized, optimized=optimized) if load is None else load(quantized)
+    ran = ran or partial(run, quantized, optimized=optimized)
     for feed in feeds(model):
         outputs = zip(ratios, run(model, feed), ran(feed), strict=True)
         for ratio, expected, found in outputs:
@@ -576,7 +576,12 @@ def test_models_load_and_are_close_to_float(target: str, text: str) -> None:
         for optimized in (False, True) if TARGETS[target].on_cpu or not kernels_saturate() else (False,):
             assert worst(model, made.quantized, optimized=optimized) > 18, (per_channel, optimized)
         if target == "openvino" and isinstance(there := runtime_of(TARGETS[target]), Runtime):
-            assert worst(model, made.quantized, optimized=True, load=there.load) > 18, per_channel
+            names = [value.name or "" for value in model.graph.outputs]
+            try:
+                with there.without_vnni(made.quantized, names) as ran:
+                    assert worst(model, made.quantized, optimized=True, ran=ran) > 18, per_channel
+            except ModelError as error:  # of some models it ends the process, the float ones included
+                assert "ends its process" in str(error)
 
 
 def test_qnn_runs_16_bit_products_among_8_bit_operators() -> None:
