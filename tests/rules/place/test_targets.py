@@ -582,6 +582,7 @@ def test_models_load_and_are_close_to_float(target: str, text: str) -> None:
                     assert worst(model, made.quantized, optimized=True, ran=ran) > 18, per_channel
             except ModelError as error:  # of some models it ends the process, the float ones included
                 assert "ends its process" in str(error)
+                pytest.skip(str(error))
 
 
 def test_qnn_runs_16_bit_products_among_8_bit_operators() -> None:
