@@ -184,11 +184,12 @@ class _WayBack:
         """The name of a new output with the gradient by a value, None where none came back."""
         if value not in self._parts:
             return None
-        name = fresh_name(self.graph, f"{value.name}_gradient")
-        node = ir.node("Identity", [self._sum(value)], name=name)
-        output = node.outputs[0]
+        output, name = self._sum(value), fresh_name(self.graph, f"{value.name}_gradient")
+        if output.is_graph_input() or output.is_graph_output():
+            node = ir.node("Identity", [output], name=name)
+            self.graph.append(node)
+            output = node.outputs[0]
         output.name, output.type, output.shape = name, ir.TensorType(self._kinds[value]), value.shape
-        self.graph.append(node)
         self.graph.outputs.append(output)
         return name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from text_models import run, text_model
 
@@ -30,15 +31,15 @@ def wide(draw: np.random.Generator, scale: np.ndarray, low: int, high: int, zero
 @pytest.mark.parametrize("axis", [None, 0, 1, 2])
 def test_a_pair_passes_what_is_in_range_and_teaches_its_scale(kind: str, axis: int | None) -> None:
     (low, high, zero), draw = TYPES[kind], np.random.default_rng(axis)
-    shape = () if axis is None else (3, 4, 5)[axis]
+    shape = () if axis is None else ((3, 4, 5)[axis],)
     scale = draw.uniform(0.01, 0.1, shape).astype(np.float32)
-    zeros = io.ir.tensor(np.full(shape, zero), dtype=io.ir.DataType[kind.upper()], name="z")
     stretched = scale.reshape([-1 if number == axis else 1 for number in range(3)])
     x, dy = wide(draw, stretched, low, high, zero), draw.standard_normal((3, 4, 5)).astype(np.float32)
     attribute = "" if axis is None else f" <axis = {axis}>"
-    model = io.load(text_model(PAIR % (attribute, attribute), 21, 10, s=scale, z=np.zeros(shape, np.int8)))
-    model.graph.initializers["z"].const_value = zeros
-    made = differentiate(model, ["y"], ["x", "s"])
+    proto = text_model(PAIR % (attribute, attribute), 21, 10, s=scale)
+    zeros = onnx.helper.make_tensor("z", getattr(onnx.TensorProto, kind.upper()), shape, np.full(shape, zero).ravel())
+    proto.graph.initializer.append(zeros)
+    made = differentiate(io.load(proto), ["y"], ["x", "s"])
     y, dx, ds = run(made.model, {"x": x, made.incoming["y"]: dy})
     code = x / stretched + zero
     inside = (code >= low) & (code <= high)
