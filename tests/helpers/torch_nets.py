@@ -54,15 +54,19 @@ def _operators() -> dict[str, Callable[..., Any]]:
     def gemm(a: Any, x: Any, w: Any, b: Any) -> Any:
         return x @ (w.T if a.get("transB", 0) else w) + b
 
+    def batch_norm(a: Any, x: Any, *rows: Any) -> Any:  # torch's has no gradient by the moments
+        w, b, mean, variance = (row.reshape(-1, 1, 1) for row in rows)
+        return (x - mean) / torch.sqrt(variance + a.get("epsilon", 1e-5)) * w + b
+
     def layer_norm(a: Any, x: Any, w: Any, b: Any) -> Any:
         return functional.layer_norm(x, w.shape, w, b, a["epsilon"])
 
     def slice_(a: Any, x: Any, starts: Any, ends: Any, axes: Any, steps: Any = None) -> Any:
-        parts = [slice(None)] * x.ndim
         steps = torch.ones_like(starts) if steps is None else steps
         for start, end, axis, step in zip(*(v.tolist() for v in (starts, ends, axes, steps)), strict=True):
-            parts[axis] = slice(start, end, step)
-        return x[tuple(parts)]
+            kept = range(x.shape[axis])[start:end:step]  # torch has no steps below 0
+            x = x.index_select(axis, torch.tensor(kept, dtype=torch.int64))
+        return x
 
     def pad(a: Any, x: Any, pads: Any, *_: Any) -> Any:
         half = pads.tolist()
@@ -91,18 +95,18 @@ def _operators() -> dict[str, Callable[..., Any]]:
         "Add": lambda a, x, y: x + y,
         "And": lambda a, x, y: x & y,
         "AveragePool": lambda a, x: functional.avg_pool2d(x, a["kernel_shape"], a["strides"]),
-        "BatchNormalization": lambda a, x, w, b, m, v: functional.batch_norm(x, m, v, w, b, eps=a["epsilon"]),
+        "BatchNormalization": batch_norm,
         "Cast": lambda a, x: x.to(kinds[a["to"]]),
         "Clip": lambda a, x, lo, hi=None: torch.clamp(x, lo, hi),
         "Concat": lambda a, *parts: torch.cat(parts, a["axis"]),
         "Constant": constant,
-        "ConstantOfShape": lambda a, shape: constant(a).expand(shape.tolist()).clone(),
+        "ConstantOfShape": lambda a, shape: torch.full(shape.tolist(), constant(a).item()),
         "Conv": conv,
         "Div": lambda a, x, y: x / y,
         "Equal": lambda a, x, y: x == y,
         "Erf": lambda a, x: torch.erf(x),
         "Expand": lambda a, x, shape: x.expand(torch.broadcast_shapes(x.shape, shape.tolist())),
-        "Flatten": lambda a, x: x.flatten(a.get("axis", 1)),
+        "Flatten": lambda a, x: x.reshape(int(np.prod(x.shape[: a.get("axis", 1)])), -1),
         "Gather": gather,
         "Gemm": gemm,
         "GlobalAveragePool": lambda a, x: x.mean((2, 3), keepdim=True),

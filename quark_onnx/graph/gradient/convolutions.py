@@ -1,11 +1,13 @@
 """Conv and ConvTranspose, which are each other's way back.
 
 By the input: a Conv with the weight turned round where each place begins a window, else a ConvTranspose. By the weight:
-a Conv of the input with what comes back, batch and channels swapped, dilations and strides too.
+place by place of the window a product of the input with what comes back, or a Conv of them, batch and channels swapped,
+dilations and strides too.
 """
 
 from __future__ import annotations
 
+from itertools import product
 from math import prod
 
 import onnx_ir as ir
@@ -14,8 +16,9 @@ from quark_onnx.core.plan import Skip
 from quark_onnx.graph.gradient.step import Gradients, Step, known_shape
 from quark_onnx.graph.gradient.windows import Windows, windows_of
 
-FEW = 25
-"""Places of a window up to which a depthwise weight is reckoned place by place: a Conv takes longer."""
+FEW, ENOUGH = 25, 8
+"""Places of a window up to which, and inputs of a group from which, a weight is reckoned place by place: there a Conv,
+of so many channels as the batch has samples, takes up to four times as long."""
 
 
 def convolution(step: Step) -> Gradients | Skip:
@@ -122,12 +125,10 @@ def weight_gradient(
     step: Step, x: ir.Value, dy: ir.Value, dims: tuple[int, ...], windows: Windows, group: int
 ) -> ir.Value:
     """By the weight of a Conv of `x`, of these dimensions."""
-    if windows.pointwise and group == 1:
-        flat = [step.with_shape(value, [0, 0, -1]) for value in (dy, x)]
-        products = step.op("MatMul", flat[0], step.transposed(flat[1], [0, 2, 1]))
-        return step.with_shape(step.sum(products, [0], keepdims=False), dims)
-    if windows.dense and dims[:2] == (group, 1) and prod(windows.kernel) <= FEW:
-        return _depthwise(step, x, dy, dims, windows)
+    depthwise = dims[:2] == (group, 1)
+    suits = windows.dense if depthwise else dims[1] >= ENOUGH
+    if windows.pointwise or (suits and prod(windows.kernel) <= FEW):
+        return _by_places(step, x, dy, dims, windows, group)
     _, inputs, *kernel = dims
     swap = [1, 0, *windows.axes]
     if group == 1:
@@ -143,25 +144,29 @@ def weight_gradient(
     return step.transposed(found, swap)
 
 
-def _depthwise(step: Step, x: ir.Value, dy: ir.Value, dims: tuple[int, ...], windows: Windows) -> ir.Value:
-    """Place by place of the window: the sum of what comes back times what stood there."""
-    padded = x
+def _by_places(step: Step, x: ir.Value, dy: ir.Value, dims: tuple[int, ...], windows: Windows, group: int) -> ir.Value:
+    """Place by place of the window: what comes back times what stood there."""
+    outputs, inputs, *_ = dims
     if any((*windows.begins, *windows.ends)):
-        padded = step.op("Pad", x, step.ints([0, 0, *windows.begins, 0, 0, *windows.ends]))
-    size = step.op("Shape", dy, start=2)
-    ones, sums = [1] * len(windows.kernel), []
+        x = step.op("Pad", x, step.ints([0, 0, *windows.begins, 0, 0, *windows.ends]))
+    ends = step.op("Mul", step.op("Sub", step.op("Shape", dy, start=2), step.ints(1)), step.ints(windows.strides))
+    axes, steps = step.ints(windows.axes), step.ints(windows.strides)
+    back = dy if dims[:2] == (group, 1) else step.with_shape(dy, [0, group, outputs // group, -1])
+    columns = []
     for place in _places(windows):
         start = step.ints(place)
-        shifted = step.op("Slice", padded, start, step.op("Add", start, size), step.ints(windows.axes), step.ints(ones))
-        product = step.op("Mul", shifted, dy)
-        sums.append(step.sum(product, [0, *windows.axes], keepdims=False))
-    columns = [step.op("Unsqueeze", one, step.ints([1])) for one in sums]
-    return step.with_shape(step.op("Concat", *columns, axis=1), dims)
+        end = step.op("Add", ends, step.ints([number + 1 for number in place]))
+        stood = x if windows.pointwise else step.op("Slice", x, start, end, axes, steps)
+        if dims[:2] == (group, 1):
+            total = step.sum(step.op("Mul", stood, dy), [0, *windows.axes], keepdims=False)
+        else:
+            rows = step.transposed(step.with_shape(stood, [0, group, inputs, -1]), [0, 1, 3, 2])
+            total = step.sum(step.op("MatMul", back, rows), [0], keepdims=False)
+        columns.append(step.with_shape(total, [outputs, inputs, 1]))
+    return step.with_shape(step.op("Concat", *columns, axis=2), dims)
 
 
 def _places(windows: Windows) -> list[list[int]]:
     """Where the places of a window are, in the order of the weight."""
-    places: list[list[int]] = [[]]
-    for size, spread in zip(windows.kernel, windows.dilations, strict=True):
-        places = [[*place, step * spread] for place in places for step in range(size)]
-    return places
+    spreads = zip(windows.kernel, windows.dilations, strict=True)
+    return [list(place) for place in product(*(range(0, size * spread, spread) for size, spread in spreads))]

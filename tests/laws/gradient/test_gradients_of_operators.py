@@ -131,6 +131,8 @@ def windowed(draw: Draw, count: int) -> tuple[list[int], list[int], list[int], l
 def groups(draw: Draw) -> tuple[int, int, int]:
     """Groups, inputs and outputs of each."""
     group = pick(draw, 1, 1, 2, 3)
+    if draw.random() < 0.15:
+        return group, 8, 2
     return (group, 1, 1) if draw.random() < 0.3 else (group, int(draw.integers(1, 4)), int(draw.integers(1, 4)))
 
 
