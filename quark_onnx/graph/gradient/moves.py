@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph.gradient.broadcasting import unbroadcast
-from quark_onnx.graph.gradient.step import Gradients, Step, constant_ints, dims_of, known_shape, rank_of
+from quark_onnx.graph.gradient.step import Gradients, Step, constant_ints, dims_of, rank_of
 from quark_onnx.graph.view import FLOATS, input_at
 
 
@@ -78,20 +78,30 @@ def pad(step: Step) -> Gradients:
 
 
 def slice_(step: Step) -> Gradients:
-    """Zeros around it; of steps other than 1, see `moved`."""
-    dims = known_shape(step.x)
-    given = [constant_ints(input_at(step.node, index)) for index in range(1, 5)]
-    starts, ends, axes, steps = given
-    if isinstance(dims, Skip) or starts is None or ends is None or set(steps or [1]) != {1}:
+    """Zeros around it, and in between for what was stepped over; where sizes are not known, see `moved`."""
+    sizes, now, back = dims_of(step.x), dims_of(step.y), step.dy
+    starts, ends, axes, steps = (constant_ints(input_at(step.node, index)) for index in range(1, 5))
+    if starts is None or ends is None or (axes is None and input_at(step.node, 3) is not None):
         return moved(step)
-    before, after = [0] * len(dims), [0] * len(dims)
-    for axis, start, end in zip(axes or range(len(starts)), starts, ends, strict=True):
-        size = dims[axis]
-        first, last = (min(max(at + size if at < 0 else at, 0), size) for at in (start, end))
-        if first >= last:
+    before, after = [0] * len(sizes), [0] * len(sizes)
+    for axis, start, end, stride in zip(
+        axes or range(len(starts)), starts, ends, steps or [1] * len(starts), strict=True
+    ):
+        axis, size = axis % len(sizes), sizes[axis]
+        behind = now[axis + 1 :]
+        if not isinstance(size, int) or stride < 1 or (stride > 1 and not all(isinstance(n, int) for n in behind)):
             return moved(step)
-        before[axis], after[axis] = first, size - last
-    return {0: step.op("Pad", step.dy, step.ints([*before, *after]))}
+        first, last = (min(max(at + size if at < 0 else at, 0), size) for at in (start, end))
+        count = -(-(last - first) // stride)
+        if count < 1:
+            return moved(step)
+        if stride > 1:
+            apart = step.op("Unsqueeze", back, step.ints([axis + 1]))
+            gap = [0] * len(sizes) + [0] + [0] * (axis + 1) + [stride - 1] + [0] * len(behind)
+            back = step.with_shape(step.op("Pad", apart, step.ints(gap)), [0] * axis + [count * stride, *behind])
+            now[axis] = count * stride
+        before[axis], after[axis] = first, size - first - count * stride
+    return {0: step.op("Pad", back, step.ints([*before, *after]))}
 
 
 def gather(step: Step) -> Gradients:
