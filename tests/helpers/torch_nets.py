@@ -11,25 +11,32 @@ from onnx import helper, numpy_helper
 
 
 def torch_gradients(
-    proto: onnx.ModelProto, feed: Mapping[str, np.ndarray], by: Sequence[str], incoming: np.ndarray | None = None
+    proto: onnx.ModelProto, feed: Mapping[str, np.ndarray], by: Sequence[str], dtype: Any
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The first output, and the gradients of its sum, weighted, by initializers; in the float type of the feed."""
+    """The first output, and the gradients by initializers of its sum, weighted with cosines of 0, 1, …; computed in
+    float32 or float64."""
     import torch
 
-    forward, tensors = torch_net(proto)
+    forward, tensors = torch_net(proto, dtype)
     leaves = [tensors[name].requires_grad_() for name in by]
-    y = forward({name: torch.from_numpy(array) for name, array in feed.items()})
-    weight = torch.ones_like(y) if incoming is None else torch.from_numpy(incoming)
+    y = forward({name: torch.from_numpy(typed(array, dtype)) for name, array in feed.items()})
+    weight = torch.cos(torch.arange(y.numel(), dtype=torch.float32)).reshape(y.shape)
     found = torch.autograd.grad((y * weight).sum(), leaves)
     return y.detach().numpy(), [gradient.numpy() for gradient in found]
 
 
-def torch_net(proto: onnx.ModelProto) -> tuple[Callable[[Mapping[str, Any]], Any], dict[str, Any]]:
+def typed(array: np.ndarray, dtype: Any) -> np.ndarray:
+    """Floats in this type."""
+    return array.astype(dtype) if array.dtype == np.float32 else array.copy()
+
+
+def torch_net(proto: onnx.ModelProto, dtype: Any) -> tuple[Callable[[Mapping[str, Any]], Any], dict[str, Any]]:
     """The first output as a function of the inputs, and the constants, of which it is one too."""
     import torch
 
-    tensors = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in proto.graph.initializer}
-    operators = _operators()
+    arrays = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
+    tensors = {name: torch.from_numpy(typed(array, dtype)) for name, array in arrays.items()}
+    operators = _operators(dtype)
 
     def forward(feed: Mapping[str, Any]) -> Any:
         values = {"": None, **tensors, **feed}
@@ -41,7 +48,7 @@ def torch_net(proto: onnx.ModelProto) -> tuple[Callable[[Mapping[str, Any]], Any
     return forward, tensors
 
 
-def _operators() -> dict[str, Callable[..., Any]]:
+def _operators(dtype: Any) -> dict[str, Callable[..., Any]]:
     import torch
     from torch.nn import functional
 
@@ -86,10 +93,15 @@ def _operators() -> dict[str, Callable[..., Any]]:
         axis = a.get("axis", 0)
         return rows.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
 
-    kinds = {1: torch.float32, 7: torch.int64, 9: torch.bool, 11: torch.float64}
+    kinds = {
+        1: torch.float32 if dtype == np.float32 else torch.float64,
+        7: torch.int64,
+        9: torch.bool,
+        11: torch.float64,
+    }
 
     def constant(a: Any) -> Any:
-        return torch.from_numpy(numpy_helper.to_array(a["value"]).copy())
+        return torch.from_numpy(typed(numpy_helper.to_array(a["value"]), dtype))
 
     return {
         "Add": lambda a, x, y: x + y,

@@ -32,7 +32,7 @@ def convolution(step: Step) -> Gradients | Skip:
     group = step.integer("group", 1)
     found = _bias(step, windows)
     if step.wants(1):
-        found[1] = weight_gradient(step, step.x, step.dy, dims, windows, group)
+        found[1] = weight_gradient(step, step.x, step.dy, dims, windows, group, step.y)
     if step.wants(0):
         found[0] = input_gradient(step, step.dy, step.input(1), dims, windows, group)
     return found
@@ -49,7 +49,7 @@ def transposed_convolution(step: Step) -> Gradients | Skip:
     group = step.integer("group", 1)
     found = _bias(step, windows)
     if step.wants(1):
-        found[1] = weight_gradient(step, step.dy, step.x, dims, windows, group)
+        found[1] = weight_gradient(step, step.dy, step.x, dims, windows, group, step.x)
     if step.wants(0):
         found[0] = step.op("Conv", step.dy, step.input(1), **windows.attributes(group=group))
     return found
@@ -122,13 +122,13 @@ def _turned(step: Step, weight: ir.Value, dims: tuple[int, ...], group: int) -> 
 
 
 def weight_gradient(
-    step: Step, x: ir.Value, dy: ir.Value, dims: tuple[int, ...], windows: Windows, group: int
+    step: Step, x: ir.Value, dy: ir.Value, dims: tuple[int, ...], windows: Windows, group: int, like: ir.Value
 ) -> ir.Value:
-    """By the weight of a Conv of `x`, of these dimensions."""
+    """By the weight of a Conv of `x`, of these dimensions. like: a value of the model with the shape of `dy`."""
     depthwise = dims[:2] == (group, 1)
     suits = windows.dense if depthwise else dims[1] >= ENOUGH
     if windows.pointwise or (suits and prod(windows.kernel) <= FEW):
-        return _by_places(step, x, dy, dims, windows, group)
+        return _by_places(step, x, dy, dims, windows, group, like)
     _, inputs, *kernel = dims
     swap = [1, 0, *windows.axes]
     if group == 1:
@@ -144,19 +144,17 @@ def weight_gradient(
     return step.transposed(found, swap)
 
 
-def _by_places(step: Step, x: ir.Value, dy: ir.Value, dims: tuple[int, ...], windows: Windows, group: int) -> ir.Value:
+def _by_places(
+    step: Step, x: ir.Value, dy: ir.Value, dims: tuple[int, ...], windows: Windows, group: int, like: ir.Value
+) -> ir.Value:
     """Place by place of the window: what comes back times what stood there."""
     outputs, inputs, *_ = dims
     if any((*windows.begins, *windows.ends)):
         x = step.op("Pad", x, step.ints([0, 0, *windows.begins, 0, 0, *windows.ends]))
-    ends = step.op("Mul", step.op("Sub", step.op("Shape", dy, start=2), step.ints(1)), step.ints(windows.strides))
-    axes, steps = step.ints(windows.axes), step.ints(windows.strides)
     back = dy if dims[:2] == (group, 1) else step.with_shape(dy, [0, group, outputs // group, -1])
     columns = []
     for place in _places(windows):
-        start = step.ints(place)
-        end = step.op("Add", ends, step.ints([number + 1 for number in place]))
-        stood = x if windows.pointwise else step.op("Slice", x, start, end, axes, steps)
+        stood = x if windows.pointwise else _stood_at(step, x, place, windows, like)
         if dims[:2] == (group, 1):
             total = step.sum(step.op("Mul", stood, dy), [0, *windows.axes], keepdims=False)
         else:
@@ -164,6 +162,19 @@ def _by_places(step: Step, x: ir.Value, dy: ir.Value, dims: tuple[int, ...], win
             total = step.sum(step.op("MatMul", back, rows), [0], keepdims=False)
         columns.append(step.with_shape(total, [outputs, inputs, 1]))
     return step.with_shape(step.op("Concat", *columns, axis=2), dims)
+
+
+def _stood_at(step: Step, x: ir.Value, place: list[int], windows: Windows, like: ir.Value) -> ir.Value:
+    """What was at this place of all windows."""
+    counts = known_shape(like, slice(2, None))
+    if isinstance(counts, Skip):
+        steps = step.op("Sub", step.op("Shape", like, start=2), step.ints(1))
+        reach = step.op("Mul", steps, step.ints(windows.strides))
+        end = step.op("Add", reach, step.ints([number + 1 for number in place]))
+    else:
+        rows = zip(place, counts, windows.strides, strict=True)
+        end = step.ints([number + (count - 1) * stride + 1 for number, count, stride in rows])
+    return step.op("Slice", x, step.ints(place), end, step.ints(windows.axes), step.ints(windows.strides))
 
 
 def _places(windows: Windows) -> list[list[int]]:

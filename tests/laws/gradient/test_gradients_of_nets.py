@@ -21,9 +21,12 @@ NETS = {
     "resnet20": ASSETS / "resnet20_cifar10.onnx",
     "minilm": ASSETS / "minilm_l6_stsb.onnx",
 }
-BOUND = 1e-3
-"""Of the difference, relative to the gradient of a tensor: float32, through all layers, on both sides. A Relu that is
-on in one of them and off in the other is seen as well."""
+BOUND = 1e-4
+"""Of the difference to torch in float64, relative to the gradient of a tensor, or to the smallest part of all that
+float32 can hold: the keys of a Softmax have biases whose gradient is 0."""
+
+LIKE_TORCH = 4
+"""How many times the error that torch has in float32 is as good: where a Relu is on in one and off in the other."""
 
 
 def feed_of(name: str) -> dict[str, np.ndarray]:
@@ -41,11 +44,14 @@ def test_gradients_by_all_weights_are_those_of_torch(name: str) -> None:
     pytest.importorskip("torch", reason="torch, to compare with, is not installed")
     if not NETS[name].is_file():
         pytest.skip(f"{NETS[name]} is not there")
-    assert max(errors_of(name).values()) <= BOUND
+    worse = {
+        key: (ours, other) for key, (ours, other) in errors_of(name).items() if ours > max(BOUND, LIKE_TORCH * other)
+    }
+    assert worse == {}
 
 
-def errors_of(name: str) -> dict[str, float]:
-    """By tensor: the difference, relative to the gradient."""
+def errors_of(name: str) -> dict[str, tuple[float, float]]:
+    """By tensor: our error, and that of torch in float32."""
     proto, feed = onnx.load(NETS[name]), feed_of(name)
     by = [one.name for one in proto.graph.initializer if one.data_type == 1 and np.prod(one.dims) > 1]
     made = differentiate(io.load(proto), [proto.graph.output[0].name], by)
@@ -54,10 +60,13 @@ def errors_of(name: str) -> dict[str, float]:
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     graph = io.to_proto(made.model).SerializeToString()
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    batch = len(next(iter(feed.values())))
-    width = {"demo": 10, "mobilenet": 1000, "resnet20": 10, "minilm": 384}[name]
-    weight = np.random.default_rng(1).standard_normal((batch, width)).astype(np.float32)
+    y, single = torch_gradients(proto, feed, by, np.float32)
+    weight = np.cos(np.arange(y.size, dtype=np.float32)).reshape(y.shape)
     _, *found = session.run(None, {**feed, **dict.fromkeys(made.incoming.values(), weight)})
-    _, wanted = torch_gradients(proto, feed, by, weight)
-    pairs = zip(made.gradients, found, wanted, strict=True)
-    return {key: float(np.linalg.norm(a - b) / (np.linalg.norm(b) + 1e-9)) for key, a, b in pairs}
+    _, wanted = torch_gradients(proto, feed, by, np.float64)
+    least = 1e-6 * max(float(np.linalg.norm(gradient)) for gradient in wanted)
+    errors = {}
+    for key, ours, other, true in zip(made.gradients, found, single, wanted, strict=True):
+        size = float(np.linalg.norm(true)) + least
+        errors[key] = float(np.linalg.norm(ours - true) / size), float(np.linalg.norm(other - true) / size)
+    return errors
