@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx_ir as ir
 
 from quark_onnx.graph.gradient.broadcasting import unbroadcast
 from quark_onnx.graph.gradient.step import Gradients, Step
-from quark_onnx.graph.view import input_at
+from quark_onnx.graph.view import constant, input_at
 
 
 def relu(step: Step) -> Gradients:
@@ -20,7 +21,7 @@ def clip(step: Step) -> Gradients:
     """1 where the value is its own; the rest is the limits'."""
     found, (low, high) = {}, (input_at(step.node, 1), input_at(step.node, 2))
     if step.wants(0):
-        found[0] = step.op("Mul", step.dy, step.mask(step.op("Equal", step.y, step.x)))
+        found[0] = step.op("Mul", step.dy, step.mask(step.op("Equal", step.y, _within(step, low, high))))
     if step.wants(1):
         below = step.op("Mul", step.dy, step.mask(step.op("Less", step.x, low)))
         found[1] = unbroadcast(step, below, step.input(1))
@@ -28,6 +29,18 @@ def clip(step: Step) -> Gradients:
         above = step.op("Mul", step.dy, step.mask(step.op("Greater", step.x, high)))
         found[2] = unbroadcast(step, above, step.input(2))
     return found
+
+
+def _within(step: Step, low: ir.Value | None, high: ir.Value | None) -> ir.Value:
+    """What equals y where it is not at a limit: the output alone tells where limits are constants, so that the input
+    need not be kept, and may never be there, where a Conv takes in the Clip."""
+    inner, kind = [], step.kind.numpy()
+    for limit, towards in ((low, np.inf), (high, -np.inf)):
+        known = constant(limit)
+        if limit is not None and known is None:
+            return step.x
+        inner.append(None if known is None else step.floats(np.nextafter(known.astype(kind), kind.type(towards))))
+    return step.op("Clip", step.y, *inner)
 
 
 def leaky_relu(step: Step) -> Gradients:

@@ -44,9 +44,8 @@ def test_gradients_by_all_weights_are_those_of_torch(name: str) -> None:
     pytest.importorskip("torch", reason="torch, to compare with, is not installed")
     if not NETS[name].is_file():
         pytest.skip(f"{NETS[name]} is not there")
-    worse = {
-        key: (ours, other) for key, (ours, other) in errors_of(name).items() if ours > max(BOUND, LIKE_TORCH * other)
-    }
+    errors = errors_of(name).items()
+    worse = {key: (ours, other) for key, (ours, other) in errors if ours > max(BOUND, LIKE_TORCH * other)}
     assert worse == {}
 
 

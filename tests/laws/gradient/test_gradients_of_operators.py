@@ -100,7 +100,12 @@ def Pow(draw: Draw) -> Problem:
 @case
 def Clip(draw: Draw) -> Problem:
     limits = {"lo": np.array(draw.uniform(-1, 0)), "hi": np.array(draw.uniform(0.1, 1))}
-    return Problem("y = Clip (x, lo, hi)", {"x": draw.normal(size=[*dims(draw), 5])}, limits, batched=batch(draw))
+    fixed, ends = pick(
+        draw, ((), "lo, hi"), (("lo", "hi"), "lo, hi"), (("lo",), "lo, hi"), (("hi",), ", hi"), ((), "lo")
+    )
+    limits = {name: limits[name] for name in limits if name in ends}
+    x = {"x": draw.normal(size=[*dims(draw), 5])}
+    return Problem(f"y = Clip (x, {ends})", x, limits, fixed, batched=batch(draw))
 
 
 @case
