@@ -161,4 +161,4 @@ def error_of(problem: Problem, seed: int) -> float:
         if problem.step:  # what cancels in float32 leaves the rounding of what it is the sum of
             size += 0.1 * float(np.linalg.norm(weight) * np.linalg.norm(direction)) / direction.size**0.5
         errors.append(abs(difference - float(products.sum())) / size)
-    return max(errors)
+    return float(np.max(errors))  # not a number, where one is

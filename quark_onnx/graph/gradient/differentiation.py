@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.errors import ConfigError, ModelError, nearest
 from quark_onnx.core.plan import Skip
 from quark_onnx.graph import passes
 from quark_onnx.graph.edit import fresh_name, remove_unread
@@ -69,8 +69,7 @@ def differentiate(model: ir.Model, of: Sequence[str], by: Sequence[str]) -> Diff
     """
     made = copy(model)
     passes.lift(made)
-    opset = max(own_opset(made) or FIRST_OPSET, FIRST_OPSET)
-    fit_opset(made, FIRST_OPSET, opset)
+    _raise_opset(made)
     infer_types(made)
     way = _WayBack(made.graph)
     incoming = {name: way.feed(name) for name in dict.fromkeys(of)}
@@ -84,6 +83,17 @@ def differentiate(model: ir.Model, of: Sequence[str], by: Sequence[str]) -> Diff
     gradients = {name: gradient for name, gradient in found.items() if gradient is not None}
     unreached = tuple(name for name in found if name not in gradients)
     return Differentiated(made, incoming, gradients, unreached, tuple(reversed(way.stops)))
+
+
+def _raise_opset(model: ir.Model) -> None:
+    given = own_opset(model) or FIRST_OPSET
+    try:
+        fit_opset(model, FIRST_OPSET, max(given, FIRST_OPSET))
+    except ModelError as error:
+        raise ModelError(
+            f"gradients need opset {FIRST_OPSET}, to which the model, of opset {given}, cannot be raised; export "
+            f"it again with opset {FIRST_OPSET} or newer"
+        ) from error
 
 
 class _WayBack:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from text_models import normal, run, text_model
 
-from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.errors import ConfigError, ModelError
 from quark_onnx.graph import io
 from quark_onnx.graph.gradient import Differentiated, differentiate
 
@@ -39,9 +39,7 @@ def test_only_what_is_asked_for_is_computed() -> None:
     bias, weight = made_of(NET, ["b"], **CONSTANTS), made_of(NET, ["w"], **CONSTANTS)
     assert added(bias, 4)["Conv"] == 0
     assert added(weight, 4)["Conv"] == 1
-    assert bias.model.graph.initializers.keys() <= {"w", "b"} | {
-        name for name in bias.model.graph.initializers if bias.model.graph.initializers[name].uses()
-    }
+    assert all(value.uses() for value in bias.model.graph.initializers.values())
     inner = made_of(NET, ["r"], **CONSTANTS)
     assert "Greater" not in added(inner, 4)
 
@@ -124,6 +122,14 @@ def test_same_gradient_for_two() -> None:
 def test_older_operator_sets_are_raised() -> None:
     made = differentiate(io.load(text_model(NET, 11, **CONSTANTS)), ["y"], ["w"])
     assert made.model.graph.opset_imports[""] == 16
+
+
+def test_one_that_cannot_be_raised() -> None:
+    """A BatchNormalization with statistics per position has no equal in later operator sets."""
+    text = "g (float[1, 3, 4] x) => (float[1, 3, 4] y) { y = BatchNormalization <spatial = 0> (x, s, b, m, v) }"
+    model = io.load(text_model(text, 8, 6, **{name: abs(normal(3, 4)) + 1 for name in "sbmv"}))
+    with pytest.raises(ModelError, match=r"need opset 16, to which the model, of opset 8, cannot be raised"):
+        differentiate(model, ["y"], ["x"])
 
 
 def test_tensors_that_are_not_there_or_have_no_gradient() -> None:
