@@ -39,7 +39,10 @@ def quantize(step: Step) -> Gradients | Skip:
     limits = _limits(step, codes)
     if isinstance(limits, Skip):
         return limits
-    clipped = step.op("Min", step.op("Max", step.x, limits[0]), limits[1])
+    if _is_single(step.input(1)):
+        clipped = step.op("Clip", step.x, *limits)
+    else:
+        clipped = step.op("Min", step.op("Max", step.x, limits[0]), limits[1])
     inside = step.op("Mul", step.dy, step.mask(step.op("Equal", clipped, step.x)))
     found = {0: inside}
     if step.wants(1):
@@ -63,7 +66,7 @@ def _limits(step: Step, codes: tuple[int, int]) -> tuple[ir.Value, ir.Value] | S
         if zero is not None:
             distance = step.op("Sub", distance, step.op("Cast", zero, to=step.kind.value))
         limit = step.op("Mul", scale, distance)
-        found.append(limit if _is_single(scale) else step.with_shape(limit, [-1] + [1] * (rank - 1 - axis)))
+        found.append(step.with_shape(limit, [] if _is_single(scale) else [-1] + [1] * (rank - 1 - axis)))
     return found[0], found[1]
 
 

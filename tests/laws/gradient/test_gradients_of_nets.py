@@ -1,4 +1,4 @@
-"""Whole nets, as their exporters wrote them, against torch."""
+"""Whole nets, as their exporters wrote them, against torch; the one that ships, against differences, and quantized."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from finite_differences import runs_in
+from onnx import numpy_helper
 from torch_nets import torch_gradients
 
 import quark_onnx
 from quark_onnx.graph import io
 from quark_onnx.graph.gradient import differentiate
+from quark_onnx.graph.view import is_constant
 
 ASSETS = Path(__file__).parents[4] / "shared" / "assets"
 NETS = {
@@ -37,6 +40,51 @@ def feed_of(name: str) -> dict[str, np.ndarray]:
         return {"input_ids": draw.integers(0, 8000, (2, 9)), "attention_mask": mask}
     shape = {"demo": (4, 1, 8, 8), "mobilenet": (2, 3, 224, 224), "resnet20": (4, 3, 32, 32)}[name]
     return {"input": draw.uniform(-1, 1, shape).astype(np.float32)}
+
+
+def test_gradients_of_the_demo_in_float64_are_differences() -> None:
+    """Along one direction in all weights at once, and in those of each layer; short, so that no Clip begins or ends."""
+    proto = in_float64(onnx.load(NETS["demo"]))
+    by = [one.name for one in proto.graph.initializer if np.prod(one.dims) > 1]
+    made = differentiate(io.load(proto), ["logits"], by)
+    run, draw = runs_in(io.to_proto(made.model), np.float64), np.random.default_rng(2)
+    weights = {name: numpy_helper.to_array(one) for one in proto.graph.initializer if (name := one.name) in by}
+    feed = {"input": draw.uniform(-1, 1, (2, 1, 8, 8)), made.incoming["logits"]: draw.standard_normal((2, 10))}
+    gradients = dict(zip(made.gradients, run({**feed, **weights})[1:], strict=True))
+    for names in (by, *([name] for name in by[::6])):
+        move = {name: 1e-8 * draw.standard_normal(weights[name].shape) for name in names}
+        ends = [run({**feed, **weights, **{k: weights[k] + s * move[k] for k in names}})[0] for s in (1, -1)]
+        found = float(((ends[0] - ends[1]) * feed[made.incoming["logits"]]).sum()) / 2
+        products = np.concatenate([(gradients[name] * move[name]).ravel() for name in names])
+        assert abs(found - products.sum()) <= BOUND * np.linalg.norm(products), names
+
+
+def in_float64(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, whose floats are all initializers, inputs or computed of these."""
+    for one in proto.graph.initializer:
+        if one.data_type == 1:
+            one.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(one).astype(np.float64), one.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = 11
+    del proto.graph.value_info[:]
+    return proto
+
+
+def test_a_quantized_model_computes_what_it_did_and_each_weight_and_scale_gets_a_gradient() -> None:
+    feeds = [feed_of("demo")]
+    config = quark_onnx.get_default_config("S8S8_AAWS")
+    quantized = quark_onnx.ModelQuantizer(quark_onnx.Config(config)).quantize_model(NETS["demo"], None, feeds).model
+    model = io.load(quantized)
+    decoded = [node for node in model.graph if node.op_type == "DequantizeLinear"]
+    weights = [node.outputs[0].name for node in decoded if is_constant(node.inputs[0])]
+    scales = [node.inputs[1].name for node in decoded if not is_constant(node.inputs[0])]
+    made = differentiate(model, ["logits"], [*weights, *scales])
+    assert (made.stops, made.unreached) == ((), ())
+    y = runs_in(io.to_proto(model), np.float32)(feeds[0])[0]
+    weight = np.cos(np.arange(y.size, dtype=np.float32)).reshape(y.shape)
+    again, *found = runs_in(io.to_proto(made.model), np.float32)({**feeds[0], made.incoming["logits"]: weight})
+    np.testing.assert_array_equal(again, y)
+    assert all(np.isfinite(gradient).all() and gradient.any() for gradient in found)
 
 
 @pytest.mark.parametrize("name", NETS)
