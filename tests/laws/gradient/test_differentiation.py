@@ -52,6 +52,16 @@ def test_readers_add_up() -> None:
     np.testing.assert_allclose(dr, dy * (2 * r + 1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("rows", "times"), [(1, 4), (4, 1)])
+def test_what_is_stretched_is_told_at_run_time_where_sizes_are_open(rows: int, times: int) -> None:
+    made = made_of("g (float[N, 3] x) => (float[2, ?, 3] y) { y = Mul (x, w) }", ["x"], w=normal(2, 4, 3))
+    x, dy = normal(rows, 3), normal(2, 4, 3, seed=1)
+    _, dx = run(made.model, {"x": x, made.incoming["y"]: dy})
+    assert dx.shape == x.shape
+    products = (dy * normal(2, 4, 3)).sum(0)
+    np.testing.assert_allclose(dx, products.reshape(rows, times, 3).sum(1), rtol=1e-5)
+
+
 def test_a_tensor_asked_for_can_be_fed() -> None:
     made = made_of(NET, ["b"], **CONSTANTS)
     x, dy = normal(1, 2, 5, 5), normal(1, 3, 5, 5, seed=1)
