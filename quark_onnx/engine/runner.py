@@ -134,8 +134,8 @@ class Runner:
             DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
             ModelError: it has never run, and fails on zeros, too; or it is quantized, and the float one may run.
         """
+        given = {name: array for name, array in feed.items() if name in self._known}
         try:
-            given = {name: array for name, array in feed.items() if name in self._known}
             found = list(self._session.run(self.outputs, given))
         except Exception as error:
             reason = _reason(error)
@@ -144,9 +144,9 @@ class Runner:
             if not self._blames_data:
                 text = f"onnxruntime {VERSION} fails on the quantized model: {reason}; {FLOAT}"
                 raise ModelError(text, _node(error)) from error
-            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
+            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in given.items())
             told = f"the model fails on the input {shapes}"
-            if self._has_run or _IN_A_NODE not in str(error) or self._runs_on_zeros(feed):
+            if self._has_run or _IN_A_NODE not in str(error) or self._runs_on_zeros(given):
                 raise DataError(f"{told}: {reason}; use inputs that it can run on") from error
             raise ModelError(
                 f"{told}, and on any other that was tried: {reason}; an attribute or a weight of that node is wrong: "
