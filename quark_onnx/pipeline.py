@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from quark_onnx.clock import Clock, Progress
+from quark_onnx.cluster import opened_crew
 from quark_onnx.core.atomic_files import free_output
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
@@ -29,6 +30,7 @@ from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.compare import compare, compare_each
 from quark_onnx.engine.counted_positions import Counted
+from quark_onnx.engine.crew import Crew
 from quark_onnx.engine.held_out_probes import PROBES, Samples, most_probes, read
 from quark_onnx.engine.kept_feeds import Kept, telling
 from quark_onnx.engine.plan_against_model import refuse_misfit
@@ -63,6 +65,9 @@ class ModelQuantizer:
             context manager, e.g. a `progress_bar()`. None: a bar in notebooks, nothing elsewhere.
         evaluator: for `selective_update`: score of a quantized model, higher is better; default: how near its outputs
             are to the float ones on the first calibration samples.
+        workers: so many processes of this machine share the work on samples, see docs/workers.md; the bytes of the
+            result are the same for any number.
+        scheduler: address of a dask.distributed scheduler whose workers do so instead.
 
     Raises:
         ConfigError: an evaluator without `selective_update`.
@@ -73,9 +78,12 @@ class ModelQuantizer:
         config: Config | QuantizationConfig,
         progress: Progress | None = None,
         evaluator: Evaluator | None = None,
+        *,
+        workers: int | None = None,
+        scheduler: str | None = None,
     ) -> None:
         self.config = (config if isinstance(config, Config) else Config(config)).global_quant_config
-        self.progress = progress
+        self.progress, self.workers, self.scheduler = progress, workers, scheduler
         self.evaluator = evaluator
         tuning = self.config.tuning
         if evaluator is not None and (tuning is None or not tuning.selective_update):
@@ -114,13 +122,13 @@ class ModelQuantizer:
             ConfigError, ModelError, DataError, PlanError: see each; nothing is written then.
         """
         output, cache = free_output(model_input, model_output), usable(calibration_cache)
-        with followed(self.progress) as tell:
+        with followed(self.progress) as tell, opened_crew(self.workers, self.scheduler) as crew:
             clock = Clock(tell)
             with clock.stage("prepare"):
                 job = open_job(model_input, self.config)
             data = job.data(calibration_data_reader, calibration_data_path)
             plan = resume if isinstance(resume, Plan) or resume is None else Plan.load(resume)
-            return finish(decide(job, data, clock, self.evaluator, plan, cache), output, clock)
+            return finish(decide(job, data, clock, self.evaluator, plan, cache, crew), output, clock)
 
 
 def decide(
@@ -130,8 +138,11 @@ def decide(
     evaluator: Evaluator | None = None,
     resume: Plan | None = None,
     cache: Path | None = None,
+    crew: Crew | None = None,
 ) -> Decided:
     """Everything that needs data: equalize, observe, choose ranges and, with mixed precision, types, fine-tune.
+
+    crew: shares the work on samples.
 
     Raises:
         ConfigError: there is nothing that `cache` could keep.
@@ -153,7 +164,7 @@ def decide(
     if job.idle and job.config.conversion is None:
         return with_bodies(replace(_without_data(job, clock, resume), feeds=feeds), inside, resume)
     with blaming(job.plain, told[0]):
-        job, smoothed = (_resumed(job, resume), ()) if resume else rescaled(job, feeds, clock, samples.counted)
+        job, smoothed = (_resumed(job, resume), ()) if resume else rescaled(job, feeds, clock, samples.counted, crew)
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, told)
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
@@ -171,7 +182,7 @@ def decide(
         return replace(begun, plan=resume or _converted(job, feeds))
 
     def decided(begun: Decided) -> Decided:
-        found = begun if resume else ranged(begun, clock, cache)
+        found = begun if resume else ranged(begun, clock, cache, crew)
         return _tuned(found, clock, evaluator) if job.config.tunes else found
 
     return with_bodies(running(begun, decided), inside, resume)
