@@ -183,7 +183,7 @@ def decide(
 
     def decided(begun: Decided) -> Decided:
         found = begun if resume else ranged(begun, clock, cache, crew)
-        return _tuned(found, clock, evaluator) if job.config.tunes else found
+        return _tuned(found, clock, evaluator, crew) if job.config.tunes else found
 
     return with_bodies(running(begun, decided), inside, resume)
 
@@ -234,7 +234,7 @@ def _converted(job: Job, feeds: Sequence[Feed]) -> Plan:
     return spare_large(job.prepared, job.sites, feeds[:PROBES]) if job.config.conversion == "float16" else job.sites
 
 
-def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decided:
+def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None, crew: Crew | None) -> Decided:
     """Fine-tuning, or weight scales by output error and bias correction."""
     job, options = decided.job, decided.job.config.tuning
     assert options is not None
@@ -254,6 +254,7 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
             lambda text, done, total: clock.progress(f"tune {text}", done, total),
             judge,
             decided.counted,
+            crew,
         )
 
     with clock.stage("tune"):

@@ -31,6 +31,12 @@ class DaskCrew:
 
     client: Client
 
+    @property
+    def slots(self) -> int:
+        """See `Crew`."""
+        threads: dict[str, int] = self.client.nthreads()
+        return max(1, sum(threads.values()))
+
     @contextlib.contextmanager
     def ready(self, make: Callable[[], Callable[..., Any]]) -> Iterator[Each]:
         """See `Crew`."""
@@ -41,7 +47,7 @@ class DaskCrew:
     def _each(self, held: Future[Work], jobs: Iterable[Any], *common: Any) -> Iterator[Any]:
         """Jobs are handed out a little ahead of what is collected: no worker waits, and few samples are under way."""
         shared = [self._sent(value) for value in common]
-        ahead = 2 * sum(self.client.nthreads().values())
+        ahead = 2 * self.slots
         waiting: deque[Future[Any]] = deque()
         try:
             for job in jobs:

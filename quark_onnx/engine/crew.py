@@ -41,6 +41,11 @@ class Each(Protocol):
 class Crew(Protocol):
     """Processes, each of which works on a job at a time. What one was at when it was lost, another does."""
 
+    @property
+    def slots(self) -> int:
+        """Jobs at a time."""
+        ...
+
     def ready(self, make: Callable[[], Callable[..., Any]]) -> AbstractContextManager[Each]:
         """Have every process make its work, once, when it gets the first job. All of it has to be picklable."""
         ...

@@ -21,7 +21,7 @@ def through_bytes(value: Any) -> Any:
 class PicklingCrew:
     """Does its jobs here; `jobs` counts them."""
 
-    jobs = 0
+    jobs, slots = 0, 3
 
     @contextlib.contextmanager
     def ready(self, make: Callable[[], Callable[..., Any]]) -> Iterator[Callable[..., Iterator[Any]]]:
