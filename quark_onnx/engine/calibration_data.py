@@ -66,6 +66,11 @@ class CalibrationData:
         # A wrapped CalibrationData goes on noting in its own list, and its random-data warning must not get lost.
         self.warnings: list[str] = source.warnings if isinstance(source, CalibrationData) else list(self._source.notes)
 
+    @property
+    def limited(self) -> bool:
+        """Whether there may be more items than are read."""
+        return self._limit is not None
+
     def __iter__(self) -> Iterator[Feed]:
         return (feed for feed, _ in self.with_spare(0))
 

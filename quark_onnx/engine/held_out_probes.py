@@ -13,9 +13,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from quark_onnx.engine.array_likes import Array
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.counted_positions import Counted, without_padding
 from quark_onnx.engine.kept_feeds import Kept, keep, samples_in, telling
+from quark_onnx.engine.labels import labelled, labels_spec
 from quark_onnx.engine.runner import fit
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.mask_inputs import MaskInput
@@ -56,14 +58,15 @@ def most_probes(model: Model) -> int:
     return max(FEWEST, PROBES * io.FILES_ABOVE // max(io.weight_bytes(model), io.FILES_ABOVE))
 
 
-def read(data: CalibrationData, model: Model, mask: MaskInput | None = None) -> Samples:
+def read(data: CalibrationData, model: Model, mask: MaskInput | None = None, labels: Array | None = None) -> Samples:
     """All feeds, in the float types of the model; nothing is to be learned of positions that do not count.
 
     Args:
         mask: what of a feed says which positions count; None: all do.
+        labels: a row for each sample, which feeds then hold, too.
 
     Raises:
-        DataError: a sample does not fit, or there is none.
+        DataError: a sample does not fit, there is none, or there are not as many labels.
     """
     rows: list[int] = []
     beyond: list[bool] = []
@@ -74,7 +77,9 @@ def read(data: CalibrationData, model: Model, mask: MaskInput | None = None) -> 
             beyond.append(spare)
             yield fit(feed, model)
 
-    feeds = keep(noted())
+    feeds, inputs = keep(noted()), data.inputs
+    if labels is not None:
+        feeds, inputs = labelled(feeds, rows, labels, limited=data.limited), (*inputs, labels_spec(labels))
     first = len(beyond) - sum(beyond)
     usable = [i for i in telling(feeds) if i < first]
     chosen = held_out(rows, first, usable if 2 * len(usable) > first else None)
@@ -82,7 +87,7 @@ def read(data: CalibrationData, model: Model, mask: MaskInput | None = None) -> 
     probes = feeds.at(chosen) if chosen else taught[:PROBES]
     counted = None
     if mask is not None:
-        taught, counted = without_padding(model, data.inputs, feeds, taught, mask)
+        taught, counted = without_padding(model, inputs, feeds, taught, mask)
     return Samples(taught, probes, bool(chosen), counted)
 
 

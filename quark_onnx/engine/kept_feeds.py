@@ -77,6 +77,11 @@ class Kept(Sequence[Feed]):
         """Some of them."""
         return Kept([self._feeds[index] for index in indices], self._file)
 
+    def beside(self, name: str, arrays: Sequence[Any]) -> Kept:
+        """The feeds, each with one array more, which stays in memory."""
+        pairs = zip(self._feeds, arrays, strict=True)
+        return Kept([{**feed, name: array} for feed, array in pairs], self._file)
+
     def only(self, names: Collection[str]) -> Kept:
         """The feeds with these arrays alone, as far as they have them: the others are not read."""
         return Kept([{n: entry for n, entry in feed.items() if n in names} for feed in self._feeds], self._file)

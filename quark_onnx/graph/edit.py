@@ -90,6 +90,13 @@ def add_constant(graph: ir.Graph, array: Any, hint: str, dtype: str | None = Non
     return value
 
 
+def add_input(graph: ir.Graph, dtype: str, dims: Sequence[int | str | None], hint: str) -> ir.Value:
+    """A new graph input of an ONNX type such as `float`, with a fresh name."""
+    value = ir.Value(name=fresh_name(graph, hint), type=ir.TensorType(ir.DataType[dtype.upper()]), shape=ir.Shape(dims))
+    graph.inputs.append(value)
+    return value
+
+
 def new_node(
     graph: ir.Graph,
     op_type: str,

@@ -30,6 +30,11 @@ def flag(name: str, value: Any) -> bool:
     return value if isinstance(value, bool) else _wrong(name, "True or False", value)
 
 
+def text(name: str, value: Any) -> str:
+    """A string that is not empty."""
+    return value if isinstance(value, str) and value else _wrong(name, "a text", value)
+
+
 def whole(low: int, high: int | None = None) -> Check:
     """A whole number from `low` to `high`."""
     wanted = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"

@@ -69,7 +69,7 @@ def differentiate(model: ir.Model, of: Sequence[str], by: Sequence[str]) -> Diff
     """
     made = copy(model)
     passes.lift(made)
-    _raise_opset(made)
+    raise_opset(made)
     infer_types(made)
     way = _WayBack(made.graph)
     incoming = {name: way.feed(name) for name in dict.fromkeys(of)}
@@ -85,7 +85,12 @@ def differentiate(model: ir.Model, of: Sequence[str], by: Sequence[str]) -> Diff
     return Differentiated(made, incoming, gradients, unreached, tuple(reversed(way.stops)))
 
 
-def _raise_opset(model: ir.Model) -> None:
+def raise_opset(model: ir.Model) -> None:
+    """Bring a model to the first opset that gradients can be written in, in place.
+
+    Raises:
+        ModelError: it cannot be brought there.
+    """
     given = own_opset(model) or FIRST_OPSET
     try:
         fit_opset(model, FIRST_OPSET, max(given, FIRST_OPSET))

@@ -45,6 +45,12 @@ def test_twin_what_a_float_model_cannot_run_on_is() -> None:
         runner({"x": normal(2, 4), "z": normal(3, 4)})
 
 
+def test_what_a_feed_holds_besides_is_not_blamed() -> None:
+    runner = Runner(io.load(text_model("g (float[N,4] x, float[M,4] z) => (float[A,4] y) { [n] y = Add (x, z) }")))
+    with pytest.raises(DataError, match=r"fails on the input x \(2, 4\), z \(3, 4\): "):
+        runner({"x": normal(2, 4), "z": normal(3, 4), "labels": np.arange(2)})
+
+
 def test_data_that_no_float_model_has_run_on_may_be_at_fault() -> None:
     """A simulation observes a model whose parameters are quantized."""
     text = "g (float[N,4] x, float[M,4] z) => (float[A,4] y) { m = MatMul (x, w)  y = Add (m, z) }"

@@ -580,8 +580,9 @@ def test_models_load_and_are_close_to_float(target: str, text: str) -> None:
             try:
                 with there.without_vnni(made.quantized, names) as ran:
                     assert worst(model, made.quantized, optimized=True, ran=ran) > 18, per_channel
-            except ModelError as error:  # of some models it ends the process, the float ones included
-                assert "ends its process" in str(error)
+            except ModelError as error:  # some OpenVINOs fail at attention there, or end their process: in float, too
+                with pytest.raises(ModelError), there.without_vnni(model, names) as ran:
+                    worst(model, model, optimized=True, ran=ran)
                 pytest.skip(str(error))
 
 

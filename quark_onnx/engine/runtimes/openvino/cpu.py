@@ -99,7 +99,7 @@ class Loaded:
             if self._quantized:
                 told = f"OpenVINO {version()} fails on the quantized model"
                 raise failure(error, self._makers, told, LEAVE) from error
-            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in feed.items())
+            shapes = ", ".join(f"{self._inputs[at]} {tuple(array.shape)}" for at, array in given.items())
             found = failure(error, self._makers, f"OpenVINO {version()} fails on the input {shapes}", OTHER)
             raise (DataError(str(found)) if isinstance(found, ModelError) else found) from error
 

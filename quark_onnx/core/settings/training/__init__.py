@@ -1,0 +1,1 @@
+"""Settings of training a quantized model."""

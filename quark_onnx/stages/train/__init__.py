@@ -1,0 +1,1 @@
+"""Training of the quantized model: its parameters, as they are exported, by the gradients of a loss."""

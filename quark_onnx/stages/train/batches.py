@@ -1,0 +1,197 @@
+"""Mini-batches of samples, in an order and with an augmentation that depend on (seed, epoch, sample) alone.
+
+    feeds ─ rows apart ─▶ samples ─▶ held out: as they are     ─▶ shards
+                                  ─▶ the others: shuffled, augmented ─▶ batches of shards
+
+A shard is what runs together: samples of the same shapes. Whoever goes on in the middle of an epoch meets the same
+batches, and no number of threads or workers has a say in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, overload
+
+import numpy as np
+
+from quark_onnx.core.errors import DataError
+from quark_onnx.engine.calibration_data import Feed
+from quark_onnx.engine.kept_feeds import Kept, keep
+from quark_onnx.engine.labels import LABELS
+from quark_onnx.engine.runner import Runner
+from quark_onnx.engine.stacked_feeds import joined, run
+from quark_onnx.graph import Model
+from quark_onnx.graph.bodies import bodies
+from quark_onnx.graph.view import shape
+from quark_onnx.numerics.layer.held_out_split import held_out
+
+Augment = Callable[[Feed, np.random.Generator], Mapping[str, Any]]
+"""What makes another sample of one: its arrays by input (and under `LABELS`, where there are labels), which it leaves
+as they are, and a source of chance; arrays of the same shapes and types come out."""
+
+ORDER = 0
+"""Stream of chance for the order of an epoch; that of sample n is n + 1."""
+
+
+class Batches:
+    """What is trained on, and what judges.
+
+    Args:
+        feeds: what the user gave, with labels under `LABELS` where there are any.
+        batch_size: samples between two changes of the parameters.
+        shard: samples that run together, at most.
+        holdout: share of the samples that judges; at least one of two or more, none if 0.
+        augment: what is done to a sample before it is trained on.
+        batched: samples may be put together, and feeds of several taken apart; else each feed is a sample.
+
+    Raises:
+        DataError: nothing would be left to train on.
+    """
+
+    def __init__(
+        self,
+        feeds: Kept,
+        *,
+        batch_size: int,
+        shard: int,
+        seed: int,
+        holdout: float = 0.1,
+        augment: Augment | None = None,
+        batched: bool = True,
+    ) -> None:
+        self._samples = _apart(feeds) if batched else feeds
+        if not self._samples:
+            raise DataError("there is no sample to train on; give some hundreds, with labels or without")
+        held = held_out(len(self._samples), holdout, seed)
+        self._taught, self._judging = np.flatnonzero(~held), np.flatnonzero(held)
+        self._batch_size, self._seed, self._augment = batch_size, seed, augment
+        self._shard = shard if batched else 1
+        self.held_out: Sequence[Feed] = _Shards(self._samples, self._shards(self._judging))
+        """Shards that are never trained on nor augmented, always in this order."""
+
+    def __len__(self) -> int:
+        """Batches of an epoch; the last may be smaller."""
+        return -(-len(self._taught) // self._batch_size)
+
+    @property
+    def samples(self) -> int:
+        """How many are trained on."""
+        return len(self._taught)
+
+    @property
+    def judges(self) -> int:
+        """How many are held out."""
+        return len(self._judging)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether samples have labels."""
+        return LABELS in self._samples[0]
+
+    def epoch(self, number: int, first: int = 0) -> Iterator[list[Feed]]:
+        """The batches of an epoch from `first` on, each a list of shards."""
+        order = self._taught[self._chance(number, ORDER).permutation(len(self._taught))]
+        for start in range(first * self._batch_size, len(order), self._batch_size):
+            yield [
+                _stacked([self._augmented(i, number) for i in members])
+                for members in self._shards(order[start : start + self._batch_size])
+            ]
+
+    def _chance(self, epoch: int, stream: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64([self._seed, epoch, stream]))
+
+    def _augmented(self, sample: int, epoch: int) -> Feed:
+        feed = self._samples[sample]
+        if self._augment is None:
+            return feed
+        return conformed(self._augment(dict(feed), self._chance(epoch, sample + 1)), feed)
+
+    def _shards(self, members: Iterable[int]) -> list[list[int]]:
+        """Samples of the same shapes, as many as run together, in the order of the first ones."""
+        alike: dict[Any, list[int]] = {}
+        for i in map(int, members):
+            shapes = {name: _shape(entry) for name, entry in self._samples.entries[i].items()}
+            alike.setdefault(tuple(shapes.items()), []).append(i)
+        step = self._shard
+        return [group[k : k + step] for group in alike.values() for k in range(0, len(group), step)]
+
+
+class _Shards(Sequence[Feed]):
+    """Samples put together when they are asked for."""
+
+    def __init__(self, samples: Kept, members: Sequence[Sequence[int]]) -> None:
+        self._samples, self._members = samples, members
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @overload
+    def __getitem__(self, index: int) -> Feed: ...
+    @overload
+    def __getitem__(self, index: slice) -> _Shards: ...
+
+    def __getitem__(self, index: int | slice) -> Feed | _Shards:
+        if isinstance(index, slice):
+            return _Shards(self._samples, self._members[index])
+        return _stacked([self._samples[i] for i in self._members[index]])
+
+
+def conformed(found: Mapping[str, Any], feed: Feed) -> Feed:
+    """What an augmentation of the user's made of a sample.
+
+    Raises:
+        DataError: it is not what the model takes.
+    """
+    if not isinstance(found, Mapping) or found.keys() != feed.keys():
+        told = sorted(found) if isinstance(found, Mapping) else type(found).__name__
+        raise DataError(f"the augmentation made {told} of a sample of {sorted(feed)}; return a dictionary of the same")
+    arrays = {name: np.ascontiguousarray(found[name]) for name in feed}
+    for name, array in arrays.items():
+        was = feed[name]
+        if (array.shape, array.dtype) != (was.shape, was.dtype):
+            raise DataError(
+                f"the augmentation made {array.dtype} {array.shape} of {name!r}, which is {was.dtype} {was.shape}; "
+                "return arrays of the same types and shapes"
+            )
+    return arrays
+
+
+def run_together(model: Model, feeds: Kept) -> bool:
+    """Whether a model makes the same of samples put together as of each alone: all inputs leave axis 0 open, and the
+    first samples that differ show it."""
+    shapes = [shape(value) for value in model.graph.inputs if not value.is_initializer()]
+    if not all(dims and dims[0] is None for dims in shapes) or any(bodies(model.graph)):
+        return False
+    pair = [sample for feed in islice(feeds, 2) for sample in islice(_rows(feed), 2)][-2:]
+    return len(pair) < 2 or run(Runner(model), pair, None)[1]
+
+
+def _apart(feeds: Kept) -> Kept:
+    """The samples of feeds; the same where each holds one."""
+    counts = [_count(entry) for entry in feeds.entries]
+    return feeds if set(counts) <= {1} else keep(sample for feed in feeds for sample in _rows(feed))
+
+
+def _rows(feed: Feed) -> Iterator[Feed]:
+    for i in range(count := _count(feed)):
+        yield feed if count == 1 else {name: array[i : i + 1] for name, array in feed.items()}
+
+
+def _count(entry: Mapping[str, Any]) -> int:
+    """Samples in a feed; 1 where its arrays do not agree."""
+    rows = {(*_shape(each), 1)[0] for each in entry.values()}
+    return rows.pop() if len(rows) == 1 else 1
+
+
+def _shape(entry: Any) -> tuple[int, ...]:
+    """Of an array, or of one that lies in a file."""
+    found: tuple[int, ...] = entry.shape if isinstance(entry, np.ndarray) else entry[2]
+    return found
+
+
+def _stacked(samples: Sequence[Feed]) -> Feed:
+    """Samples of the same shapes, one behind the other along axis 0."""
+    if len(samples) == 1:
+        return samples[0]
+    return {name: joined([sample[name] for sample in samples]) for name in samples[0]}
