@@ -48,6 +48,7 @@ from quark_onnx.stages.output_model import spare_large
 from quark_onnx.stages.tied_tables import tied
 from quark_onnx.stages.train.batches import Augment
 from quark_onnx.stages.verify import verify
+from quark_onnx.trained import trained
 from quark_onnx.training_data import TrainingData
 
 logger = logging.getLogger("quark_onnx")
@@ -195,7 +196,8 @@ def decide(
 
     def decided(begun: Decided) -> Decided:
         found = begun if resume else ranged(begun, clock, cache, crew)
-        return _tuned(found, clock, evaluator, crew) if job.config.tunes else found
+        tuned = _tuned(found, clock, evaluator, crew) if job.config.tunes else found
+        return trained(tuned, taught, clock, crew)
 
     return with_bodies(running(begun, decided), inside, resume)
 
@@ -349,6 +351,7 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
         tuned=decided.records,
         untuned=decided.untuned,
         correction=decided.correction,
+        trained=decided.training,
         mixed=decided.mixed,
         smoothed=decided.smoothed,
         protected=decided.protected,

@@ -41,8 +41,9 @@ ALLOWED = {  # what each part may import of the others
     "decided_ranges": "core numerics engine stages clock job decided",
     "rescaled_job": "core engine stages clock job",
     "training_data": "core engine stages",
+    "trained": "core engine stages clock job decided training_data",
     "pipeline": "core numerics graph engine stages cluster clock progress job opened_job result decided decided_bodies "
-    "decided_ranges rescaled_job training_data",
+    "decided_ranges rescaled_job trained training_data",
     "": "core result pipeline progress",  # quark_onnx/__init__.py
     "demo": "core numerics graph engine stages clock result pipeline",
     "quantsim": "core numerics graph engine stages encodings ladder progress job result pipeline",

@@ -69,6 +69,11 @@ OF_ENTROPY = ("NumBins", "NumQuantizedBins")
 OF_LAYERWISE = ("PercentileCandidates", "LWPMetric")
 OF_RANDOM = ("RandomDataReaderInputShape", "RandomDataReaderInputDataRange")
 
+NO_TUNING = (
+    "says how to fine-tune, but nothing asks for it; set include_fast_ft=True, start from a preset such as "
+    "S8S8_AAWS_ADAROUND, or remove the option"
+)
+
 Rule = tuple[Collection[str], bool, str]
 """Options, whether they have nothing to act on, and the words that follow their name."""
 
@@ -132,12 +137,7 @@ def _on(options: Mapping[str, Any], s: Situation) -> tuple[Rule, ...]:
         ),
         (("Protect",), s.mixes, "is not for mixed precision, which chooses types itself; use nodes_to_exclude"),
         (("LayerTypes",), s.mixes, "says of layers what include_auto_mp is to find out; leave one of the two out"),
-        (
-            ("FastFinetune",),
-            not s.tunes,
-            "says how to fine-tune, but nothing asks for it; set include_fast_ft=True, start from a preset such as "
-            "S8S8_AAWS_ADAROUND, or remove the option",
-        ),
+        (("FastFinetune",), not s.tunes, NO_TUNING),
         (OF_EQUALIZATION, not s.include_cle, "is part of equalization; set include_cle=True or remove it"),
         (
             OF_EQUALIZATION,

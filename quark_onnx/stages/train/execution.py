@@ -6,9 +6,9 @@ values, shards ─▶ gradients or losses of each shard, in the order of the sha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -32,24 +32,33 @@ class Execution(Protocol):
 
 
 class Threads:
-    """A thread for each core, all of which use one step: a session may run in several at once."""
+    """A thread for each core, each with a step of its own."""
 
-    def __init__(self, step: Step, pool: ThreadPoolExecutor) -> None:
-        self._step, self._pool = step, pool
+    def __init__(self, make: Callable[[], Step], pool: ThreadPoolExecutor) -> None:
+        self._make, self._pool, self._own = make, pool, threading.local()
 
     def gradients(self, values: Values, shards: Sequence[Feed]) -> Iterator[Gradients]:
         """See `Execution`."""
-        return self._pool.map(partial(self._step.gradients, values), shards)
+        return self._pool.map(lambda shard: self._step.gradients(values, shard), shards)
 
     def evaluate(self, values: Values, shards: Sequence[Feed]) -> Iterator[Evaluated]:
         """See `Execution`. A shard is read when its turn comes near: there may be many."""
         ahead = 2 * cores()
         for start in range(0, len(shards), ahead):
-            yield from self._pool.map(partial(self._step.evaluate, values), shards[start : start + ahead])
+            part = shards[start : start + ahead]
+            yield from self._pool.map(lambda shard: self._step.evaluate(values, shard), part)
+
+    @property
+    def _step(self) -> Step:
+        """Of this thread."""
+        if not hasattr(self._own, "step"):
+            self._own.step = self._make()
+        found: Step = self._own.step
+        return found
 
 
 @contextlib.contextmanager
-def threads(step: Step) -> Iterator[Threads]:
+def threads(make: Callable[[], Step]) -> Iterator[Threads]:
     """As many threads as there are cores to use."""
     with ThreadPoolExecutor(cores()) as pool:
-        yield Threads(step, pool)
+        yield Threads(make, pool)

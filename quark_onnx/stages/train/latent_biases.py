@@ -44,10 +44,11 @@ class LatentBias:
         return np.clip(value, -ends, ends).astype(np.float32)
 
     def added(self, value: Array, scales: tuple[Array, Array] | None) -> Array:
-        """What the exported model adds: flat, where codes are int32."""
+        """What the exported model adds."""
         if scales is not None:
             codes, size = stored(self.kept(value, scales), *scales)
-            return np.asarray(codes.astype(np.float32) * size)
+            whole = np.asarray(codes.astype(np.float32) * size)
+            return whole.reshape(value.shape) if whole.size == value.size else whole
         return value if self.own is None else self.own.nearest(value)
 
     def gradient(self, slope: Array) -> Array:

@@ -115,7 +115,8 @@ class StraightThrough:
         return self.first
 
     def codes(self, v: Array, stretch: Array, final: bool) -> Array:
-        return self.rounded(np.clip(v / stretch, self.grid.low, self.grid.high))
+        found: Array = self.rounded(np.clip(v / stretch, self.grid.low, self.grid.high))
+        return found
 
     def gradients(self, v: Array, stretch: Array, slope: Array, progress: float) -> tuple[Array, Array]:
         u = v / stretch
@@ -138,9 +139,10 @@ class Soft:
         return np.full(self.base.shape, -np.log(STRETCH / (FIRST + MARGIN) - 1), np.float32)
 
     def codes(self, v: Array, stretch: Array, final: bool) -> Array:
-        if final:
-            return self.rounded(self.base + self.towards * (v >= 0))
-        return self.base + self.towards * _soft(v)[0]
+        if not final:
+            return self.base + self.towards * _soft(v)[0]
+        found: Array = self.rounded(self.base + self.towards * (v >= 0))
+        return found
 
     def gradients(self, v: Array, stretch: Array, slope: Array, progress: float) -> tuple[Array, Array]:
         h, steepness = _soft(v)
@@ -165,4 +167,5 @@ def _soft(v: Array) -> tuple[Array, Array]:
     """h and its derivative."""
     sigmoid = 1 / (1 + np.exp(-v))
     h: Array = STRETCH * sigmoid - MARGIN
-    return np.clip(h, 0, 1), STRETCH * sigmoid * (1 - sigmoid) * ((h > 0) & (h < 1))
+    slope: Array = STRETCH * sigmoid * (1 - sigmoid) * ((h > 0) & (h < 1))
+    return np.clip(h, 0, 1), slope

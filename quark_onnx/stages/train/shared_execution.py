@@ -1,4 +1,4 @@
-"""Shards of mini-batches in processes of a crew: each makes its step once, and gets the values of parameters once a step.
+"""Shards of mini-batches in processes of a crew: each makes its step once, and gets the parameters once a step.
 
 values ─ once to each process ─▶ shard ─▶ sums over its samples, in the order of the shards
 """

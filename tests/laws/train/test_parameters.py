@@ -1,4 +1,4 @@
-"""What a state of training stands for is what the exported model has, to the bit, and its gradients are those of that."""
+"""What a state of training stands for is what the exported model has, to the bit."""
 
 from __future__ import annotations
 

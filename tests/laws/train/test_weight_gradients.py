@@ -79,7 +79,7 @@ def test_soft_rounding_begins_at_the_codes_and_ends_at_one_of_two() -> None:
 
 
 def test_late_in_training_soft_roundings_are_pulled_apart() -> None:
-    grid, real, _, slope = drawn("per tensor")
+    grid, _, _, slope = drawn("per tensor")
     latent = soft(grid, np.zeros(SHAPE, np.float32), np.full(SHAPE, 0.4), np.rint)
     for v, sign in ((0.8, -1), (-0.8, 1)):
         early, late = (latent.gradients(np.full(SHAPE, v), np.ones(SHAPE), slope, p)[0] for p in (0.1, 0.99))

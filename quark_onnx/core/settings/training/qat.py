@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from quark_onnx.core.errors import ConfigError, nearest
+from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.checked_fields import choice, field, flag, optional, real, text, whole
 from quark_onnx.core.settings.training.losses import Losses
 
@@ -33,7 +33,7 @@ class QAT:
     activation_ranges    train the scales of activations, likewise; zero points stay
     rounding             "straight_through": weights move freely, and are rounded where they are used;
                          "soft": each goes to one of the two codes beside it, as AdaRound learns it, of the whole model
-    losses               a `Losses`, or its fields, e.g. {"kl": 1.0, "cross_entropy": 0.5}
+    losses               a `Losses`, or its fields, e.g. {"kl": 1.0, "cross_entropy": 0.5}; None: see `losses_for`
     epochs               passes of the data
     steps                the same in mini-batches; None: as many as the epochs have
     batch_size           samples in a mini-batch
@@ -65,7 +65,7 @@ class QAT:
     weight_scales: bool = field(True, flag)
     activation_ranges: bool = field(True, flag)
     rounding: str = field("straight_through", choice(ROUNDINGS))
-    losses: Losses = dataclasses.field(default=Losses(), metadata={"check": _losses})
+    losses: Losses | None = dataclasses.field(default=None, metadata={"check": optional(_losses)})
     epochs: int = field(20, whole(1))
     steps: int | None = field(None, optional(whole(1)))
     batch_size: int = field(32, whole(1))
@@ -105,7 +105,15 @@ class QAT:
             for entry in fields(self)
             if getattr(self, entry.name) != entry.default
         }
-        return found | ({"losses": self.losses.to_dict()} if "losses" in found else {})
+        return found | ({} if self.losses is None else {"losses": self.losses.to_dict()})
+
+    def losses_for(self, labels: str | None) -> Losses:
+        """Those that are named; else the float model's outputs, and with them labels of an element type, if there are
+        any: by cross-entropy where they are classes, else by their squared error.
+        """
+        if self.losses is not None:
+            return self.losses
+        return Losses(cross_entropy=float(labels == "int64"), l2=float(labels == "float32"))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> QAT:
