@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from quark_onnx.core.errors import ConfigError
+from quark_onnx.core.errors import ConfigError, nearest
 from quark_onnx.core.settings.checked_fields import choice, field, flag, optional, real, text, whole
 from quark_onnx.core.settings.training.losses import Losses
 
