@@ -44,11 +44,17 @@ from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.finetune import finetune, judged, lesson
 from quark_onnx.stages.output_model import spare_large
 from quark_onnx.stages.tied_tables import tied
+from quark_onnx.stages.train.batches import Augment
 from quark_onnx.stages.verify import verify
+from quark_onnx.trained import trained
+from quark_onnx.training_data import TrainingData
 
 logger = logging.getLogger("quark_onnx")
 
 Evaluator = Callable[[ModelProto], float]
+
+NOTHING = TrainingData()
+"""Neither labels nor an augmentation."""
 
 
 class ModelQuantizer:
@@ -93,6 +99,8 @@ class ModelQuantizer:
         calibration_data_path: str | Path | None = None,
         resume: Plan | str | Path | None = None,
         calibration_cache: str | Path | None = None,
+        labels: object = None,
+        augment: Augment | None = None,
     ) -> Result:
         """Quantize a float model and prove the result.
 
@@ -106,6 +114,9 @@ class ModelQuantizer:
             calibration_cache: a `.npz` file that keeps what calibration saw of the activations. It is used when model
                 (after equalization), data and kind of statistics are the same, also for another range method, and the
                 plan is the same to the bit; otherwise it is written anew, and a warning logged that says why.
+            labels: for presets that train (`…_QAT`): an array with a row for each calibration sample, or a `.npy` file
+                of it: class ids as integers, or numbers that an output is to become.
+            augment: for these, too: makes another sample of one, see `Augment` of `stages.train`.
 
         Returns:
             The plan, the quantized model, the report and the output path.
@@ -114,13 +125,14 @@ class ModelQuantizer:
             ConfigError, ModelError, DataError, PlanError: see each; nothing is written then.
         """
         output, cache = free_output(model_input, model_output), usable(calibration_cache)
+        taught = TrainingData.of(self.config, labels, augment)
         with followed(self.progress) as tell:
             clock = Clock(tell)
             with clock.stage("prepare"):
                 job = open_job(model_input, self.config)
             data = job.data(calibration_data_reader, calibration_data_path)
             plan = resume if isinstance(resume, Plan) or resume is None else Plan.load(resume)
-            return finish(decide(job, data, clock, self.evaluator, plan, cache), output, clock)
+            return finish(decide(job, data, clock, self.evaluator, plan, cache, taught), output, clock)
 
 
 def decide(
@@ -130,12 +142,13 @@ def decide(
     evaluator: Evaluator | None = None,
     resume: Plan | None = None,
     cache: Path | None = None,
+    taught: TrainingData = NOTHING,
 ) -> Decided:
     """Everything that needs data: equalize, observe, choose ranges and, with mixed precision, types, fine-tune.
 
     Raises:
         ConfigError: there is nothing that `cache` could keep.
-        DataError: the data does not fit the model.
+        DataError: the data does not fit the model, or the labels do not fit the data.
         PlanError: `resume` belongs to another model.
     """
     if cache is not None and not job.config.observes:
@@ -144,7 +157,7 @@ def decide(
     if data is None:
         return with_bodies(_without_data(job, clock, resume), inside, resume)
     with clock.stage("read"):
-        samples = read(data, job.plain, job.mask)
+        samples = read(data, job.plain, job.mask, taught.labels)
         feeds = samples.taught
         told = feeds.at(telling(feeds)[:2])
         job = job.seen(told[0])
@@ -172,7 +185,8 @@ def decide(
 
     def decided(begun: Decided) -> Decided:
         found = begun if resume else ranged(begun, clock, cache)
-        return _tuned(found, clock, evaluator) if job.config.tunes else found
+        tuned = _tuned(found, clock, evaluator) if job.config.tunes else found
+        return trained(tuned, taught, clock)
 
     return with_bodies(running(begun, decided), inside, resume)
 
@@ -325,6 +339,7 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
         tuned=decided.records,
         untuned=decided.untuned,
         correction=decided.correction,
+        trained=decided.training,
         mixed=decided.mixed,
         smoothed=decided.smoothed,
         protected=decided.protected,

@@ -18,6 +18,7 @@ from quark_onnx.core.records import (
     MixRecord,
     ProtectedRegion,
     SmoothRecord,
+    Training,
 )
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.core.shown.card import Card, Shown, Tile
@@ -70,6 +71,7 @@ class Report(Shown):
     tuned      a record per layer that fine-tuning or bias correction looked at
     untuned    layer that it could not work on → the reason
     correction  whether bias correction was kept, where that was judged, and what the worst output is worth either way
+    trained    how the model was trained as a whole, where it was
     mixed      a record per layer that mixed precision could move, least harmful first
     protected  a record per region that protection left float
     smoothed   a record per activation that SmoothQuant looked at
@@ -93,6 +95,7 @@ class Report(Shown):
     tuned: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
     correction: Correction | None = None
+    trained: Training | None = None
     mixed: tuple[MixRecord, ...] = ()
     protected: tuple[ProtectedRegion, ...] = ()
     smoothed: tuple[SmoothRecord, ...] = ()

@@ -39,8 +39,10 @@ ALLOWED = {  # what each part may import of the others
     "decided_bodies": "core graph engine job decided",
     "decided_ranges": "core numerics engine stages clock job decided",
     "rescaled_job": "core engine stages clock job",
+    "training_data": "core engine stages",
+    "trained": "core engine stages clock job decided training_data",
     "pipeline": "core numerics graph engine stages clock progress job opened_job result decided decided_bodies "
-    "decided_ranges rescaled_job",
+    "decided_ranges rescaled_job trained training_data",
     "": "core result pipeline progress",  # quark_onnx/__init__.py
     "demo": "core numerics graph engine stages clock result pipeline",
     "quantsim": "core numerics graph engine stages encodings ladder progress job result pipeline",
@@ -54,7 +56,7 @@ ALLOWED = {  # what each part may import of the others
     "optimize": "core numerics graph engine stages clock progress job opened_job result pipeline evaluators ladder",
     "zoo": "core graph engine stages ladder result pipeline evaluators durations report optimize child_environment",
     "cli": "core numerics graph engine stages clock progress job opened_job result decided pipeline plots evaluators "
-    "durations report demo zoo optimize",
+    "durations report demo zoo optimize training_data",
 }
 ROOMS = {  # folders inside a part, and what each may import of the others; files beside them import none but OPEN
     "core": {"settings": "", "shown": ""},

@@ -34,6 +34,7 @@ from quark_onnx.engine.ledger_rows import Inside
 from quark_onnx.job import Job
 from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import decide, finish
+from quark_onnx.training_data import TrainingData
 
 CONFIG = "config.json"
 LIBRARIES = "UserCustomOpLibPath"
@@ -45,6 +46,16 @@ Cache = Annotated[
         metavar="FILE",
         help="Keep what calibration sees in this .npz file, and use it when model and data are the same again, also "
         "for another range method.",
+        show_default=False,
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="For presets that train (…_QAT): a .npy file with a row for each sample of --data, in their order: class "
+        "ids, or numbers that the output is to become.",
         show_default=False,
     ),
 ]
@@ -107,6 +118,7 @@ def plan_command(
     how: ConfigFlags,
     data: DataFlags,
     calibration_cache: Cache = None,
+    labels: Labels = None,
     show: ShowFlags,
 ) -> None:
     """Decide every scale and zero point, and write them to a folder instead of a model.
@@ -118,15 +130,16 @@ def plan_command(
     - `quark-onnx apply model.onnx plan -o int8.onnx`
     """
     config = data.configure(how)
+    taught = TrainingData.of(config, labels, None)
     usable_folder(output, FILES)
-    inputs = {"the input model": model, "--data": data.data, "--config": how.config}
+    inputs = {"the input model": model, "--data": data.data, "--config": how.config, "--labels": labels}
     keep_apart({"--calibration-cache": calibration_cache}, {"--output": output}, inputs)
     cache = usable(calibration_cache)
     with progress(quiet=show.quiet) as tell:
         clock = Clock(tell)
         with clock.stage("prepare"):
             job = open_job(model, config)
-        decided = decide(job, job.data(None, data.data), clock, cache=cache)
+        decided = decide(job, job.data(None, data.data), clock, cache=cache, taught=taught)
         job, plan = decided.job, decided.plan
         plan.save(output, config.to_json())
     warn((*job.doubts, *decided.warnings))
