@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from quark_onnx.clock import Clock, Progress
+from quark_onnx.cluster import opened_crew
 from quark_onnx.core.atomic_files import free_output
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
@@ -29,6 +30,7 @@ from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.compare import compare, compare_each
 from quark_onnx.engine.counted_positions import Counted
+from quark_onnx.engine.crew import Crew
 from quark_onnx.engine.held_out_probes import PROBES, Samples, most_probes, read
 from quark_onnx.engine.kept_feeds import Kept, telling
 from quark_onnx.engine.plan_against_model import refuse_misfit
@@ -69,6 +71,9 @@ class ModelQuantizer:
             context manager, e.g. a `progress_bar()`. None: a bar in notebooks, nothing elsewhere.
         evaluator: for `selective_update`: score of a quantized model, higher is better; default: how near its outputs
             are to the float ones on the first calibration samples.
+        workers: so many processes of this machine share the work on samples, see docs/workers.md; the bytes of the
+            result are the same for any number.
+        scheduler: address of a dask.distributed scheduler whose workers do so instead.
 
     Raises:
         ConfigError: an evaluator without `selective_update`.
@@ -79,9 +84,12 @@ class ModelQuantizer:
         config: Config | QuantizationConfig,
         progress: Progress | None = None,
         evaluator: Evaluator | None = None,
+        *,
+        workers: int | None = None,
+        scheduler: str | None = None,
     ) -> None:
         self.config = (config if isinstance(config, Config) else Config(config)).global_quant_config
-        self.progress = progress
+        self.progress, self.workers, self.scheduler = progress, workers, scheduler
         self.evaluator = evaluator
         tuning = self.config.tuning
         if evaluator is not None and (tuning is None or not tuning.selective_update):
@@ -126,13 +134,13 @@ class ModelQuantizer:
         """
         output, cache = free_output(model_input, model_output), usable(calibration_cache)
         taught = TrainingData.of(self.config, labels, augment)
-        with followed(self.progress) as tell:
+        with followed(self.progress) as tell, opened_crew(self.workers, self.scheduler) as crew:
             clock = Clock(tell)
             with clock.stage("prepare"):
                 job = open_job(model_input, self.config)
             data = job.data(calibration_data_reader, calibration_data_path)
             plan = resume if isinstance(resume, Plan) or resume is None else Plan.load(resume)
-            return finish(decide(job, data, clock, self.evaluator, plan, cache, taught), output, clock)
+            return finish(decide(job, data, clock, self.evaluator, plan, cache, taught, crew), output, clock)
 
 
 def decide(
@@ -143,8 +151,11 @@ def decide(
     resume: Plan | None = None,
     cache: Path | None = None,
     taught: TrainingData = NOTHING,
+    crew: Crew | None = None,
 ) -> Decided:
     """Everything that needs data: equalize, observe, choose ranges and, with mixed precision, types, fine-tune.
+
+    crew: shares the work on samples.
 
     Raises:
         ConfigError: there is nothing that `cache` could keep.
@@ -166,7 +177,7 @@ def decide(
     if job.idle and job.config.conversion is None:
         return with_bodies(replace(_without_data(job, clock, resume), feeds=feeds), inside, resume)
     with blaming(job.plain, told[0]):
-        job, smoothed = (_resumed(job, resume), ()) if resume else rescaled(job, feeds, clock, samples.counted)
+        job, smoothed = (_resumed(job, resume), ()) if resume else rescaled(job, feeds, clock, samples.counted, crew)
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, told)
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
@@ -184,9 +195,9 @@ def decide(
         return replace(begun, plan=resume or _converted(job, feeds))
 
     def decided(begun: Decided) -> Decided:
-        found = begun if resume else ranged(begun, clock, cache)
-        tuned = _tuned(found, clock, evaluator) if job.config.tunes else found
-        return trained(tuned, taught, clock)
+        found = begun if resume else ranged(begun, clock, cache, crew)
+        tuned = _tuned(found, clock, evaluator, crew) if job.config.tunes else found
+        return trained(tuned, taught, clock, crew)
 
     return with_bodies(running(begun, decided), inside, resume)
 
@@ -237,7 +248,7 @@ def _converted(job: Job, feeds: Sequence[Feed]) -> Plan:
     return spare_large(job.prepared, job.sites, feeds[:PROBES]) if job.config.conversion == "float16" else job.sites
 
 
-def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decided:
+def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None, crew: Crew | None) -> Decided:
     """Fine-tuning, or weight scales by output error and bias correction."""
     job, options = decided.job, decided.job.config.tuning
     assert options is not None
@@ -257,6 +268,7 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
             lambda text, done, total: clock.progress(f"tune {text}", done, total),
             judge,
             decided.counted,
+            crew,
         )
 
     with clock.stage("tune"):

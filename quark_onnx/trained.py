@@ -12,6 +12,7 @@ from quark_onnx.clock import Clock
 from quark_onnx.core.errors import DataError
 from quark_onnx.core.settings.training.qat import QAT
 from quark_onnx.decided import Decided
+from quark_onnx.engine.crew import Crew
 from quark_onnx.engine.kept_feeds import Kept
 from quark_onnx.engine.result_wording import training_warnings
 from quark_onnx.engine.runner import input_specs
@@ -22,14 +23,17 @@ from quark_onnx.stages.train.checkpoint import Checkpoint, digest
 from quark_onnx.stages.train.execution import threads
 from quark_onnx.stages.train.plan_parameters import parameters
 from quark_onnx.stages.train.schedules import Schedule
+from quark_onnx.stages.train.shared_execution import shared
 from quark_onnx.stages.train.step import Step
 from quark_onnx.stages.train.training_graph import TrainingGraph, training_graph
 from quark_onnx.stages.train.training_loop import Trainer
 from quark_onnx.training_data import TrainingData
 
 
-def trained(begun: Decided, given: TrainingData, clock: Clock) -> Decided:
+def trained(begun: Decided, given: TrainingData, clock: Clock, crew: Crew | None = None) -> Decided:
     """The same with the plan that is best on held-out samples, which is the one there was where nothing is better.
+
+    crew: shares the samples of each step; None: threads of this process do.
 
     Raises:
         ConfigError: a loss needs labels that there are not, or names what the model does not have.
@@ -47,7 +51,8 @@ def trained(begun: Decided, given: TrainingData, clock: Clock) -> Decided:
         schedule = Schedule.of(settings, len(batches))
         file = None if settings.checkpoint is None else Path(settings.checkpoint)
         of = digest(_of_result(settings), begun.plan.model, batches.samples, found.start())
-        with threads(partial(Step, graph, job.prepared)) as execution:
+        step = threads(partial(Step, graph, job.prepared)) if crew is None else shared(crew, graph, job.prepared)
+        with step as execution:
             tell = lambda text, done, total: clock.progress(f"train {text}", done, total)  # noqa: E731
             trainer = Trainer(found, batches, execution, losses.weights, settings, schedule, Checkpoint(file, of), tell)
             done = trainer.train()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +45,18 @@ Page = Annotated[
     ),
 ]
 
+_shared = partial(typer.Option, show_default=False, rich_help_panel="Who works on it")
+
+
+@dataclass(frozen=True)
+class WorkFlags:
+    """Who shares the work on samples; the model that comes out is the same."""
+
+    workers: Annotated[int | None, _shared(min=1, metavar="N", help="So many processes of this machine.")] = None
+    scheduler: Annotated[
+        str | None, _shared(metavar="ADDRESS", help="The workers of this dask.distributed scheduler.")
+    ] = None
+
 
 @spread
 def quantize_command(
@@ -64,6 +77,7 @@ def quantize_command(
         bool,
         show_flag("--layers", help="Also the SQNR of every layer, worst first."),
     ] = False,
+    work: WorkFlags,
     show: ShowFlags,
 ) -> None:
     """Quantize a float model to integers, and say how good the result is.
@@ -77,6 +91,7 @@ def quantize_command(
     - `quark-onnx quantize model.onnx -o int8.onnx --data samples/ --preset S8S8_AAWS_ADAROUND --save-plan plan`
     - `quark-onnx quantize model.onnx -o int4.onnx --data images.npy --preset S4S4_AAWS_QAT --labels labels.npy`
     - `quark-onnx quantize model.onnx -o int8.onnx --data samples/ --report int8.html`
+    - `quark-onnx quantize model.onnx -o int8.onnx --data samples/ --preset S8S8_AAWS_ADAROUND --workers 4`
     - `quark-onnx quantize model.onnx -o int8.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225`
     """
     before = None if resume is None else Plan.load(resume)
@@ -86,8 +101,7 @@ def quantize_command(
     inputs = {"the input model": model, "--data": data.data, "--config": how.config, "--labels": labels}
     page = _usable({"--output": output, "--calibration-cache": calibration_cache}, plan, report, inputs)
     with progress(quiet=show.quiet) as tell:
-        quantizer = ModelQuantizer(config, tell)
-        result = quantizer.quantize_model(
+        result = ModelQuantizer(config, tell, **asdict(work)).quantize_model(
             model,
             output,
             calibration_data_path=data.data,

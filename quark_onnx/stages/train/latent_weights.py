@@ -122,7 +122,8 @@ class StraightThrough:
         u = v / stretch
         inside: Array = (u >= self.grid.low) & (u <= self.grid.high)
         codes = self.codes(v, stretch, final=False)
-        return slope / stretch * inside, slope * (codes - u * inside)
+        by_v: Array = slope / stretch * inside
+        return by_v, slope * (codes - u * inside)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,10 +140,9 @@ class Soft:
         return np.full(self.base.shape, -np.log(STRETCH / (FIRST + MARGIN) - 1), np.float32)
 
     def codes(self, v: Array, stretch: Array, final: bool) -> Array:
-        if not final:
-            return self.base + self.towards * _soft(v)[0]
-        found: Array = self.rounded(self.base + self.towards * (v >= 0))
-        return found
+        h: Array = (v >= 0) if final else _soft(v)[0]
+        reached: Array = self.base + self.towards * h
+        return self.rounded(reached) if final else reached
 
     def gradients(self, v: Array, stretch: Array, slope: Array, progress: float) -> tuple[Array, Array]:
         h, steepness = _soft(v)
