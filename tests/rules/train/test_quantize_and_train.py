@@ -63,6 +63,13 @@ def test_training_that_finds_nothing_leaves_the_plan_and_says_so() -> None:
     assert any(warning.startswith(told) for warning in plain.report.warnings)
 
 
+def test_scales_that_an_npu_shifts_between_stay() -> None:
+    found, plain = trained("XINT8_QAT"), trained("XINT8_QAT", learning_rate=1e-9, steps=1)
+    assert found.plan.qparams.keys() == plain.plan.qparams.keys()
+    assert all(q.same(plain.plan.qparams[group]) for group, q in found.plan.qparams.items())
+    assert any("scales stay, as the target shifts" in warning for warning in found.report.warnings)
+
+
 def test_a_card_tells_of_the_training() -> None:
     html = trained()._repr_html_()
     assert "Training: loss " in html and "step 8" in html
