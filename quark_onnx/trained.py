@@ -13,7 +13,7 @@ from quark_onnx.stages.train import in_threads, train_model
 from quark_onnx.stages.train.shared_execution import shared
 from quark_onnx.training_data import TrainingData
 
-POSITIONS = "training: scales stay, as the target shifts from one to the other by few bits only; weights and biases were trained"
+POSITIONS = "training: scales stay, as the target shifts between them by few bits; weights and biases are trained"
 
 
 def trained(begun: Decided, given: TrainingData, clock: Clock, crew: Crew | None = None) -> Decided:
