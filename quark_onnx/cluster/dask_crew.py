@@ -14,6 +14,7 @@ from uuid import uuid4
 import dask
 from distributed import Client, Future, KilledWorker
 
+from quark_onnx.cluster.call_pool import CallPool
 from quark_onnx.cluster.held_work import Sealed, Work, done, handed
 from quark_onnx.core.errors import ResourceError
 from quark_onnx.engine.crew import Each
@@ -43,6 +44,10 @@ class DaskCrew:
         held = self._sent(Work(make))
         yield partial(self._each, held)
         held.release()
+
+    def pool(self) -> CallPool:
+        """See `Crew`."""
+        return CallPool(self._submitted, self._found)
 
     def _each(self, held: Future[Work], jobs: Iterable[Any], *common: Any) -> Iterator[Any]:
         """Jobs are handed out a little ahead of what is collected: no worker waits, and few samples are under way."""
