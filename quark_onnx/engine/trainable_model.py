@@ -56,7 +56,7 @@ def trainable(model: Model, plan: Plan) -> Trainable:
     quantized = io.copy(model)
     opened = {}
     for value in _float_parameters(quantized.graph, plan.sites):
-        given = add_input(quantized.graph, "float", shape(value) or (), f"{value.name}_trained")
+        given = add_input(quantized.graph, "float32", shape(value) or (), f"{value.name}_trained")
         read_instead(value, given)
         opened[value.name or ""] = given.name or ""
     known = {tensor: array for tensor, array in plan.values.items() if tensor not in opened}
@@ -82,7 +82,7 @@ class _TrainingWriter(Writer):
         into = self.biases if site.role == "bias" else self.weights
         array = self._array(site)
         dims = array.shape if array.size == codes.size else codes.shape  # one bias of all channels has a code for each
-        given = add_input(self.graph, "float", dims, f"{site.tensor}_dequantized")
+        given = add_input(self.graph, "float32", dims, f"{site.tensor}_dequantized")
         into[site.tensor] = given.name or ""
         keep = [node for node in value.consumers() if self._reads_float(value, node)]
         read_instead(value, given, keep=keep)
@@ -95,7 +95,7 @@ class _TrainingWriter(Writer):
 
     def _scale(self, site: Site) -> Value:
         if site.group not in self._fed:
-            self._fed[site.group] = add_input(self.graph, "float", [], f"{site.group}_trained_scale")
+            self._fed[site.group] = add_input(self.graph, "float32", [], f"{site.group}_trained_scale")
             self.scales[site.group] = self._fed[site.group].name or ""
         return self._fed[site.group]
 

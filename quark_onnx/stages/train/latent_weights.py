@@ -139,10 +139,9 @@ class Soft:
         return np.full(self.base.shape, -np.log(STRETCH / (FIRST + MARGIN) - 1), np.float32)
 
     def codes(self, v: Array, stretch: Array, final: bool) -> Array:
-        if not final:
-            return self.base + self.towards * _soft(v)[0]
-        found: Array = self.rounded(self.base + self.towards * (v >= 0))
-        return found
+        h = v >= 0 if final else _soft(v)[0]
+        found: Array = self.base + self.towards * h
+        return self.rounded(found) if final else found
 
     def gradients(self, v: Array, stretch: Array, slope: Array, progress: float) -> tuple[Array, Array]:
         h, steepness = _soft(v)
