@@ -31,8 +31,8 @@ SETTINGS = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 26),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
 }
-"""Of processes of ours: a thread, and memory as glibc deals with it by itself. Dask has every megabyte given back to the
-system at once, and to get it again takes numpy several times longer than to compute."""
+"""Of processes of ours: a thread, and memory as glibc deals with it by itself. Dask has all of it given back at
+once, and to get it again takes numpy several times longer than to compute."""
 
 
 @contextlib.contextmanager

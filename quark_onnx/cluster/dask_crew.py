@@ -49,7 +49,7 @@ class DaskCrew:
         """See `Crew`."""
         return CallPool(self._submitted, self._found)
 
-    def _each(self, held: Future[Work], jobs: Iterable[Any], *common: Any) -> Iterator[Any]:
+    def _each(self, held: Future[Sealed], jobs: Iterable[Any], *common: Any) -> Iterator[Any]:
         """Jobs are handed out a little ahead of what is collected: no worker waits, and few samples are under way."""
         shared = [self._sent(value) for value in common]
         ahead = 2 * self.slots
@@ -64,7 +64,7 @@ class DaskCrew:
         finally:
             self.client.cancel(list(waiting))
 
-    def _sent(self, value: Any) -> Future[Any]:
+    def _sent(self, value: Any) -> Future[Sealed]:
         return self._submitted(handed, Sealed(value))
 
     def _submitted(self, task: Callable[..., Any], *given: Any) -> Future[Any]:
