@@ -10,7 +10,7 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.training.losses import Losses
 from quark_onnx.engine.trainable_model import trainable
 from quark_onnx.graph import Model, io
-from quark_onnx.graph.element_types import infer_types
+from quark_onnx.graph.element_types import infer_types_as
 from quark_onnx.graph.gradient import Stop, differentiate, raise_opset
 from quark_onnx.graph.loss_terms import LossTerms
 from quark_onnx.graph.view import is_op, output_names
@@ -78,7 +78,7 @@ def training_graph(
     model = opened.model
     outputs = tuple(output_names(model))
     raise_opset(model)
-    infer_types(model)
+    infer_types_as(model, prepared)
     terms = LossTerms(model, labels)
     features = losses.feature_names or (_features(prepared, plan) if losses.features else ())
     for name in losses.weights:
