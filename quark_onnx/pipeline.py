@@ -46,7 +46,7 @@ from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.finetune import finetune, judged, lesson
 from quark_onnx.stages.output_model import spare_large
 from quark_onnx.stages.tied_tables import tied
-from quark_onnx.stages.train.batches import Augment
+from quark_onnx.stages.train import Augment
 from quark_onnx.stages.verify import verify
 from quark_onnx.trained import trained
 from quark_onnx.training_data import TrainingData

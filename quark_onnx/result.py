@@ -37,6 +37,7 @@ from quark_onnx.engine.result_card import (
     nodes_strip,
     operators_chart,
     size_tile,
+    training_chart,
     tuned_chart,
     verdict,
 )
@@ -142,6 +143,7 @@ class Report(Shown):
             operators_chart(self.ledger),
             float_table(self.ledger),
             tuned_chart(self.tuned),
+            training_chart(self.trained),
         )
         return Card("Report", word, sentence, tiles, sections, level)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.engine.labels import opened_labels
-from quark_onnx.stages.train.batches import Augment
+from quark_onnx.stages.train import Augment
 
 Array = NDArray[Any]
 

@@ -31,6 +31,7 @@ from quark_onnx.core.settings.idle_options import OF_DATA, OF_MODEL
 from quark_onnx.decided import Decided
 from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.engine.ledger_rows import Inside
+from quark_onnx.engine.result_wording import training_text
 from quark_onnx.job import Job
 from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import decide, finish
@@ -150,6 +151,7 @@ def plan_command(
     if show.json:
         document = {"model": str(model), "plan": str(output), "config": config, "interrupted": stopped}
         document |= {"tuned": decided.records, "untuned": decided.untuned, "correction": decided.correction}
+        document |= {"trained": decided.training}
         document |= {"protected": decided.protected, "smoothed": decided.smoothed}
         print_json({**document, **_figures(job, plan)})
     elif not show.quiet:
@@ -180,6 +182,7 @@ def _print_plan(decided: Decided, seconds: float) -> None:
         "Quantized": counted(figures["quantized"]) or "nothing",
         "Quantizers": counted(figures["sites"]),
         **tuning_rows(decided.records, decided.untuned, seconds, decided.correction),
+        "Training": "" if decided.training is None else training_text(decided.training),
         "Smoothed": smoothed_text(decided.smoothed),
         "Protected": protected_text(decided.protected),
         "Remarks": remarks_text(plan.remarks),

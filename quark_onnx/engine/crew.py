@@ -23,7 +23,7 @@ from quark_onnx.graph.packed_model import PackedModel, packed, unpacked
 
 T = TypeVar("T")
 
-TOGETHER, ROOM = 8, 1 << 23
+TOGETHER, ROOM = 16, 1 << 23
 """Feeds of a shard, and bytes of those of one that holds several: of more shards than processes, all have enough."""
 
 Shard = Sequence[tuple[int, Feed]]

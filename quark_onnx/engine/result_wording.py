@@ -167,6 +167,17 @@ def stopped_text(done: Tuning, limit: float | None) -> str:
     )
 
 
+def training_text(found: Training) -> str:
+    """What training brought on the held-out samples, and after how many steps."""
+    first, best = found.curve[0], found.best
+    right = "" if first.metric is None or best.metric is None else f" ({first.metric:.1%} → {best.metric:.1%} right)"
+    gained = f"loss {first.held:.4g} → {best.held:.4g}{right}" if found.accepted else f"loss {first.held:.4g}, no less"
+    of = f"of {found.planned:,} " if found.steps < found.planned else ""
+    return (
+        f"{gained} on {found.judges:,} samples held out of it, best after {best.step:,}, {found.steps:,} {of}steps made"
+    )
+
+
 def training_warnings(found: Training) -> tuple[str, ...]:
     """That training ended before its time, or brought nothing."""
     told = []

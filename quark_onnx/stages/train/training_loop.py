@@ -5,6 +5,7 @@ batch ─ shards ─▶ Σ gradients / samples ─▶ slopes of the state ─▶
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -105,6 +106,7 @@ class Trainer:
                     return
 
     def _stepped(self, reached: Reached, batch: Sequence[Feed]) -> Reached:
+        """After a mini-batch; where its loss is no number, no step is made."""
         state, step = reached.state, reached.step
         values = self.parameters.values(state, final=False)
         sums: dict[str, Array] = {}
@@ -114,13 +116,15 @@ class Trainer:
             samples += found.samples
             for name, slope in found.of.items():
                 sums[name] = sums[name] + slope if name in sums else slope
+        losses = reached.losses[0] + loss, reached.losses[1] + samples
+        if not math.isfinite(loss):
+            return replace(reached, losses=losses)
         of = {name: np.asarray(total / np.float32(samples), np.float32) for name, total in sums.items()}
         slopes = self.parameters.slopes(state, of, step / self.schedule.steps)
         rates = self._rates(self.schedule.factor(step))
         decays = {key: self.settings.weight_decay for key in slopes if key.startswith(WEIGHT)}
         optimizer = Optimizer(self.settings.optimizer, self.settings.momentum)
         after, past = optimizer.step(state, slopes, rates, decays, reached.past)
-        losses = reached.losses[0] + loss, reached.losses[1] + samples
         return replace(reached, state=after, past=past, losses=losses)
 
     def _rates(self, factor: float) -> dict[str, float]:
@@ -137,7 +141,7 @@ class Trainer:
     def _why(self, reached: Reached, seconds: float) -> str:
         """Why training ends here; empty: it goes on, or is done."""
         s, last = self.settings, reached.curve[-1]
-        if not np.isfinite(reached.losses[0]) or not np.isfinite(last.held):
+        if not math.isfinite(reached.losses[0]) or not math.isfinite(last.held):
             return "the loss is no number any more; a smaller learning_rate may help"
         if s.time_limit is not None and seconds > s.time_limit and reached.step < self.schedule.steps:
             return f"its time limit of {s.time_limit:g} s"
@@ -154,6 +158,6 @@ class Trainer:
         parts = [] if now is None else [f"loss {now:.4g}"]
         parts.append(f"held out {last.held:.4g}")
         parts += [] if last.metric is None else [f"{last.metric:.1%} right"]
-        left = seconds / (reached.step - first) * (steps - reached.step)
+        left = seconds / max(reached.step - first, 1) * (steps - reached.step)
         text = " · ".join(parts) + (f", {about(left)} left" if left >= TOLD else "")
         self.tell(text, reached.step, steps)

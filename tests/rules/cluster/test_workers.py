@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +17,14 @@ from distributed import Client
 from quantized_models import feeds, graph
 from shared_work import working
 
-from quark_onnx import ConfigError, DataError, ModelQuantizer, QuantizationConfig, ResourceError
+from quark_onnx import (
+    ConfigError,
+    DataError,
+    ModelQuantizer,
+    QuantizationConfig,
+    ResourceError,
+    get_default_config,
+)
 from quark_onnx.cluster import opened_crew
 from quark_onnx.cluster.connections import own_processes
 from quark_onnx.cluster.dask_crew import DaskCrew
@@ -98,6 +108,28 @@ def test_the_model_is_the_same_with_an_existing_cluster(client: Client) -> None:
         )
         found.append(result.model.SerializeToString())
     assert found[0] == found[1]
+
+
+def test_a_training_goes_on_without_a_lost_process(client: Client) -> None:
+    """Its shards are computed again, and the plan is that of one process."""
+    model, data = io.to_proto(graph(TEXT)), feeds(graph(TEXT), count=60)
+    config = replace(get_default_config("S4S4_AAWS"), extra_options={"QAT": {"epochs": 2, "batch_size": 8, "shard": 2}})
+    processes, lost = [*client.run(os.getpid).values()], list[int]()
+
+    def tell(stage: str, done: int, total: int | None) -> None:
+        if stage.startswith("train") and done == 4 and not lost:
+            lost.append(processes[0])
+            os.kill(processes[0], signal.SIGKILL)
+
+    found = []
+    for address, progress in ((None, None), (client.scheduler.address, tell)):
+        quantizer = ModelQuantizer(config, progress, scheduler=address)
+        found.append(quantizer.quantize_model(model, calibration_data_reader=data))
+    assert lost
+    alone, others = found
+    assert alone.report.trained is not None
+    assert alone.report.trained.curve == others.report.trained.curve
+    assert alone.model.SerializeToString() == others.model.SerializeToString()
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_a_training_ends_in_the_same_plan() -> None:
     alone, others = done(None), done(crew)
     assert crew.jobs > 10
     assert isinstance(alone.training, Training)
+    assert alone.training.accepted
     assert alone.training.curve == others.training.curve  # type: ignore[union-attr]
     assert alone.plan.codes.keys() == others.plan.codes.keys()
     for name, coded in alone.plan.codes.items():
