@@ -1,4 +1,4 @@
-"""The forward pass is the exported model, to the bit, wherever placement has put quantizers, and gradients go through."""
+"""The forward pass is the exported model, to the bit, wherever quantizers are placed, and gradients go through."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def test_every_operator_that_is_quantized(op_type: str) -> None:
 CONV = "<float[4,4,3,3] w, float[4,4,3,3] v, float[4] b, float lo = {-1}, float hi = {1}>"
 GRAPHS: dict[str, tuple[str, dict[str, Any]]] = {
     "a layer that returns floats, and its bias": (
-        "(float[1,16] x) => (float[1,9] y, float[1,9] z) <float[16,9] w, float[9] b> { y = Gemm (x, w, b) z = Erf (y) }",
+        "(float[1,16] x) => (float[1,9] y, float[1,9] z) <float[16,9] w, float[9] b>"
+        " { y = Gemm (x, w, b) z = Erf (y) }",
         {"OpTypesToExcludeOutputQuantization": ["Gemm"]},
     ),
     "the same with a float bias": (
@@ -117,7 +118,8 @@ def decided(model: Path | onnx.ModelProto, data: list[Feed]) -> Made:
 def test_behind_an_operator_of_another_domain_shapes_are_known() -> None:
     """Which ONNX does not infer there: gradients need them, and stop at that operator alone."""
     text = """g (float[2, 4, 8] x) => (float[2, 4, 5] y) {
-        h = MatMul (x, w1) g = com.microsoft.MultiHeadAttention <num_heads = 2> (h, h, h) k = MatMul (g, w2) r = Relu (k) y = MatMul (r, w3) }"""
+        h = MatMul (x, w1) g = com.microsoft.MultiHeadAttention <num_heads = 2> (h, h, h)
+        k = MatMul (g, w2) r = Relu (k) y = MatMul (r, w3) }"""
     proto = text_model(text, w1=normal(8, 8), w2=normal(8, 6), w3=normal(6, 5))
     proto.opset_import.add(domain="com.microsoft", version=1)
     data = [{"x": normal(2, 4, 8, seed=seed)} for seed in range(4)]
