@@ -41,9 +41,10 @@ def infer_types_as(model: ir.Model, known: ir.Model) -> None:
     """
     infer_types(model)
     like = {value.name: value for node in known.graph for value in node.outputs if value.name}
-    missing = [value for node in model.graph for value in node.outputs if value.shape is None and value.name in like]
-    for value in missing:
-        value.type, value.shape = like[value.name].type, like[value.name].shape
+    values = [value for node in model.graph for value in node.outputs]
+    missing = [(value, like[value.name]) for value in values if value.shape is None and value.name in like]
+    for value, twin in missing:
+        value.type, value.shape = twin.type, twin.shape
     if missing:
         infer_types(model)
 
