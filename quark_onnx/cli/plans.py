@@ -85,7 +85,7 @@ def saved_config(folder: Path, libraries: Sequence[str] | None) -> QuantizationC
 
 
 CHANGEABLE = ("include_fast_ft", "use_external_data_format", "extra_options")
-CHANGEABLE_OPTIONS = ("FastFinetune", "BiasCorrection", *OF_MODEL, *OF_DATA)
+CHANGEABLE_OPTIONS = ("FastFinetune", "QAT", "BiasCorrection", *OF_MODEL, *OF_DATA)
 """What may differ from the configuration of a plan when one goes on from it: all that comes after ranges."""
 
 

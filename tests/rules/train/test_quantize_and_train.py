@@ -94,7 +94,7 @@ def test_settings_come_back_from_json_and_what_is_unknown_is_refused() -> None:
             QuantizationConfig(extra_options={"QAT": options})
 
 
-@pytest.mark.parametrize(("bits", "rates"), [(8, (1e-3, 3e-4)), (16, (1e-3, 3e-4)), (4, (1e-2, 3e-3))])
+@pytest.mark.parametrize(("bits", "rates"), [(8, (1e-3, 3e-4)), (16, (1e-3, 3e-4)), (4, (5e-3, 2e-3))])
 def test_rates_follow_the_fewest_bits_unless_they_are_given(bits: int, rates: tuple[float, float]) -> None:
     assert QAT().rates(bits) == rates
     assert QAT(learning_rate=0.5).rates(bits) == (0.5, rates[1])

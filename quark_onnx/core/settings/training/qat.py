@@ -14,7 +14,7 @@ from quark_onnx.core.settings.training.losses import Losses
 ROUNDINGS = ("straight_through", "soft")
 
 
-USUAL, FINE = (1e-2, 3e-3), (1e-3, 3e-4)
+USUAL, FINE = (5e-3, 2e-3), (1e-3, 3e-4)
 """Learning rates of weights and of scales, below 8 bits and from there on."""
 
 
