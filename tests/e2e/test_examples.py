@@ -135,3 +135,10 @@ def test_simulate_mobilenet(tmp_path: Path, protocol: ModuleType) -> None:
 def test_examples_are_short_and_tested(file: Path) -> None:
     assert 30 <= len(file.read_text("utf-8").splitlines()) <= 60
     assert f'"{file.name}"' in Path(__file__).read_text("utf-8")
+
+
+def test_train_low_bits(tmp_path: Path) -> None:
+    text = run(tmp_path, "train_low_bits.py", 2)
+    right = {line.split(":")[0]: float(line.split()[1]) for line in text.splitlines() if not line.startswith("step")}
+    assert right["rounded"] + 0.01 < right["trained"]
+    assert (tmp_path / "training_of_digits.npz").exists()
