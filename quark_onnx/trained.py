@@ -13,6 +13,8 @@ from quark_onnx.stages.train import in_threads, train_model
 from quark_onnx.stages.train.shared_execution import shared
 from quark_onnx.training_data import TrainingData
 
+POSITIONS = "training: scales stay, as the target shifts between them by few bits; weights and biases are trained"
+
 
 def trained(begun: Decided, given: TrainingData, clock: Clock, crew: Crew | None = None) -> Decided:
     """The same with the plan that is best on held-out samples, which is the one there was where nothing is better.
@@ -27,6 +29,11 @@ def trained(begun: Decided, given: TrainingData, clock: Clock, crew: Crew | None
     if settings is None or not begun.plan.nodes:
         return begun
 
+    told: tuple[str, ...] = ()
+    if job.config.row.shifts and (settings.weight_scales or settings.activation_ranges):
+        settings = replace(settings, weight_scales=False, activation_ranges=False)
+        told = (POSITIONS,)
+
     def tell(text: str, done: int, total: int) -> None:
         clock.progress(f"train {text}", done, total)
 
@@ -34,5 +41,5 @@ def trained(begun: Decided, given: TrainingData, clock: Clock, crew: Crew | None
     model, plan, feeds, labels = job.prepared, begun.plan, begun.feeds, given.labels
     with clock.stage("train"):
         done = train_model(model, plan, feeds, labels, settings, tell, augment=given.augment, computing=computing)
-    warnings = (*begun.warnings, *training_warnings(done.record), *done.doubts)
+    warnings = (*begun.warnings, *training_warnings(done.record), *done.doubts, *told)
     return replace(begun, plan=done.plan, training=done.record, warnings=warnings)

@@ -41,7 +41,7 @@ class Batches:
         feeds: what the user gave, with labels under `LABELS` where there are any.
         batch_size: samples between two changes of the parameters.
         shard: samples that run together, at most.
-        holdout: share of the samples that judges; at least one of two or more, none if 0.
+        holdout: share of the samples that judges, at least one of two or more; 0: those judge that are trained on.
         augment: what is done to a sample before it is trained on.
         batched: samples may be put together, and feeds of several taken apart; else each feed is a sample.
 
@@ -64,11 +64,12 @@ class Batches:
         if not self._samples:
             raise DataError("there is no sample to train on; give some hundreds, with labels or without")
         held = held_out(len(self._samples), holdout, seed)
-        self._taught, self._judging = np.flatnonzero(~held), np.flatnonzero(held)
+        self._taught = np.flatnonzero(~held)
+        self._judging = np.flatnonzero(held) if holdout else self._taught
         self._batch_size, self._seed, self._augment = batch_size, seed, augment
         self._shard = shard if batched else 1
         self.held_out: Sequence[Feed] = _Shards(self._samples, self._shards(self._judging))
-        """Shards that are never trained on nor augmented, always in this order."""
+        """Shards that judge: never augmented, always in this order."""
 
     def __len__(self) -> int:
         """Batches of an epoch; the last may be smaller."""
@@ -81,7 +82,7 @@ class Batches:
 
     @property
     def judges(self) -> int:
-        """How many are held out."""
+        """How many judge."""
         return len(self._judging)
 
     @property
