@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from quark_onnx.core.errors import ConfigError, ModelError, nearest
+from quark_onnx.core.operators import LAYERS
 from quark_onnx.graph import passes
 from quark_onnx.graph.edit import add_constant, add_input, fresh_name
 from quark_onnx.graph.element_types import infer_types
@@ -23,6 +24,13 @@ LEAST = 1e-12
 
 FLOAT = "{}_float"
 """The input that takes a tensor of the float model."""
+
+
+HANDING_ON = (
+    *("Add", "Sum", "Mul", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Cast"),
+    *("GlobalAveragePool", "AveragePool", "ReduceMean"),
+)
+"""What logits go through on their way out: a bias, a temperature, a pool, another shape."""
 
 
 @dataclass(frozen=True)
@@ -251,15 +259,25 @@ class LossTerms:
 
 
 def classes(output: ir.Value) -> Classes | None:
-    """The classes of an output; None: it holds something else.
+    """The classes of an output; None: it holds something else, such as an embedding or boxes.
 
-    Where its Softmax is, also through a quantizer, they are probabilities; axis 1 of (samples, classes) holds logits.
+    Where its Softmax is, also through a quantizer, they are probabilities; axis 1 of (samples, classes) holds logits
+    where a layer hands them on, and no norm, nor a function that bounds them.
     """
-    producer, axes = output.producer(), rank(output)
-    while producer is not None and is_op(producer, "DequantizeLinear", "QuantizeLinear", "Clip"):
-        assert producer.inputs[0] is not None
-        producer = producer.inputs[0].producer()
-    if producer is not None and is_op(producer, "Softmax") and axes:
-        return Classes(int(producer.attributes.get_int("axis", -1)) % axes, probabilities=True)
+    axes, node = rank(output), _behind_quantizers(output)
+    if node is not None and is_op(node, "Softmax") and axes:
+        return Classes(int(node.attributes.get_int("axis", -1)) % axes, probabilities=True)
     dims = shape(output)
-    return Classes(1, probabilities=False) if axes == 2 and (dims is None or dims[1] != 1) else None
+    while node is not None and is_op(node, *HANDING_ON):
+        computed = [value for value in node.inputs if value is not None and value.producer() is not None]
+        node = _behind_quantizers(computed[0]) if computed else None
+    logits = axes == 2 and (dims is None or dims[1] != 1) and node is not None and is_op(node, *LAYERS)
+    return Classes(1, probabilities=False) if logits else None
+
+
+def _behind_quantizers(value: ir.Value) -> ir.Node | None:
+    """The node that computes a value, through what rounds it."""
+    node = value.producer()
+    while node is not None and is_op(node, "DequantizeLinear", "QuantizeLinear", "Clip"):
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    return node
