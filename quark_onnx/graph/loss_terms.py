@@ -90,7 +90,7 @@ class LossTerms:
     def cross_entropy(self) -> None:
         """`cross_entropy`: −log of the probability of the labelled class of the first output."""
         output = self._first()
-        found = classes(output) or Classes(axis=(rank(output) or 1) - 1, probabilities=False)
+        found = classes(output) or Classes(usual_axis(rank(output) or 1), probabilities=False)
         logs = self._logarithms(output, found, 1.0)
         count = self._op("Gather", self._op("Shape", output), self._ints([found.axis]))
         hot = self._op(
@@ -273,6 +273,11 @@ def classes(output: ir.Value) -> Classes | None:
         node = _behind_quantizers(computed[0]) if computed else None
     logits = axes == 2 and (dims is None or dims[1] != 1) and node is not None and is_op(node, *LAYERS)
     return Classes(1, probabilities=False) if logits else None
+
+
+def usual_axis(axes: int) -> int:
+    """Where an output has its classes if nothing tells: the channels of images, else the last axis."""
+    return 1 if axes >= 4 else axes - 1
 
 
 def _behind_quantizers(value: ir.Value) -> ir.Node | None:
