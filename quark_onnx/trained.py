@@ -9,11 +9,19 @@ from quark_onnx.clock import Clock
 from quark_onnx.decided import Decided
 from quark_onnx.engine.crew import Crew
 from quark_onnx.engine.result_wording import training_warnings
-from quark_onnx.stages.train import in_threads, train_model
+from quark_onnx.stages.train import batches, in_threads, train_model
 from quark_onnx.stages.train.shared_execution import shared
 from quark_onnx.training_data import TrainingData
 
 POSITIONS = "training: scales stay, as the target shifts between them by few bits; weights and biases are trained"
+
+
+def without_judges(begun: Decided) -> Decided:
+    """The same without the samples that judge the training, if there is one: what it starts from has not seen them."""
+    job, settings = begun.job, begun.job.config.training
+    if settings is None or not begun.plan.nodes:
+        return begun
+    return replace(begun, feeds=batches.without_judges(job.prepared, begun.feeds, settings))
 
 
 def trained(begun: Decided, given: TrainingData, clock: Clock, crew: Crew | None = None) -> Decided:

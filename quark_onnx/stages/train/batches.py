@@ -14,8 +14,10 @@ from itertools import islice
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quark_onnx.core.errors import DataError
+from quark_onnx.core.settings.training.qat import QAT
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.kept_feeds import Kept, keep
 from quark_onnx.engine.labels import LABELS
@@ -168,6 +170,19 @@ def conformed(found: Mapping[str, Any], feed: Feed) -> Feed:
                 "return arrays of the same types and shapes"
             )
     return arrays
+
+
+def without_judges(model: Model, feeds: Kept, settings: QAT) -> Kept:
+    """What is not held out of training. Whoever chooses the start of it is to see no more: on samples that ranges and
+    roundings were fitted to, the start looks better than it is, and nothing that training brings."""
+    samples, held = _split(feeds, settings.holdout, settings.seed, batched=run_together(model, feeds))
+    return samples.at(np.flatnonzero(~held).tolist())
+
+
+def _split(feeds: Kept, holdout: float, seed: int, *, batched: bool) -> tuple[Kept, NDArray[np.bool_]]:
+    """The samples, and which of them judge."""
+    samples = _apart(feeds) if batched else feeds
+    return samples, held_out(len(samples), holdout, seed)
 
 
 def run_together(model: Model, feeds: Kept) -> bool:
