@@ -16,10 +16,12 @@ from quark_onnx.graph.element_types import infer_types
 from quark_onnx.graph.io import copy
 from quark_onnx.graph.opset import fit_opset, own_opset
 from quark_onnx.graph.output_classes import Classes, classes, labelled_classes
-from quark_onnx.graph.view import FLOATS, rank
+from quark_onnx.graph.view import FLOATS, numpy_dtype, rank
 
 LEAST = 1e-12
 """A probability of 0, whose logarithm is to be finite, and a mean square of 0, to be divided by."""
+
+_ELEMENTWISE = ("Sub", "Mul", "Abs", "LogSoftmax", "Exp", "Log", "Max", "Div", "Add", "Cast")
 
 FLOAT = "{}_float"
 """The input that takes a tensor of the float model."""
@@ -93,7 +95,7 @@ class LossTerms:
 
     def distance(self, name: str) -> None:
         """`l1` or `l2`: mean absolute or squared difference of the first output from labels of its shape."""
-        gap = self._op("Sub", self._first(), self._labels_as(ir.DataType.FLOAT))
+        gap = self._op("Sub", self._single(self._first()), self._labels_as(ir.DataType.FLOAT))
         part = self._op("Abs", gap) if name == "l1" else self._op("Mul", gap, gap)
         self._add(name, [self._sum(self._sample_means(part))])
 
@@ -167,7 +169,7 @@ class LossTerms:
 
     def _relative(self, value: ir.Value) -> ir.Value:
         """Over samples, the sum of mean squared error / mean square of the float tensor."""
-        teacher = self._teacher(value)
+        value, teacher = self._single(value), self._single(self._teacher(value))
         gap = self._op("Sub", value, teacher)
         error, power = (self._sample_means(self._op("Mul", one, one)) for one in (gap, teacher))
         return self._sum(self._op("Div", error, self._op("Add", power, self._number(LEAST))))
@@ -176,7 +178,7 @@ class LossTerms:
         name = value.name or ""
         if name not in self.teachers:
             dims = [dim if isinstance(dim, int) else None for dim in value.shape or ()]
-            given = add_input(self._graph, "float32", dims, FLOAT.format(name))
+            given = add_input(self._graph, str(numpy_dtype(value) or "float32"), dims, FLOAT.format(name))
             self.teachers[name], self._values[given.name or ""] = given.name or "", given
         return self._values[self.teachers[name]]
 
@@ -204,12 +206,17 @@ class LossTerms:
 
     def _logarithms(self, value: ir.Value, of: Classes, temperature: float) -> ir.Value:
         """Logarithms of the probabilities of classes."""
+        value = self._single(value)
         if of.probabilities:
             value = self._op("Log", self._op("Max", value, self._number(LEAST)))
             if temperature == 1:
                 return value
         value = value if temperature == 1 else self._op("Mul", value, self._number(1 / temperature))
         return self._op("LogSoftmax", value, axis=of.axis)
+
+    def _single(self, value: ir.Value) -> ir.Value:
+        """In float32, in which losses are computed."""
+        return value if value.dtype == ir.DataType.FLOAT else self._op("Cast", value, to=ir.DataType.FLOAT.value)
 
     def _sample_means(self, value: ir.Value) -> ir.Value:
         """One mean for each sample, which lie along axis 0."""
@@ -242,7 +249,10 @@ class LossTerms:
         value.name = fresh_name(self._graph, f"loss_{op_type}_out")
         self._graph.append(node)
         axes = rank(inputs[0])
-        if op_type in ("Sub", "Mul", "Abs", "LogSoftmax", "Exp", "Log", "Max", "Div", "Add") and axes is not None:
+        if (
+            op_type in ("Sub", "Mul", "Abs", "LogSoftmax", "Exp", "Log", "Max", "Div", "Add", "Cast")
+            and axes is not None
+        ):
             value.shape = inputs[0].shape
         whole = op_type in ("Shape", "Gather") or attributes.get("to") == ir.DataType.INT64.value
         value.type = ir.TensorType(ir.DataType.INT64 if whole else ir.DataType.FLOAT)

@@ -6,7 +6,7 @@ model could be run on nothing. Such a dimension is left open; shapes of initiali
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -18,6 +18,15 @@ def open_dimensions(model: ir.Model) -> None:
             shape = value.shape
             if shape is not None and any(isinstance(dim, int) and dim < 1 for dim in shape):
                 value.shape = ir.Shape(None if isinstance(dim, int) and dim < 1 else dim for dim in shape)
+
+
+def close_dimensions(model: ir.Model, shapes: Mapping[str, Sequence[int | None]]) -> None:
+    """Open dimensions of inputs become those that all the data has, by input; None leaves one open."""
+    for value in model.graph.inputs:
+        known = shapes.get(value.name or "")
+        if value.shape is not None and known is not None and len(known) == len(value.shape):
+            pairs = zip(value.shape, known, strict=True)
+            value.shape = ir.Shape(dim if isinstance(dim, int) or size is None else size for dim, size in pairs)
 
 
 def _told(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -11,19 +11,11 @@ from quark_onnx.graph.view import is_op, rank, shape
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "Clip")
 _PASSED = (
-    *_QUANTIZERS,
-    "Add",
-    "Cast",
-    "Flatten",
-    "Identity",
-    "LogSoftmax",
-    "Max",
-    "Mul",
-    "Reshape",
-    "Squeeze",
-    "Sub",
-    "Sum",
+    *(*_QUANTIZERS, "Add", "Cast", "Dropout", "Flatten", "Identity", "LogSoftmax", "Mul", "Reshape"),
+    *("Squeeze", "Sub", "Sum", "Transpose", "Unsqueeze"),
 )
+"""What logits go through on their way out: a bias, a temperature, another shape."""
+
 _POOLS = ("GlobalAveragePool", "GlobalMaxPool", "AveragePool", "ReduceMean")
 _IMAGES = ("Conv", "ConvTranspose", "Resize", "GlobalAveragePool")
 
@@ -75,7 +67,7 @@ def _softmax_axis(node: ir.Node | None, output: ir.Value) -> int:
 def _behind(value: ir.Value, passed: tuple[str, ...]) -> ir.Node | None:
     """The node that makes a value, these operators aside."""
     node = value.producer()
-    while node is not None and is_op(node, *passed):
+    while node is not None and (is_op(node, *passed) or (is_op(node, "Max") and len(node.inputs) == 1)):
         makers = (one.producer() for one in node.inputs if one is not None)
         node = next((maker for maker in makers if maker is not None), None)
     return node

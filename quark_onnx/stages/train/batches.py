@@ -92,6 +92,18 @@ class Batches:
         """Whether samples have labels."""
         return LABELS in self._samples[0]
 
+    @property
+    def shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """Of what all shards hold, by name; None along axis 0, of which shards take as much as they like, and where
+        samples differ. What has another number of axes from sample to sample is missing."""
+        found: dict[str, tuple[int | None, ...]] = {}
+        for name, first in self._samples.entries[0].items():
+            seen = {_shape(entry[name]) for entry in self._samples.entries}
+            if len({len(dims) for dims in seen}) == 1 and _shape(first):
+                sizes = (set(along) for along in zip(*(dims[1:] for dims in seen), strict=True))
+                found[name] = (None, *(sole.pop() if len(sole) == 1 else None for sole in sizes))
+        return found
+
     def epoch(self, number: int, first: int = 0) -> Iterator[list[Feed]]:
         """The batches of an epoch from `first` on, each a list of shards."""
         order = self._taught[self._chance(number, ORDER).permutation(len(self._taught))]

@@ -80,7 +80,7 @@ def train_model(
     losses = settings.losses_for(None if kind is None else kind[0])
     refuse_misfit(model, feeds, labels, losses)
     batches = _batches(model, settings, feeds, labels, augment)
-    graph = training_graph(model, plan, losses, labels=kind)
+    graph = training_graph(model, plan, losses, labels=kind, shapes=batches.shapes)
     found = parameters(model, plan, graph, settings)
     schedule = Schedule.of(settings, len(batches))
     file = None if settings.checkpoint is None else Path(settings.checkpoint)

@@ -13,6 +13,7 @@ from quark_onnx.graph import Model, io
 from quark_onnx.graph.element_types import infer_types_as
 from quark_onnx.graph.gradient import Stop, differentiate, raise_opset
 from quark_onnx.graph.loss_terms import LossTerms
+from quark_onnx.graph.open_dimensions import close_dimensions
 from quark_onnx.graph.view import FLOATS, is_op, output_names
 
 MOST = 8
@@ -61,6 +62,7 @@ def training_graph(
     losses: Losses,
     *,
     labels: tuple[str, int] | None = None,
+    shapes: Mapping[str, Sequence[int | None]] | None = None,
     wanted: Sequence[str] = ("weights", "biases", "scales"),
 ) -> TrainingGraph:
     """The graph of a step.
@@ -68,6 +70,7 @@ def training_graph(
     Args:
         prepared: the float model that the plan belongs to, which is the teacher as well; left as it is.
         labels: element type and number of axes of the labels; None: there are none.
+        shapes: of inputs, as all shards have them: the way back through a Resize takes sizes that are known.
         wanted: of what gradients are asked for.
 
     Raises:
@@ -78,6 +81,7 @@ def training_graph(
     model = opened.model
     outputs = tuple(output_names(model))
     raise_opset(model)
+    close_dimensions(model, shapes or {})
     infer_types_as(model, prepared)
     terms = LossTerms(model, labels)
     for name in losses.weights:

@@ -89,6 +89,21 @@ def test_samples_of_other_shapes_do_not_run_together():
     assert {columns for _, columns in shapes} == {2, 3, 4}
 
 
+@pytest.mark.parametrize(
+    ("sizes", "known"),
+    [
+        ([(1, 3, 8, 6), (1, 3, 8, 6)], (None, 3, 8, 6)),
+        ([(1, 3, 8, 6), (1, 3, 4, 6), (1, 3, 8, 6)], (None, 3, None, 6)),
+        ([(2, 3), (1, 3)], (None, 3)),
+        ([(1, 3), (1, 3, 1)], None),
+        ([(), ()], None),
+    ],
+)
+def test_sizes_that_all_samples_have_are_known(sizes, known):
+    feeds = keep(({"x": np.zeros(size, np.float32)} for size in sizes), 1 << 20)
+    assert Batches(feeds, batch_size=2, shard=1, seed=0).shapes.get("x") == known
+
+
 def test_feeds_stay_whole_where_they_cannot_run_together():
     made = Batches(samples(12, 3), batch_size=2, shard=8, seed=0, holdout=0, batched=False)
     batches = list(made.epoch(0))

@@ -6,15 +6,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-from quantized_models import graph
+import training_nets
+from quantized_models import graph, quantized
 from text_models import normal
-from training_nets import quantized
 from tuning_cases import case, draw
 
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.settings.training.losses import Losses
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.labels import LABELS
+from quark_onnx.graph.element_types import infer_types
 from quark_onnx.graph.output_classes import Classes, classes, labelled_classes
 from quark_onnx.stages.train.execution import Values
 from quark_onnx.stages.train.guard import Judge
@@ -31,7 +32,11 @@ CASES = {
     LAYER + "y = Softmax <axis = 0> (h) }": Classes(0, probabilities=True),
     LAYER + "y = LogSoftmax (h) }": LOGITS,
     POOLED + "r = Relu (h) p = GlobalAveragePool (r) y = Flatten (p) }": LOGITS,
+    LAYER + "a = Add (h, b) t = Constant <value = float {0.1}> () y = Mul (t, a) }": LOGITS,
     LAYER + "y = Sigmoid (h) }": None,
+    LAYER + "y = Tanh (h) }": None,
+    LAYER + "y = LayerNormalization (h, b) }": None,
+    LAYER + "r = Relu (h) y = Identity (r) }": None,
     LAYER + "y = Relu (h) }": None,
     LAYER + "n = ReduceL2 <axes = [1]> (h) y = Div (h, n) }": None,
     LAYER.replace("5", "1") + "y = Add (h, b) }": None,
@@ -42,15 +47,11 @@ CASES = {
 
 @pytest.mark.parametrize("text", CASES)
 def test_classes_of_outputs(text: str) -> None:
-    (output,) = graph(text).graph.outputs
-    assert classes(output) == CASES[text]
-
-
-@pytest.mark.parametrize("quantizing", [{}, {"activation_type": "uint8", "per_channel": True}])
-def test_quantizers_hide_nothing(quantizing: dict[str, object]) -> None:
-    made = quantized("one bias", **quantizing)
-    output = next(value for value in made.graph.forward.graph.outputs if value.name == "y")
-    assert classes(output) == PROBABILITIES
+    """Quantizers hide nothing."""
+    model = graph(text)
+    for one in (model, quantized(model).quantized):
+        infer_types(one)
+        assert classes(one.graph.outputs[0]) == CASES[text]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,6 @@ def test_a_layer_alone_is_compared_by_its_output() -> None:
 
 
 def test_what_quantization_adds_is_no_feature() -> None:
-    made = quantized("tied")
+    made = training_nets.quantized("tied")
     with pytest.raises(ConfigError, match="no float tensor 'h_dequantized' in the model; known: h, r"):
         training_graph(made.model, made.plan, Losses(features=1, feature_names=("h_dequantized",)))
