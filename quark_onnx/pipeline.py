@@ -48,7 +48,7 @@ from quark_onnx.stages.output_model import spare_large
 from quark_onnx.stages.tied_tables import tied
 from quark_onnx.stages.train import Augment
 from quark_onnx.stages.verify import verify
-from quark_onnx.trained import trained
+from quark_onnx.trained import trained, without_judges
 from quark_onnx.training_data import TrainingData
 
 logger = logging.getLogger("quark_onnx")
@@ -195,9 +195,10 @@ def decide(
         return replace(begun, plan=resume or _converted(job, feeds))
 
     def decided(begun: Decided) -> Decided:
-        found = begun if resume else ranged(begun, clock, cache, crew)
+        unjudged = without_judges(begun)
+        found = unjudged if resume else ranged(unjudged, clock, cache, crew)
         tuned = _tuned(found, clock, evaluator, crew) if job.config.tunes else found
-        return trained(tuned, taught, clock, crew)
+        return trained(replace(tuned, feeds=feeds), taught, clock, crew)
 
     return with_bodies(running(begun, decided), inside, resume)
 

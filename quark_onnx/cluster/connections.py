@@ -25,6 +25,15 @@ PATIENCE = 20
 START = 120
 """Seconds that processes of this machine may take until they are ready."""
 
+SETTINGS = {
+    VARIABLE: "1",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 26),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+}
+"""Of processes of ours: a thread, and memory as glibc deals with it by itself. Dask has all of it given back at
+once, and to get it again takes numpy several times longer than to compute."""
+
 
 @contextlib.contextmanager
 def existing(address: str) -> Iterator[Client]:
@@ -85,7 +94,7 @@ def _started(address: str, count: int) -> Iterator[Path]:
         command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nworkers", str(count)]
         command += ["--nthreads", "1", "--memory-limit", "0", "--no-dashboard", "--local-directory", folder]
         command += ["--death-timeout", str(PATIENCE)]
-        environment = child_environment(**{VARIABLE: "1", "OMP_NUM_THREADS": "1"})
+        environment = child_environment(**SETTINGS)
         with log.open("wb") as said:
             process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
             try:

@@ -14,6 +14,7 @@ from uuid import uuid4
 import dask
 from distributed import Client, Future, KilledWorker
 
+from quark_onnx.cluster.call_pool import CallPool
 from quark_onnx.cluster.held_work import Sealed, Work, done, handed
 from quark_onnx.core.errors import ResourceError
 from quark_onnx.engine.crew import Each
@@ -44,7 +45,11 @@ class DaskCrew:
         yield partial(self._each, held)
         held.release()
 
-    def _each(self, held: Future[Work], jobs: Iterable[Any], *common: Any) -> Iterator[Any]:
+    def pool(self) -> CallPool:
+        """See `Crew`."""
+        return CallPool(self._submitted, self._found)
+
+    def _each(self, held: Future[Sealed], jobs: Iterable[Any], *common: Any) -> Iterator[Any]:
         """Jobs are handed out a little ahead of what is collected: no worker waits, and few samples are under way."""
         shared = [self._sent(value) for value in common]
         ahead = 2 * self.slots
@@ -59,7 +64,7 @@ class DaskCrew:
         finally:
             self.client.cancel(list(waiting))
 
-    def _sent(self, value: Any) -> Future[Any]:
+    def _sent(self, value: Any) -> Future[Sealed]:
         return self._submitted(handed, Sealed(value))
 
     def _submitted(self, task: Callable[..., Any], *given: Any) -> Future[Any]:

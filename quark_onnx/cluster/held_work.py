@@ -12,7 +12,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Sealed:
-    """A value that dask carries without a look into it: it would search lists for tasks, and strings for their keys."""
+    """A value that dask carries without a look into it: it would search lists for tasks, and strings for their keys.
+    What takes long to carry it would keep on one worker, and jobs with it, while others wait.
+    """
 
     value: Any
 
@@ -37,11 +39,11 @@ class Work:
         return Work, (self._make,)
 
 
-def handed(sealed: Sealed) -> Any:
+def handed(sealed: Sealed) -> Sealed:
     """The task whose result is a value that workers are sent."""
-    return sealed.value
+    return sealed
 
 
-def done(work: Work, job: Sealed, *common: Any) -> Any:
+def done(work: Sealed, job: Sealed, *common: Sealed) -> Any:
     """The task that is a job."""
-    return work(job.value, *common)
+    return work.value(job.value, *(one.value for one in common))

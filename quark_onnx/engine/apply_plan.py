@@ -214,13 +214,17 @@ class Writer:
         added = input_at(node, 2)
         if is_op(node, "MatMul"):
             self._addition_apart(node)
-        elif is_op(node, "Gemm") and added is not None and not is_op(added.producer(), "DequantizeLinear"):
+        elif is_op(node, "Gemm") and added is not None and not self.stands_for_codes(added):
             product = new_node(self.graph, "Gemm", node.inputs[:2], "", f"{node.outputs[0].name}_product")
             product.attributes.update(node.attributes)
             self.graph.insert_before(node, product)
             self.first = product if self.first is node else self.first
             become(node, "Add", [product.outputs[0], added])
             product.name, node.name = node.name, fresh_name(self.graph, f"{node.name}_bias")
+
+    def stands_for_codes(self, value: Value) -> bool:
+        """Whether the value is dequantized."""
+        return is_op(value.producer(), "DequantizeLinear")
 
     def _returns_floats(self, node: Node) -> bool:
         """Whether it multiplies matrices of integers, and the next that reads it takes floats.
@@ -262,8 +266,11 @@ class Writer:
 
         onnxruntime looks for the quantizer that makes the clamp needless, and where there is none, multiplies floats.
         """
-        clamp, makers = sole_reader(product.outputs[0]), [v.producer() for v in product.inputs if v is not None]
-        if clamp is None or not is_op(clamp, "Relu", "Clip") or not any(is_op(n, "DequantizeLinear") for n in makers):
+        clamp, decoded = (
+            sole_reader(product.outputs[0]),
+            [self.stands_for_codes(v) for v in product.inputs if v is not None],
+        )
+        if clamp is None or not is_op(clamp, "Relu", "Clip") or not any(decoded):
             return
         readers = list(clamp.outputs[0].consumers())
         if not readers or any(is_op(node, "QuantizeLinear", "Clip") for node in readers):

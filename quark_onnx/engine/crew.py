@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -48,6 +49,10 @@ class Crew(Protocol):
 
     def ready(self, make: Callable[[], Callable[..., Any]]) -> AbstractContextManager[Each]:
         """Have every process make its work, once, when it gets the first job. All of it has to be picklable."""
+        ...
+
+    def pool(self) -> Executor:
+        """Calls functions of one argument in the processes. They may be made on the spot, and hold what they like."""
         ...
 
 

@@ -76,6 +76,11 @@ class _TrainingWriter(Writer):
         self.biases: dict[str, str] = {}
         self.scales: dict[str, str] = {}
         self._fed: dict[str, Value] = {}
+        self._decoded: set[Value] = set()
+
+    def stands_for_codes(self, value: Value) -> bool:
+        """Whether the value is dequantized, before it comes in or here."""
+        return value in self._decoded or super().stands_for_codes(value)
 
     def _dequantized(self, site: Site, codes: NDArray[Any], parameters: list[Value]) -> None:
         value = self.values[site.tensor]
@@ -84,6 +89,7 @@ class _TrainingWriter(Writer):
         dims = array.shape if array.size == codes.size else codes.shape  # one bias of all channels has a code for each
         given = add_input(self.graph, "float32", dims, f"{site.tensor}_dequantized")
         into[site.tensor] = given.name or ""
+        self._decoded.add(given)
         keep = [node for node in value.consumers() if self._reads_float(value, node)]
         read_instead(value, given, keep=keep)
 

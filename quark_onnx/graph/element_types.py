@@ -33,6 +33,22 @@ def infer_types(model: ir.Model) -> None:
         _infer_bodies(model)
 
 
+def infer_types_as(model: ir.Model, known: ir.Model) -> None:
+    """`infer_types`; what cannot be told, behind operators of others say, is what it is in a model of the same values.
+
+    Args:
+        known: has types and shapes where they are known.
+    """
+    infer_types(model)
+    like = {value.name: value for node in known.graph for value in node.outputs if value.name}
+    values = [value for node in model.graph for value in node.outputs]
+    missing = [(value, like[value.name]) for value in values if value.shape is None and value.name in like]
+    for value, twin in missing:
+        value.type, value.shape = twin.type, twin.shape
+    if missing:
+        infer_types(model)
+
+
 def _infer_bodies(model: ir.Model) -> None:
     try:
         found = onnx.shape_inference.infer_shapes(light_proto(model)).graph

@@ -5,40 +5,24 @@ What they compare with comes in through new inputs: tensors of the float model a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir as ir
 
 from quark_onnx.core.errors import ConfigError, ModelError, nearest
-from quark_onnx.core.operators import LAYERS
 from quark_onnx.graph import passes
 from quark_onnx.graph.edit import add_constant, add_input, fresh_name
 from quark_onnx.graph.element_types import infer_types
 from quark_onnx.graph.io import copy
 from quark_onnx.graph.opset import fit_opset, own_opset
-from quark_onnx.graph.view import FLOATS, is_op, rank, shape
+from quark_onnx.graph.output_classes import Classes, classes, labelled_classes
+from quark_onnx.graph.view import FLOATS, rank
 
 LEAST = 1e-12
 """A probability of 0, whose logarithm is to be finite, and a mean square of 0, to be divided by."""
 
 FLOAT = "{}_float"
 """The input that takes a tensor of the float model."""
-
-
-HANDING_ON = (
-    *("Add", "Sum", "Mul", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Cast"),
-    *("GlobalAveragePool", "AveragePool", "ReduceMean"),
-)
-"""What logits go through on their way out: a bias, a temperature, a pool, another shape."""
-
-
-@dataclass(frozen=True)
-class Classes:
-    """Along which axis an output has them, and whether as probabilities or as logits."""
-
-    axis: int
-    probabilities: bool
 
 
 class LossTerms:
@@ -77,20 +61,28 @@ class LossTerms:
             parts.append(self._op("Mul", one, self._number(temperature**2)))
         self._add("kl", parts)
 
-    def features(self, tensors: Sequence[str]) -> None:
-        """`features`: squared error of tensors inside, as a share of the float ones' mean square."""
+    def features(self, tensors: Sequence[str], known: Collection[str]) -> None:
+        """`features`: squared error of tensors inside, as a share of the float ones' mean square.
+
+        Args:
+            known: tensors of the float model.
+
+        Raises:
+            ConfigError: some are none of these, or not of floating-point numbers.
+        """
         values = []
         for name in tensors:
-            if name not in self._values or self._values[name].dtype not in FLOATS:
-                raise ConfigError(f"feature_names: no float tensor {name!r} in the model{nearest(name, self._values)}")
-            values.append(self._values[name])
+            value = self._values.get(name)
+            if value is None or name not in known or value.dtype not in FLOATS:
+                raise ConfigError(f"feature_names: no float tensor {name!r} in the model{nearest(name, known)}")
+            values.append(value)
         total = self._add("features", [self._relative(value) for value in values])
         self._terms["features"] = self._op("Div", total, self._number(len(values)))
 
     def cross_entropy(self) -> None:
         """`cross_entropy`: −log of the probability of the labelled class of the first output."""
         output = self._first()
-        found = classes(output) or Classes(usual_axis(rank(output) or 1), probabilities=False)
+        found = labelled_classes(output)
         logs = self._logarithms(output, found, 1.0)
         count = self._op("Gather", self._op("Shape", output), self._ints([found.axis]))
         hot = self._op(
@@ -256,33 +248,3 @@ class LossTerms:
         value.type = ir.TensorType(ir.DataType.INT64 if whole else ir.DataType.FLOAT)
         self._values[value.name] = value
         return value
-
-
-def classes(output: ir.Value) -> Classes | None:
-    """The classes of an output; None: it holds something else, such as an embedding or boxes.
-
-    Where its Softmax is, also through a quantizer, they are probabilities; axis 1 of (samples, classes) holds logits
-    where a layer hands them on, and no norm, nor a function that bounds them.
-    """
-    axes, node = rank(output), _behind_quantizers(output)
-    if node is not None and is_op(node, "Softmax") and axes:
-        return Classes(int(node.attributes.get_int("axis", -1)) % axes, probabilities=True)
-    dims = shape(output)
-    while node is not None and is_op(node, *HANDING_ON):
-        computed = [value for value in node.inputs if value is not None and value.producer() is not None]
-        node = _behind_quantizers(computed[0]) if computed else None
-    logits = axes == 2 and (dims is None or dims[1] != 1) and node is not None and is_op(node, *LAYERS)
-    return Classes(1, probabilities=False) if logits else None
-
-
-def usual_axis(axes: int) -> int:
-    """Where an output has its classes if nothing tells: the channels of images, else the last axis."""
-    return 1 if axes >= 4 else axes - 1
-
-
-def _behind_quantizers(value: ir.Value) -> ir.Node | None:
-    """The node that computes a value, through what rounds it."""
-    node = value.producer()
-    while node is not None and is_op(node, "DequantizeLinear", "QuantizeLinear", "Clip"):
-        node = None if node.inputs[0] is None else node.inputs[0].producer()
-    return node

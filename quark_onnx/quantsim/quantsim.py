@@ -11,6 +11,7 @@ from pathlib import Path
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Site
+from quark_onnx.core.records import Training
 from quark_onnx.core.resource_faults import told_as_such
 from quark_onnx.core.settings.checked_fields import choice, flag, optional, whole
 from quark_onnx.encodings import read, write
@@ -37,8 +38,10 @@ from quark_onnx.quantsim.simulation_arguments import (
     refuse,
     several,
 )
+from quark_onnx.quantsim.training import settings_for, train
 from quark_onnx.quantsim.wide_grids import refuse_wide
 from quark_onnx.stages.simulated_placement.integer_biases import with_int32_biases
+from quark_onnx.stages.train import Augment
 
 logger = logging.getLogger("quark_onnx")
 
@@ -164,6 +167,36 @@ class QuantizationSimModel(Simulation):
         if left:
             text = "%s has no encodings for %d of the quantized parameters, e.g. %r; compute_encodings chooses them"
             logger.warning(text, named(encoding_path), len(left), left[0])
+
+    @told_as_such()
+    def train(
+        self, inputs: object, labels: object = None, *, augment: Augment | None = None, **settings: object
+    ) -> Training:
+        """Train the simulated model as a whole, from the encodings that it has: quantization-aware training.
+
+            sim.train(samples, labels)
+            sim.train(samples, epochs=15, learning_rate=1e-4, losses={"kl": 1.0, "features": 1.0})
+
+        Do first what needs no training: equalization, AdaRound, `compute_encodings`. Weights and biases move; ranges of
+        activations and scales of weights only with the schemes `training_range_learning_with_…_init`, and not where
+        encodings are frozen. The float model has the new weights then, and encodings of what was trained are frozen.
+
+        Args:
+            inputs: samples: a reader with `get_next()`, a folder, or any iterable of feeds, arrays or tuples; a share
+                of them is held out, and where nothing is better on these, all stays as it is.
+            labels: an array with a row for each sample, or a `.npy` file of it; None: the float model is the teacher.
+            augment: makes another sample of one, see `quark_onnx.stages.train.Augment`.
+            settings: fields of `QAT`; those that are not given are what AIMET's guide recommends: 20 epochs, learning
+                rate divided by 10 after 10 of them.
+
+        Returns:
+            The losses on the way, and the point that was kept. Ctrl-C keeps the best so far.
+
+        Raises:
+            ConfigError: a quantizer has no encoding, or a setting is unknown or out of its range.
+            DataError: the samples do not fit the model, or the labels do not fit them.
+        """
+        return train(self, inputs, labels, augment, settings_for(self.quant_scheme, settings))
 
     def to_onnx_qdq(self, *, export_int32_bias: bool = True, **others: object) -> ModelProto:
         """The quantized model for onnxruntime: QuantizeLinear and DequantizeLinear, parameters as integers.

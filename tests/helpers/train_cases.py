@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 from quantized_models import Made, feeds, graph, quantized
 from text_models import normal
 
@@ -24,7 +25,7 @@ NET = """(float[N, 4, 6, 6] x) => (float[N, 5] y) {
 def net() -> Model:
     """A convolution, one in groups, and a classifier."""
     shapes = {"w1": (6, 4, 3, 3), "b1": (6,), "w2": (8, 3, 3, 3), "b2": (8,), "w3": (8, 5), "b3": (5,)}
-    return graph(NET, opset=25, **{name: normal(*shape) for name, shape in shapes.items()})
+    return graph(NET, opset=25, **{name: np.float32(0.3) * normal(*shape) for name, shape in shapes.items()})
 
 
 def made(**fields: object) -> Made:

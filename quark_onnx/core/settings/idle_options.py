@@ -74,6 +74,11 @@ NO_TUNING = (
     "S8S8_AAWS_ADAROUND, or remove the option"
 )
 
+NO_GRIDS = (
+    "trains through the grids that a model is written with, and with use_dynamic_quant activations find theirs at run "
+    "time; remove it, or use_dynamic_quant=True"
+)
+
 Rule = tuple[Collection[str], bool, str]
 """Options, whether they have nothing to act on, and the words that follow their name."""
 
@@ -124,11 +129,7 @@ def _on(options: Mapping[str, Any], s: Situation) -> tuple[Rule, ...]:
     """Of options that ask for something."""
     random, target = bool(options.get("UseRandomData")), f"target {s.target.name!r}"
     return (
-        (
-            OF_INTEGERS,
-            s.conversion is not None,
-            f"is for integers; a model that becomes {s.conversion} has none; remove it",
-        ),
+        (OF_INTEGERS, bool(s.conversion), f"is for integers; a model that becomes {s.conversion} has none; remove it"),
         (
             OF_RANGES,
             not s.observes,
@@ -138,6 +139,7 @@ def _on(options: Mapping[str, Any], s: Situation) -> tuple[Rule, ...]:
         (("Protect",), s.mixes, "is not for mixed precision, which chooses types itself; use nodes_to_exclude"),
         (("LayerTypes",), s.mixes, "says of layers what include_auto_mp is to find out; leave one of the two out"),
         (("FastFinetune",), not s.tunes, NO_TUNING),
+        (("QAT",), not s.observes and not options.get("WeightsOnly"), NO_GRIDS),
         (OF_EQUALIZATION, not s.include_cle, "is part of equalization; set include_cle=True or remove it"),
         (
             OF_EQUALIZATION,

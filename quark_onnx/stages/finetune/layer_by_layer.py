@@ -48,9 +48,9 @@ def finetune(
         tell: called as `tell(text, layers done, layers)`.
         judge: score of the whole model under a plan, higher is better; a layer that lowers it is not changed.
         counted: which positions of the samples count; None: all.
-        crew: shares the layers, where these learn apart from each other; with a time limit they are tuned here.
+        crew: shares the layers, where these learn apart from each other and no time limit is set; else rows of each.
     """
-    finders = layer_finders(model, plan, feeds, options, gains)
+    finders = layer_finders(model, plan, feeds, options, gains, None if crew is None else crew.pool())
     by_layer, helps = finders.by_layer, None if judge is None else _Scores(judge)
     if crew is not None and options.parallel and options.time_limit is None and by_layer:
         by_layer = tuned_apart(crew, model, finders, LayersApart(plan, list(feeds), options, gains, limit, counted))

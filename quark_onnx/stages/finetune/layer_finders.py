@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +47,16 @@ class Finders:
 
 
 def layer_finders(
-    model: Model, plan: Plan, feeds: Sequence[Feed], options: FastFinetune, gains: Mapping[str, Array]
+    model: Model,
+    plan: Plan,
+    feeds: Sequence[Feed],
+    options: FastFinetune,
+    gains: Mapping[str, Array],
+    rows_pool: Executor | None = None,
 ) -> Finders:
     """For the layers of a model; those that the plan already has codes for are left as they are (resuming).
 
-    Arguments are those of `finetune`.
+    Arguments are those of `finetune`, and the `rows` of `TunedLayers`.
     """
     units, reasons = match(model, plan, [kind for kind in options.target_op_type if kind not in NORMS])
     norms, others = match_norms(model, plan, options)
@@ -59,7 +65,7 @@ def layer_finders(
     reasons |= others | {name: reason for name, reason in large.items() if reason is not None}
     todo = {name: unit for name, unit in units.items() if unit.weight not in plan.codes and large[name] is None}
     numbers = {name: i for i, name in enumerate(units)}  # not of `todo`: a resumed run draws what the first would have
-    layers = TunedLayers(model, todo, numbers, options, gains)
+    layers = TunedLayers(model, todo, numbers, options, gains, rows_pool)
     weights = not isinstance(options, Nearest) or options.scale_search
     finders: dict[str, Finder] = dict.fromkeys(todo, WeightTuner(layers) if weights else BiasFit(layers))
     finders |= dict.fromkeys(norms, NormFit(model, norms, options))

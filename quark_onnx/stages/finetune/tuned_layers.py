@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ class TunedLayers:
     model    the float model
     numbers  of the layers, for their random choices
     gains    how much the network cares for each channel of a tensor
+    rows     learns blocks of rows of large weights; None: threads here do
     """
 
     model: Model
@@ -29,6 +31,7 @@ class TunedLayers:
     numbers: Mapping[str, int]
     options: FastFinetune
     gains: Mapping[str, Array]
+    rows: Executor | None = None
 
     def of(self, node: Node) -> tuple[Unit, int]:
         """The layer that a node is, and its number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from quark_onnx.graph import Node
 from quark_onnx.numerics.activation_functions import Activation
 from quark_onnx.numerics.layer.held_out_split import LayerData
 from quark_onnx.numerics.layer.tune import Tuned, tune
+from quark_onnx.numerics.parallel_blocks import row_blocks
 from quark_onnx.numerics.rounding.settings import TuningSettings
 from quark_onnx.stages.finetune.layer_statistics import KEPT, float_bias, layer_data, summed
 from quark_onnx.stages.finetune.plan_changes import Changes
@@ -81,8 +83,13 @@ class WeightTuner:
             gain=None if gain is None else gain.astype(np.float32),
             input_scale=float(plan.qparams_of(unit.data).scale) if integer_bias else None,
             bias_grid=None if shared else own,
-            pool=frontier.pool,
+            pool=self._pool(site, weight.shape) or frontier.pool,
         )
+
+    def _pool(self, site: Site, shape: tuple[int, ...]) -> Executor | None:
+        """That for rows of a weight, where several blocks of them are learned: to send these takes less time."""
+        learned = self.layers.options.steps(site.format.bits) > 0 and len(row_blocks(shape)) > 1
+        return self.layers.rows if learned else None
 
     def _settings(self, unit: Unit, site: Site, samples: int, shared: bool) -> TuningSettings:
         o = self.layers.options

@@ -14,8 +14,10 @@ from itertools import islice
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quark_onnx.core.errors import DataError
+from quark_onnx.core.settings.training.qat import QAT
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.kept_feeds import Kept, keep
 from quark_onnx.engine.labels import LABELS
@@ -41,7 +43,7 @@ class Batches:
         feeds: what the user gave, with labels under `LABELS` where there are any.
         batch_size: samples between two changes of the parameters.
         shard: samples that run together, at most.
-        holdout: share of the samples that judges; at least one of two or more, none if 0.
+        holdout: share of the samples that judges, at least one of two or more; 0: those judge that are trained on.
         augment: what is done to a sample before it is trained on.
         batched: samples may be put together, and feeds of several taken apart; else each feed is a sample.
 
@@ -64,11 +66,12 @@ class Batches:
         if not self._samples:
             raise DataError("there is no sample to train on; give some hundreds, with labels or without")
         held = held_out(len(self._samples), holdout, seed)
-        self._taught, self._judging = np.flatnonzero(~held), np.flatnonzero(held)
+        self._taught = np.flatnonzero(~held)
+        self._judging = np.flatnonzero(held) if holdout else self._taught
         self._batch_size, self._seed, self._augment = batch_size, seed, augment
         self._shard = shard if batched else 1
         self.held_out: Sequence[Feed] = _Shards(self._samples, self._shards(self._judging))
-        """Shards that are never trained on nor augmented, always in this order."""
+        """Shards that judge: never augmented, always in this order."""
 
     def __len__(self) -> int:
         """Batches of an epoch; the last may be smaller."""
@@ -81,7 +84,7 @@ class Batches:
 
     @property
     def judges(self) -> int:
-        """How many are held out."""
+        """How many judge."""
         return len(self._judging)
 
     @property
@@ -167,6 +170,19 @@ def conformed(found: Mapping[str, Any], feed: Feed) -> Feed:
                 "return arrays of the same types and shapes"
             )
     return arrays
+
+
+def without_judges(model: Model, feeds: Kept, settings: QAT) -> Kept:
+    """What is not held out of training. Whoever chooses the start of it is to see no more: on samples that ranges and
+    roundings were fitted to, the start looks better than it is, and nothing that training brings."""
+    samples, held = _split(feeds, settings.holdout, settings.seed, batched=run_together(model, feeds))
+    return samples.at(np.flatnonzero(~held).tolist())
+
+
+def _split(feeds: Kept, holdout: float, seed: int, *, batched: bool) -> tuple[Kept, NDArray[np.bool_]]:
+    """The samples, and which of them judge."""
+    samples = _apart(feeds) if batched else feeds
+    return samples, held_out(len(samples), holdout, seed)
 
 
 def run_together(model: Model, feeds: Kept) -> bool:

@@ -44,8 +44,9 @@ def _hits(shard: Feed, outputs: Mapping[str, Array]) -> Array | None:
     if labels is None or labels.dtype.kind not in "iu":
         return None
     for output in outputs.values():
-        if output.ndim == labels.ndim + 1 and output.shape[: labels.ndim] == labels.shape:
-            return np.asarray(output.argmax(-1) == labels)
+        for axis in (output.ndim - 1, 1):  # images have classes where channels are
+            if output.ndim > 1 and output.shape[:axis] + output.shape[axis + 1 :] == labels.shape:
+                return np.asarray(output.argmax(axis) == labels)
     return None
 
 

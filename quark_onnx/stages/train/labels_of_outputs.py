@@ -17,7 +17,7 @@ from quark_onnx.engine.kept_feeds import Kept
 from quark_onnx.engine.labels import LABELS
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model
-from quark_onnx.graph.loss_terms import classes, usual_axis
+from quark_onnx.graph.output_classes import labelled_classes
 from quark_onnx.graph.view import FLOATS
 
 Array = NDArray[Any]
@@ -55,8 +55,7 @@ def refuse_misfit(model: Model, feeds: Kept, labels: Array | None, losses: Losse
     name = output.name or ""
     shape, given = Runner(model, [name])(feeds[0])[0].shape, feeds[0][LABELS].shape
     if "cross_entropy" in reading:
-        found = classes(output)
-        axis = usual_axis(len(shape)) if found is None else found.axis
+        axis = labelled_classes(output).axis
         _refuse_kind(labels, given, shape, axis, name)
         if any(_wrong(feed[LABELS], shape[axis]).any() for feed in feeds.only((LABELS,))):
             _refuse_values(labels, shape[axis], name)

@@ -84,6 +84,12 @@ class Parameters:
     biases: Mapping[str, LatentBias]
     ranges: Mapping[str, LatentScale]
 
+    @property
+    def bits(self) -> int:
+        """The fewest that a weight or an activation has."""
+        tensors = [site for site in self.plan.sites.values() if site.role in ("weight", "activation")]
+        return min((site.format.bits for site in tensors), default=8)
+
     def start(self) -> dict[str, Array]:
         """The state of the plan."""
         state = {WEIGHT + tensor: one.latent.start() for tensor, one in self.weights.items() if one.trained}

@@ -10,11 +10,11 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.training.losses import Losses
 from quark_onnx.engine.trainable_model import trainable
 from quark_onnx.graph import Model, io
-from quark_onnx.graph.element_types import infer_types
+from quark_onnx.graph.element_types import infer_types_as
 from quark_onnx.graph.gradient import Stop, differentiate, raise_opset
 from quark_onnx.graph.loss_terms import LossTerms
 from quark_onnx.graph.open_dimensions import close_dimensions
-from quark_onnx.graph.view import is_op, output_names
+from quark_onnx.graph.view import FLOATS, is_op, output_names
 
 MOST = 8
 """Tensors inside that are compared where none are named."""
@@ -82,11 +82,14 @@ def training_graph(
     outputs = tuple(output_names(model))
     raise_opset(model)
     close_dimensions(model, shapes or {})
-    infer_types(model)
+    infer_types_as(model, prepared)
     terms = LossTerms(model, labels)
-    features = losses.feature_names or (_features(prepared, plan) if losses.features else ())
     for name in losses.weights:
-        _add(terms, name, losses, features)
+        if name == "features":
+            known = [value.name or "" for node in prepared.graph for value in node.outputs]
+            terms.features(losses.feature_names or _features(prepared, plan), known)
+        else:
+            _add(terms, name, losses)
     found = terms.done(losses.weights, "loss")
     inputs = [name for kind in wanted for name in getattr(opened, kind).values()]
     made = differentiate(model, [found["loss"]], inputs)
@@ -108,11 +111,9 @@ def training_graph(
     )
 
 
-def _add(terms: LossTerms, name: str, losses: Losses, features: Sequence[str]) -> None:
+def _add(terms: LossTerms, name: str, losses: Losses) -> None:
     if name == "kl":
         terms.distillation(losses.temperature)
-    elif name == "features":
-        terms.features(features)
     elif name == "cross_entropy":
         terms.cross_entropy()
     elif name == "graph":
@@ -123,8 +124,11 @@ def _add(terms: LossTerms, name: str, losses: Losses, features: Sequence[str]) -
 
 
 def _features(prepared: Model, plan: Plan) -> list[str]:
-    """What layers hand on: the tensors with a quantizer behind them, else their outputs; evenly over the depth."""
-    outputs = {value.name for value in prepared.graph.outputs}
+    """What layers hand on: the tensors with a quantizer behind them, else their outputs; evenly over the depth.
+
+    Of a model with nothing inside, its outputs.
+    """
+    outputs = [value.name or "" for value in prepared.graph.outputs if value.dtype in FLOATS]
     found = []
     for node in prepared.graph:
         if not is_op(node, *LAYERS):
@@ -137,6 +141,6 @@ def _features(prepared: Model, plan: Plan) -> list[str]:
             value = reader.outputs[0]
         if value.name and value.name not in outputs:
             found.append(value.name)
-    found = list(dict.fromkeys(found))
+    found = list(dict.fromkeys(found)) or outputs
     count = min(MOST, len(found))
     return [found[(k + 1) * len(found) // count - 1] for k in range(count)]

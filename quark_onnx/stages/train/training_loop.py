@@ -128,8 +128,9 @@ class Trainer:
         return replace(reached, state=after, past=past, losses=losses)
 
     def _rates(self, factor: float) -> dict[str, float]:
-        rates = {key: factor * self.settings.learning_rate * unit for key, unit in self.parameters.units().items()}
-        return defaultdict(lambda: factor * self.settings.scale_learning_rate, rates)
+        usual, of_scales = self.settings.rates(self.parameters.bits)
+        rates = {key: factor * usual * unit for key, unit in self.parameters.units().items()}
+        return defaultdict(lambda: factor * of_scales, rates)
 
     def _looked(self, reached: Reached) -> Reached:
         """With the point of the held-out samples; their best state is kept."""

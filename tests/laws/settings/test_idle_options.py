@@ -108,6 +108,7 @@ EXCLUDE = {
     "two alphas": ({"SmoothQuant": {"alpha": 0.3}, "SmoothAlpha": 0.5}, "SmoothAlpha says how much SmoothQuant moves"),
     "images": ({"CalibImages": {"size": [2, 2]}, "UseRandomData": True}, "CalibImages is about image files"),
     "run time": ({"use_dynamic_quant": True, "WeightsOnly": True}, "exclude each other"),
+    "training at run time": ({"QAT": True, "use_dynamic_quant": True}, "QAT trains through the grids"),
     "16 bits at run time": ({"use_dynamic_quant": True, "activation_type": "int16"}, "asymmetric uint8"),
 }
 

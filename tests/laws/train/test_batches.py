@@ -34,7 +34,7 @@ def all_of(epoch):
 def test_an_epoch_has_every_sample_once_with_its_label(count, batch, shard, rows, holdout):
     made = Batches(samples(count, rows), batch_size=batch, shard=shard, seed=3, holdout=holdout)
     epoch = list(made.epoch(0))
-    held = numbers(made.held_out)
+    held = numbers(made.held_out) if holdout else []
     assert sorted(held + [n for shards in epoch for n in numbers(shards)]) == list(range(count))
     assert [len(numbers(shards)) for shards in epoch[:-1]] == [batch] * (len(epoch) - 1)
     assert len(epoch) == len(made) and made.samples == count - len(held)
@@ -69,6 +69,11 @@ def test_epochs_seeds_and_augmentations_differ():
     noise = Batches(samples(40), batch_size=40, shard=40, seed=0, augment=noisy)
     values = [shard["x"].tobytes() for epoch in (0, 1) for [shard] in noise.epoch(epoch)]
     assert values[0] != values[1] and len(np.unique(np.frombuffer(values[0], np.float32))) == noise.samples
+
+
+def test_without_held_out_samples_those_that_are_trained_on_judge() -> None:
+    made = Batches(samples(20), batch_size=4, shard=3, seed=0, holdout=0, augment=lambda feed, _: feed)
+    assert sorted(numbers(made.held_out)) == list(range(20)) and made.judges == made.samples == 20
 
 
 def test_held_out_samples_are_never_augmented():

@@ -30,6 +30,7 @@ from quark_onnx.cluster.connections import own_processes
 from quark_onnx.cluster.dask_crew import DaskCrew
 from quark_onnx.engine.observe import observe
 from quark_onnx.graph import io
+from quark_onnx.numerics.parallel_blocks import in_order
 
 TEXT = """(float[N,3,6] x) => (float[N,5] y) <float[4,3,3] w, float[4] b, float[16,5] m> {
     [conv] h = Conv (x, w, b) [relu] a = Relu (h) [flat] f = Flatten (a) [gemm] y = Gemm (f, m) }"""
@@ -108,6 +109,21 @@ def test_the_model_is_the_same_with_an_existing_cluster(client: Client) -> None:
         )
         found.append(result.model.SerializeToString())
     assert found[0] == found[1]
+
+
+def test_functions_made_on_the_spot_are_called_by_workers(crew: DaskCrew) -> None:
+    pool, offset = crew.pool(), np.arange(4)
+
+    def first(part: slice) -> tuple[list[int], bool]:
+        return offset[part].tolist(), pool is None
+
+    def second(number: int) -> int:
+        return 1 // number
+
+    parts = [slice(i, i + 2) for i in range(3)]
+    assert list(in_order(first, parts, pool)) == [([0, 1], True), ([1, 2], True), ([2, 3], True)]
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(second, [1, 0], pool))
 
 
 def test_a_training_goes_on_without_a_lost_process(client: Client) -> None:

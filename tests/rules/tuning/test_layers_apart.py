@@ -90,6 +90,25 @@ def test_layers_that_follow_each_other_and_limited_time_stay_here() -> None:
     assert crew.jobs == 0
 
 
+@pytest.mark.parametrize(
+    "options",
+    [AdaRound(), AdaRound(num_iterations=20, polish=2), AdaQuant(num_iterations=20)],
+    ids=["quick", "polished", "adaquant"],
+)
+def test_rows_of_layers_that_follow_each_other(options: FastFinetune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quark_onnx.numerics.parallel_blocks.BLOCK", 256)
+    text = "g (float[N, 12] x) => (float[N, 96] y) { [a] h = Gemm (x, w1) [r] r = Relu (h) [b] y = Gemm (r, w2) }"
+    given = case(text, draw((16, 12), 16), {"w1": normal(12, 80), "w2": normal(80, 96)}, **FEW)
+    crew = PicklingCrew()
+    assert_same(tuned(given, options), tuned(given, options, crew=crew))
+    assert crew.calls > 3
+    assert crew.jobs == 0
+    eight = case(text, draw((16, 12), 16), {"w1": normal(12, 80), "w2": normal(80, 96)})
+    few = PicklingCrew()
+    assert_same(tuned(eight, AdaRound()), tuned(eight, AdaRound(), crew=few))
+    assert few.calls == 0  # nothing is learned that would be worth the way
+
+
 def test_groups_take_about_the_same_time() -> None:
     names = [f"n{i}" for i in range(12)]
 

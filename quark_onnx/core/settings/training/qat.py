@@ -14,6 +14,10 @@ from quark_onnx.core.settings.training.losses import Losses
 ROUNDINGS = ("straight_through", "soft")
 
 
+USUAL, FINE = (1e-2, 3e-3), (1e-3, 3e-4)
+"""Learning rates of weights and of scales, below 8 bits and from there on."""
+
+
 def _losses(name: str, value: Any) -> Losses:
     """Losses, or their fields by name."""
     if isinstance(value, Mapping):
@@ -40,8 +44,9 @@ class QAT:
     shard                samples of it that are computed together; sums over shards are in their order
     optimizer            "adam", or "sgd" with momentum
     momentum             of either: what is left of the last direction
-    learning_rate        of weights and biases, see `stages.train.parameters` for their units
-    scale_learning_rate  of logarithms of scales: 0.001 moves a scale by a thousandth
+    learning_rate        of weights, in root mean squares of each weight, and of biases, in about what their layer's
+                         output varies by; None: see `rates`
+    scale_learning_rate  of logarithms of scales: 0.001 moves a scale by a thousandth; None: see `rates`
     weight_decay         of weights: the share that is taken off in a step at learning rate 1
     warm_up              share of the steps in which rates grow from 0
     schedule             rates afterwards: "constant", "cosine" to 0, or "step"
@@ -72,8 +77,8 @@ class QAT:
     shard: int = field(8, whole(1))
     optimizer: str = field("adam", choice(("adam", "sgd")))
     momentum: float = field(0.9, real(0, below=1))
-    learning_rate: float = field(1e-3, real(above=0))
-    scale_learning_rate: float = field(1e-3, real(above=0))
+    learning_rate: float | None = field(None, optional(real(above=0)))
+    scale_learning_rate: float | None = field(None, optional(real(above=0)))
     weight_decay: float = field(0.0, real(0))
     warm_up: float = field(0.05, real(0, below=1))
     schedule: str = field("cosine", choice(("constant", "cosine", "step")))
@@ -106,6 +111,13 @@ class QAT:
             if getattr(self, entry.name) != entry.default
         }
         return found | ({} if self.losses is None else {"losses": self.losses.to_dict()})
+
+    def rates(self, bits: int) -> tuple[float, float]:
+        """Learning rates of weights and biases, and of scales, where so many bits are the fewest in the model: what
+        8 bits lose is little, which large steps do not find.
+        """
+        usual = USUAL if bits < 8 else FINE
+        return self.learning_rate or usual[0], self.scale_learning_rate or usual[1]
 
     def losses_for(self, labels: str | None) -> Losses:
         """Those that are named; else the float model's outputs, and with them labels of an element type, if there are
