@@ -18,6 +18,7 @@ from quark_onnx.stages.train.labels_of_outputs import refuse_misfit
 CLASSES = "g (float[N,4] x) => (int64[1] n, float[N,3] y) { n = Size (x) y = MatMul (x, w) }"
 TOKENS = "g (float[N,5,4] x) => (float[N,5,3] y) { y = MatMul (x, w) }"
 PIXELS = "g (float[N,3,4,4] x) => (float[N,3,4,4] y) { y = Softmax <axis = 1> (x) }"
+LOGITS_OF_PIXELS = "g (float[N,3,4,4] x) => (float[N,3,4,4] y) { y = Tanh (x) }"
 IDS = np.array([0, 1, 2, 0])
 HOT = np.eye(3, dtype=np.float32)[IDS]
 
@@ -38,6 +39,7 @@ def fits(labels: Any, losses: Losses, text: str = CLASSES, shape: tuple[int, ...
         (IDS, Losses(graph="loss.onnx"), CLASSES, (4,)),
         (np.ones((4, 5), int), Losses(cross_entropy=1), TOKENS, (5, 4)),
         (np.ones((4, 4, 4), int), Losses(cross_entropy=1), PIXELS, (3, 4, 4)),
+        (np.ones((4, 4, 4), int), Losses(cross_entropy=1), LOGITS_OF_PIXELS, (3, 4, 4)),
     ],
 )
 def test_what_fits(labels: Any, losses: Losses, text: str, shape: tuple[int, ...]) -> None:

@@ -14,8 +14,8 @@ from quark_onnx.core.settings.checked_fields import field, names, optional, real
 class Losses:
     """Weights of the terms; one of weight 0 is not computed. Each is a mean over samples.
 
-    kl             KL(float ‖ quantized) of outputs that are probabilities, or logits: of two axes (samples, classes),
-                   as a layer makes them; of others the squared error, as a share of the float output's mean square
+    kl             KL(float ‖ quantized) of outputs that are probabilities, or of two axes (samples, classes); of other
+                   outputs the squared error, as a share of the float output's mean square
     temperature    logits are divided by it first, and the term is multiplied by its square (Hinton et al. 2015)
     features       squared error of `feature_names`, as a share of the float tensor's mean square: mean over the tensors
     feature_names  tensors inside the model; none: what its layers hand on, at most 8 of them, evenly over its depth
