@@ -1,0 +1,1 @@
+"""Random problems for each rule of differentiation, by operator: a function of a source of chance."""

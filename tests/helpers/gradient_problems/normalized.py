@@ -1,0 +1,77 @@
+"""Normalizations, and reductions along axes."""
+
+from __future__ import annotations
+
+import numpy as np
+from finite_differences import Problem
+
+from gradient_problems.drawn import Cases, Draw, batch, dims, elementwise, pick
+
+CASES = Cases()
+
+
+for name in ("Softmax", "LogSoftmax"):
+    CASES[name] = lambda draw, name=name: elementwise(draw, f"{name} <axis = {pick(draw, 0, -1)}>")
+
+
+@CASES.add
+def LayerNormalization(draw: Draw) -> Problem:
+    shape = [*dims(draw, 1, 3), 6]
+    axis = int(draw.integers(1, len(shape)))
+    parts = {"w": draw.normal(size=shape[axis:]), "b": draw.normal(size=shape[axis:])}
+    if draw.random() < 0.3:
+        parts.pop("b")
+    text = f"y = LayerNormalization <axis = {axis}> ({', '.join(['x', *parts])})"
+    return Problem(text, {"x": draw.normal(size=shape)}, parts, batched=batch(draw))
+
+
+@CASES.add
+def RMSNormalization(draw: Draw) -> Problem:
+    shape = [*dims(draw, 1, 3), 6]
+    x, w = {"x": draw.normal(size=shape)}, {"w": draw.normal(size=shape[-1:])}
+    return Problem("y = RMSNormalization <axis = -1> (x, w)", x, w, batched=batch(draw), opset=23)
+
+
+def by_channel(draw: Draw, channels: int, *names: str) -> dict[str, np.ndarray]:
+    return {name: draw.uniform(0.5, 2, channels) for name in names}
+
+
+@CASES.add
+def InstanceNormalization(draw: Draw) -> Problem:
+    shape = [*dims(draw, 2, 3), 5]
+    constants = by_channel(draw, shape[1] if len(shape) > 2 else 5, "w", "b")
+    shape = shape if len(shape) > 2 else [2, 5, 4]
+    return Problem(
+        "y = InstanceNormalization (x, w, b)", {"x": draw.normal(size=shape)}, constants, batched=batch(draw)
+    )
+
+
+@CASES.add
+def GroupNormalization(draw: Draw) -> Problem:
+    x, groups = draw.normal(size=(draw.integers(1, 4), 6, *dims(draw, 1, 2), 3)), pick(draw, 1, 2, 3, 6)
+    text = f"y = GroupNormalization <num_groups = {groups}, stash_type = TO> (x, w, b)"
+    return Problem(text, {"x": x}, by_channel(draw, 6, "w", "b"), batched=batch(draw), opset=21)
+
+
+@CASES.add
+def BatchNormalization(draw: Draw) -> Problem:
+    shape = [*dims(draw, 2, 4)]
+    constants = by_channel(draw, shape[1], "w", "b", "m", "v")
+    text = "y = BatchNormalization (x, w, b, m, v)"
+    return Problem(text, {"x": draw.normal(size=shape)}, constants, batched=batch(draw))
+
+
+def reduced(draw: Draw, operator: str) -> Problem:
+    shape, keep = dims(draw, 1, 4), int(draw.integers(2))
+    axes = np.sort(draw.choice(len(shape), draw.integers(1, len(shape) + 1), replace=False))
+    axes = np.where(draw.random(axes.shape) < 0.5, axes, axes - len(shape))
+    x, known = {"x": draw.normal(size=shape)}, batch(draw)
+    if draw.random() < 0.2:
+        return Problem(f"y = {operator} <keepdims = {keep}> (x)", x, batched=known)
+    if operator != "ReduceSum" and draw.random() < 0.5:
+        return Problem(f"y = {operator} <keepdims = {keep}, axes = {axes.tolist()}> (x)", x, batched=known, opset=17)
+    return Problem(f"y = {operator} <keepdims = {keep}> (x, a)", x, {"a": axes}, batched=known)
+
+
+for name in ("Sum", "Mean", "Max", "Min", "L1", "L2", "SumSquare", "LogSumExp"):
+    CASES[f"Reduce{name}"] = lambda draw, name=name: reduced(draw, f"Reduce{name}")
