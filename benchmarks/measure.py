@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,12 @@ def ported(tool: str, subject: str, output: Path, call: str, samples: int) -> di
     return _script("ort_worker.py", tool, subject, output, call, samples, threads=1)
 
 
+def train_step(way: str, folder: Path, *arguments: object, python: str = sys.executable) -> dict[str, Any]:
+    """Steps of training on one thread, ours or torch's in an interpreter that has it; see `train_worker.py`."""
+    name = "train_peer.py" if way.startswith("torch") else "train_worker.py"
+    return _script(name, way, folder, *arguments, threads=1, python=python)
+
+
 def searched(subject: str, way: str) -> dict[str, Any]:
     """A search for the smallest model within a budget, ours or a peer's; see `searches.py`."""
     return _script("searches.py", subject, way)
@@ -111,6 +117,19 @@ def metered() -> Iterator[dict[str, Any]]:
     found["seconds"] = round(time.perf_counter() - start, 2)
     found["cpu_seconds"] = round(sum(os.times()[:4]) - busy, 2)
     found["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
+
+
+def step_costs(step: Callable[[], float], count: int) -> dict[str, Any]:
+    """What steps take that return a loss: CPU seconds of the fastest, and memory; and the loss of the first."""
+    recent_peak_gb()
+    before, losses, seconds = recent_peak_gb(), [], []
+    for _ in range(count):
+        busy = time.process_time()
+        losses.append(step())
+        seconds.append(time.process_time() - busy)
+    peak = recent_peak_gb()
+    costs = {"cpu_seconds": round(min(seconds), 4), "peak_gb": peak, "step_gb": round(peak - before, 3)}
+    return {**costs, "loss": float(f"{losses[0]:.3g}")}
 
 
 def recent_peak_gb() -> float:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from quark_onnx.core.errors import ModelError
 from quark_onnx.core.plan import Plan
-from quark_onnx.core.records import UNFIT, Correction, LayerRecord, MixRecord, ProtectedRegion, SmoothRecord
+from quark_onnx.core.records import UNFIT, Correction, LayerRecord, MixRecord, ProtectedRegion, SmoothRecord, Training
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
 from quark_onnx.engine.kept_feeds import Kept, keep
@@ -36,6 +36,7 @@ class Decided:
     records: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
     correction: Correction | None = None
+    training: Training | None = None
     mixed: tuple[MixRecord, ...] = ()
     protected: tuple[ProtectedRegion, ...] = ()
     smoothed: tuple[SmoothRecord, ...] = ()

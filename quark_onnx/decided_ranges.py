@@ -12,6 +12,7 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.decided import Decided
 from quark_onnx.engine.calibration_cache import Key, remembered
 from quark_onnx.engine.channel_moments import Moments, channel_moments
+from quark_onnx.engine.crew import Crew
 from quark_onnx.engine.observe import Tick, observe
 from quark_onnx.job import Job
 from quark_onnx.numerics.ranges.calibration_statistics import Statistics
@@ -24,19 +25,23 @@ from quark_onnx.stages.unfit_scales import divided_by, without_unfit
 from quark_onnx.stages.weight_rounding import channels_needed, round_weights
 
 
-def ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
-    """Scales for the sites of the job; with mixed precision, for those sites and types that it chooses; protected."""
+def ranged(begun: Decided, clock: Clock, cache: Path | None = None, crew: Crew | None = None) -> Decided:
+    """Scales for the sites of the job; with mixed precision, for those sites and types that it chooses; protected.
+
+    crew: shares the passes over the feeds.
+    """
     job, feeds = begun.job, begun.feeds
     other = job.placed(job.config.moved) if job.config.include_auto_mp else None
     with clock.stage("calibrate"):
-        statistics = _observed(begun, other, partial(clock.count, "calibrate", len(feeds)), cache)
+        tick = partial(clock.count, "calibrate", len(feeds))
+        statistics = _observed(begun, other, tick, cache, crew)
     moments: Moments = {}
     if job.config.observes and not job.shares:
         with clock.stage("moments"):
             needed = partial(channels_needed, job.prepared, target=job.config.row)
             wanted = [c for sites in (job.sites, other) if sites for c in needed(sites)]
             tick = partial(clock.count, "moments", len(feeds))
-            moments = channel_moments(job.prepared, feeds, wanted, tick, begun.counted)
+            moments = channel_moments(job.prepared, feeds, wanted, tick, begun.counted, crew)
     scaled = partial(_with_scales, job, statistics, moments)
     if other is not None:
         mixed = _mixed(begun, other, clock, scaled)
@@ -55,12 +60,14 @@ def ranged(begun: Decided, clock: Clock, cache: Path | None = None) -> Decided:
     return replace(begun, plan=done.plan, protected=done.regions)
 
 
-def _observed(begun: Decided, other: Plan | None, tick: Tick, cache: Path | None) -> dict[str, Statistics]:
+def _observed(
+    begun: Decided, other: Plan | None, tick: Tick, cache: Path | None, crew: Crew | None
+) -> dict[str, Statistics]:
     """Statistics for the plan of the job and the other one: in full where a cache keeps them for any range method."""
     job, feeds, counted = begun.job, begun.feeds, begun.counted
     tensors, moving = observed_tensors(job.sites), job.config.moving_average
     percent = {} if cache is not None else _decided_by_largest(job, other)
-    look = partial(observe, job.prepared, feeds, tensors, tick, moving, percent, counted)
+    look = partial(observe, job.prepared, feeds, tensors, tick, moving, percent, counted, crew)
     if cache is not None and tensors:
         return remembered(cache, Key.of(job.prepared, feeds, moving, counted), tensors, look)
     return look() if tensors else {}

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from quark_onnx.clock import Clock, Progress
+from quark_onnx.cluster import opened_crew
 from quark_onnx.core.atomic_files import free_output
 from quark_onnx.core.errors import ConfigError, PlanError
 from quark_onnx.core.plan import Plan
@@ -29,6 +30,7 @@ from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.engine.calibration_data import CalibrationData, Feed
 from quark_onnx.engine.compare import compare, compare_each
 from quark_onnx.engine.counted_positions import Counted
+from quark_onnx.engine.crew import Crew
 from quark_onnx.engine.held_out_probes import PROBES, Samples, most_probes, read
 from quark_onnx.engine.kept_feeds import Kept, telling
 from quark_onnx.engine.plan_against_model import refuse_misfit
@@ -44,11 +46,17 @@ from quark_onnx.stages.channel_importance import channel_importance
 from quark_onnx.stages.finetune import finetune, judged, lesson
 from quark_onnx.stages.output_model import spare_large
 from quark_onnx.stages.tied_tables import tied
+from quark_onnx.stages.train import Augment
 from quark_onnx.stages.verify import verify
+from quark_onnx.trained import trained
+from quark_onnx.training_data import TrainingData
 
 logger = logging.getLogger("quark_onnx")
 
 Evaluator = Callable[[ModelProto], float]
+
+NOTHING = TrainingData()
+"""Neither labels nor an augmentation."""
 
 
 class ModelQuantizer:
@@ -63,6 +71,9 @@ class ModelQuantizer:
             context manager, e.g. a `progress_bar()`. None: a bar in notebooks, nothing elsewhere.
         evaluator: for `selective_update`: score of a quantized model, higher is better; default: how near its outputs
             are to the float ones on the first calibration samples.
+        workers: so many processes of this machine share the work on samples, see docs/workers.md; the bytes of the
+            result are the same for any number.
+        scheduler: address of a dask.distributed scheduler whose workers do so instead.
 
     Raises:
         ConfigError: an evaluator without `selective_update`.
@@ -73,9 +84,12 @@ class ModelQuantizer:
         config: Config | QuantizationConfig,
         progress: Progress | None = None,
         evaluator: Evaluator | None = None,
+        *,
+        workers: int | None = None,
+        scheduler: str | None = None,
     ) -> None:
         self.config = (config if isinstance(config, Config) else Config(config)).global_quant_config
-        self.progress = progress
+        self.progress, self.workers, self.scheduler = progress, workers, scheduler
         self.evaluator = evaluator
         tuning = self.config.tuning
         if evaluator is not None and (tuning is None or not tuning.selective_update):
@@ -93,6 +107,8 @@ class ModelQuantizer:
         calibration_data_path: str | Path | None = None,
         resume: Plan | str | Path | None = None,
         calibration_cache: str | Path | None = None,
+        labels: object = None,
+        augment: Augment | None = None,
     ) -> Result:
         """Quantize a float model and prove the result.
 
@@ -106,6 +122,9 @@ class ModelQuantizer:
             calibration_cache: a `.npz` file that keeps what calibration saw of the activations. It is used when model
                 (after equalization), data and kind of statistics are the same, also for another range method, and the
                 plan is the same to the bit; otherwise it is written anew, and a warning logged that says why.
+            labels: for presets that train (`…_QAT`): an array with a row for each calibration sample, or a `.npy` file
+                of it: class ids as integers, or numbers that an output is to become.
+            augment: for these, too: makes another sample of one, see `Augment` of `stages.train`.
 
         Returns:
             The plan, the quantized model, the report and the output path.
@@ -114,13 +133,14 @@ class ModelQuantizer:
             ConfigError, ModelError, DataError, PlanError: see each; nothing is written then.
         """
         output, cache = free_output(model_input, model_output), usable(calibration_cache)
-        with followed(self.progress) as tell:
+        taught = TrainingData.of(self.config, labels, augment)
+        with followed(self.progress) as tell, opened_crew(self.workers, self.scheduler) as crew:
             clock = Clock(tell)
             with clock.stage("prepare"):
                 job = open_job(model_input, self.config)
             data = job.data(calibration_data_reader, calibration_data_path)
             plan = resume if isinstance(resume, Plan) or resume is None else Plan.load(resume)
-            return finish(decide(job, data, clock, self.evaluator, plan, cache), output, clock)
+            return finish(decide(job, data, clock, self.evaluator, plan, cache, taught, crew), output, clock)
 
 
 def decide(
@@ -130,12 +150,16 @@ def decide(
     evaluator: Evaluator | None = None,
     resume: Plan | None = None,
     cache: Path | None = None,
+    taught: TrainingData = NOTHING,
+    crew: Crew | None = None,
 ) -> Decided:
     """Everything that needs data: equalize, observe, choose ranges and, with mixed precision, types, fine-tune.
 
+    crew: shares the work on samples.
+
     Raises:
         ConfigError: there is nothing that `cache` could keep.
-        DataError: the data does not fit the model.
+        DataError: the data does not fit the model, or the labels do not fit the data.
         PlanError: `resume` belongs to another model.
     """
     if cache is not None and not job.config.observes:
@@ -144,7 +168,7 @@ def decide(
     if data is None:
         return with_bodies(_without_data(job, clock, resume), inside, resume)
     with clock.stage("read"):
-        samples = read(data, job.plain, job.mask)
+        samples = read(data, job.plain, job.mask, taught.labels)
         feeds = samples.taught
         told = feeds.at(telling(feeds)[:2])
         job = job.seen(told[0])
@@ -153,7 +177,7 @@ def decide(
     if job.idle and job.config.conversion is None:
         return with_bodies(replace(_without_data(job, clock, resume), feeds=feeds), inside, resume)
     with blaming(job.plain, told[0]):
-        job, smoothed = (_resumed(job, resume), ()) if resume else rescaled(job, feeds, clock, samples.counted)
+        job, smoothed = (_resumed(job, resume), ()) if resume else rescaled(job, feeds, clock, samples.counted, crew)
     with clock.stage("verify"):
         doubt = verify(job.plain, job.prepared, told)
     warnings = tuple(data.warnings) + (() if doubt is None else (doubt,))
@@ -171,8 +195,9 @@ def decide(
         return replace(begun, plan=resume or _converted(job, feeds))
 
     def decided(begun: Decided) -> Decided:
-        found = begun if resume else ranged(begun, clock, cache)
-        return _tuned(found, clock, evaluator) if job.config.tunes else found
+        found = begun if resume else ranged(begun, clock, cache, crew)
+        tuned = _tuned(found, clock, evaluator, crew) if job.config.tunes else found
+        return trained(tuned, taught, clock, crew)
 
     return with_bodies(running(begun, decided), inside, resume)
 
@@ -223,7 +248,7 @@ def _converted(job: Job, feeds: Sequence[Feed]) -> Plan:
     return spare_large(job.prepared, job.sites, feeds[:PROBES]) if job.config.conversion == "float16" else job.sites
 
 
-def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decided:
+def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None, crew: Crew | None) -> Decided:
     """Fine-tuning, or weight scales by output error and bias correction."""
     job, options = decided.job, decided.job.config.tuning
     assert options is not None
@@ -243,6 +268,7 @@ def _tuned(decided: Decided, clock: Clock, evaluator: Evaluator | None) -> Decid
             lambda text, done, total: clock.progress(f"tune {text}", done, total),
             judge,
             decided.counted,
+            crew,
         )
 
     with clock.stage("tune"):
@@ -325,6 +351,7 @@ def _finished(decided: Decided, output: Path | None, clock: Clock) -> Result:
         tuned=decided.records,
         untuned=decided.untuned,
         correction=decided.correction,
+        trained=decided.training,
         mixed=decided.mixed,
         smoothed=decided.smoothed,
         protected=decided.protected,

@@ -14,6 +14,7 @@ from quark_onnx.core.records import SmoothRecord
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.channel_extremes import channel_extremes
 from quark_onnx.engine.counted_positions import Counted
+from quark_onnx.engine.crew import Crew
 from quark_onnx.engine.kept_feeds import Kept, holding, samples_in, telling
 from quark_onnx.engine.position_rows import position_rows
 from quark_onnx.engine.value_shapes import value_shapes
@@ -31,18 +32,18 @@ JUDGES = 8
 
 
 def rescaled(
-    job: Job, feeds: Kept, clock: Clock, counted: Counted | None = None
+    job: Job, feeds: Kept, clock: Clock, counted: Counted | None = None, crew: Crew | None = None
 ) -> tuple[Job, tuple[SmoothRecord, ...]]:
     """Both, one after the other, and what became of each site of the second.
 
-    counted: which positions of the feeds count; None: all.
+    counted: which positions of the feeds count; None: all. crew: shares the passes over the feeds.
     """
     if job.config.conversion is not None:
         return job, ()
-    return _smoothed(job, _equalized(job, feeds, clock), holding(feeds), clock, counted)
+    return _smoothed(job, _equalized(job, feeds, clock, crew), holding(feeds), clock, counted, crew)
 
 
-def _equalized(job: Job, feeds: Sequence[Feed], clock: Clock) -> Job:
+def _equalized(job: Job, feeds: Sequence[Feed], clock: Clock, crew: Crew | None) -> Job:
     """Cross-layer equalization of the float model, with the extremes in front of clips from one pass of the data.
 
     With a scale per channel there is nothing to even out, and the changed activations would cost accuracy.
@@ -52,13 +53,14 @@ def _equalized(job: Job, feeds: Sequence[Feed], clock: Clock) -> Job:
     absorb, steps = bool(job.config.option("HighBiasAbsorption")), job.config.option("CLESteps")
     with clock.stage("equalize"):
         needed = tensors_needed(job.prepared, absorb=absorb)
-        extremes = channel_extremes(job.prepared, feeds, needed, partial(clock.count, "equalize", len(feeds)))
+        tick = partial(clock.count, "equalize", len(feeds))
+        extremes = channel_extremes(job.prepared, feeds, needed, tick, crew)
         found = equalize(job.prepared, extremes, sweeps=MAX_SWEEPS if steps < 0 else steps, absorb=absorb)
         return job.rescaled(found.factors, found.shifts)
 
 
 def _smoothed(
-    plain: Job, job: Job, feeds: Sequence[Feed], clock: Clock, counted: Counted | None
+    plain: Job, job: Job, feeds: Sequence[Feed], clock: Clock, counted: Counted | None, crew: Crew | None
 ) -> tuple[Job, tuple[SmoothRecord, ...]]:
     """SmoothQuant of an equalized job, and what became of each site.
 
@@ -78,7 +80,7 @@ def _smoothed(
         if few or not needed:
             return job, left_alone(found, f"too few samples to judge by: it takes {JUDGES} in two feeds")
         tick, counts = partial(clock.count, "smooth", len(feeds)), job.counted(counted, feeds)
-        seen = position_rows(job.prepared, feeds, needed, tick, counts)
+        seen = position_rows(job.prepared, feeds, needed, tick, counts, crew)
         done = smooth(job.sites, found, seen, asked)
         factors, shifts = _together(job.sites.factors, job.sites.shifts, done.factors)
         return plain.rescaled(factors, shifts, done.smoothed), done.records

@@ -18,6 +18,7 @@ from quark_onnx.core.records import (
     MixRecord,
     ProtectedRegion,
     SmoothRecord,
+    Training,
 )
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.core.shown.card import Card, Shown, Tile
@@ -36,6 +37,7 @@ from quark_onnx.engine.result_card import (
     nodes_strip,
     operators_chart,
     size_tile,
+    training_chart,
     tuned_chart,
     verdict,
 )
@@ -70,6 +72,7 @@ class Report(Shown):
     tuned      a record per layer that fine-tuning or bias correction looked at
     untuned    layer that it could not work on → the reason
     correction  whether bias correction was kept, where that was judged, and what the worst output is worth either way
+    trained    how the model was trained as a whole, where it was
     mixed      a record per layer that mixed precision could move, least harmful first
     protected  a record per region that protection left float
     smoothed   a record per activation that SmoothQuant looked at
@@ -93,6 +96,7 @@ class Report(Shown):
     tuned: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
     correction: Correction | None = None
+    trained: Training | None = None
     mixed: tuple[MixRecord, ...] = ()
     protected: tuple[ProtectedRegion, ...] = ()
     smoothed: tuple[SmoothRecord, ...] = ()
@@ -139,6 +143,7 @@ class Report(Shown):
             operators_chart(self.ledger),
             float_table(self.ledger),
             tuned_chart(self.tuned),
+            training_chart(self.trained),
         )
         return Card("Report", word, sentence, tiles, sections, level)
 

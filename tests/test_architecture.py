@@ -30,6 +30,7 @@ ALLOWED = {  # what each part may import of the others
     "engine": "core numerics graph child_environment",
     "stages": "core numerics graph engine",
     "result": "core graph engine",
+    "cluster": "core engine child_environment",
     "clock": "core engine",
     "progress": "core clock",
     "ladder": "",
@@ -39,8 +40,10 @@ ALLOWED = {  # what each part may import of the others
     "decided_bodies": "core graph engine job decided",
     "decided_ranges": "core numerics engine stages clock job decided",
     "rescaled_job": "core engine stages clock job",
-    "pipeline": "core numerics graph engine stages clock progress job opened_job result decided decided_bodies "
-    "decided_ranges rescaled_job",
+    "training_data": "core engine stages",
+    "trained": "core engine stages clock job decided training_data",
+    "pipeline": "core numerics graph engine stages cluster clock progress job opened_job result decided decided_bodies "
+    "decided_ranges rescaled_job trained training_data",
     "": "core result pipeline progress",  # quark_onnx/__init__.py
     "demo": "core numerics graph engine stages clock result pipeline",
     "quantsim": "core numerics graph engine stages encodings ladder progress job result pipeline",
@@ -52,9 +55,10 @@ ALLOWED = {  # what each part may import of the others
     "evaluators": "core numerics",
     "report": "core numerics graph engine result optimize child_environment",
     "optimize": "core numerics graph engine stages clock progress job opened_job result pipeline evaluators ladder",
-    "zoo": "core graph engine stages ladder result pipeline evaluators durations report optimize child_environment",
+    "zoo": "core graph engine stages cluster ladder result pipeline evaluators durations report optimize "
+    "child_environment",
     "cli": "core numerics graph engine stages clock progress job opened_job result decided pipeline plots evaluators "
-    "durations report demo zoo optimize",
+    "durations report demo zoo optimize training_data",
 }
 ROOMS = {  # folders inside a part, and what each may import of the others; files beside them import none but OPEN
     "core": {"settings": "", "shown": ""},
@@ -78,8 +82,8 @@ HOMES = {  # the only modules that may import these packages
     "typer": "quark_onnx.cli",
     "rich": "quark_onnx.cli quark_onnx.progress",
     "IPython": "quark_onnx.progress",
-    "dask": "quark_onnx.zoo",
-    "distributed": "quark_onnx.zoo",
+    "dask": "quark_onnx.cluster quark_onnx.zoo",
+    "distributed": "quark_onnx.cluster quark_onnx.zoo",
     "psutil": "quark_onnx.zoo",
     "yaml": "quark_onnx.zoo",
 }

@@ -11,7 +11,7 @@ from command_page import command_page
 from fetched_parts import fetched
 from markdown_parts import anchored, in_words, prose, table
 from runtime_pages import operator_page, target_page
-from settings_pages import configuration_page, finetune_page, method_page, option_page, preset_page
+from settings_pages import configuration_page, finetune_page, method_page, option_page, preset_page, training_page
 from site_links import on_site, rewritten
 from source_pages import MODULES, ROOT, api_page, example_page
 from typer.main import get_command
@@ -25,6 +25,8 @@ from quark_onnx.core.settings.presets import PRESETS
 from quark_onnx.core.settings.range_methods import ALIASES, WEIGHT_ONLY
 from quark_onnx.core.settings.range_methods import METHODS as RANGES
 from quark_onnx.core.settings.targets import PAIRS, TARGETS
+from quark_onnx.core.settings.training.losses import Losses
+from quark_onnx.core.settings.training.qat import QAT
 
 HOME, SITE = "https://host/name", "https://site/name"
 
@@ -58,6 +60,12 @@ def test_every_setting_of_a_method(method: type) -> None:
     for field in dataclasses.fields(method):
         assert f'id="{field.name}"' in page
         assert f"`{quark_key(field.name)}`" in page
+
+
+@pytest.mark.parametrize("kind", [QAT, Losses])
+def test_every_setting_of_training(kind: type) -> None:
+    page = training_page()
+    assert all(f'id="{field.name}"' in page for field in dataclasses.fields(kind))
 
 
 def test_every_range_method() -> None:

@@ -22,6 +22,7 @@ from settings_pages import (  # noqa: E402
     method_page,
     option_page,
     preset_page,
+    training_page,
 )
 from site_links import BESIDE_DOCS, rewritten  # noqa: E402
 from source_pages import MODULES, api_page, api_uri, example_page  # noqa: E402
@@ -34,6 +35,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/configuration.md": configuration_page,
     "reference/options.md": option_page,
     "reference/finetune.md": finetune_page,
+    "reference/training.md": training_page,
     "reference/methods.md": method_page,
     "reference/presets.md": preset_page,
     "reference/targets.md": target_page,

@@ -13,7 +13,9 @@ from quark_onnx.core.settings import range_methods
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS, UNSUPPORTED
 from quark_onnx.core.settings.fast_finetune import METHODS, FastFinetune, quark_key
-from quark_onnx.core.settings.presets import DEFAULT, PRESETS
+from quark_onnx.core.settings.presets import DEFAULT, PRESETS, TRAINED
+from quark_onnx.core.settings.training.losses import Losses
+from quark_onnx.core.settings.training.qat import QAT
 
 
 def option_page() -> str:
@@ -115,6 +117,31 @@ def _settings(title: str, method: type[FastFinetune], names: set[str]) -> str:
     return f"## {title}\n\n{intro}" + table(("field", "meaning"), rows) + "\n"
 
 
+def training_page() -> str:
+    """Every setting of training."""
+    parts = "\n\n".join(
+        f"## {title}\n\n{prose((inspect.getdoc(kind) or '').partition(chr(10))[0])}\n\n{_fields(kind)}"
+        for title, kind in (("Training", QAT), ("Losses", Losses))
+    )
+    return f"""# Settings of training
+
+`extra_options["QAT"]` is True, an object of the class `QAT`, or a dictionary of the fields that differ from the
+defaults; `losses` in it likewise. Presets that end with `{TRAINED}` have it on. How it works:
+[training](../training.md).
+
+{parts}
+"""
+
+
+def _fields(kind: type[QAT] | type[Losses]) -> str:
+    meaning = fields_of(inspect.getdoc(kind) or "")
+    rows = [
+        (named(entry.name, code(str(entry.type)), value(entry.default)), prose(meaning[entry.name]))
+        for entry in fields(kind)
+    ]
+    return table(("field", "meaning"), rows)
+
+
 def method_page() -> str:
     """Every way to choose a range."""
     others = {name: [alias for alias, known in range_methods.ALIASES.items() if known == name] for name in _METHODS}
@@ -136,7 +163,8 @@ _METHODS = {**range_methods.METHODS, **range_methods.WEIGHT_ONLY}
 
 def preset_page() -> str:
     """Every preset in words, those that only add fine-tuning beside the one that they add it to."""
-    tuned = {name: [f"{name}_{ending.upper()}" for ending in METHODS] for name in PRESETS}
+    endings = [*(f"_{method.upper()}" for method in METHODS), TRAINED]
+    tuned = {name: [f"{name}{ending}" for ending in endings] for name in PRESETS}
     tuned = {name: [other for other in others if other in PRESETS] for name, others in tuned.items()}
     added = {other for others in tuned.values() for other in others}
     parts = [_preset(name, tuned[name]) for name in PRESETS if name not in added]
@@ -152,5 +180,11 @@ Each in words, as `quark-onnx presets NAME` explains it. `{DEFAULT}` is the defa
 
 def _preset(name: str, tuned: list[str]) -> str:
     rows = [(in_words(aspect), prose(text)) for aspect, text in explained(PRESETS[name]).items()]
-    rows += [(f"<code>{in_words(other)}</code>", prose(explained(PRESETS[other])["Fine-tuning"])) for other in tuned]
+    rows += [(f"<code>{in_words(other)}</code>", prose(_added(PRESETS[other]))) for other in tuned]
     return f"## {name}\n\n{table(('', ''), rows)}\n"
+
+
+def _added(config: QuantizationConfig) -> str:
+    """What a preset does that is another one, and more."""
+    told = explained(config)
+    return "; ".join(told[part] for part in ("Fine-tuning", "Training") if part in told)

@@ -31,9 +31,11 @@ from quark_onnx.core.settings.idle_options import OF_DATA, OF_MODEL
 from quark_onnx.decided import Decided
 from quark_onnx.engine.calibration_cache import usable
 from quark_onnx.engine.ledger_rows import Inside
+from quark_onnx.engine.result_wording import training_text
 from quark_onnx.job import Job
 from quark_onnx.opened_job import open_job
 from quark_onnx.pipeline import decide, finish
+from quark_onnx.training_data import TrainingData
 
 CONFIG = "config.json"
 LIBRARIES = "UserCustomOpLibPath"
@@ -45,6 +47,16 @@ Cache = Annotated[
         metavar="FILE",
         help="Keep what calibration sees in this .npz file, and use it when model and data are the same again, also "
         "for another range method.",
+        show_default=False,
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="For presets that train (…_QAT): a .npy file with a row for each sample of --data, in their order: class "
+        "ids, or numbers that the output is to become.",
         show_default=False,
     ),
 ]
@@ -107,6 +119,7 @@ def plan_command(
     how: ConfigFlags,
     data: DataFlags,
     calibration_cache: Cache = None,
+    labels: Labels = None,
     show: ShowFlags,
 ) -> None:
     """Decide every scale and zero point, and write them to a folder instead of a model.
@@ -118,15 +131,16 @@ def plan_command(
     - `quark-onnx apply model.onnx plan -o int8.onnx`
     """
     config = data.configure(how)
+    taught = TrainingData.of(config, labels, None)
     usable_folder(output, FILES)
-    inputs = {"the input model": model, "--data": data.data, "--config": how.config}
+    inputs = {"the input model": model, "--data": data.data, "--config": how.config, "--labels": labels}
     keep_apart({"--calibration-cache": calibration_cache}, {"--output": output}, inputs)
     cache = usable(calibration_cache)
     with progress(quiet=show.quiet) as tell:
         clock = Clock(tell)
         with clock.stage("prepare"):
             job = open_job(model, config)
-        decided = decide(job, job.data(None, data.data), clock, cache=cache)
+        decided = decide(job, job.data(None, data.data), clock, cache=cache, taught=taught)
         job, plan = decided.job, decided.plan
         plan.save(output, config.to_json())
     warn((*job.doubts, *decided.warnings))
@@ -137,6 +151,7 @@ def plan_command(
     if show.json:
         document = {"model": str(model), "plan": str(output), "config": config, "interrupted": stopped}
         document |= {"tuned": decided.records, "untuned": decided.untuned, "correction": decided.correction}
+        document |= {"trained": decided.training}
         document |= {"protected": decided.protected, "smoothed": decided.smoothed}
         print_json({**document, **_figures(job, plan)})
     elif not show.quiet:
@@ -167,6 +182,7 @@ def _print_plan(decided: Decided, seconds: float) -> None:
         "Quantized": counted(figures["quantized"]) or "nothing",
         "Quantizers": counted(figures["sites"]),
         **tuning_rows(decided.records, decided.untuned, seconds, decided.correction),
+        "Training": "" if decided.training is None else training_text(decided.training),
         "Smoothed": smoothed_text(decided.smoothed),
         "Protected": protected_text(decided.protected),
         "Remarks": remarks_text(plan.remarks),

@@ -15,8 +15,9 @@ from quark_onnx.core.number_formats import Format
 from quark_onnx.core.settings.config import QuantizationConfig
 from quark_onnx.core.settings.extra_options import OPTIONS
 from quark_onnx.core.settings.fast_finetune import METHODS as TUNERS
-from quark_onnx.core.settings.presets import DEFAULT, PRESETS, get_default_config
+from quark_onnx.core.settings.presets import DEFAULT, PRESETS, TRAINED, get_default_config
 from quark_onnx.core.settings.range_methods import METHODS, WEIGHT_ONLY
+from quark_onnx.core.settings.training.qat import QAT
 
 
 @spread
@@ -49,7 +50,7 @@ def presets_command(
 def _list() -> None:
     table = new_table("Preset", "Activations", "Weights", "Calibration", "Tuned")
     table.columns[0].no_wrap = True
-    endings = [f"_{method.upper()}" for method in TUNERS]
+    endings = [*(f"_{method.upper()}" for method in TUNERS), TRAINED]
     for name, config in PRESETS.items():
         if not name.endswith(tuple(endings)):
             tuned = "yes" if config.finetune else "also" if name + endings[0] in PRESETS else ""
@@ -101,6 +102,8 @@ def explained(config: QuantizationConfig) -> dict[str, str]:
         found["Operators"] = f"only {' and '.join(config.op_types_to_quantize)}; all else stays float"
     found |= {"Equalization": _equalization(config), "Smoothing": _smoothing(config)}
     found["Fine-tuning"] = _finetuning(config)
+    if config.training is not None:
+        found["Training"] = _training(config.training)
     if config.include_auto_mp:
         found["Mixed precision"] = _mixed(config)
     if config.protection.on and not (config.include_auto_mp or config.row.fixed_point):
@@ -114,6 +117,7 @@ _TOLD = (
     "WeightSymmetric",
     "Percentile",
     "FastFinetune",
+    "QAT",
     "WeightsOnly",
     "BlockSize",
     "BiasCorrection",
@@ -202,6 +206,22 @@ def _finetuning(config: QuantizationConfig) -> str:
     given = ", ".join(f"{key} {value}" for key, value in tuning.to_dict().items() if key != "OptimAlgorithm")
     return (
         f"{how}; a layer is kept only if its error on samples held out of it gets less{f' ({given})' if given else ''}"
+    )
+
+
+def _training(how: QAT) -> str:
+    parts = {
+        "weights": how.weights,
+        "biases": how.biases,
+        "scales of weights": how.weight_scales,
+        "ranges of activations": how.activation_ranges,
+    }
+    length = f"{how.epochs} passes over the data" if how.steps is None else f"{how.steps} steps"
+    given = ", ".join(f"{key} {value}" for key, value in how.to_dict().items())
+    return (
+        f"{', '.join(name for name, on in parts.items() if on)} are trained through the whole model, {length}, towards "
+        "the outputs of the float model, and labels where there are any; the state is kept that samples held out of "
+        f"it like best{f' ({given})' if given else ''}"
     )
 
 

@@ -14,6 +14,7 @@ from quark_onnx.cli.tuning_text import tuning_rows, worst_table
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import PROTECTED, MixRecord, ProtectedRegion, SmoothRecord
 from quark_onnx.engine.protection_wording import region_text
+from quark_onnx.engine.result_wording import training_text
 from quark_onnx.engine.saturation_certificate import summary
 from quark_onnx.engine.smoothing_wording import smoothed_lines
 from quark_onnx.result import Probed, Report
@@ -38,6 +39,7 @@ def print_report(report: Report, output: Path, resumed: Plan | None = None, page
         "Positions": report.positions,
         "Resumed": f"from a plan with {_tuned_weights(len(resumed.codes))}" if resumed else "",
         **tuning_rows(report.tuned, report.untuned, report.seconds.get("tune", 0.0), report.correction),
+        "Training": "" if report.trained is None else training_text(report.trained),
         "Smoothed": smoothed_text(report.smoothed),
         "Mixed precision": _mixed(report.mixed),
         "Protected": protected_text(report.protected) or _kept(report.float_nodes),

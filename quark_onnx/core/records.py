@@ -58,6 +58,46 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class TrainedPoint:
+    """What was seen when so many steps of training were done.
+
+    loss    mean over the samples since the last look; None at the start
+    held    loss on the held-out samples
+    metric  share of these that the labels' classes are found of; None: there are no such labels
+    """
+
+    step: int
+    loss: float | None
+    held: float
+    metric: float | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the quantized model was trained.
+
+    curve    from the start on
+    best     the point that was kept: that with the least loss on the held-out samples; the first: nothing changed
+    steps    that were made, of `planned`
+    samples  that were trained on, and `judges` that were held out
+    ended    why it ended before its time; empty: it did not
+    """
+
+    curve: tuple[TrainedPoint, ...]
+    best: TrainedPoint
+    steps: int
+    planned: int
+    samples: int
+    judges: int
+    ended: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether anything was changed."""
+        return self.best.step > 0
+
+
+@dataclass(frozen=True)
 class Correction:
     """Bias correction that was judged by what the worst output is worth, on samples that it did not learn from.
 

@@ -309,12 +309,8 @@ class Writer:
             self.weight(site)
             return
         x, w = (self.plan.qparams_of(factor) for factor in site.factors)
-        array = self._array(site)
-        groups = array.size // w.scale.size if w.scale.ndim and array.size > w.scale.size else 1
-        scale = integer_bias.scale(x.scale, w.scale, groups)
-        flat = np.broadcast_to(array.reshape(-1), scale.shape) if array.size == 1 and scale.ndim else array.reshape(-1)
-        parameter = add_constant(self.graph, scale, f"{site.tensor}_scale")
-        self._dequantized(site, integer_bias.codes(flat, scale), [parameter])
+        codes, scale = integer_bias.stored(self._array(site), x.scale, w.scale)
+        self._dequantized(site, codes, [add_constant(self.graph, scale, f"{site.tensor}_scale")])
 
     def _dequantized(self, site: Site, codes: NDArray[Any], parameters: list[Value]) -> None:
         stored = add_constant(

@@ -23,6 +23,7 @@ from quark_onnx.core.errors import ConfigError, reason
 from quark_onnx.core.json_reading import json_of
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
+from quark_onnx.engine.labels import LABELS
 from quark_onnx.graph import Model, io
 from quark_onnx.numerics.ranges.calibration_statistics import Bins, Statistics
 from quark_onnx.numerics.ranges.octave_counts import BINS
@@ -52,10 +53,10 @@ class Key:
 
 
 def data_hash(feeds: Iterable[Feed]) -> str:
-    """A hash of the names, shapes, types and bytes of all feeds; one array at a time is looked at."""
+    """A hash of the names, shapes, types and bytes of all feeds but for labels; one array at a time is looked at."""
     digest = hashlib.sha256()
     for index, feed in enumerate(feeds):
-        for name in sorted(feed):
+        for name in sorted(feed.keys() - {LABELS}):
             array = feed[name]
             digest.update(f"\n{index} {name!r} {array.dtype} {array.shape} ".encode())
             digest.update(repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
+from quark_onnx.engine.crew import Crew, passed
 from quark_onnx.engine.kept_feeds import first
-from quark_onnx.engine.runner import Runner
-from quark_onnx.graph import Model, io
+from quark_onnx.graph import Model
 from quark_onnx.graph.channel_probe import with_channel_moments
 
 Tick = Callable[[int], None]
@@ -29,7 +30,12 @@ SAMPLES = 64
 
 
 def channel_moments(
-    model: Model, feeds: Iterable[Feed], wanted: Sequence[Channels], tick: Tick, counted: Counted | None = None
+    model: Model,
+    feeds: Iterable[Feed],
+    wanted: Sequence[Channels],
+    tick: Tick,
+    counted: Counted | None = None,
+    crew: Crew | None = None,
 ) -> Moments:
     """Per entry of `wanted`, a tensor and its axis of channels, mean and variance over samples and all other axes.
 
@@ -39,35 +45,47 @@ def channel_moments(
     with the number of feeds done.
 
     counted: which positions count; None: all. Where some do not, tensors are reduced here.
+    crew: whose processes look at samples; None: this one does.
     """
     cut = [key for key in wanted if counted is not None and key[0] in counted.axes]
     probed, names = with_channel_moments(model, [key for key in wanted if key not in cut])
     totals = {key: _Total() for key in (*names, *cut)}
     if names:
-        runner = Runner(probed, [output for three in names.values() for output in three])
-        for done, (_, arrays) in enumerate(runner.stream(first(feeds, SAMPLES)), start=1):
-            for key, mean, square, size in zip(names, arrays[::3], arrays[1::3], arrays[2::3], strict=True):
-                if size:
-                    totals[key].add(np.atleast_2d(mean), np.atleast_2d(square))
+        every = [output for three in names.values() for output in three]
+        passes = passed(probed, every, first(feeds, SAMPLES), partial(_reduced, names), crew)
+        for done, found in enumerate(passes, start=1):
+            _add(totals, found)
             tick(done)
     if cut and counted is not None:
-        _add_counted(model, first(feeds, SAMPLES), cut, counted, totals)
+        tensors = list(dict.fromkeys(name for name, _ in cut))
+        for found in passed(model, tensors, first(feeds, SAMPLES), partial(_counted, cut, counted), crew):
+            _add(totals, found)
     return {key: moment for key, total in totals.items() if (moment := total.moment) is not None}
 
 
-def _add_counted(
-    model: Model, feeds: Iterable[Feed], wanted: Sequence[Channels], counted: Counted, totals: Mapping[Channels, _Total]
-) -> None:
-    given = {value.name for value in model.graph.inputs}
-    names = [name for name in dict.fromkeys(name for name, _ in wanted) if name not in given]
-    runner = Runner(io.with_outputs(model, names), names or None)
-    for feed, arrays in runner.stream(feeds):
-        values = feed | dict(zip(runner.outputs, arrays, strict=True))
-        for name, axis in wanted:
-            for part in counted.parts(name, values[name], feed):
-                rows = np.moveaxis(part, axis, -1).reshape(-1, part.shape[axis]).astype(np.float64)
-                if len(rows):
-                    totals[name, axis].add(rows.mean(0, keepdims=True), np.square(rows).mean(0, keepdims=True))
+Found = list[tuple[Channels, NDArray[Any], NDArray[Any]]]
+"""Means and means of squares, (N, C), of samples that hold values."""
+
+
+def _reduced(names: Mapping[Channels, Sequence[str]], number: int, values: Mapping[str, Any]) -> Found:
+    """What the model has reduced."""
+    found = ((key, *(values[output] for output in three)) for key, three in names.items())
+    return [(key, np.atleast_2d(mean), np.atleast_2d(square)) for key, mean, square, size in found if size]
+
+
+def _counted(wanted: Sequence[Channels], counted: Counted, number: int, values: Mapping[str, Any]) -> Found:
+    found = []
+    for name, axis in wanted:
+        for part in counted.parts(name, values[name], values):
+            rows = np.moveaxis(part, axis, -1).reshape(-1, part.shape[axis]).astype(np.float64)
+            if len(rows):
+                found.append(((name, axis), rows.mean(0, keepdims=True), np.square(rows).mean(0, keepdims=True)))
+    return found
+
+
+def _add(totals: Mapping[Channels, _Total], found: Found) -> None:
+    for key, means, squares in found:
+        totals[key].add(means, squares)
 
 
 @dataclass

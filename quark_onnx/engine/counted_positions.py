@@ -53,12 +53,12 @@ class Counted:
         """Feeds for figures of what is inside of models: without padding, where they are cut."""
         return keep(feeds) if isinstance(self.trimming, Skip) else self.trimming(feeds)
 
-    def values(self, name: str, array: Any, feed: Feed) -> Any:
+    def values(self, name: str, array: Any, feed: Mapping[str, Any]) -> Any:
         """All values of a tensor that count, in a row where some do not."""
         parts = self.parts(name, array, feed)
         return array if len(parts) == 1 and parts[0] is array else np.concatenate([part.ravel() for part in parts])
 
-    def parts(self, name: str, array: Any, feed: Feed) -> list[Any]:
+    def parts(self, name: str, array: Any, feed: Mapping[str, Any]) -> list[Any]:
         """What counts of a tensor, see `counting`."""
         axes = self.axes.get(name)
         return counting(array, axes, marks_of(self.mask, feed[self.mask.name])) if axes else [array]

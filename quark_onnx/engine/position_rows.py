@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
-from quark_onnx.engine.runner import Runner
-from quark_onnx.graph import Model, io
+from quark_onnx.engine.crew import Crew, passed
+from quark_onnx.graph import Model
 from quark_onnx.numerics.smoothing import Part
 
 Array = NDArray[Any]
@@ -37,6 +38,7 @@ def position_rows(
     channels: Mapping[str, int],
     tick: Tick,
     counted: Counted | None = None,
+    crew: Crew | None = None,
 ) -> dict[str, list[Part]]:
     """Of each tensor what is seen of it in every eighth feed, from each of the first `PARTS` on.
 
@@ -46,6 +48,7 @@ def position_rows(
         channels: tensor → size of its last axis.
         tick: called with the number of feeds done.
         counted: which positions count; None: all.
+        crew: whose processes look at feeds; None: this one does.
 
     Raises:
         DataError: the model fails on a feed.
@@ -54,17 +57,27 @@ def position_rows(
     held = ROOM // (4 * sum(channels.values()) or 1)
     each = -(-min(ROWS, max(LEAST, held)) // len(feeds))
     found = {name: [_Kept(size) for _ in range(parts)] for name, size in channels.items()}
-    inputs = {value.name for value in model.graph.inputs}
-    fetched = [name for name in channels if name not in inputs]
-    runner = Runner(io.with_outputs(model, fetched), fetched or None)
-    for number, (feed, arrays) in enumerate(runner.stream(feeds)):
-        values = feed | dict(zip(runner.outputs, arrays, strict=True))
-        for name, kept in found.items():
-            array = values[name] if counted is None else counted.values(name, values[name], feed)
-            rows = array.reshape(-1, channels[name])
-            kept[number % parts].add(rows, each, number)
+    look = partial(_seen, channels, each, counted)
+    for number, seen in enumerate(passed(model, [*channels], feeds, look, crew)):
+        for name, part in seen.items():
+            found[name][number % parts].add(part)
         tick(number + 1)
-    return {name: [part.seen for part in kept] for name, kept in found.items()}
+    return {name: [kept.part for kept in row] for name, row in found.items()}
+
+
+def _seen(
+    channels: Mapping[str, int], each: int, counted: Counted | None, number: int, values: Mapping[str, Any]
+) -> dict[str, Part]:
+    """Of each tensor that holds values: some rows, and extremes of all."""
+    found = {}
+    for name, size in channels.items():
+        array = values[name] if counted is None else counted.values(name, values[name], values)
+        rows = array.reshape(-1, size)
+        if not len(rows):
+            continue
+        chosen = np.random.default_rng((SEED, number)).choice(len(rows), min(each, len(rows)), replace=False)
+        found[name] = Part(rows[np.sort(chosen)].astype(np.float32), rows.min(0), rows.max(0))
+    return found
 
 
 class _Kept:
@@ -74,16 +87,13 @@ class _Kept:
         self.low, self.high = np.full(channels, np.inf, np.float32), np.full(channels, -np.inf, np.float32)
         self.rows: list[NDArray[np.float32]] = [np.zeros((0, channels), np.float32)]
 
-    def add(self, rows: Array, most: int, number: int) -> None:
-        """Look at all, and keep some."""
-        if not len(rows):
-            return
-        self.low, self.high = np.minimum(self.low, rows.min(0)), np.maximum(self.high, rows.max(0))
-        chosen = np.random.default_rng((SEED, number)).choice(len(rows), min(most, len(rows)), replace=False)
-        self.rows.append(rows[np.sort(chosen)].astype(np.float32))
+    def add(self, seen: Part) -> None:
+        """One feed more."""
+        self.low, self.high = np.minimum(self.low, seen.low), np.maximum(self.high, seen.high)
+        self.rows.append(seen.rows)
 
     @property
-    def seen(self) -> Part:
+    def part(self) -> Part:
         """What was kept; extremes of no rows are 0."""
         rows = np.concatenate(self.rows)
         nothing = np.zeros(rows.shape[1], np.float32)

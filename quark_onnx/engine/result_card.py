@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from quark_onnx.core.records import GOOD, LayerRecord, Measured, least_alike
+from quark_onnx.core.records import GOOD, LayerRecord, Measured, TrainedPoint, Training, least_alike
 from quark_onnx.core.shown.card import GOOD as SOUND
 from quark_onnx.core.shown.card import LOOK, Level, Tile
 from quark_onnx.core.shown.charts import Bar, bars, strip
@@ -14,7 +14,7 @@ from quark_onnx.core.shown.figures import count, number, percent, share, size
 from quark_onnx.core.shown.markup import Html, joined, tag
 from quark_onnx.core.shown.tables import ROWS, reasons_table
 from quark_onnx.engine.ledger_rows import Row, Status
-from quark_onnx.engine.result_wording import agreement_text, decibels_text, grade, kept_text, worth_text
+from quark_onnx.engine.result_wording import agreement_text, decibels_text, grade, kept_text, training_text, worth_text
 
 TOP_DB = 60.0
 """dB of a full bar; what has more is as long."""
@@ -119,6 +119,21 @@ def tuned_chart(records: Sequence[LayerRecord]) -> Html:
     left = {record.node: _left(record) for record in records}
     worst = sorted(left, key=lambda node: -left[node])
     return bars(caption, [Bar(node, left[node], percent(left[node])) for node in worst[:ROWS]], len(worst))
+
+
+def training_chart(found: Training | None) -> Html:
+    """The loss on the held-out samples, evenly over the training."""
+    if found is None:
+        return Html()
+    curve = found.curve
+    picked = sorted({round(k * (len(curve) - 1) / (ROWS - 1)) for k in range(ROWS)})
+    top = max((point.held for point in curve if math.isfinite(point.held)), default=0.0) or 1.0
+    rows = [Bar(f"step {curve[k].step:,}", curve[k].held / top, _point(curve[k])) for k in picked]
+    return bars(f"Training: {training_text(found)}", rows, len(rows))
+
+
+def _point(point: TrainedPoint) -> str:
+    return number(point.held) + ("" if point.metric is None else f", {percent(point.metric)} right")
 
 
 def _left(record: LayerRecord) -> float:

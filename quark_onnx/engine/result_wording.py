@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from quark_onnx.core.records import GOOD, POOR, Cause, Correction, Departure, Measured, Proof, Tuning
+from quark_onnx.core.records import GOOD, POOR, Cause, Correction, Departure, Measured, Proof, Training, Tuning
 from quark_onnx.core.settings.targets import TARGETS
 from quark_onnx.engine.saturation_certificate import NAMED
 
@@ -165,6 +165,33 @@ def stopped_text(done: Tuning, limit: float | None) -> str:
         f"{STOPPED}{why}: {done.done} of {done.layers} layers are done{what}; those left are rounded "
         "to the nearest; resume with the plan of this result"
     )
+
+
+def training_text(found: Training) -> str:
+    """What training brought on the held-out samples, and after how many steps."""
+    first, best = found.curve[0], found.best
+    right = "" if first.metric is None or best.metric is None else f" ({first.metric:.1%} → {best.metric:.1%} right)"
+    gained = f"loss {first.held:.4g} → {best.held:.4g}{right}" if found.accepted else f"loss {first.held:.4g}, no less"
+    of = f"of {found.planned:,} " if found.steps < found.planned else ""
+    return (
+        f"{gained} on {found.judges:,} samples held out of it, best after {best.step:,}, {found.steps:,} {of}steps made"
+    )
+
+
+def training_warnings(found: Training) -> tuple[str, ...]:
+    """That training ended before its time, or brought nothing."""
+    told = []
+    if found.ended:
+        told.append(
+            f"training ended after {found.steps} of {found.planned} steps: {found.ended}; the state that the held-out "
+            f"samples liked best, after {found.best.step}, is what counts"
+        )
+    if not found.accepted:
+        told.append(
+            f"training found nothing better than it began with, on {found.judges} held-out samples, so that the model "
+            "is as it was before: more samples, or another learning_rate, may help"
+        )
+    return tuple(told)
 
 
 def departure_text(found: Departure, target: str = "cpu") -> str:

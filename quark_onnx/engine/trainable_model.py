@@ -6,7 +6,7 @@ of which the ends of a Clip in front of a narrow quantizer are multiples.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +19,17 @@ from quark_onnx.engine.apply_plan import Writer
 from quark_onnx.graph import Graph, Model, Node, Value, io
 from quark_onnx.graph.edit import add_constant, add_input, forget_types, new_node, read_instead
 from quark_onnx.graph.passes import remove_unused
-from quark_onnx.graph.view import constant, input_at, is_op
+from quark_onnx.graph.view import constant, input_at, is_op, shape
 from quark_onnx.numerics.quantizer import code_limits
 
-NORMALIZATIONS = ("LayerNormalization", "InstanceNormalization")
+FLOATS = {
+    **dict.fromkeys(LAYERS, (2,)),
+    **dict.fromkeys(
+        ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "BatchNormalization"), (1, 2)
+    ),
+    "RMSNormalization": (1,),
+}
+"""Operator → inputs that are trained where they stay floats: biases, and what normalizations multiply by and add."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +54,17 @@ def trainable(model: Model, plan: Plan) -> Trainable:
         PlanError: the plan is not complete.
     """
     quantized = io.copy(model)
-    writer = _TrainingWriter(quantized.graph, replace(plan, values=_of_sites(plan)))
+    opened = {}
+    for value in _float_parameters(quantized.graph, plan.sites):
+        given = add_input(quantized.graph, "float32", shape(value) or (), f"{value.name}_trained")
+        read_instead(value, given)
+        opened[value.name or ""] = given.name or ""
+    known = {tensor: array for tensor, array in plan.values.items() if tensor not in opened}
+    writer = _TrainingWriter(quantized.graph, replace(plan, values=known))
     writer.write()
-    for tensor, value in _float_parameters(quantized.graph, plan.sites):
-        writer.open(tensor, value, writer.biases)
     remove_unused(quantized)
     forget_types(quantized.graph)
-    return Trainable(quantized, writer.weights, writer.biases, writer.scales)
+    return Trainable(quantized, writer.weights, {**writer.biases, **opened}, writer.scales)
 
 
 class _TrainingWriter(Writer):
@@ -66,22 +77,13 @@ class _TrainingWriter(Writer):
         self.scales: dict[str, str] = {}
         self._fed: dict[str, Value] = {}
 
-    def open(self, tensor: str, value: Value, into: dict[str, str]) -> None:
-        """Whoever reads a float parameter reads an input."""
-        read_instead(value, self._given(value, f"{tensor}_trained", tensor, into))
-
-    def _given(self, value: Value, hint: str, tensor: str, into: dict[str, str]) -> Value:
-        """An input with the shape of an initializer."""
-        array = constant(value)
-        assert array is not None
-        given = add_input(self.graph, "float", array.shape, hint)
-        into[tensor] = given.name or ""
-        return given
-
     def _dequantized(self, site: Site, codes: NDArray[Any], parameters: list[Value]) -> None:
         value = self.values[site.tensor]
         into = self.biases if site.role == "bias" else self.weights
-        given = self._given(value, f"{site.tensor}_dequantized", site.tensor, into)
+        array = self._array(site)
+        dims = array.shape if array.size == codes.size else codes.shape  # one bias of all channels has a code for each
+        given = add_input(self.graph, "float32", dims, f"{site.tensor}_dequantized")
+        into[site.tensor] = given.name or ""
         keep = [node for node in value.consumers() if self._reads_float(value, node)]
         read_instead(value, given, keep=keep)
 
@@ -93,7 +95,7 @@ class _TrainingWriter(Writer):
 
     def _scale(self, site: Site) -> Value:
         if site.group not in self._fed:
-            self._fed[site.group] = add_input(self.graph, "float", [], f"{site.group}_trained_scale")
+            self._fed[site.group] = add_input(self.graph, "float32", [], f"{site.group}_trained_scale")
             self.scales[site.group] = self._fed[site.group].name or ""
         return self._fed[site.group]
 
@@ -110,20 +112,21 @@ class _TrainingWriter(Writer):
         return new_node(self.graph, "Clip", [value, *ends], f"{site.tensor}_Clip", f"{site.tensor}_clipped")
 
 
-def _of_sites(plan: Plan) -> dict[str, NDArray[Any]]:
-    """Tuned values of what is quantized; the others come in through inputs."""
-    return {tensor: array for tensor, array in plan.values.items() if tensor in plan.sites}
+def _float_parameters(graph: Graph, quantized: Collection[str]) -> list[Value]:
+    """Biases of layers that are not quantized, and parameters of normalizations, each once."""
+    found: dict[str, Value] = {}
+    for node in graph:
+        for value in [input_at(node, position) for position in FLOATS.get(node.op_type, ())] + _added(node):
+            name, array = "" if value is None else value.name or "", constant(value)
+            if value is not None and array is not None and array.dtype == np.float32 and name not in quantized:
+                found[name] = value
+    return [value for value in found.values() if value.is_initializer() and not value.is_graph_output()]
 
 
-def _float_parameters(graph: Graph, quantized: Collection[str]) -> Iterator[tuple[str, Value]]:
-    """Float biases of layers, and what normalizations multiply by and add, each once."""
-    seen = set(quantized)
-    for node in list(graph):
-        positions = (2,) if is_op(node, *LAYERS) else (1, 2) if is_op(node, *NORMALIZATIONS) else ()
-        for value in (input_at(node, position) for position in positions):
-            name = "" if value is None else value.name or ""
-            if value is None or name in seen or value.is_graph_output() or constant(value) is None:
-                continue
-            if constant(value).dtype == np.float32:  # type: ignore[union-attr]
-                seen.add(name)
-                yield name, value
+def _added(node: Node) -> list[Value | None]:
+    """The bias that stands behind a MatMul."""
+    if not is_op(node, "Add"):
+        return []
+    left, right = node.inputs
+    products = [value for value in (left, right) if value is not None and is_op(value.producer(), "MatMul")]
+    return [value for value in (left, right) if value not in products] if products else []

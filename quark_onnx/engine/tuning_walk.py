@@ -51,7 +51,7 @@ Finder = Callable[[Node, Frontier, Plan], Found | Skip | None]
 
 
 def along(
-    walk: Callable[[Visitor], Plan],
+    walk: Callable[[Visitor], object],
     plan: Plan,
     finders: Mapping[str, Finder],
     reasons: Mapping[str, str],

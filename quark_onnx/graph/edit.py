@@ -91,8 +91,9 @@ def add_constant(graph: ir.Graph, array: Any, hint: str, dtype: str | None = Non
 
 
 def add_input(graph: ir.Graph, dtype: str, dims: Sequence[int | str | None], hint: str) -> ir.Value:
-    """A new graph input of an ONNX type such as `float`, with a fresh name."""
-    value = ir.Value(name=fresh_name(graph, hint), type=ir.TensorType(ir.DataType[dtype.upper()]), shape=ir.Shape(dims))
+    """A new graph input of a numpy type such as `float32`, with a fresh name."""
+    kind = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+    value = ir.Value(name=fresh_name(graph, hint), type=kind, shape=ir.Shape(dims))
     graph.inputs.append(value)
     return value
 

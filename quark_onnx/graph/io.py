@@ -122,7 +122,7 @@ def copy(model: ir.Model) -> ir.Model:
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
     """The model as a protobuf, complete; above 1.8 GB tensors in external files stay there."""
-    return ir.to_proto(model if is_large(model) else _inlined(model))
+    return ir.to_proto(model if is_large(model) else inlined(model))
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -177,7 +177,7 @@ def save(model: ir.Model, path: Path, *, source: ir.Model, external: bool = Fals
             ir.save(model, temporary, external_data=data_files.WRITTEN)
             spared |= data_files.put_beside(temporary, target)
         else:
-            ir.save(_inlined(model), temporary)
+            ir.save(inlined(model), temporary)
     data_files.clear(target, spared)
 
 
@@ -209,7 +209,7 @@ class Runnable(NamedTuple):
 def runnable(model: ir.Model, *, whole: bool = False) -> Runnable:
     """The model for onnxruntime; `whole`: all weights that are in memory in its bytes."""
     if not is_heavy(model) and not large_weights.moved(model):
-        light, weights = (_inlined(model), {}) if whole else weights_apart.parted(_inlined(model))
+        light, weights = (inlined(model), {}) if whole else weights_apart.parted(inlined(model))
         return Runnable(ir.to_proto(light).SerializeToString(), weights)
     large_weights.settle(model)
     let_go(model)
@@ -222,7 +222,7 @@ def let_go(model: ir.Model) -> None:
         large_weights.let_go(tensor)
 
 
-def _inlined(model: ir.Model) -> ir.Model:
+def inlined(model: ir.Model) -> ir.Model:
     """The model with tensors of external files read into memory, so that its bytes stand alone."""
     if next(large_weights.in_files(model), None) is None:
         return model

@@ -15,6 +15,7 @@ from quark_onnx.graph import passes
 from quark_onnx.graph.edit import add_constant, add_input, fresh_name
 from quark_onnx.graph.element_types import infer_types
 from quark_onnx.graph.io import copy
+from quark_onnx.graph.opset import fit_opset, own_opset
 from quark_onnx.graph.view import FLOATS, is_op, rank, shape
 
 LEAST = 1e-12
@@ -84,13 +85,15 @@ class LossTerms:
         found = classes(output) or Classes(axis=(rank(output) or 1) - 1, probabilities=False)
         logs = self._logarithms(output, found, 1.0)
         count = self._op("Gather", self._op("Shape", output), self._ints([found.axis]))
-        hot = self._op("OneHot", self._read_labels(), count, self._floats_of([0.0, 1.0]), axis=found.axis)
+        hot = self._op(
+            "OneHot", self._labels_as(ir.DataType.INT64), count, self._floats_of([0.0, 1.0]), axis=found.axis
+        )
         one = self._mean_over_positions(self._sum(self._op("Mul", hot, logs), [found.axis]), output)
         self._add("cross_entropy", [self._op("Neg", one)])
 
     def distance(self, name: str) -> None:
         """`l1` or `l2`: mean absolute or squared difference of the first output from labels of its shape."""
-        gap = self._op("Sub", self._first(), self._read_labels())
+        gap = self._op("Sub", self._first(), self._labels_as(ir.DataType.FLOAT))
         part = self._op("Abs", gap) if name == "l1" else self._op("Mul", gap, gap)
         self._add(name, [self._sum(self._sample_means(part))])
 
@@ -100,8 +103,7 @@ class LossTerms:
         Raises:
             ModelError: it takes what there is not, or returns not one number.
         """
-        loss = copy(loss)
-        passes.lift_constants(loss)
+        loss = self._fitted(loss)
         if len(loss.graph.outputs) != 1:
             raise ModelError(
                 f"the loss graph has {len(loss.graph.outputs)} outputs; it is to return one number, a sum over samples"
@@ -109,17 +111,20 @@ class LossTerms:
         outputs = {value.name or "": value for value in self._graph.outputs}
         for value in list(loss.graph.inputs):
             value.replace_all_uses_with(self._asked_for(value.name or "", outputs), replace_graph_outputs=True)
-        for array in loss.graph.initializers.values():
+        for array in list(loss.graph.initializers.values()):
             assert array.const_value is not None
-            array.replace_all_uses_with(add_constant(self._graph, array.const_value.numpy(), f"loss_{array.name}"))
-        result = loss.graph.outputs[0]
+            twin = add_constant(self._graph, array.const_value.numpy(), f"loss_{array.name}")
+            array.replace_all_uses_with(twin, replace_graph_outputs=True)
+        result = loss.graph.outputs.pop()
         for node in list(loss.graph):
             loss.graph.remove(node)
             node.name = fresh_name(self._graph, f"loss_{node.name or node.op_type}")
             for value in node.outputs:
-                value.name = fresh_name(self._graph, f"loss_{value.name}")
+                value.name = fresh_name(self._graph, f"loss_{value.name}") if value.name else ""
             self._graph.append(node)
-        self._add("graph", [self._sum(result)])
+        self._graph.opset_imports.update({k: v for k, v in loss.graph.opset_imports.items() if k})
+        infer_types(self._model)
+        self._add("graph", [self._sum(result) if rank(result) else result])
 
     def done(self, weights: Mapping[str, float], loss: str) -> dict[str, str]:
         """Adds the terms, and the weighted sum of them under a name like `loss`, to the outputs; term → output."""
@@ -131,6 +136,19 @@ class LossTerms:
             self._graph.outputs.append(value)
         infer_types(self._model)
         return found
+
+    def _fitted(self, loss: ir.Model) -> ir.Model:
+        """A copy in the operator set of the model, its constants apart."""
+        loss, wanted = copy(loss), int(self._graph.opset_imports[""])
+        passes.lift_constants(loss)
+        try:
+            fit_opset(loss, wanted, wanted)
+        except ModelError as error:
+            raise ModelError(
+                f"the loss graph has opset {own_opset(loss)}, and does not fit a model of opset {wanted}; "
+                f"write it with opset {wanted}"
+            ) from error
+        return loss
 
     def _asked_for(self, name: str, outputs: Mapping[str, ir.Value]) -> ir.Value:
         if name in outputs:
@@ -158,7 +176,7 @@ class LossTerms:
         name = value.name or ""
         if name not in self.teachers:
             dims = [dim if isinstance(dim, int) else None for dim in value.shape or ()]
-            given = add_input(self._graph, "float", dims, FLOAT.format(name))
+            given = add_input(self._graph, "float32", dims, FLOAT.format(name))
             self.teachers[name], self._values[given.name or ""] = given.name or "", given
         return self._values[self.teachers[name]]
 
@@ -169,6 +187,10 @@ class LossTerms:
             dtype, axes = self._labels
             self._given = add_input(self._graph, dtype, [None] * axes, "labels")
         return self._given
+
+    def _labels_as(self, kind: ir.DataType) -> ir.Value:
+        """onnxruntime's OneHot takes whole numbers of 64 bits."""
+        return self._op("Cast", self._read_labels(), to=kind.value)
 
     def _first(self) -> ir.Value:
         return next(iter(self._floats()))
@@ -222,7 +244,8 @@ class LossTerms:
         axes = rank(inputs[0])
         if op_type in ("Sub", "Mul", "Abs", "LogSoftmax", "Exp", "Log", "Max", "Div", "Add") and axes is not None:
             value.shape = inputs[0].shape
-        value.type = ir.TensorType(ir.DataType.INT64 if op_type in ("Shape", "Gather") else ir.DataType.FLOAT)
+        whole = op_type in ("Shape", "Gather") or attributes.get("to") == ir.DataType.INT64.value
+        value.type = ir.TensorType(ir.DataType.INT64 if whole else ir.DataType.FLOAT)
         self._values[value.name] = value
         return value
 

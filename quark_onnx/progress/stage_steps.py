@@ -19,6 +19,7 @@ STAGES = {
     "protect": "looking for what 8 bits would ruin",
     "mix": "choosing types",
     "tune": "fine-tuning",
+    "train": "training",
     "apply": "writing quantizers into the graph",
     "prove": "proving the result in onnxruntime",
     "write": "writing the model",

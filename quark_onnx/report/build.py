@@ -135,6 +135,7 @@ def report_of(
         tuned=known.tuned,
         untuned=known.untuned,
         correction=known.correction,
+        trained=known.trained,
         mixed=known.mixed,
         protected=known.protected,
         remarks=known.remarks,

@@ -20,6 +20,7 @@ from quark_onnx.core.records import (
     MixRecord,
     ProtectedRegion,
     Slice,
+    Training,
     least_alike,
 )
 from quark_onnx.core.settings.targets import TARGETS
@@ -239,6 +240,7 @@ class ModelReport:
     tuned: tuple[LayerRecord, ...] = ()
     untuned: Mapping[str, str] = field(default_factory=dict)
     correction: Correction | None = None
+    trained: Training | None = None
     mixed: tuple[MixRecord, ...] = ()
     protected: tuple[ProtectedRegion, ...] = ()
     remarks: Mapping[str, str] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from quark_onnx.engine.result_wording import (
     decibels_text,
     measured_text,
     slice_text,
+    training_text,
     worth_text,
 )
 from quark_onnx.engine.saturation_certificate import Certificate, summary
@@ -108,3 +109,8 @@ def correction(r: ModelReport) -> str:
     """What became of bias correction, in a sentence; empty where it was not judged."""
     text = correction_text(r.correction)
     return text and f"Bias correction was {text}."
+
+
+def training(r: ModelReport) -> str:
+    """What training brought, in a sentence; empty where there was none."""
+    return "" if r.trained is None else f"Training: {training_text(r.trained)}."

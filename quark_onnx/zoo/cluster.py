@@ -17,6 +17,7 @@ import psutil
 from dask.utils import parse_bytes
 from distributed import Client, Future, LocalCluster, get_worker
 
+from quark_onnx.cluster.connections import NOBODY, existing
 from quark_onnx.core.errors import ConfigError
 from quark_onnx.core.threads import cores
 from quark_onnx.zoo.process_watch import Limits
@@ -25,12 +26,6 @@ from quark_onnx.zoo.task import Task
 
 SHARE = 0.9
 """Part of the memory that models may have, on a machine or a worker."""
-
-NOBODY = "127.0.0.1:0"
-"""Where dask's pages of a local cluster are, which nobody looks at: not for other machines, at a port that is free."""
-
-PATIENCE = 20
-"""Seconds to wait for the scheduler."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ def connected(scheduler: str | None, workers: int | None, memory: str | None, th
     if scheduler is not None:
         if workers is not None:
             raise ConfigError("an existing cluster has workers already; leave out either scheduler or workers")
-        with _there(scheduler) as client:
+        with existing(scheduler) as client:
             slots = sum(client.nthreads().values())
             yield Cluster(client, Limits(size, threads or 0), slots)
         return
@@ -94,21 +89,6 @@ def connected(scheduler: str | None, workers: int | None, memory: str | None, th
         Client(cluster) as client,
     ):
         yield Cluster(client, limits, count)
-
-
-@contextlib.contextmanager
-def _there(address: str) -> Iterator[Any]:
-    try:
-        client = Client(address, timeout=PATIENCE)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"no scheduler answers at {address!r} ({error}); start one with `dask scheduler`, and give the address "
-            "that it prints, such as tcp://10.0.0.1:8786"
-        ) from error
-    with client:
-        if not client.nthreads():
-            raise ConfigError(f"the scheduler at {address!r} has no workers; start some with `dask worker {address}`")
-        yield client
 
 
 def _bytes(memory: str | None) -> int:

@@ -30,8 +30,14 @@ def typed(array: np.ndarray, dtype: Any) -> np.ndarray:
     return array.astype(dtype) if array.dtype == np.float32 else array.copy()
 
 
-def torch_net(proto: onnx.ModelProto, dtype: Any) -> tuple[Callable[[Mapping[str, Any]], Any], dict[str, Any]]:
-    """The first output as a function of the inputs, and the constants, of which it is one too."""
+def torch_net(
+    proto: onnx.ModelProto, dtype: Any, read_as: Callable[[str, Any], Any] = lambda name, value: value
+) -> tuple[Callable[[Mapping[str, Any]], Any], dict[str, Any]]:
+    """The first output as a function of the inputs, and the constants, of which it is one too.
+
+    Args:
+        read_as: what a tensor of this name and value is read as, a quantizer say.
+    """
     import torch
 
     arrays = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
@@ -39,10 +45,11 @@ def torch_net(proto: onnx.ModelProto, dtype: Any) -> tuple[Callable[[Mapping[str
     operators = _operators(dtype)
 
     def forward(feed: Mapping[str, Any]) -> Any:
-        values = {"": None, **tensors, **feed}
+        values = {"": None} | {name: read_as(name, value) for name, value in {**tensors, **feed}.items()}
         for node in proto.graph.node:
             attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-            values[node.output[0]] = operators[node.op_type](attributes, *(values[name] for name in node.input))
+            value = operators[node.op_type](attributes, *(values[name] for name in node.input))
+            values[node.output[0]] = read_as(node.output[0], value)
         return values[proto.graph.output[0].name]
 
     return forward, tensors

@@ -18,6 +18,7 @@ from quark_onnx.core.settings.aimet_runtime_config import load_runtime_config
 from quark_onnx.core.settings.fast_finetune import FastFinetune
 from quark_onnx.engine.apply_plan import apply
 from quark_onnx.engine.calibration_data import open_data
+from quark_onnx.engine.crew import Crew
 from quark_onnx.engine.observe import observe
 from quark_onnx.engine.runner import input_specs
 from quark_onnx.graph import Model, io
@@ -94,12 +95,13 @@ def tuned(
     limit: int = MEMORY,
     tell: Callable[[str, int, int], None] = unseen,
     judge: Callable[[Plan], float] | None = None,
+    crew: Crew | None = None,
 ) -> Tuning:
     """Fine-tune a case. What must hold for every plan and option is checked here."""
     start = made.plan if plan is None else plan
     before = io.fingerprint(made.model)
     gains = channel_importance(made.model)
-    done = finetune(made.model, start, made.feeds, options, gains, limit, tell, judge)
+    done = finetune(made.model, start, made.feeds, options, gains, limit, tell, judge, crew=crew)
     assert io.fingerprint(made.model) == before
     assert_only_tuned(made, done.plan)
     for record in done.records:

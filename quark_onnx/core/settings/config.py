@@ -28,6 +28,7 @@ from quark_onnx.core.settings.range_methods import ALIASES, METHODS, WEIGHT_ONLY
 from quark_onnx.core.settings.smoothing import Smoothing
 from quark_onnx.core.settings.targets import PAIRS, TARGETS, Target
 from quark_onnx.core.settings.tensor_overrides import Override, asked_for, tensor_overrides, type_overrides
+from quark_onnx.core.settings.training.qat import QAT
 
 _INTEGERS_ONLY = ("per_channel", "reduce_range", "include_fast_ft", "use_dynamic_quant")
 """Fields that a conversion to float16 or bfloat16 has no use for."""
@@ -115,11 +116,6 @@ class QuantizationConfig:
             if self.conversion and getattr(self, name):
                 raise ConfigError(f"{name} is for integers; a model that becomes {self.conversion} has none; remove it")
         refuse_idle(self.extra_options, self._situation)
-        if self.extra_options.get("FastFinetune") is not None and not self.include_fast_ft:
-            raise ConfigError(
-                "extra option FastFinetune says how to fine-tune, but nothing asks for it; set include_fast_ft=True, "
-                "start from a preset such as S8S8_AAWS_ADAROUND, or remove the option"
-            )
         if self.moving_average is not None and self.calibrate_method != "MinMax":
             raise ConfigError("CalibMovingAverage is a way of MinMax; remove it, or set calibrate_method='MinMax'")
         self._check_mixing()
@@ -181,6 +177,7 @@ class QuantizationConfig:
             self.per_channel,
             self.include_cle,
             self.include_auto_mp,
+            self.include_fast_ft,
             methods | {one.method for one in overrides if one.method is not None},
             told or any(grid.symmetric for grid in grids[1:]),
             told or any(grid.symmetric for grid in (*grids, *layers)),
@@ -330,7 +327,13 @@ class QuantizationConfig:
     @property
     def moves_biases(self) -> bool:
         """Whether biases may change, so that every layer needs one."""
-        return self.include_fast_ft or self.corrects
+        return self.include_fast_ft or self.corrects or self.training is not None
+
+    @property
+    def training(self) -> QAT | None:
+        """How the quantized model is trained as a whole; None: it is not."""
+        asked = self.option("QAT")
+        return None if asked is False else QAT.from_dict({} if asked is True else asked)
 
     @property
     def corrects(self) -> bool:
@@ -345,7 +348,7 @@ class QuantizationConfig:
     @property
     def needs_data(self) -> bool:
         """Whether ranges of activations, or what is tuned, come from calibration data."""
-        return self.observes or self.tunes or self.include_auto_mp
+        return self.observes or self.tunes or self.include_auto_mp or self.training is not None
 
     @property
     def observes(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quark_onnx.core.settings.fast_finetune import FastFinetune
+from quark_onnx.core.settings.training.qat import QAT
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,12 @@ OPTIONS: dict[str, Option] = {
     ),
     "FastFinetune": Option(
         (dict, FastFinetune), None, "an AdaRound or AdaQuant, or its settings under Quark's names, see `from_quark`"
+    ),
+    "QAT": Option(
+        (bool, dict, QAT),
+        False,
+        "train the quantized model as a whole, by its outputs or by labels: True, or settings, {epochs, learning_rate, "
+        "losses, batch_size, flip, crop, checkpoint, …}, see `QAT`",
     ),
     "InlineIf": Option(
         dict,

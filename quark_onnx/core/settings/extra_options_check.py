@@ -19,6 +19,7 @@ from quark_onnx.core.settings.protection import Protection
 from quark_onnx.core.settings.range_methods import ALIASES, METHODS, WEIGHT_ONLY
 from quark_onnx.core.settings.smoothing import smooth_quant_option
 from quark_onnx.core.settings.tensor_overrides import plain_tensors, plain_types
+from quark_onnx.core.settings.training.qat import plain_qat
 
 _ENDLESS = 2**31
 _LIMITS: dict[str, tuple[float, float]] = {
@@ -44,6 +45,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "AutoMixprecision": lambda value: mixing_from_quark(value).to_dict(),
     "SmoothQuant": lambda value: smooth_quant_option(value) if isinstance(value, Mapping) else value,
     "InlineIf": lambda value: _branches(value),
+    "QAT": plain_qat,
 }
 """What makes plain values of dictionaries, and refuses what is wrong in them."""
 

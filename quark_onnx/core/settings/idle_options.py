@@ -69,6 +69,11 @@ OF_ENTROPY = ("NumBins", "NumQuantizedBins")
 OF_LAYERWISE = ("PercentileCandidates", "LWPMetric")
 OF_RANDOM = ("RandomDataReaderInputShape", "RandomDataReaderInputDataRange")
 
+NO_TUNING = (
+    "says how to fine-tune, but nothing asks for it; set include_fast_ft=True, start from a preset such as "
+    "S8S8_AAWS_ADAROUND, or remove the option"
+)
+
 Rule = tuple[Collection[str], bool, str]
 """Options, whether they have nothing to act on, and the words that follow their name."""
 
@@ -79,6 +84,7 @@ class Situation:
 
     conversion     the float type it is converted to; None: it is quantized
     mixes          layers get types by how the outputs like them
+    tunes          layers are fine-tuned
     observes       activations have ranges
     methods        range methods in use anywhere
     symmetric      activations, or some of them, have their zero point in the middle
@@ -91,6 +97,7 @@ class Situation:
     per_channel: bool
     include_cle: bool
     mixes: bool
+    tunes: bool
     methods: Collection[str]
     symmetric: bool
     any_symmetric: bool
@@ -130,6 +137,7 @@ def _on(options: Mapping[str, Any], s: Situation) -> tuple[Rule, ...]:
         ),
         (("Protect",), s.mixes, "is not for mixed precision, which chooses types itself; use nodes_to_exclude"),
         (("LayerTypes",), s.mixes, "says of layers what include_auto_mp is to find out; leave one of the two out"),
+        (("FastFinetune",), not s.tunes, NO_TUNING),
         (OF_EQUALIZATION, not s.include_cle, "is part of equalization; set include_cle=True or remove it"),
         (
             OF_EQUALIZATION,

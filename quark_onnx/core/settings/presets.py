@@ -5,7 +5,7 @@
 A name such as `S8S8_AAWS` is read as: activation type, weight type, A(symmetric or Symmetric) activation, W(eight)
 likewise; any name of that form is a preset, also `S16S4_ASWS`. The other names are those of AMD Quark. Static integer
 presets and `MATMUL_NBITS` also exist with `_ADAROUND`, `_ADAQUANT` and `_GPTQ` at the end: the same, and weights are
-fine-tuned afterwards.
+fine-tuned afterwards; and with `_QAT`: as `_ADAROUND`, and the quantized model is trained after that.
 
 `Config` is what `ModelQuantizer` takes: without a configuration, the preset that needs no choice.
 """
@@ -27,6 +27,9 @@ DEFAULT = "INT8_PROTECTED"
 
 CONVERSIONS = {"float16": "FP16", "bfloat16": "BF16"}
 """The preset where none is named and both types are floats."""
+
+TRAINED = "_QAT"
+"""How presets end whose models are trained."""
 
 _SPELLED = re.compile(r"([SU])(\d+)([SU])(\d+)_A([AS])W([AS])")
 _SIGN = {"S": "int", "U": "uint"}
@@ -88,9 +91,15 @@ def _transformer(config: QuantizationConfig, **extra: object) -> QuantizationCon
     return replace(config, op_types_to_quantize=("MatMul", "Gemm"), extra_options=options)
 
 
-def _tuned(config: QuantizationConfig, algorithm: str) -> QuantizationConfig:
-    """The same with fast fine-tuning, at this package's settings for it; biases are part of it."""
-    options = {**config.extra_options, "FastFinetune": {"OptimAlgorithm": algorithm}}
+def _tuned(config: QuantizationConfig, ending: str) -> QuantizationConfig:
+    """The same with fast fine-tuning, at this package's settings for it; biases are part of it. And with training."""
+    trains = ending == TRAINED
+    algorithm = "adaround" if trains else ending.removeprefix("_").lower()
+    options = {
+        **config.extra_options,
+        "FastFinetune": {"OptimAlgorithm": algorithm},
+        **({"QAT": True} if trains else {}),
+    }
     options.pop("BiasCorrection", None)
     return replace(config, include_fast_ft=True, extra_options=options)
 
@@ -124,10 +133,10 @@ _TUNABLE: dict[str, QuantizationConfig] = {
 }
 
 _OTHERS: dict[str, QuantizationConfig] = {
-    "INT8_CNN_ACCURATE": _tuned(_FINE8, "adaround"),
-    "INT16_CNN_ACCURATE": _tuned(_FINE16, "adaround"),
-    "INT8_TRANSFORMER_ACCURATE": _tuned(_transformer(_FINE8), "adaround"),
-    "INT16_TRANSFORMER_ACCURATE": _tuned(_transformer(_FINE16), "adaround"),
+    "INT8_CNN_ACCURATE": _tuned(_FINE8, "_ADAROUND"),
+    "INT16_CNN_ACCURATE": _tuned(_FINE16, "_ADAROUND"),
+    "INT8_TRANSFORMER_ACCURATE": _tuned(_transformer(_FINE8), "_ADAROUND"),
+    "INT16_TRANSFORMER_ACCURATE": _tuned(_transformer(_FINE16), "_ADAROUND"),
     "S16S16_MIXED_S8S8": replace(_named("S16S16_AAWS", Percentile=99.9999), include_auto_mp=True),
     "UINT8_DYNAMIC_QUANT": QuantizationConfig(
         activation_type="uint8", weight_type="int8", per_channel=True, use_dynamic_quant=True, include_cle=False
@@ -138,11 +147,11 @@ _OTHERS: dict[str, QuantizationConfig] = {
 }
 """Presets that come as they are, without the endings."""
 
-_ENDINGS = tuple(f"_{algorithm.upper()}" for algorithm in METHODS)
+_ENDINGS = (*(f"_{algorithm.upper()}" for algorithm in METHODS), TRAINED)
 """What a preset of integers takes behind its name."""
 
 PRESETS = {
-    f"{name}{suffix}": _tuned(config, suffix[1:].lower()) if suffix else config
+    f"{name}{suffix}": _tuned(config, suffix) if suffix else config
     for name, config in _TUNABLE.items()
     for suffix in ("", *_ENDINGS)
 } | _OTHERS
@@ -167,7 +176,7 @@ def get_default_config(name: str = DEFAULT) -> QuantizationConfig:
     base = str(name).removesuffix(ending)
     if _SPELLED.fullmatch(base):
         config = _named(base)
-        return _tuned(config, ending[1:].lower()) if ending else config
+        return _tuned(config, ending) if ending else config
     if _BLOCK_FLOAT.fullmatch(base):
         raise ConfigError(
             f"preset {name!r} is not offered: {_BLOCK_FLOAT_REASON}; INT8, 16-bit and 4-bit integers, FP16 and BF16 are"
@@ -195,7 +204,7 @@ def beginning(name: str | None, changes: Mapping[str, Any]) -> tuple[str, Quanti
     if target not in TARGETS or name != DEFAULT + ending or ending not in ("", *_ENDINGS):
         return name, get_default_config(name)
     config = _protected(target)
-    return name, _tuned(config, ending[1:].lower()) if ending else config
+    return name, _tuned(config, ending) if ending else config
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,15 @@ def codes(bias: NDArray[np.floating], bias_scale: NDArray[np.float32]) -> NDArra
     return np.rint(bias.astype(np.float64) / bias_scale.astype(np.float64)).astype(np.int32)
 
 
+def stored(
+    bias: NDArray[np.floating], input_scale: NDArray[np.float32], weight_scale: NDArray[np.float32]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Codes as a model has them, and their scale: one for all, or one for each. One number is for all channels."""
+    groups = bias.size // weight_scale.size if weight_scale.ndim and bias.size > weight_scale.size else 1
+    found, flat = scale(input_scale, weight_scale, groups), bias.reshape(-1)
+    return codes(np.broadcast_to(flat, found.shape) if flat.size == 1 and found.ndim else flat, found), found
+
+
 def raised_scale(
     bias: NDArray[np.floating], input_scale: NDArray[np.float32], weight_scale: NDArray[np.float32], groups: int = 1
 ) -> NDArray[np.float32] | None:

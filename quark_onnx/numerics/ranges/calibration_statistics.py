@@ -12,7 +12,7 @@ out of their bins, see `deciding_values`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from threading import Lock
@@ -84,10 +84,19 @@ class Statistics:
         return tally.statistics(*(tally.add(values) or (0.0, 0.0)))
 
     def __add__(self, other: Statistics) -> Statistics:
-        if not (self.count and other.count):
-            return self if self.count else other
-        bins = Bins.of(other.bins.add_to(self.bins.add_to(np.zeros(BINS, np.int64))))
-        return Statistics(min(self.lo, other.lo), max(self.hi, other.hi), bins, max(self.told, other.told))
+        return Statistics.sum([self, other])
+
+    @classmethod
+    def sum(cls, parts: Sequence[Statistics]) -> Statistics:
+        """Of all values that were seen of any part, of which there is at least one."""
+        seen = [part for part in parts if part.count]
+        if len(seen) < 2:
+            return seen[0] if seen else parts[0]
+        dense = np.zeros(BINS, np.int64)
+        for part in seen:
+            part.bins.add_to(dense)
+        lo, hi = min(part.lo for part in seen), max(part.hi for part in seen)
+        return cls(lo, hi, Bins.of(dense), max(part.told for part in seen))
 
     @property
     def count(self) -> int:

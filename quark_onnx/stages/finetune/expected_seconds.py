@@ -43,7 +43,7 @@ def expected_seconds(rows: tuple[int, int, int], positions: int | None, options:
     weights, most = groups * outputs * inputs, most_positions(rows, options.positions)
     seen = most if positions is None else positions
     drawn = min(most, seen)
-    seconds = BASE + RUN * seen * groups * outputs + PASSED * seen * weights
+    seconds = BASE + passing_seconds(rows, seen)
     seconds += TAKEN * drawn * groups * (2 * inputs + outputs)
     if isinstance(options, Nearest) and not options.scale_search:  # the bias alone
         return seconds + PASSED * drawn * weights
@@ -52,6 +52,12 @@ def expected_seconds(rows: tuple[int, int, int], positions: int | None, options:
         return seconds
     seconds += SUMMED * drawn * groups * inputs * (inputs + outputs) + SWEPT * weights * inputs
     return seconds + LEARNED * _steps(options, bits, inputs) * weights * min(inputs, WIDE)
+
+
+def passing_seconds(rows: tuple[int, int, int], positions: int) -> float:
+    """Seconds that the samples take to pass through a layer and what follows it, on both sides."""
+    groups, outputs, inputs = rows
+    return RUN * positions * groups * outputs + PASSED * positions * groups * outputs * inputs
 
 
 def _steps(options: FastFinetune, bits: int, inputs: int) -> int:

@@ -1,4 +1,4 @@
-"""Which layers are tuned, and what finds something better for each."""
+"""Fine-tuning: one layer after the other, or each by itself."""
 
 from __future__ import annotations
 
@@ -12,23 +12,16 @@ from numpy.typing import NDArray
 
 from quark_onnx.core.plan import Plan
 from quark_onnx.core.records import Tuning
-from quark_onnx.core.settings.fast_finetune import FastFinetune, Nearest
-from quark_onnx.engine.activation_walk import walk
+from quark_onnx.core.settings.fast_finetune import FastFinetune
+from quark_onnx.engine.activation_walk import Visitor, walk
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.counted_positions import Counted
-from quark_onnx.engine.kept_feeds import samples_in
-from quark_onnx.engine.layers import Unit, match
-from quark_onnx.engine.layers.layer_inputs import float_of
+from quark_onnx.engine.crew import Crew
 from quark_onnx.engine.tuning_pace import Pace
-from quark_onnx.engine.tuning_walk import Finder, Tell, along, beyond_memory
+from quark_onnx.engine.tuning_walk import Tell, along
 from quark_onnx.graph import Model
-from quark_onnx.numerics.layer.sampling import bytes_of
-from quark_onnx.stages.finetune.bias_fit import BiasFit
-from quark_onnx.stages.finetune.expected_seconds import expected_seconds, positions_of
-from quark_onnx.stages.finetune.layer_statistics import KEPT
-from quark_onnx.stages.finetune.normalizations import NORMS, NormFit, match_norms
-from quark_onnx.stages.finetune.tuned_layers import TunedLayers
-from quark_onnx.stages.finetune.weight_tuner import WeightTuner
+from quark_onnx.stages.finetune.layer_finders import layer_finders
+from quark_onnx.stages.finetune.layers_apart import LayersApart, tuned_apart, visited
 
 Array = NDArray[Any]
 
@@ -43,6 +36,7 @@ def finetune(
     tell: Tell,
     judge: Callable[[Plan], float] | None = None,
     counted: Counted | None = None,
+    crew: Crew | None = None,
 ) -> Tuning:
     """Tune every layer that can be; layers that the plan already has codes for are left as they are (resuming).
 
@@ -54,25 +48,19 @@ def finetune(
         tell: called as `tell(text, layers done, layers)`.
         judge: score of the whole model under a plan, higher is better; a layer that lowers it is not changed.
         counted: which positions of the samples count; None: all.
+        crew: shares the layers, where these learn apart from each other; with a time limit they are tuned here.
     """
-    units, reasons = match(model, plan, [kind for kind in options.target_op_type if kind not in NORMS])
-    norms, others = match_norms(model, plan, options)
-    rows = {name: unit.geometry.rows(float_of(model, unit.weight)).shape for name, unit in units.items()}
-    large = {name: _why_large(rows[name], options) for name in units}
-    reasons |= others | {name: reason for name, reason in large.items() if reason is not None}
-    todo = {name: unit for name, unit in units.items() if unit.weight not in plan.codes and large[name] is None}
-    numbers = {name: i for i, name in enumerate(units)}  # not of `todo`: a resumed run draws what the first would have
-    layers = TunedLayers(model, todo, numbers, options, gains)
-    weights = not isinstance(options, Nearest) or options.scale_search
-    finders: dict[str, Finder] = dict.fromkeys(todo, WeightTuner(layers) if weights else BiasFit(layers))
-    finders |= dict.fromkeys(norms, NormFit(model, norms, options))
-    start = replace(plan, codes={}, values={}) if options.parallel else plan
-    way = partial(walk, model, start, feeds, finders.keys(), limit=limit, follow=not options.parallel, counted=counted)
-    helps = None if judge is None else _Scores(judge)
-    samples = len(feeds) * samples_in(feeds[0]) if feeds else 0
-    expected = {name: _expected(unit, rows[name], plan, options, samples) for name, unit in todo.items()}
-    pace = Pace(expected, options.time_limit)
-    return along(way, plan, finders, reasons, tell, helps, layers.sharing() if weights else None, pace)
+    finders = layer_finders(model, plan, feeds, options, gains)
+    by_layer, helps = finders.by_layer, None if judge is None else _Scores(judge)
+    if crew is not None and options.parallel and options.time_limit is None and by_layer:
+        by_layer = tuned_apart(crew, model, finders, LayersApart(plan, list(feeds), options, gains, limit, counted))
+        way: Callable[[Visitor], object] = partial(visited, model, plan, by_layer)
+    else:
+        start = replace(plan, codes={}, values={}) if options.parallel else plan
+        follow = not options.parallel
+        way = partial(walk, model, start, feeds, by_layer, limit=limit, follow=follow, counted=counted)
+    pace = Pace(finders.expected, options.time_limit)
+    return along(way, plan, by_layer, finders.reasons, tell, helps, finders.sharing, pace)
 
 
 @dataclass
@@ -89,14 +77,3 @@ class _Scores:
         helps = score >= self.best
         self.best = score if helps else self.best
         return helps
-
-
-def _why_large(rows: tuple[int, int, int], options: FastFinetune) -> str | None:
-    """Why a layer is too large to be tuned: its sums grow with the square of its inputs. None if it is not."""
-    why = beyond_memory(bytes_of(rows, options.positions, KEPT))
-    return None if why is None else f"{why}; fewer positions may help"
-
-
-def _expected(unit: Unit, rows: tuple[int, int, int], plan: Plan, options: FastFinetune, samples: int) -> float:
-    """Seconds that a layer will take."""
-    return expected_seconds(rows, positions_of(unit, rows, samples), options, plan.sites[unit.weight].format.bits)

@@ -61,10 +61,13 @@ def flips_and_crops(
         labels: of any samples, or None.
 
     Raises:
-        ConfigError: no input is a picture, or labels say where something is in it, which would move.
+        ConfigError: `crop` is a part of a pixel, no input is a picture, or labels say where something is in it, which
+            would move.
     """
     if not flip and not crop:
         return None
+    if crop > 1 and crop % 1:
+        raise ConfigError(f"QAT: crop is {crop}; give whole pixels, or a part of the side below 1")
     asked = "flip" if flip else "crop"
     heights = {spec.name: axis for spec in inputs if (axis := _height(spec)) is not None}
     if not heights:

@@ -64,10 +64,10 @@ class Batches:
         if not self._samples:
             raise DataError("there is no sample to train on; give some hundreds, with labels or without")
         held = held_out(len(self._samples), holdout, seed)
-        self._taught, judging = np.flatnonzero(~held), np.flatnonzero(held)
+        self._taught, self._judging = np.flatnonzero(~held), np.flatnonzero(held)
         self._batch_size, self._seed, self._augment = batch_size, seed, augment
         self._shard = shard if batched else 1
-        self.held_out: Sequence[Feed] = _Shards(self._samples, self._shards(judging))
+        self.held_out: Sequence[Feed] = _Shards(self._samples, self._shards(self._judging))
         """Shards that are never trained on nor augmented, always in this order."""
 
     def __len__(self) -> int:
@@ -78,6 +78,11 @@ class Batches:
     def samples(self) -> int:
         """How many are trained on."""
         return len(self._taught)
+
+    @property
+    def judges(self) -> int:
+        """How many are held out."""
+        return len(self._judging)
 
     @property
     def labelled(self) -> bool:

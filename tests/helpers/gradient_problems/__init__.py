@@ -1,1 +1,5 @@
-"""Random problems for each rule of differentiation, by operator: a function of a source of chance."""
+"""For each operator with a rule of gradients, small models with random shapes and attributes."""
+
+from gradient_problems import elementwise, layers, moves, normalizations
+
+PROBLEMS = elementwise.PROBLEMS | layers.PROBLEMS | normalizations.PROBLEMS | moves.PROBLEMS

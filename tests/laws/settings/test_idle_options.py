@@ -169,6 +169,7 @@ def test_every_option_is_of_one_kind() -> None:
         *CARRIED,
         *CARRIED_VALUES,
         "FastFinetune",
+        "QAT",
         "WeightsOnly",
         "BlockSize",
         "WeightCalibrateMethod",

@@ -14,6 +14,7 @@ from quark_onnx.core.settings.fast_finetune import GPTQ, AdaQuant, AdaRound
 from quark_onnx.core.settings.presets import DEFAULT, beginning
 from quark_onnx.core.settings.protection import Protection
 from quark_onnx.core.settings.targets import TARGETS
+from quark_onnx.core.settings.training.qat import QAT
 
 S8, U8 = Format(8, True), Format(8, False)
 U16, S16_SYMMETRIC = Format(16, False), Format(16, True, True)
@@ -43,7 +44,7 @@ TUNED = {  # what else a preset of its own is
     "INT16_TRANSFORMER_ACCURATE": (U16, S16_SYMMETRIC, ("MatMul", "Gemm")),
 }
 OTHERS = {"S16S16_MIXED_S8S8", "UINT8_DYNAMIC_QUANT", "MATMUL_NBITS_HQQ", "FP16", "BF16"}
-SUFFIXES = {"": None, "_ADAROUND": AdaRound(), "_ADAQUANT": AdaQuant(), "_GPTQ": GPTQ()}
+SUFFIXES = {"": None, "_ADAROUND": AdaRound(), "_ADAQUANT": AdaQuant(), "_GPTQ": GPTQ(), "_QAT": AdaRound()}
 
 
 def test_the_table_has_every_preset() -> None:
@@ -127,8 +128,9 @@ def test_transformers_use_a_moving_average() -> None:
 def test_tuned_variants_differ_in_nothing_else(name: str) -> None:
     plain, *variants = found = [get_default_config(name + suffix) for suffix in SUFFIXES]
     assert [config.finetune for config in found] == list(SUFFIXES.values())
+    assert [config.training for config in found] == [QAT() if suffix == "_QAT" else None for suffix in SUFFIXES]
     for variant in variants:
-        options = {key: value for key, value in variant.extra_options.items() if key != "FastFinetune"}
+        options = {key: value for key, value in variant.extra_options.items() if key not in ("FastFinetune", "QAT")}
         assert dataclasses.replace(variant, include_fast_ft=False, extra_options=options) == plain
 
 

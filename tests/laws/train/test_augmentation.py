@@ -103,3 +103,8 @@ def test_labels_of_places_would_have_to_move_along(labels):
 @pytest.mark.parametrize("labels", [np.arange(5), np.full((5, 4), 0.25, np.float32)])
 def test_labels_of_whole_pictures_stay(labels):
     assert flips_and_crops([NCHW], labels, flip=False, crop=2) is not None
+
+
+def test_there_are_no_parts_of_pixels() -> None:
+    with pytest.raises(ConfigError, match=r"crop is 2\.5; give whole pixels, or a part of the side below 1"):
+        flips_and_crops([NCHW], None, flip=True, crop=2.5)

@@ -493,13 +493,18 @@ def test_inspect_tells_what_has_no_integer_kernel() -> None:
     assert "no integer kernel" in done("inspect", "transpose.onnx")
 
 
+def plain(name: str) -> str:
+    """The name of a preset without what is done after rounding."""
+    return re.sub("_(ADAROUND|ADAQUANT|GPTQ|QAT)$", "", name)
+
+
 def test_presets() -> None:
     text = done("presets")
-    assert all(name.split("_ADA")[0].removesuffix("_GPTQ") in text for name in PRESETS)
+    assert all(plain(name) in text for name in PRESETS)
     assert "INT8_PROTECTED is the default." in text
     first = next(line for line in text.splitlines() if "int8" in line)
     assert first.split()[0] == "INT8_PROTECTED"
-    assert "_ADAROUND, _ADAQUANT and _GPTQ at the end" in " ".join(text.split())
+    assert "_ADAROUND, _ADAQUANT, _GPTQ and _QAT at the end" in " ".join(text.split())
     assert document("presets").keys() == PRESETS.keys()
     assert QuantizationConfig.from_dict(document("presets", "A8W8")["A8W8"]) == PRESETS["A8W8"]
     assert "one scale for the whole tensor" in done("presets", "A8W8")
@@ -511,12 +516,14 @@ def test_presets_fit_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -
     lines = done("presets").splitlines()
     assert max(map(len, lines)) <= 80
     for name in PRESETS:
-        base = name.split("_ADA")[0].removesuffix("_GPTQ")
-        assert any(base in line.split() for line in lines)
+        assert any(plain(name) in line.split() for line in lines)
     text = " ".join(done("presets", "A8W8_ADAQUANT").split())
     for expected in ("AdaQuant trains the weights", "samples held out", "evened out between layers", "Smoothing"):
         assert expected in text
     assert "OptimAlgorithm" not in text
+    text = " ".join(done("presets", "S4S4_AAWS_QAT").split())
+    assert "AdaRound learns which weights" in text
+    assert "scales of weights, ranges of activations are trained through the whole model, 20 passes" in text
 
 
 @pytest.mark.parametrize("name", PRESETS)

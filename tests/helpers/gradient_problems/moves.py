@@ -1,16 +1,16 @@
-"""What moves numbers, and leaves them as they are."""
+"""What moves numbers, or leaves some out."""
 
 from __future__ import annotations
 
 import numpy as np
 from finite_differences import Problem
 
-from gradient_problems.drawn import Cases, Draw, batch, dims, pick, stretched
+from gradient_problems.draws import Draw, Problems, batch, dims, into, pick, stretched
 
-CASES = Cases()
+PROBLEMS: Problems = {}
 
 
-@CASES.add
+@into(PROBLEMS)
 def Concat(draw: Draw) -> Problem:
     shape = dims(draw)
     axis = int(draw.integers(-len(shape), len(shape)))
@@ -21,14 +21,14 @@ def Concat(draw: Draw) -> Problem:
     return Problem(f"y = Concat <axis = {axis}> ({', '.join(parts)})", parts, batched=batch(draw, *parts))
 
 
-@CASES.add
+@into(PROBLEMS)
 def Split(draw: Draw) -> Problem:
     x = {"x": draw.normal(size=(draw.integers(1, 4), 5))}
     nodes = pick(draw, "y = Mul (a, a)", "t = Exp (c) y = Add (a, t)")
     return Problem(f"a, b, c = Split <axis = 1> (x, s) {nodes}", x, {"s": np.array([2, 1, 2])}, batched=batch(draw))
 
 
-@CASES.add
+@into(PROBLEMS)
 def Slice(draw: Draw) -> Problem:
     shape = [int(n) for n in draw.integers(3, 6, draw.integers(1, 4))]
     axis = int(draw.integers(len(shape)))
@@ -37,7 +37,7 @@ def Slice(draw: Draw) -> Problem:
     return Problem("y = Slice (x, a, b, c, d)", {"x": draw.normal(size=shape)}, numbers, batched=batch(draw))
 
 
-@CASES.add
+@into(PROBLEMS)
 def Pad(draw: Draw) -> Problem:
     shape = [int(n) for n in draw.integers(3, 6, draw.integers(1, 4))]
     mode, low = pick(draw, ("constant", -1), ("constant", 0), ("reflect", 0), ("edge", 0))
@@ -47,7 +47,7 @@ def Pad(draw: Draw) -> Problem:
     )
 
 
-@CASES.add
+@into(PROBLEMS)
 def Transpose(draw: Draw) -> Problem:
     shape = dims(draw)
     perm = f" <perm = {draw.permutation(len(shape)).tolist()}>" if draw.random() < 0.7 else ""
@@ -59,26 +59,26 @@ def reshaped(draw: Draw, node: str, *numbers: int) -> Problem:
     return Problem(f"y = {node}", {"x": x}, {"s": np.array(numbers)} if numbers else {}, batched=batch(draw))
 
 
-CASES["Reshape"] = lambda draw: reshaped(draw, "Reshape (x, s)", *pick(draw, (-1,), (0, -1), (0, 0, -1, 1)))
-CASES["Flatten"] = lambda draw: reshaped(draw, f"Flatten <axis = {draw.integers(0, 5)}> (x)")
-CASES["Squeeze"] = lambda draw: reshaped(draw, "Squeeze (x, s)", *pick(draw, (1,), (1, 3), (-2,)))
-CASES["Unsqueeze"] = lambda draw: reshaped(draw, "Unsqueeze (x, s)", *pick(draw, (1,), (0, 3), (-1,)))
-CASES["Dropout"] = lambda draw: reshaped(draw, "Dropout (x)")
+PROBLEMS["Reshape"] = lambda draw: reshaped(draw, "Reshape (x, s)", *pick(draw, (-1,), (0, -1), (0, 0, -1, 1)))
+PROBLEMS["Flatten"] = lambda draw: reshaped(draw, f"Flatten <axis = {draw.integers(0, 5)}> (x)")
+PROBLEMS["Squeeze"] = lambda draw: reshaped(draw, "Squeeze (x, s)", *pick(draw, (1,), (1, 3), (-2,)))
+PROBLEMS["Unsqueeze"] = lambda draw: reshaped(draw, "Unsqueeze (x, s)", *pick(draw, (1,), (0, 3), (-1,)))
+PROBLEMS["Dropout"] = lambda draw: reshaped(draw, "Dropout (x)")
 
 
-@CASES.add
+@into(PROBLEMS)
 def Expand(draw: Draw) -> Problem:
     shape = dims(draw)
     return Problem("y = Expand (x, s)", {"x": draw.normal(size=stretched(draw, shape))}, {"s": np.array(shape)})
 
 
-@CASES.add
+@into(PROBLEMS)
 def Tile(draw: Draw) -> Problem:
     shape = dims(draw, 1, 3)
     return Problem("y = Tile (x, s)", {"x": draw.normal(size=shape)}, {"s": draw.integers(1, 4, len(shape))})
 
 
-@CASES.add
+@into(PROBLEMS)
 def Gather(draw: Draw) -> Problem:
     shape = dims(draw, 1, 3)
     axis = int(draw.integers(len(shape)))
@@ -87,31 +87,31 @@ def Gather(draw: Draw) -> Problem:
     return Problem(f"y = Gather <axis = {axis}> (x, i)", {"x": draw.normal(size=shape)}, {"i": places}, batched=known)
 
 
-@CASES.add
+@into(PROBLEMS)
 def GatherElements(draw: Draw) -> Problem:
     places = draw.integers(-4, 4, (3, draw.integers(1, 6)))
     return Problem("y = GatherElements <axis = 1> (x, i)", {"x": draw.normal(size=(3, 4))}, {"i": places})
 
 
-@CASES.add
+@into(PROBLEMS)
 def GatherND(draw: Draw) -> Problem:
     places = draw.integers(-3, 3, (draw.integers(1, 6), draw.integers(1, 3)))
     return Problem("y = GatherND (x, i)", {"x": draw.normal(size=(3, 3, 2))}, {"i": places})
 
 
-@CASES.add
+@into(PROBLEMS)
 def DepthToSpace(draw: Draw) -> Problem:
     x = {"x": draw.normal(size=(draw.integers(1, 3), 4 * draw.integers(1, 4), 2, 3))}
     return Problem(f'y = DepthToSpace <blocksize = 2, mode = "{pick(draw, "DCR", "CRD")}"> (x)', x, batched=batch(draw))
 
 
-@CASES.add
+@into(PROBLEMS)
 def SpaceToDepth(draw: Draw) -> Problem:
     x = {"x": draw.normal(size=(draw.integers(1, 3), draw.integers(1, 4), 4, 2 * draw.integers(1, 4)))}
     return Problem("y = SpaceToDepth <blocksize = 2> (x)", x, batched=batch(draw))
 
 
-@CASES.add
+@into(PROBLEMS)
 def Cast(draw: Draw) -> Problem:
     x = {"x": draw.normal(size=dims(draw))}
     return Problem("t = Cast <to = 11> (x) u = Mul (t, t) y = Cast <to = TO> (u)", x, batched=batch(draw))

@@ -1,4 +1,4 @@
-"""What random problems are drawn from: shapes, those that are stretched to them, and the simplest models."""
+"""What random problems draw: choices, dimensions, and which of them the model does not know."""
 
 from __future__ import annotations
 
@@ -8,16 +8,7 @@ import numpy as np
 from finite_differences import Problem
 
 Draw = np.random.Generator
-Case = Callable[[Draw], Problem]
-
-
-class Cases(dict[str, Case]):
-    """By operator."""
-
-    def add(self, make: Case) -> Case:
-        """One more, by the name of the function."""
-        self[make.__name__] = make
-        return make
+Problems = dict[str, Callable[[Draw], Problem]]
 
 
 def pick(draw: Draw, *choices):
@@ -34,6 +25,10 @@ def stretched(draw: Draw, shape: list[int]) -> list[int]:
     return kept[draw.integers(len(shape) + 1) :]
 
 
+def batch(draw: Draw, *names: str) -> tuple[str, ...]:
+    return (names or ("x",)) if draw.random() < 0.4 else ()
+
+
 def elementwise(draw: Draw, operator: str, low: float = -3, high: float = 3, opset: int = 18) -> Problem:
     return Problem(f"y = {operator} (x)", {"x": draw.uniform(low, high, dims(draw))}, batched=batch(draw), opset=opset)
 
@@ -45,14 +40,15 @@ def numbers(draw: Draw, operator: str, shape: list[int]) -> np.ndarray:
     return draw.permutation(float(np.prod(shape)) - np.arange(np.prod(shape))).reshape(shape)
 
 
-def batch(draw: Draw, *names: str) -> tuple[str, ...]:
-    return (names or ("x",)) if draw.random() < 0.4 else ()
+def into(problems: Problems) -> Callable[[Callable[[Draw], Problem]], Callable[[Draw], Problem]]:
+    """Keeps what a function makes under its name."""
+
+    def keep(make: Callable[[Draw], Problem]) -> Callable[[Draw], Problem]:
+        problems[make.__name__] = make
+        return make
+
+    return keep
 
 
-def pair(draw: Draw, operator: str, low: float = -3, high: float = 3) -> Problem:
-    """Two tensors, either of which may be stretched."""
-    shape = dims(draw)
-    x, other = draw.uniform(low, high, shape), draw.uniform(low, high, stretched(draw, shape))
-    if draw.random() < 0.3:
-        return Problem(f"y = {operator} (w, x)", {"x": x}, {"w": other}, batched=batch(draw))
-    return Problem(f"y = {operator} (x, w)", {"x": x}, {"w": other}, batched=batch(draw))
+def by_channel(draw: Draw, channels: int, *names: str) -> dict[str, np.ndarray]:
+    return {name: draw.uniform(0.5, 2, channels) for name in names}

@@ -1,13 +1,13 @@
-"""Convolutions, pools and what resizes."""
+"""Convolutions, products, pools and what resizes."""
 
 from __future__ import annotations
 
 import numpy as np
 from finite_differences import Problem
 
-from gradient_problems.drawn import Cases, Draw, batch, dims, numbers, pick
+from gradient_problems.draws import Draw, Problems, batch, dims, into, numbers, pick, stretched
 
-CASES = Cases()
+PROBLEMS: Problems = {}
 
 
 def windowed(draw: Draw, count: int) -> tuple[list[int], list[int], list[int], list[int], str]:
@@ -33,7 +33,7 @@ def sizes(draw: Draw, count: int) -> list[int]:
     return [int(size) for size in draw.integers(6, 10, count)]
 
 
-@CASES.add
+@into(PROBLEMS)
 def Conv(draw: Draw) -> Problem:
     count, (group, inputs, outputs) = pick(draw, 1, 2, 2, 2, 3), groups(draw)
     kernel, _, _, _, text = windowed(draw, count)
@@ -48,7 +48,7 @@ def Conv(draw: Draw) -> Problem:
     return Problem(f"y = Conv <{text}> (x, w, b)", {"x": x}, {"w": w, "b": b}, batched=batch(draw), step=8)
 
 
-@CASES.add
+@into(PROBLEMS)
 def ConvTranspose(draw: Draw) -> Problem:
     count, (group, inputs, outputs) = pick(draw, 1, 2, 2), groups(draw)
     kernel, strides, dilations, _, text = windowed(draw, count)
@@ -67,6 +67,32 @@ def ConvTranspose(draw: Draw) -> Problem:
     text = f"{text}, group = {group}"
     w, b = draw.normal(size=(group * inputs, outputs, *kernel)), draw.normal(size=group * outputs)
     return Problem(f"y = ConvTranspose <{text}> (x, w, b)", {"x": x}, {"w": w, "b": b}, batched=batch(draw), step=8)
+
+
+@into(PROBLEMS)
+def MatMul(draw: Draw) -> Problem:
+    rows, inner, columns = (int(n) for n in draw.integers(1, 5, 3))
+    batches = dims(draw, 0, 2)
+    left, right = [*stretched(draw, batches), rows, inner], [*batches, inner, columns]
+    if draw.random() < 0.3:
+        left, right = [*batches, rows, inner], [*stretched(draw, batches), inner, columns]
+    if draw.random() < 0.15:
+        left = [inner]
+    if draw.random() < 0.15:
+        right = [inner]
+    known = batch(draw) if len(left) > 2 and left[0] > 1 else ()
+    return Problem("y = MatMul (x, w)", {"x": draw.normal(size=left)}, {"w": draw.normal(size=right)}, batched=known)
+
+
+@into(PROBLEMS)
+def Gemm(draw: Draw) -> Problem:
+    rows, inner, columns = (int(n) for n in draw.integers(1, 5, 3))
+    turned = [int(draw.integers(2)) for _ in range(2)]
+    a, b = (inner, rows) if turned[0] else (rows, inner), (columns, inner) if turned[1] else (inner, columns)
+    c = draw.normal(size=stretched(draw, [rows, columns]))
+    attributes = f"transA = {turned[0]}, transB = {turned[1]}, alpha = 0.5, beta = 1.5"
+    constants = {"b": draw.normal(size=b), "c": c}
+    return Problem(f"y = Gemm <{attributes}> (x, b, c)", {"x": draw.normal(size=a)}, constants, batched=batch(draw))
 
 
 def pooled(draw: Draw, operator: str) -> Problem:
@@ -90,15 +116,15 @@ def pooled(draw: Draw, operator: str) -> Problem:
     )
 
 
-CASES["MaxPool"] = lambda draw: pooled(draw, "MaxPool")
-CASES["AveragePool"] = lambda draw: pooled(draw, "AveragePool")
+PROBLEMS["MaxPool"] = lambda draw: pooled(draw, "MaxPool")
+PROBLEMS["AveragePool"] = lambda draw: pooled(draw, "AveragePool")
 for name in ("GlobalAveragePool", "GlobalMaxPool"):
-    CASES[name] = lambda draw, name=name: Problem(
+    PROBLEMS[name] = lambda draw, name=name: Problem(
         f"y = {name} (x)", {"x": numbers(draw, name, [*dims(draw, 3, 4), 3])}, batched=batch(draw), step=0.4
     )
 
 
-@CASES.add
+@into(PROBLEMS)
 def Resize(draw: Draw) -> Problem:
     count = pick(draw, 1, 2, 2)
     shape = [int(n) for n in (*draw.integers(1, 4, 2), *draw.integers(2, 6, count))]

@@ -1,20 +1,20 @@
-"""Normalizations, and reductions along axes."""
+"""Normalizations, and what reduces along axes."""
 
 from __future__ import annotations
 
 import numpy as np
 from finite_differences import Problem
 
-from gradient_problems.drawn import Cases, Draw, batch, dims, elementwise, pick
+from gradient_problems.draws import Draw, Problems, batch, by_channel, dims, elementwise, into, pick
 
-CASES = Cases()
+PROBLEMS: Problems = {}
 
 
 for name in ("Softmax", "LogSoftmax"):
-    CASES[name] = lambda draw, name=name: elementwise(draw, f"{name} <axis = {pick(draw, 0, -1)}>")
+    PROBLEMS[name] = lambda draw, name=name: elementwise(draw, f"{name} <axis = {pick(draw, 0, -1)}>")
 
 
-@CASES.add
+@into(PROBLEMS)
 def LayerNormalization(draw: Draw) -> Problem:
     shape = [*dims(draw, 1, 3), 6]
     axis = int(draw.integers(1, len(shape)))
@@ -25,18 +25,14 @@ def LayerNormalization(draw: Draw) -> Problem:
     return Problem(text, {"x": draw.normal(size=shape)}, parts, batched=batch(draw))
 
 
-@CASES.add
+@into(PROBLEMS)
 def RMSNormalization(draw: Draw) -> Problem:
     shape = [*dims(draw, 1, 3), 6]
     x, w = {"x": draw.normal(size=shape)}, {"w": draw.normal(size=shape[-1:])}
     return Problem("y = RMSNormalization <axis = -1> (x, w)", x, w, batched=batch(draw), opset=23)
 
 
-def by_channel(draw: Draw, channels: int, *names: str) -> dict[str, np.ndarray]:
-    return {name: draw.uniform(0.5, 2, channels) for name in names}
-
-
-@CASES.add
+@into(PROBLEMS)
 def InstanceNormalization(draw: Draw) -> Problem:
     shape = [*dims(draw, 2, 3), 5]
     constants = by_channel(draw, shape[1] if len(shape) > 2 else 5, "w", "b")
@@ -46,14 +42,14 @@ def InstanceNormalization(draw: Draw) -> Problem:
     )
 
 
-@CASES.add
+@into(PROBLEMS)
 def GroupNormalization(draw: Draw) -> Problem:
     x, groups = draw.normal(size=(draw.integers(1, 4), 6, *dims(draw, 1, 2), 3)), pick(draw, 1, 2, 3, 6)
     text = f"y = GroupNormalization <num_groups = {groups}, stash_type = TO> (x, w, b)"
     return Problem(text, {"x": x}, by_channel(draw, 6, "w", "b"), batched=batch(draw), opset=21)
 
 
-@CASES.add
+@into(PROBLEMS)
 def BatchNormalization(draw: Draw) -> Problem:
     shape = [*dims(draw, 2, 4)]
     constants = by_channel(draw, shape[1], "w", "b", "m", "v")
@@ -74,4 +70,4 @@ def reduced(draw: Draw, operator: str) -> Problem:
 
 
 for name in ("Sum", "Mean", "Max", "Min", "L1", "L2", "SumSquare", "LogSumExp"):
-    CASES[f"Reduce{name}"] = lambda draw, name=name: reduced(draw, f"Reduce{name}")
+    PROBLEMS[f"Reduce{name}"] = lambda draw, name=name: reduced(draw, f"Reduce{name}")
