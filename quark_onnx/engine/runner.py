@@ -56,6 +56,7 @@ class Runner:
         profile: write a trace of all runs to a file whose path begins like this, which `session.end_profiling` tells.
         lean: memory is given back while it runs, and not planned for the run as a whole: half the peak of a training
             step, at the same speed.
+        frugal: memory is taken as it is needed and given back at once, with no store of it kept for the next run.
         new_data: no float model has run on the data yet, so that they may be at fault also where this one is quantized.
 
     Raises:
@@ -73,10 +74,12 @@ class Runner:
         keep: Path | None = None,
         profile: Path | None = None,
         lean: bool = False,
+        frugal: bool = False,
         new_data: bool = False,
     ) -> None:
         options = ort.SessionOptions()
         options.enable_mem_pattern = not lean
+        options.enable_cpu_mem_arena = not frugal
         options.log_severity_level = 4
         options.intra_op_num_threads = threads or allowed_threads()
         if not optimized:

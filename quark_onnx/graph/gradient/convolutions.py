@@ -20,6 +20,10 @@ FEW, ENOUGH = 25, 8
 """Places of a window up to which, and inputs of a group from which, a weight is reckoned place by place: there a Conv,
 of so many channels as the batch has samples, takes up to four times as long."""
 
+PLANE = 784
+"""Places of a plane from which a channel by itself is reckoned by a product of matrices, which writes nothing but the
+sum; below, to multiply and to sum takes half as long."""
+
 
 def convolution(step: Step) -> Gradients | Skip:
     """Conv, of any group, stride, dilation and padding."""
@@ -149,19 +153,26 @@ def _by_places(
 ) -> ir.Value:
     """Place by place of the window: what comes back times what stood there."""
     outputs, inputs, *_ = dims
+    summed = dims[:2] == (group, 1) and not _large(like)
     if any((*windows.begins, *windows.ends)):
         x = step.op("Pad", x, step.ints([0, 0, *windows.begins, 0, 0, *windows.ends]))
-    back = dy if dims[:2] == (group, 1) else step.with_shape(dy, [0, group, outputs // group, -1])
+    back = dy if summed else step.with_shape(dy, [0, group, outputs // group, -1])
     columns = []
     for place in _places(windows):
         stood = x if windows.pointwise else _stood_at(step, x, place, windows, like)
-        if dims[:2] == (group, 1):
+        if summed:
             total = step.sum(step.op("Mul", stood, dy), [0, *windows.axes], keepdims=False)
         else:
             rows = step.transposed(step.with_shape(stood, [0, group, inputs, -1]), [0, 1, 3, 2])
             total = step.sum(step.op("MatMul", back, rows), [0], keepdims=False)
         columns.append(step.with_shape(total, [outputs, inputs, 1]))
     return step.with_shape(step.op("Concat", *columns, axis=2), dims)
+
+
+def _large(value: ir.Value) -> bool:
+    """Whether a plane is one for which a product of matrices pays, even of a row and a column."""
+    plane = known_shape(value, slice(2, None))
+    return not isinstance(plane, Skip) and prod(plane) >= PLANE
 
 
 def _stood_at(step: Step, x: ir.Value, place: list[int], windows: Windows, like: ir.Value) -> ir.Value:

@@ -24,7 +24,7 @@ def dequantize(step: Step) -> Gradients | Skip:
     """(q − z)·s; by the scale: y/s"""
     found = {0: step.dy}
     if step.wants(1):
-        total = _by_scale(step, step.op("Mul", step.dy, step.y), step.y)
+        total = _by_scale(step, step.dy, step.y)
         if isinstance(total, Skip):
             return total
         found[1] = total
@@ -46,7 +46,7 @@ def quantize(step: Step) -> Gradients | Skip:
     inside = step.op("Mul", step.dy, step.mask(step.op("Equal", clipped, step.x)))
     found = {0: inside}
     if step.wants(1):
-        total = _by_scale(step, step.op("Mul", inside, step.x), step.x)
+        total = _by_scale(step, inside, step.x)
         if isinstance(total, Skip):
             return total
         found[1] = step.op("Neg", total)
@@ -74,12 +74,16 @@ def _is_single(scale: ir.Value) -> bool:
     return scale.shape is not None and all(dim == 1 for dim in scale.shape)
 
 
-def _by_scale(step: Step, part: ir.Value, tensor: ir.Value) -> ir.Value | Skip:
-    """The sum for each scale, divided by it."""
+def _by_scale(step: Step, gradient: ir.Value, tensor: ir.Value) -> ir.Value | Skip:
+    """The sum for each scale of the gradient times the tensor, divided by it."""
     scale, rank = step.input(1), rank_of(tensor)
     if step.integer("block_size", 0):
         return Skip("it has a scale for each block")
-    axis = step.integer("axis", 1) % max(rank, 1)
-    axes = [number for number in range(rank) if _is_single(scale) or number != axis]
-    total = step.reshaped(step.sum(part, axes, keepdims=False), scale)
-    return step.op("Div", total, scale)
+    if _is_single(scale):  # reads both once and writes nothing, where a product and its sum would
+        rows = [step.with_shape(value, [1, -1]) for value in (gradient, tensor)]
+        total = step.op("Gemm", *rows, transB=1)
+    else:
+        axis = step.integer("axis", 1) % max(rank, 1)
+        axes = [number for number in range(rank) if number != axis]
+        total = step.sum(step.op("Mul", gradient, tensor), axes, keepdims=False)
+    return step.op("Div", step.reshaped(total, scale), scale)
