@@ -56,7 +56,6 @@ class Runner:
         profile: write a trace of all runs to a file whose path begins like this, which `session.end_profiling` tells.
         lean: memory is given back while it runs, and not planned for the run as a whole: half the peak of a training
             step, at the same speed.
-        frugal: what a run took goes back to the machine behind it.
         new_data: no float model has run on the data yet, so that they may be at fault also where this one is quantized.
 
     Raises:
@@ -74,14 +73,10 @@ class Runner:
         keep: Path | None = None,
         profile: Path | None = None,
         lean: bool = False,
-        frugal: bool = False,
         new_data: bool = False,
     ) -> None:
         options = ort.SessionOptions()
         options.enable_mem_pattern = not lean
-        self._how = ort.RunOptions()
-        if frugal:
-            self._how.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         options.log_severity_level = 4
         options.intra_op_num_threads = threads or allowed_threads()
         if not optimized:
@@ -145,7 +140,7 @@ class Runner:
         """
         given = {name: array for name, array in feed.items() if name in self._known}
         try:
-            found = list(self._session.run(self.outputs, given, self._how))
+            found = list(self._session.run(self.outputs, given))
         except Exception as error:
             reason = _reason(error)
             if (lack := shortage(error, said=reason)) is not None:

@@ -27,7 +27,7 @@ from quark_onnx.stages.train.labels_of_outputs import refuse_misfit
 from quark_onnx.stages.train.plan_parameters import parameters
 from quark_onnx.stages.train.schedules import Schedule
 from quark_onnx.stages.train.step import Step
-from quark_onnx.stages.train.training_graph import TrainingGraph, in_memory, training_graph
+from quark_onnx.stages.train.training_graph import TrainingGraph, training_graph
 from quark_onnx.stages.train.training_loop import Tell, Trainer
 
 Array = NDArray[Any]
@@ -80,7 +80,7 @@ def train_model(
     losses = settings.losses_for(None if kind is None else kind[0])
     refuse_misfit(model, feeds, labels, losses)
     batches = _batches(model, settings, feeds, labels, augment)
-    graph, lack = _held(training_graph(model, plan, losses, labels=kind, shapes=batches.shapes), settings)
+    graph = training_graph(model, plan, losses, labels=kind, shapes=batches.shapes)
     found = parameters(model, plan, graph, settings)
     schedule = Schedule.of(settings, len(batches))
     file = None if settings.checkpoint is None else Path(settings.checkpoint)
@@ -88,17 +88,7 @@ def train_model(
     with computing(graph, model) as execution:
         done = Trainer(found, batches, execution, losses.weights, settings, schedule, checkpoint, tell).train()
     doubts = (f"no gradient goes through {one.node!r} ({one.op_type}): {one.reason}" for one in islice(graph.stops, 1))
-    return Outcome(done.plan, done.record, tuple(f"training: {doubt}" for doubt in (*doubts, *lack)))
-
-
-def _held(graph: TrainingGraph, settings: QAT) -> tuple[TrainingGraph, tuple[str, ...]]:
-    """The graph in pieces where the limit of memory asks for them, and what is to be said of it."""
-    limit = settings.memory_limit
-    if limit is None:
-        return graph, ()
-    held, size = in_memory(graph, limit, settings.shard)
-    told = f"a step takes about {size >> 20} MiB, more than memory_limit, {limit >> 20}; take a smaller shard"
-    return held, (told,) if size > limit else ()
+    return Outcome(done.plan, done.record, tuple(f"training: {doubt}" for doubt in doubts))
 
 
 def _batches(model: Model, settings: QAT, feeds: Kept, labels: Array | None, augment: Augment | None) -> Batches:

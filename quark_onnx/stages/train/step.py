@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.labels import LABELS
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
-from quark_onnx.stages.train.recomputation import InPieces
 from quark_onnx.stages.train.training_graph import TrainingGraph
 
 Values = Mapping[str, NDArray[Any]]
@@ -51,12 +50,7 @@ class Step:
         names = list(graph.teachers)
         self._teacher = Runner(io.with_outputs(teacher, names), names, threads=threads) if names else None
         asked = [*graph.terms.values(), *graph.gradients.values()]
-        self._both: Callable[[Feed], list[NDArray[Any]]]
-        if graph.cuts:
-            loss, wanted = (graph.loss, graph.incoming), list(graph.gradients)
-            self._both = InPieces(graph.forward, graph.cuts, loss, list(graph.terms.values()), wanted, threads)
-        else:
-            self._both = Runner(graph.model, asked, threads=threads, fuse=False, lean=True)
+        self._both = Runner(graph.model, asked, threads=threads, fuse=False, lean=True)
         told = [*graph.terms.values(), *graph.outputs]
         self._forward = Runner(graph.forward, told, optimized=False, threads=threads)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from quark_onnx.core.operators import LAYERS
 from quark_onnx.core.plan import Plan
@@ -12,10 +12,8 @@ from quark_onnx.engine.trainable_model import trainable
 from quark_onnx.graph import Model, io
 from quark_onnx.graph.element_types import infer_types_as
 from quark_onnx.graph.gradient import Stop, differentiate, raise_opset
-from quark_onnx.graph.gradient.pieces import cuts
 from quark_onnx.graph.loss_terms import LossTerms
 from quark_onnx.graph.open_dimensions import close_dimensions
-from quark_onnx.graph.passes import name_nodes
 from quark_onnx.graph.view import FLOATS, is_op, output_names
 
 MOST = 8
@@ -40,7 +38,6 @@ class TrainingGraph:
     incoming   input that takes the gradient of the loss by itself, 1
     unreached  inputs of parameters that the loss does not depend on
     stops      nodes that gradients do not go through, with the reason
-    cuts       nodes in front of which `forward` is cut, to be differentiated piece by piece; none: it runs as `model`
     """
 
     model: Model
@@ -57,7 +54,6 @@ class TrainingGraph:
     incoming: str
     unreached: tuple[str, ...]
     stops: tuple[Stop, ...]
-    cuts: tuple[str, ...] = ()
 
 
 def training_graph(
@@ -113,14 +109,6 @@ def training_graph(
         unreached=made.unreached,
         stops=made.stops,
     )
-
-
-def in_memory(graph: TrainingGraph, limit: int, samples: int) -> tuple[TrainingGraph, int]:
-    """The graph cut so that a step of so many samples takes no more than `limit` bytes, or the least there is; the
-    bytes that it takes, about."""
-    name_nodes(graph.forward)
-    found = cuts(graph.forward, limit, samples)
-    return replace(graph, cuts=found.anchors), found.size
 
 
 def _add(terms: LossTerms, name: str, losses: Losses) -> None:

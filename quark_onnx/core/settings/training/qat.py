@@ -59,7 +59,7 @@ class QAT:
     checkpoint           a file that keeps all there is at every check; training goes on from there if it is interrupted
     seed                 of every random choice
     time_limit           seconds after which training ends; None: when it is done
-    memory_limit         bytes of activations that a step may take, else it runs in pieces; None: as many as it takes
+    memory_limit         bytes that a step may take, see `stages.train.training_graph`; None: as many as it takes
 
     Raises:
         ConfigError: a field is out of its range, or nothing is to be trained.
