@@ -83,17 +83,11 @@ class Runner:
         options.enable_mem_pattern = not lean
         options.log_severity_level = 4
         options.intra_op_num_threads = threads or allowed_threads()
-        if not optimized:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        elif lean or len(model.graph) > MANY:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        self._run_options = None
+        options.graph_optimization_level = _level(optimized, few=lean or len(model.graph) > MANY)
         if pooled:
             _make_pool()
             options.add_session_config_entry("session.use_env_allocators", "1")
-        if trims:
-            self._run_options = ort.RunOptions()
-            self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._run_options = _trimming() if trims else None
         if not fuse:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         if keep is not None:
@@ -103,7 +97,6 @@ class Runner:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph.all_nodes())
         self._blames_data = new_data or not quantized
-        self._has_run = False
         try:
             for library in libraries(model):
                 options.register_custom_ops_library(library)
@@ -217,6 +210,20 @@ def _node(error: Exception) -> str:
 def _reason(error: Exception) -> str:
     """The first line, without onnxruntime's status code and without the C++ file and function it comes from."""
     return _PLACE.sub("", _STATUS.sub("", reason(error, 1)))[:400].strip(". ")
+
+
+def _level(optimized: bool, *, few: bool) -> ort.GraphOptimizationLevel:
+    """Which optimizations; few: not the best layout of tensors."""
+    if not optimized:
+        return ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED if few else ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+
+
+def _trimming() -> ort.RunOptions:
+    """After the run what is free goes back to the system."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 @lru_cache
