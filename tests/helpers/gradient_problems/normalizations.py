@@ -71,3 +71,11 @@ def reduced(draw: Draw, operator: str) -> Problem:
 
 for name in ("Sum", "Mean", "Max", "Min", "L1", "L2", "SumSquare", "LogSumExp"):
     PROBLEMS[f"Reduce{name}"] = lambda draw, name=name: reduced(draw, f"Reduce{name}")
+
+
+@into(PROBLEMS)
+def CumSum(draw: Draw) -> Problem:
+    shape = dims(draw, 1, 4)
+    axis, exclusive, reverse = int(draw.integers(-len(shape), len(shape))), draw.integers(2), draw.integers(2)
+    text = f"y = CumSum <exclusive = {exclusive}, reverse = {reverse}> (x, a)"
+    return Problem(text, {"x": draw.normal(size=shape)}, {"a": np.array(axis)}, batched=batch(draw))
