@@ -1,4 +1,4 @@
-"""Einsum of two tensors, and sums of all that stands before a place."""
+"""Einsum of two tensors, sums of all that stands before a place, and the largest of a row."""
 
 from __future__ import annotations
 
@@ -35,3 +35,13 @@ def cumulative(step: Step) -> Gradients:
     """The sum from the other end."""
     exclusive, turned = step.integer("exclusive", 0), 1 - step.integer("reverse", 0)
     return {0: step.op("CumSum", step.dy, step.input(1), exclusive=exclusive, reverse=turned)}
+
+
+def topmost(step: Step) -> Gradients:
+    """TopK: to where each stood."""
+    places = step.output(1)
+    return {
+        0: step.op(
+            "ScatterElements", step.zeros(step.x), places, step.dy, axis=step.integer("axis", -1), reduction="add"
+        )
+    }

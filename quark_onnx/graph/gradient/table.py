@@ -93,6 +93,7 @@ RULES: dict[str, Rule] = {
     "Sum": arithmetic.add,
     "Tanh": activations.tanh,
     "Tile": moves.moved,
+    "TopK": index_sums.topmost,
     "Transpose": moves.transpose,
     "Unsqueeze": moves.reshape,
     "Where": arithmetic.choice,

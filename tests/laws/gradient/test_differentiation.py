@@ -80,13 +80,11 @@ CONSTANTS_B = {"b": CONSTANTS["b"]}
         ("m = Round (c)", "the operator has no rule"),
         ("m = Hardmax (c)", "the operator has no rule"),
         ('m = Resize <mode = "cubic"> (c, , k)', "only nearest and linear ones without antialiasing have a rule"),
-        ("m, i = TopK (c, t)", "the operator has no rule"),
     ],
 )
 def test_what_has_no_rule_stops_and_is_named(middle: str, reason: str) -> None:
     text = f"g (float[1, 1, 4, 4] x) => (float[?, ?, ?, ?] y) {{ c = Mul (x, w) [odd] {middle} y = Mul (m, v) }}"
     constants = {"w": normal(1), "v": normal(1), "k": np.array([1, 1, 2, 2], np.float32)}
-    constants["t"] = np.array([2])
     made = made_of(text, ["w", "v"], **constants)
     assert [(stop.node, stop.reason) for stop in made.stops] == [("odd", reason)]
     assert made.unreached == ("w",)
