@@ -56,6 +56,8 @@ class Runner:
         profile: write a trace of all runs to a file whose path begins like this, which `session.end_profiling` tells.
         lean: memory is given back while it runs, and not planned for the run as a whole: half the peak of a training
             step, at the same speed.
+        pooled: memory is that of a pool of all such sessions.
+        trims: after each run what is free in the pool goes back to the system.
         new_data: no float model has run on the data yet, so that they may be at fault also where this one is quantized.
 
     Raises:
@@ -73,16 +75,19 @@ class Runner:
         keep: Path | None = None,
         profile: Path | None = None,
         lean: bool = False,
+        pooled: bool = False,
+        trims: bool = False,
         new_data: bool = False,
     ) -> None:
         options = ort.SessionOptions()
         options.enable_mem_pattern = not lean
         options.log_severity_level = 4
         options.intra_op_num_threads = threads or allowed_threads()
-        if not optimized:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        elif lean or len(model.graph) > MANY:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.graph_optimization_level = _level(optimized, few=lean or len(model.graph) > MANY)
+        if pooled:
+            _make_pool()
+            options.add_session_config_entry("session.use_env_allocators", "1")
+        self._run_options = _trimming() if trims else None
         if not fuse:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         if keep is not None:
@@ -92,7 +97,6 @@ class Runner:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         quantized = any(view.is_op(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph.all_nodes())
         self._blames_data = new_data or not quantized
-        self._has_run = False
         try:
             for library in libraries(model):
                 options.register_custom_ops_library(library)
@@ -140,7 +144,7 @@ class Runner:
         """
         given = {name: array for name, array in feed.items() if name in self._known}
         try:
-            found = list(self._session.run(self.outputs, given))
+            found = list(self._session.run(self.outputs, given, self._run_options))
         except Exception as error:
             reason = _reason(error)
             if (lack := shortage(error, said=reason)) is not None:
@@ -206,6 +210,27 @@ def _node(error: Exception) -> str:
 def _reason(error: Exception) -> str:
     """The first line, without onnxruntime's status code and without the C++ file and function it comes from."""
     return _PLACE.sub("", _STATUS.sub("", reason(error, 1)))[:400].strip(". ")
+
+
+def _level(optimized: bool, *, few: bool) -> ort.GraphOptimizationLevel:
+    """Which optimizations; few: not the best layout of tensors."""
+    if not optimized:
+        return ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED if few else ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+
+
+def _trimming() -> ort.RunOptions:
+    """After the run what is free goes back to the system."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+@lru_cache
+def _make_pool() -> None:
+    """Memory that sessions share, once in a process."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, 0, -1, -1))
 
 
 @lru_cache

@@ -13,7 +13,7 @@ def value_shapes(model: Model, feed: Feed) -> dict[str, tuple[int, ...]]:
     """Of all tensors of floats that the main graph computes, its inputs, and its constants."""
     computed = [value.name or "" for node in model.graph for value in node.outputs if is_float(value) and value.name]
     probed, names = with_shapes(model, computed)
-    runner = Runner(probed, list(names.values()))
+    runner = Runner(probed, list(names.values()), lean=True)
     found = {name: tuple(map(int, shape)) for name, shape in zip(names, runner(feed), strict=True)}
     found |= {name: array.shape for name, array in feed.items()}
     tensors = {name: constant_tensor(value) for name, value in model.graph.initializers.items()}

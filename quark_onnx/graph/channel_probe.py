@@ -65,7 +65,7 @@ def with_shapes(model: ir.Model, tensors: Sequence[str]) -> tuple[ir.Model, dict
     del graph.outputs[:]
     values = {value.name: value for value in (*graph.inputs, *(v for node in graph for v in node.outputs))}
     names = {}
-    for tensor in tensors:
+    for tensor in reversed(tensors):  # onnxruntime begins with the last, and lets go of a tensor whose shape is read
         node = new_node(graph, "Shape", [values[tensor]], f"{tensor}_Shape", f"{tensor}_shape")
         node.outputs[0].type = ir.TensorType(ir.DataType.INT64)
         graph.append(node)

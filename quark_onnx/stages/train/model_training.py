@@ -32,8 +32,8 @@ from quark_onnx.stages.train.training_loop import Tell, Trainer
 
 Array = NDArray[Any]
 
-Computing = Callable[[TrainingGraph, Model], AbstractContextManager[Execution]]
-"""Who computes the steps of a graph, with the float model as teacher."""
+Computing = Callable[[TrainingGraph, Model, int | None], AbstractContextManager[Execution]]
+"""Who computes the steps of a graph, with the float model as teacher, and a limit of memory, see `Step`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +48,9 @@ class Outcome:
     doubts: tuple[str, ...]
 
 
-def in_threads(graph: TrainingGraph, teacher: Model) -> AbstractContextManager[Execution]:
+def in_threads(graph: TrainingGraph, teacher: Model, limit: int | None) -> AbstractContextManager[Execution]:
     """Steps are computed by threads of this process."""
-    return threads(partial(Step, graph, teacher))
+    return threads(partial(Step, graph, teacher, limit=limit))
 
 
 def train_model(
@@ -85,7 +85,7 @@ def train_model(
     schedule = Schedule.of(settings, len(batches))
     file = None if settings.checkpoint is None else Path(settings.checkpoint)
     checkpoint = Checkpoint(file, digest(_of_result(settings), plan.model, batches.samples, found.start()))
-    with computing(graph, model) as execution:
+    with computing(graph, model, settings.memory_limit) as execution:
         done = Trainer(found, batches, execution, losses.weights, settings, schedule, checkpoint, tell).train()
     doubts = (f"no gradient goes through {one.node!r} ({one.op_type}): {one.reason}" for one in islice(graph.stops, 1))
     return Outcome(done.plan, done.record, tuple(f"training: {doubt}" for doubt in doubts))

@@ -39,9 +39,9 @@ class Shared:
 
 
 @contextlib.contextmanager
-def shared(crew: Crew, graph: TrainingGraph, teacher: Model) -> Iterator[Shared]:
+def shared(crew: Crew, graph: TrainingGraph, teacher: Model, limit: int | None = None) -> Iterator[Shared]:
     """The processes of a crew, ready for steps with this graph; arguments are those of `Step`."""
-    with crew.ready(partial(_Steps, SentStep.of(graph, teacher))) as each:
+    with crew.ready(partial(_Steps, SentStep.of(graph, teacher, limit))) as each:
         yield Shared(each)
 
 
@@ -52,19 +52,20 @@ class SentStep:
     models: Mapping[str, PackedModel]
     names: Mapping[str, Any]
     teacher: PackedModel
+    limit: int | None
 
     @classmethod
-    def of(cls, graph: TrainingGraph, teacher: Model) -> SentStep:
+    def of(cls, graph: TrainingGraph, teacher: Model, limit: int | None = None) -> SentStep:
         """Its parts."""
         parts = {field.name: getattr(graph, field.name) for field in fields(graph)}
         models = {name: packed(part) for name, part in parts.items() if isinstance(part, Model)}
         names = {name: part for name, part in parts.items() if name not in models}
-        return cls(models, names, packed(teacher))
+        return cls(models, names, packed(teacher), limit)
 
     def made(self) -> Step:
         """The step, with sessions of its own, each of a thread."""
         parts: dict[str, Any] = {name: unpacked(model) for name, model in self.models.items()}
-        return Step(TrainingGraph(**parts, **self.names), unpacked(self.teacher), threads=1)
+        return Step(TrainingGraph(**parts, **self.names), unpacked(self.teacher), threads=1, limit=self.limit)
 
 
 class _Steps:

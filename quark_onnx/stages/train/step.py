@@ -13,6 +13,7 @@ from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.labels import LABELS
 from quark_onnx.engine.runner import Runner
 from quark_onnx.graph import Model, io
+from quark_onnx.stages.train.recomputation import Recomputed, whole_way
 from quark_onnx.stages.train.training_graph import TrainingGraph
 
 Values = Mapping[str, NDArray[Any]]
@@ -43,14 +44,14 @@ class Step:
     Args:
         teacher: the prepared float model.
         threads: of one run.
+        limit: bytes of activations, beyond which they are computed twice; None: as many as it takes.
     """
 
-    def __init__(self, graph: TrainingGraph, teacher: Model, threads: int = 1) -> None:
+    def __init__(self, graph: TrainingGraph, teacher: Model, threads: int = 1, limit: int | None = None) -> None:
         self._graph = graph
         names = list(graph.teachers)
         self._teacher = Runner(io.with_outputs(teacher, names), names, threads=threads) if names else None
-        asked = [*graph.terms.values(), *graph.gradients.values()]
-        self._both = Runner(graph.model, asked, threads=threads, fuse=False, lean=True)
+        self._both = whole_way(graph, threads) if limit is None else Recomputed(graph, limit, threads)
         told = [*graph.terms.values(), *graph.outputs]
         self._forward = Runner(graph.forward, told, optimized=False, threads=threads)
 

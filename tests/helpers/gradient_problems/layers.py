@@ -95,6 +95,17 @@ def Gemm(draw: Draw) -> Problem:
     return Problem(f"y = Gemm <{attributes}> (x, b, c)", {"x": draw.normal(size=a)}, constants, batched=batch(draw))
 
 
+@into(PROBLEMS)
+def Einsum(draw: Draw) -> Problem:
+    sizes = dict(zip("abcd", (int(n) for n in draw.integers(1, 5, 4)), strict=True))
+    equation = pick(
+        draw, "ab,bc->ac", "abc,abd->acd", "abc,cd->abd", "ab,cb->ca", "ab,ab->a", "abc,acd->bad", "a,b->ab"
+    )
+    x, w = (draw.normal(size=[sizes[name] for name in names]) for names in equation.split("->")[0].split(","))
+    known = batch(draw) if equation == "abc,cd->abd" else ()
+    return Problem(f'y = Einsum <equation = "{equation}"> (x, w)', {"x": x}, {"w": w}, batched=known)
+
+
 def pooled(draw: Draw, operator: str) -> Problem:
     count = pick(draw, 1, 2, 2, 3)
     kernel, strides, dilations, pads, text = windowed(draw, count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from finite_differences import Problem
 
-from gradient_problems.draws import Draw, Problems, batch, by_channel, dims, elementwise, into, pick
+from gradient_problems.draws import Draw, Problems, batch, by_channel, dims, elementwise, into, numbers, pick
 
 PROBLEMS: Problems = {}
 
@@ -71,3 +71,20 @@ def reduced(draw: Draw, operator: str) -> Problem:
 
 for name in ("Sum", "Mean", "Max", "Min", "L1", "L2", "SumSquare", "LogSumExp"):
     PROBLEMS[f"Reduce{name}"] = lambda draw, name=name: reduced(draw, f"Reduce{name}")
+
+
+@into(PROBLEMS)
+def CumSum(draw: Draw) -> Problem:
+    shape = dims(draw, 1, 4)
+    axis, exclusive, reverse = int(draw.integers(-len(shape), len(shape))), draw.integers(2), draw.integers(2)
+    text = f"y = CumSum <exclusive = {exclusive}, reverse = {reverse}> (x, a)"
+    return Problem(text, {"x": draw.normal(size=shape)}, {"a": np.array(axis)}, batched=batch(draw))
+
+
+@into(PROBLEMS)
+def TopK(draw: Draw) -> Problem:
+    shape = dims(draw, 1, 4)
+    axis, largest = int(draw.integers(-len(shape), len(shape))), draw.integers(2)
+    text = f"y, i = TopK <axis = {axis}, largest = {largest}> (x, k)"
+    x, count = {"x": numbers(draw, "Max", shape)}, np.array([draw.integers(1, shape[axis] + 1)])
+    return Problem(text, x, {"k": count}, batched=batch(draw) if axis % len(shape) else ())

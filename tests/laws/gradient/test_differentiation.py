@@ -78,15 +78,13 @@ CONSTANTS_B = {"b": CONSTANTS["b"]}
     ("middle", "reason"),
     [
         ("m = Round (c)", "the operator has no rule"),
-        ("m = CumSum (c, a)", "the operator has no rule"),
+        ("m = Hardmax (c)", "the operator has no rule"),
         ('m = Resize <mode = "cubic"> (c, , k)', "only nearest and linear ones without antialiasing have a rule"),
-        ("m, i = TopK (c, t)", "the operator has no rule"),
     ],
 )
 def test_what_has_no_rule_stops_and_is_named(middle: str, reason: str) -> None:
     text = f"g (float[1, 1, 4, 4] x) => (float[?, ?, ?, ?] y) {{ c = Mul (x, w) [odd] {middle} y = Mul (m, v) }}"
-    constants = {"w": normal(1), "v": normal(1), "a": np.array(2), "k": np.array([1, 1, 2, 2], np.float32)}
-    constants["t"] = np.array([2])
+    constants = {"w": normal(1), "v": normal(1), "k": np.array([1, 1, 2, 2], np.float32)}
     made = made_of(text, ["w", "v"], **constants)
     assert [(stop.node, stop.reason) for stop in made.stops] == [("odd", reason)]
     assert made.unreached == ("w",)
@@ -109,6 +107,23 @@ def test_bodies_of_control_flow_stop() -> None:
     assert [(stop.node, stop.reason) for stop in made.stops] == [
         ("fork", "its bodies read what the gradient is asked for")
     ]
+
+
+@pytest.mark.parametrize(
+    ("equation", "rows", "reason"),
+    [
+        ("ab,bc", 4, "not one of two tensors with all indices named"),
+        ("...b,bc->...c", 4, "not one of two tensors with all indices named"),
+        ("aa,ab->b", 4, "an index stands twice"),
+        ("ab,cd->ac", 4, "an index of its input 0 is summed alone"),
+        ("ab,bc->ac", 1, "a dimension of 1 is stretched"),
+    ],
+)
+def test_equations_that_stop(equation: str, rows: int, reason: str) -> None:
+    text = f'g (float[4, 4] x) => (float[M, N] y) {{ t = Einsum <equation = "{equation}"> (x, w) y = Identity (t) }}'
+    made = made_of(text, ["x"], w=normal(rows, 4))
+    assert [stop.op_type for stop in made.stops] == ["Einsum"]
+    assert reason in made.stops[0].reason
 
 
 def test_a_tensor_that_the_output_does_not_depend_on() -> None:

@@ -59,7 +59,8 @@ class QAT:
     checkpoint           a file that keeps all there is at every check; training goes on from there if it is interrupted
     seed                 of every random choice
     time_limit           seconds after which training ends; None: when it is done
-    memory_limit         bytes that a step may take, see `stages.train.training_graph`; None: as many as it takes
+    memory_limit         bytes of activations of a shard, each core having one at a time: what lies between a few
+                         cuts is computed twice where more would be needed; None: as many as it takes
 
     Raises:
         ConfigError: a field is out of its range, or nothing is to be trained.
