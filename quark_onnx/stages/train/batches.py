@@ -9,6 +9,7 @@ batches, and no number of threads or workers has a say in them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, overload
@@ -86,6 +87,14 @@ class Batches:
     def judges(self) -> int:
         """How many judge."""
         return len(self._judging)
+
+    def digest(self) -> str:
+        """Of all samples and their labels, in their order."""
+        found = hashlib.sha256()
+        for sample in self._samples:
+            for name, array in sorted(sample.items()):
+                found.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
 
     @property
     def labelled(self) -> bool:

@@ -108,8 +108,8 @@ class Checkpoint:
         return found
 
 
-def digest(settings: Mapping[str, Any], model: str, samples: int, start: Arrays) -> str:
-    """Of all that a training is made of. `start`: the state it begins with, in which the data have a say."""
+def digest(settings: Mapping[str, Any], model: str, samples: str, start: Arrays) -> str:
+    """Of all that a training is made of. samples: their digest, with labels; start: the state it begins with."""
     found = hashlib.sha256(json.dumps([settings, model, samples], sort_keys=True, default=str).encode())
     for key, array in start.items():
         found.update(key.encode() + str(array.shape).encode() + np.ascontiguousarray(array).tobytes())

@@ -83,8 +83,11 @@ def train_model(
     graph = training_graph(model, plan, losses, labels=kind, shapes=batches.shapes)
     found = parameters(model, plan, graph, settings)
     schedule = Schedule.of(settings, len(batches))
-    file = None if settings.checkpoint is None else Path(settings.checkpoint)
-    checkpoint = Checkpoint(file, digest(_of_result(settings), plan.model, batches.samples, found.start()))
+    checkpoint = Checkpoint(None)
+    if settings.checkpoint is not None:
+        made_of = _of_result(settings) | {"augment": getattr(augment, "__qualname__", type(augment).__name__)}
+        of = digest(made_of, plan.model, batches.digest(), found.start())
+        checkpoint = Checkpoint(Path(settings.checkpoint), of)
     with computing(graph, model, settings.memory_limit) as execution:
         done = Trainer(found, batches, execution, losses.weights, settings, schedule, checkpoint, tell).train()
     doubts = (f"no gradient goes through {one.node!r} ({one.op_type}): {one.reason}" for one in islice(graph.stops, 1))

@@ -16,6 +16,7 @@ from quark_onnx.core.plan import Plan
 from quark_onnx.core.settings.training.qat import QAT
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.kept_feeds import keep
+from quark_onnx.engine.labels import LABELS
 from quark_onnx.stages.train.batches import Batches
 from quark_onnx.stages.train.checkpoint import Checkpoint, digest
 from quark_onnx.stages.train.parameters import Parameters
@@ -71,7 +72,7 @@ def trainer(execution: Pull | None = None, settings: QAT = SETTINGS, file: Path 
     found = parameters(model, plan, names_of(model, plan), settings)
     runs = execution or Pull(target(found))
     data = batches(settings)
-    keeps = Checkpoint(file, digest(settings.to_dict(), plan.model, data.samples, found.start()))
+    keeps = Checkpoint(file, digest(settings.to_dict(), plan.model, data.digest(), found.start()))
     schedule = Schedule.of(settings, len(data))
     return Trainer(found, data, runs, {"kl": 1.0}, settings, schedule, keeps, lambda text, done, total: None)
 
@@ -159,6 +160,18 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="is none that quark_onnx wrote"):
         trainer(file=file).train()
+
+
+def test_the_digest_of_samples_tells_labels_values_and_order_apart() -> None:
+    def of(values: Sequence[float], labels: Sequence[int]) -> str:
+        pairs = [
+            {"x": np.full((1, 3), v, np.float32), LABELS: np.array([c])} for v, c in zip(values, labels, strict=True)
+        ]
+        return Batches(keep(pairs), batch_size=2, shard=2, seed=1).digest()
+
+    assert of([1, 2, 3], [0, 1, 2]) == of([1, 2, 3], [0, 1, 2])
+    others = [of([1, 2, 3], [0, 1, 1]), of([1, 2, 4], [0, 1, 2]), of([2, 1, 3], [1, 0, 2]), of([1, 2], [0, 1])]
+    assert len({of([1, 2, 3], [0, 1, 2]), *others}) == 5
 
 
 def test_it_tells_loss_figures_and_time() -> None:
