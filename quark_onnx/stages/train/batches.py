@@ -178,6 +178,9 @@ def conformed(found: Mapping[str, Any], feed: Feed) -> Feed:
                 f"the augmentation made {array.dtype} {array.shape} of {name!r}, which is {was.dtype} {was.shape}; "
                 "return arrays of the same types and shapes"
             )
+        # kernels may run without end on what is no number
+        if array.dtype.kind == "f" and not np.isfinite(array).all() and np.isfinite(was).all():
+            raise DataError(f"the augmentation made nan or inf of {name!r}, which has none; return finite numbers")
     return arrays
 
 

@@ -119,6 +119,8 @@ def test_an_input_without_rows_of_its_own_keeps_a_feed_whole():
 @pytest.mark.parametrize(
     ("augment", "told"),
     [
+        (lambda feed, _: {**feed, "x": feed["x"] * np.float32(np.nan)}, "nan or inf of 'x'"),
+        (lambda feed, _: {**feed, "x": feed["x"] + np.float32(np.inf)}, "nan or inf of 'x'"),
         (lambda feed, _: feed["x"], "made ndarray of a sample"),
         (lambda feed, _: {"x": feed["x"]}, "return a dictionary of the same"),
         (lambda feed, _: {**feed, "x": feed["x"][:, :0]}, r"made float32 \(1, 0\) of 'x'"),
