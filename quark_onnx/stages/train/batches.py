@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quark_onnx.core.errors import DataError
+from quark_onnx.core.resource_faults import let_out
 from quark_onnx.core.settings.training.qat import QAT
 from quark_onnx.engine.calibration_data import Feed
 from quark_onnx.engine.kept_feeds import Kept, keep
@@ -129,7 +130,12 @@ class Batches:
         feed = self._samples[sample]
         if self._augment is None:
             return feed
-        return conformed(self._augment(dict(feed), self._chance(epoch, sample + 1)), feed)
+        try:
+            found = self._augment(dict(feed), self._chance(epoch, sample + 1))
+        except Exception as error:  # a function of the user's may fail with anything
+            let_out(error)
+            raise DataError(f"the augmentation fails on sample {sample}: {type(error).__name__}: {error}") from error
+        return conformed(found, feed)
 
     def _shards(self, members: Iterable[int]) -> list[list[int]]:
         """Samples of the same shapes, as many as run together, in the order of the first ones."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,20 @@ def test_an_augmentation_sees_samples_with_their_labels() -> None:
     assert seen and all(
         seen[x[None].tobytes()] == label for x, label in zip(X, IDS, strict=True) if x.tobytes() in seen
     )
+
+
+def test_a_checkpoint_is_of_its_samples_and_labels(tmp_path: Path) -> None:
+    how = config(checkpoint=str(tmp_path / "training.npz"))
+    first = quantized(how, labels=IDS)
+    assert quantized(how, labels=IDS) == first
+    for data, given in ((X, {"labels": IDS[::-1]}), (X, {}), (X[::-1], {"labels": IDS[::-1]})):
+        with pytest.raises(ConfigError, match="another training"):
+            quantized(how, data, **given)
+
+
+def test_an_augmentation_that_fails_is_named() -> None:
+    with pytest.raises(DataError, match="the augmentation fails on sample .*KeyError: 'no such input'"):
+        quantized(config(), augment=lambda feed, _: feed["no such input"])
 
 
 def test_flips_make_another_model() -> None:
