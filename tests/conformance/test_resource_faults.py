@@ -177,7 +177,7 @@ class Failing:
     def __init__(self, text: str) -> None:
         self.text = text
 
-    def run(self, outputs: object, feed: object) -> list[Any]:
+    def run(self, outputs: object, feed: object, options: object) -> list[Any]:
         raise OnnxruntimeError(self.text)
 
 

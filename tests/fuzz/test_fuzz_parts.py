@@ -86,7 +86,7 @@ def test_models_differ_in_what_models_differ_in() -> None:
 
 
 def test_settings_rotate() -> None:
-    settings = [random_settings(seed) for seed in range(400)]
+    settings = [random_settings(seed) for seed in range(600)]
     assert {one.preset for one in settings} >= set(PRESETS)
     assert {one.config.target for one in settings} == set(TARGETS)
     assert len({key for one in settings for key in (*one.fields, *one.options)}) > 25
